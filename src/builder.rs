@@ -1,0 +1,202 @@
+//! Limits and hooks of a registry.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    TaskRegistry, TaskReport,
+    admission::Permits,
+    ledger::Ledger,
+    registry::{FailureHook, Inner},
+    shutdown::Progress,
+    stuck::Stuck,
+};
+
+/// Builds a [`TaskRegistry`].
+///
+/// # Default
+/// - [`capacity`](Self::capacity): none; a warning is logged at 10,000 live tasks and at each doubling
+/// - [`max_concurrent`](Self::max_concurrent): none
+/// - [`max_blocking`](Self::max_blocking): 64
+/// - [`default_timeout`](Self::default_timeout): none
+/// - [`settle`](Self::settle): 1 s
+/// - [`on_failure`](Self::on_failure): none; failures are logged all the same
+/// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::TaskRegistry;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), postlude::BuildError> {
+/// let registry = TaskRegistry::builder()
+///     .capacity(10_000)
+///     .max_concurrent(200)
+///     .default_timeout(Duration::from_secs(300))
+///     .on_failure(|report| eprintln!("{} {}", report.name, report.outcome))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct TaskRegistryBuilder {
+    capacity: Option<usize>,
+    max_concurrent: Option<usize>,
+    max_blocking: usize,
+    default_timeout: Option<Duration>,
+    settle: Duration,
+    on_failure: Option<Box<FailureHook>>,
+    handle: Option<Handle>,
+}
+
+impl TaskRegistryBuilder {
+    /// How many tasks may be live, pending and running together. What comes on top is discarded, or handed
+    /// back by the `try_` methods.
+    pub const fn capacity(mut self, tasks: usize) -> Self {
+        self.capacity = Some(tasks);
+        self
+    }
+
+    /// How many async tasks may run at a time. The others wait for their turn, first in, first out.
+    pub const fn max_concurrent(mut self, tasks: usize) -> Self {
+        self.max_concurrent = Some(tasks);
+        self
+    }
+
+    /// How many blocking tasks may run at a time, apart from the async ones. Each takes one of the runtime's
+    /// threads for blocking work (512 unless its builder says otherwise), so a limit above that number waits
+    /// there.
+    pub const fn max_blocking(mut self, tasks: usize) -> Self {
+        self.max_blocking = tasks;
+        self
+    }
+
+    /// How long an attempt of a task may take that has no [`timeout`](crate::Task::timeout) of its own.
+    pub const fn default_timeout(mut self, limit: Duration) -> Self {
+        self.default_timeout = Some(limit);
+        self
+    }
+
+    /// How long a shutdown that has run out of time waits between cancelling tasks and having aborted them.
+    /// Zero aborts at once.
+    pub const fn settle(mut self, duration: Duration) -> Self {
+        self.settle = duration;
+        self
+    }
+
+    /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
+    /// it was counted.
+    ///
+    /// It is called where the task ended, which may be a worker of the runtime, the thread that adds, or a
+    /// `Drop`: it must not block. A hook that panics is caught and counted.
+    pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Box::new(hook));
+        self
+    }
+
+    /// The runtime on which the tasks run.
+    pub fn handle(mut self, handle: Handle) -> Self {
+        self.handle = Some(handle);
+        self
+    }
+
+    /// Builds the registry.
+    ///
+    /// # Errors
+    /// If a limit or the default timeout is zero, or a limit is beyond what tokio's semaphores count to; or
+    /// if there is no runtime: call it inside one, or give its [`handle`](Self::handle).
+    pub fn build(self) -> Result<TaskRegistry, BuildError> {
+        let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
+            return Err(BuildError::NoRuntime);
+        };
+        let limits = [
+            ("capacity", self.capacity),
+            ("max_concurrent", self.max_concurrent),
+            ("max_blocking", Some(self.max_blocking)),
+        ];
+        for (name, limit) in limits {
+            match limit {
+                Some(0) => return Err(BuildError::ZeroLimit { name }),
+                Some(limit) if limit > Semaphore::MAX_PERMITS => return Err(BuildError::HugeLimit { name, limit }),
+                Some(_) | None => {}
+            }
+        }
+        if self.default_timeout == Some(Duration::ZERO) {
+            return Err(BuildError::ZeroTimeout);
+        }
+        let inner = Inner {
+            handle,
+            has_timer: OnceLock::new(),
+            ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64)),
+            permits: Permits::new(self.max_concurrent, self.max_blocking),
+            stuck: Stuck::default(),
+            default_timeout: self.default_timeout,
+            settle_time: self.settle,
+            on_failure: self.on_failure,
+            hook_panics: AtomicU64::new(0),
+            token: CancellationToken::new(),
+            progress: Progress::default(),
+        };
+        Ok(TaskRegistry { inner: Arc::new(inner) })
+    }
+}
+
+impl Default for TaskRegistryBuilder {
+    fn default() -> Self {
+        Self {
+            capacity: None,
+            max_concurrent: None,
+            max_blocking: 64,
+            default_timeout: None,
+            settle: Duration::from_secs(1),
+            on_failure: None,
+            handle: None,
+        }
+    }
+}
+
+impl fmt::Debug for TaskRegistryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRegistryBuilder")
+            .field("capacity", &self.capacity)
+            .field("max_concurrent", &self.max_concurrent)
+            .field("max_blocking", &self.max_blocking)
+            .field("default_timeout", &self.default_timeout)
+            .field("settle", &self.settle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a registry could not be built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no runtime to run tasks on.
+    #[error("no tokio runtime here: build the registry inside one, or pass its handle with `TaskRegistry::builder().handle(..)`")]
+    NoRuntime,
+    /// A limit of zero would let nothing run.
+    #[error("`{name}` is zero, which would let no task run: leave it out for no limit, or set it to 1 or more")]
+    #[non_exhaustive]
+    ZeroLimit {
+        /// The setting.
+        name: &'static str,
+    },
+    /// A limit that cannot be counted to.
+    #[error("`{name}` is {limit}, more than can be counted to ({}): leave it out for no limit", Semaphore::MAX_PERMITS)]
+    #[non_exhaustive]
+    HugeLimit {
+        /// The setting.
+        name: &'static str,
+        /// What it was set to.
+        limit: usize,
+    },
+    /// A timeout of zero would let no task finish.
+    #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]
+    ZeroTimeout,
+}

@@ -1,0 +1,166 @@
+//! Running a set: one task after another, in one tokio task.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Outcome,
+    line::{Line, Next},
+    run::{BoxedWork, drop_work, poll_work},
+    scope::{self, Scope},
+};
+
+/// How many tasks one poll may finish before the runtime gets to do something else.
+const TASKS_PER_POLL: usize = 64;
+
+/// The tokio task that drains a line. Kept at three words, which fit the smaller of the cells that tokio
+/// makes for its tasks.
+pub(crate) struct Drain {
+    /// Taken at the end, so that `Drop` knows an end from a runtime that goes down.
+    line: Option<Arc<Line>>,
+    work: Option<BoxedWork>,
+}
+
+impl Drain {
+    pub(crate) const fn new(line: Arc<Line>) -> Self {
+        Self { line: Some(line), work: None }
+    }
+
+    /// Polls the work in hand as a part of its line.
+    fn poll_in_scope(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+        let (Some(line), Some(work)) = (self.line.take(), &self.work) else { return Poll::Pending };
+        let mut scope = Scope::InSet(line, work.meta().id);
+        let polled = scope::enter(&mut scope, || poll_work(&mut self.work, context));
+        if let Scope::InSet(line, _) = scope {
+            self.line = Some(line);
+        }
+        polled
+    }
+}
+
+impl Future for Drain {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        for _ in 0..TASKS_PER_POLL {
+            let Some(line) = &this.line else { return Poll::Ready(()) };
+            let next = match &this.work {
+                None => line.next(),
+                Some(work) => {
+                    let id = work.meta().id;
+                    let Poll::Ready(outcome) = this.poll_in_scope(context) else { return Poll::Pending };
+                    let Some(line) = &this.line else { return Poll::Ready(()) };
+                    line.finish(id, outcome).unwrap_or_else(|| {
+                        line.registry.inner.stuck.remove(id);
+                        Next::Done
+                    })
+                }
+            };
+            match next {
+                Next::Work(work) => this.work = Some(work),
+                Next::Gate(gate) => match gate.poll_open(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(drain) => {
+                        if let Some(line) = &this.line {
+                            line.gate_opened(drain);
+                        }
+                    }
+                },
+                Next::Done => {
+                    this.line = None;
+                    return Poll::Ready(());
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        let id = self.work.as_ref().map(|work| work.meta().id);
+        // A panic in here has nobody to go to: the work is given up.
+        let _given_up = drop_work(&mut self.work);
+        if let (false, Some(id)) = (line.abandon(id), id) {
+            line.registry.inner.stuck.remove(id);
+        }
+    }
+}
+
+/// The handle of a set that was told to drain: awaited, it gives what became of the set's tasks.
+///
+/// It is optional. Dropping it changes nothing.
+///
+/// # Cancel safety
+/// May be given up and taken up again at any time; the set drains on.
+#[derive(Debug)]
+pub struct DrainHandle {
+    pub(crate) line: Arc<Line>,
+    pub(crate) drained: Option<oneshot::Receiver<()>>,
+}
+
+impl Future for DrainHandle {
+    type Output = DrainReport;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<DrainReport> {
+        let this = self.get_mut();
+        if let Some(drained) = &mut this.drained {
+            // The sender speaks or is dropped: both mean that nothing more is to come.
+            let Poll::Ready(_) = Pin::new(drained).poll(context) else { return Poll::Pending };
+            this.drained = None;
+        }
+        Poll::Ready(this.line.report())
+    }
+}
+
+/// What became of the tasks of a set, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Tasks that ran to their end without an error.
+    pub completed: u64,
+    /// Tasks that returned an error.
+    pub failed: u64,
+    /// Tasks that panicked.
+    pub panicked: u64,
+    /// Tasks that took longer than their limit.
+    pub timed_out: u64,
+    /// Tasks that were aborted.
+    pub aborted: u64,
+    /// Tasks that never started.
+    pub discarded: u64,
+}
+
+impl DrainReport {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.completed + self.failed + self.panicked + self.timed_out + self.aborted + self.discarded
+    }
+
+    /// Whether every task completed.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        self.completed == self.total()
+    }
+
+    pub(crate) const fn count(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Completed => &mut self.completed,
+            Outcome::Failed(_) => &mut self.failed,
+            Outcome::Panicked(_) => &mut self.panicked,
+            Outcome::TimedOut(_) => &mut self.timed_out,
+            Outcome::Aborted => &mut self.aborted,
+            Outcome::Discarded(_) => &mut self.discarded,
+        } += 1;
+    }
+}

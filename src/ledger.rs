@@ -1,0 +1,403 @@
+//! Who lives, and what has been counted.
+//!
+//! The ledger is split into shards, each behind a lock of its own. A line (a set, or a spawned task, which
+//! has a line to itself) belongs to one shard for life, and everything that happens to its tasks is booked
+//! there, so that the books of each shard are right whenever its lock is free.
+//!
+//! # Invariants
+//! 1. In each shard: added = pending + running + the sum of the outcomes.
+//! 2. A line is listed exactly while it has live tasks; the ledger's reference is the one that keeps them.
+//! 3. Once a shard is closed, nothing is admitted to it.
+//! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
+//!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::Waker,
+    thread,
+};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Outcome, RejectReason, TaskId,
+    line::Line,
+    metrics::{Figures, NameMetrics, TaskMetrics},
+    task::Identity,
+};
+
+/// The number of live tasks at which the first warning is due.
+const FIRST_WARNING: u64 = 10_000;
+
+pub(crate) struct Ledger {
+    shards: Box<[Shard]>,
+    /// Live tasks, counted apart because a limit needs one number; unused without a limit.
+    capacity: Option<u64>,
+    live: AtomicU64,
+    warn_at: AtomicU64,
+    idle: Notify,
+    waiters: AtomicUsize,
+}
+
+/// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
+#[repr(align(128))]
+#[derive(Default)]
+struct Shard {
+    next: AtomicU64,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    closed: bool,
+    lines: FxHashMap<u64, Entry>,
+    added: u64,
+    pending: u64,
+    running: u64,
+    warn_at: u64,
+    names: FxHashMap<&'static str, Figures>,
+}
+
+pub(crate) enum Entry {
+    Set(Arc<Line>),
+    Task(SpawnedTask),
+}
+
+/// What the ledger keeps of a spawned task.
+pub(crate) struct SpawnedTask {
+    pub(crate) identity: Identity,
+    pub(crate) started: Option<Instant>,
+    pub(crate) abort: Option<AbortHandle>,
+    pub(crate) extras: Option<Box<Extras>>,
+}
+
+/// What only tasks have whose handle is awaited or whose cancellation token was asked for.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) waker: Option<Waker>,
+    pub(crate) token: Option<CancellationToken>,
+}
+
+/// Where a live task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Pending,
+    Running,
+}
+
+impl Stage {
+    pub(crate) const fn of(started: Option<Instant>) -> Self {
+        match started {
+            None => Self::Pending,
+            Some(_) => Self::Running,
+        }
+    }
+}
+
+thread_local! {
+    /// Spreads the threads over the shards, so that two of them rarely meet in one.
+    static SEAT: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+impl Ledger {
+    pub(crate) fn new(capacity: Option<u64>) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let count = (2 * cores).next_power_of_two().min(64);
+        let first = FIRST_WARNING / count as u64;
+        let shard = |_| Shard {
+            next: AtomicU64::new(1),
+            books: Mutex::new(Books { warn_at: first, ..Books::default() }),
+        };
+        Self {
+            shards: (0..count).map(shard).collect(),
+            capacity,
+            live: AtomicU64::new(0),
+            warn_at: AtomicU64::new(FIRST_WARNING),
+            idle: Notify::new(),
+            waiters: AtomicUsize::new(0),
+        }
+    }
+
+    /// A number for a new line, in the shard of this thread.
+    pub(crate) fn next_line(&self) -> u64 {
+        let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
+        let count = self.shards.len() as u64;
+        self.shards.get(seat).map_or(0, |shard| {
+            // Relaxed: only uniqueness is asked of it.
+            shard.next.fetch_add(1, Ordering::Relaxed) * count + seat as u64
+        })
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    fn books(&self, line: u64) -> &Mutex<Books> {
+        &self.shards[line as usize & (self.shards.len() - 1)].books
+    }
+
+    /// Admits one task to a set; lists the set if it is not listed. The set's lock is held.
+    pub(crate) fn admit_to_set(&self, line: u64, unlisted: Option<&Arc<Line>>) -> Result<(), RejectReason> {
+        self.admit(line, || unlisted.map(|set| Entry::Set(Arc::clone(set))))
+    }
+
+    /// Admits a spawned task and lists it.
+    pub(crate) fn admit_spawned(&self, identity: Identity) -> Result<(), RejectReason> {
+        let entry = SpawnedTask { identity, started: None, abort: None, extras: None };
+        self.admit(identity.id.line, || Some(Entry::Task(entry)))
+    }
+
+    fn admit(&self, line: u64, entry: impl FnOnce() -> Option<Entry>) -> Result<(), RejectReason> {
+        self.reserve()?;
+        let mut books = self.books(line).lock();
+        if books.closed {
+            drop(books);
+            self.release();
+            return Err(RejectReason::Closed);
+        }
+        books.added += 1;
+        books.pending += 1;
+        if let Some(entry) = entry() {
+            books.lines.insert(line, entry);
+        }
+        Ok(())
+    }
+
+    fn reserve(&self) -> Result<(), RejectReason> {
+        let Some(capacity) = self.capacity else { return Ok(()) };
+        // Relaxed: the number guards nothing but itself.
+        self.live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < capacity).then_some(live + 1))
+            .map(drop)
+            .map_err(|_full| RejectReason::Capacity)
+    }
+
+    fn release(&self) {
+        if self.capacity.is_some() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Says how many tasks are live if that has just passed a mark that deserves a warning. Not to be
+    /// called with a line's lock held.
+    pub(crate) fn crowded(&self, line: u64) -> Option<u64> {
+        {
+            let books = self.books(line).lock();
+            if books.pending + books.running < books.warn_at {
+                return None;
+            }
+        }
+        let live = self.live();
+        let mark = self.warn_at.load(Ordering::Relaxed);
+        let passed = live >= mark;
+        let next = if passed { mark.saturating_mul(2) } else { mark };
+        let count = self.shards.len() as u64;
+        let mut books = self.books(line).lock();
+        books.warn_at = books.pending + books.running + (next.saturating_sub(live) / count).max(1);
+        drop(books);
+        // Whoever moves the mark says so; another thread that passed it with us stays silent.
+        let moved = passed && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        moved.then_some(live)
+    }
+
+    /// Counts a task that was refused, but not handed back: added and discarded in one.
+    pub(crate) fn refuse(&self, line: u64, name: &'static str) {
+        let mut books = self.books(line).lock();
+        books.added += 1;
+        books.figures(name).discarded += 1;
+    }
+
+    /// Counts the start of a task of a set. The set's lock is held.
+    pub(crate) fn start(&self, line: u64) {
+        let mut books = self.books(line).lock();
+        books.pending -= 1;
+        books.running += 1;
+    }
+
+    /// Counts the start of a spawned task; `false` if it has already ended.
+    pub(crate) fn start_spawned(&self, id: TaskId, now: Instant) -> bool {
+        let mut books = self.books(id.line).lock();
+        let Some(Entry::Task(task)) = books.lines.get_mut(&id.line) else { return false };
+        task.started = Some(now);
+        books.pending -= 1;
+        books.running += 1;
+        true
+    }
+
+    /// Counts the end of a task of a set. The set's lock is held.
+    pub(crate) fn end(&self, identity: &Identity, started: Option<Instant>, outcome: &Outcome, now: Instant) {
+        let mut books = self.books(identity.id.line).lock();
+        books.end(identity.name, started, outcome, now);
+        drop(books);
+        self.release();
+    }
+
+    /// Counts the end of a spawned task and strikes it off the list; `None` if it had already ended.
+    /// `struck` is called before the lock is released.
+    pub(crate) fn end_spawned(
+        &self,
+        id: TaskId,
+        outcome: impl FnOnce(Stage) -> Outcome,
+        now: Instant,
+        struck: impl FnOnce(&SpawnedTask),
+    ) -> Option<(SpawnedTask, Outcome)> {
+        let mut books = self.books(id.line).lock();
+        if !matches!(books.lines.get(&id.line), Some(Entry::Task(_))) {
+            return None;
+        }
+        let Some(Entry::Task(task)) = books.strike(id.line) else { return None };
+        let outcome = outcome(Stage::of(task.started));
+        books.end(task.identity.name, task.started, &outcome, now);
+        struck(&task);
+        drop(books);
+        self.release();
+        Some((task, outcome))
+    }
+
+    /// Wakes whoever waits for idleness, if this may be it. To be called after each end, without a lock.
+    pub(crate) fn after_end(&self, line: u64) {
+        // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
+        // is seen here, or its look at the shard came after the end, and saw that.
+        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).lock().live() == 0 {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// Strikes a set off the list. The set's lock is held; what is returned must be dropped after it.
+    pub(crate) fn delist(&self, line: u64) -> Option<Entry> {
+        self.books(line).lock().strike(line)
+    }
+
+    /// Looks at, or changes, what is listed under a line.
+    pub(crate) fn with_entry<R>(&self, line: u64, look: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.books(line).lock().lines.get_mut(&line).map(look)
+    }
+
+    pub(crate) fn is_listed(&self, id: TaskId) -> bool {
+        self.books(id.line).lock().lines.contains_key(&id.line)
+    }
+
+    /// The set listed under a line.
+    pub(crate) fn set(&self, line: u64) -> Option<Arc<Line>> {
+        match self.books(line).lock().lines.get(&line) {
+            Some(Entry::Set(set)) => Some(Arc::clone(set)),
+            Some(Entry::Task(_)) | None => None,
+        }
+    }
+
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
+    pub(crate) fn survey(&self, mut task: impl FnMut(&SpawnedTask)) -> Vec<Arc<Line>> {
+        let mut sets = Vec::new();
+        for shard in &self.shards {
+            for entry in shard.books.lock().lines.values() {
+                match entry {
+                    Entry::Task(spawned) => task(spawned),
+                    Entry::Set(set) => sets.push(Arc::clone(set)),
+                }
+            }
+        }
+        sets
+    }
+
+    /// Live tasks; exact if nothing moves.
+    pub(crate) fn live(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.books.lock().live()).sum()
+    }
+
+    /// Adds up the books into `metrics`.
+    pub(crate) fn add_up(&self, metrics: &mut TaskMetrics) {
+        let mut names: BTreeMap<&'static str, NameMetrics> = BTreeMap::new();
+        for shard in &self.shards {
+            let books = shard.books.lock();
+            metrics.added += books.added;
+            metrics.pending += books.pending;
+            metrics.running += books.running;
+            for (name, figures) in &books.names {
+                names.entry(name).or_default().absorb(figures);
+            }
+        }
+        metrics.take_names(names);
+    }
+
+    pub(crate) fn close(&self) {
+        for shard in &self.shards {
+            shard.books.lock().closed = true;
+        }
+    }
+
+    /// Closes if nothing lives, with every shard locked, so that nothing slips in between.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let mut all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
+        let idle = all.iter().all(|books| books.live() == 0);
+        if idle {
+            for books in &mut all {
+                books.closed = true;
+            }
+        }
+        idle
+    }
+
+    fn is_idle(&self) -> bool {
+        // All at once: looked at one after another, a task could hop from the next shard into the last.
+        let all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
+        all.iter().all(|books| books.live() == 0)
+    }
+
+    /// Waits until nothing lives.
+    pub(crate) async fn wait_idle(&self) {
+        struct Waiting<'a>(&'a AtomicUsize);
+
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting(&self.waiters);
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+impl Books {
+    const fn live(&self) -> u64 {
+        self.pending + self.running
+    }
+
+    fn figures(&mut self, name: &'static str) -> &mut Figures {
+        self.names.entry(name).or_default()
+    }
+
+    fn end(&mut self, name: &'static str, started: Option<Instant>, outcome: &Outcome, now: Instant) {
+        *match Stage::of(started) {
+            Stage::Pending => &mut self.pending,
+            Stage::Running => &mut self.running,
+        } -= 1;
+        let ran_for = started.map(|started| now.saturating_duration_since(started));
+        self.figures(name).record(outcome, ran_for);
+    }
+
+    fn strike(&mut self, line: u64) -> Option<Entry> {
+        let struck = self.lines.remove(&line);
+        // The map keeps the room of its fullest hour: give most of it back when most of it is empty.
+        if self.lines.capacity() > 1024 && self.lines.len() < self.lines.capacity() / 8 {
+            self.lines.shrink_to(self.lines.len() * 2);
+        }
+        struck
+    }
+}

@@ -1,0 +1,247 @@
+//! The counters that the ledger keeps, and the figures that a user reads.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use histogram::Histogram;
+
+use crate::Outcome;
+
+/// Each power of two of nanoseconds is split into 2^4 buckets: a quantile is at most 1/16 too high.
+const GROUPING_POWER: u8 = 4;
+/// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
+const MAX_VALUE_POWER: u8 = 46;
+
+/// The counters of the tasks of one name, in one shard.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) panicked: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) aborted: u64,
+    pub(crate) discarded: u64,
+    total_time: Duration,
+    durations: Durations,
+}
+
+impl Figures {
+    pub(crate) fn record(&mut self, outcome: &Outcome, ran_for: Option<Duration>) {
+        *match outcome {
+            Outcome::Completed => &mut self.completed,
+            Outcome::Failed(_) => &mut self.failed,
+            Outcome::Panicked(_) => &mut self.panicked,
+            Outcome::TimedOut(_) => &mut self.timed_out,
+            Outcome::Aborted => &mut self.aborted,
+            Outcome::Discarded(_) => &mut self.discarded,
+        } += 1;
+        if let (Some(ran_for), false) = (ran_for, matches!(outcome, Outcome::Aborted | Outcome::Discarded(_))) {
+            self.total_time = self.total_time.saturating_add(ran_for);
+            self.durations.record(ran_for);
+        }
+    }
+}
+
+/// How long attempts took, in nanoseconds; takes no room until the first.
+#[derive(Clone, Default, Debug)]
+struct Durations(Option<Box<Histogram>>);
+
+impl Durations {
+    fn histogram(&mut self) -> Option<&mut Histogram> {
+        if self.0.is_none() {
+            self.0 = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
+        }
+        self.0.as_deref_mut()
+    }
+
+    fn record(&mut self, duration: Duration) {
+        let longest = (1_u64 << MAX_VALUE_POWER) - 1;
+        let nanos = u64::try_from(duration.as_nanos()).map_or(longest, |nanos| nanos.min(longest));
+        if let Some(histogram) = self.histogram() {
+            // A value within the range always has a bucket.
+            let _recorded = histogram.increment(nanos);
+        }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        if let (Some(other), Some(histogram)) = (other.0.as_deref(), self.histogram()) {
+            // Refused only for another configuration or beyond 2^64 values.
+            let _added = histogram.checked_add_assign(other);
+        }
+    }
+
+    fn quantile(&self, q: f64) -> Duration {
+        let bucket = self.0.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
+        bucket.and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end()))).unwrap_or_default()
+    }
+}
+
+/// What the registry has counted: a snapshot, taken by [`TaskRegistry::metrics`](crate::TaskRegistry::metrics).
+///
+/// At any moment, and exactly: `added = pending + running + completed + failed + panicked + timed_out +
+/// aborted + discarded`.
+///
+/// ```
+/// use postlude::TaskRegistry;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// registry.spawn(async {});
+/// registry.spawn(async { Err::<(), _>("refused") });
+/// registry.wait_idle().await;
+///
+/// let metrics = registry.metrics();
+/// assert_eq!((metrics.added, metrics.completed, metrics.failed), (2, 1, 1));
+/// assert_eq!(metrics.failure_rate(), 0.5);
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TaskMetrics {
+    /// Tasks accepted, and tasks that `add` and `spawn` had to discard at once. A task that a `try_` method
+    /// handed back is not counted.
+    pub added: u64,
+    /// Tasks that have not started.
+    pub pending: u64,
+    /// Tasks that have started and have no outcome.
+    pub running: u64,
+    /// Tasks that ran to their end without an error.
+    pub completed: u64,
+    /// Tasks that returned an error.
+    pub failed: u64,
+    /// Tasks that panicked.
+    pub panicked: u64,
+    /// Tasks that took longer than their limit.
+    pub timed_out: u64,
+    /// Tasks that were aborted.
+    pub aborted: u64,
+    /// Tasks that never started.
+    pub discarded: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
+    pub open_sets: u64,
+    /// Tasks whose outcome is counted while their work goes on: aborted or timed out, and not (yet) returned.
+    pub stuck: u64,
+    /// Panics of the user's own hooks and conditions, caught.
+    pub hook_panics: u64,
+    /// How long the oldest pending task has been waiting; zero if none is pending.
+    pub oldest_pending: Duration,
+    /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
+    /// a turn is not part of them.
+    pub total_time: Duration,
+    durations: Durations,
+    names: BTreeMap<&'static str, NameMetrics>,
+}
+
+impl TaskMetrics {
+    /// The mean duration of the tasks that completed, failed, panicked or timed out; zero if none has.
+    #[must_use]
+    pub fn average_duration(&self) -> Duration {
+        average(self.total_time, self.completed + self.failed + self.panicked + self.timed_out)
+    }
+
+    /// The share of tasks that failed, panicked or timed out among those that did that or completed, from 0
+    /// to 1; zero if none has.
+    #[must_use]
+    pub fn failure_rate(&self) -> f64 {
+        rate(self.failed + self.panicked + self.timed_out, self.completed)
+    }
+
+    /// The duration that a share `q` of the attempts stayed within: `quantile(0.5)` is the median. At most
+    /// 1/16 too high; zero if nothing has run; `q` outside 0 to 1 counts as the nearer end.
+    ///
+    /// Kept in a histogram of logarithmic buckets with linear steps, as HDR histograms are.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Duration {
+        self.durations.quantile(q)
+    }
+
+    /// The figures of each name, in the order of the alphabet.
+    #[must_use]
+    pub const fn by_name(&self) -> &BTreeMap<&'static str, NameMetrics> {
+        &self.names
+    }
+
+    pub(crate) fn take_names(&mut self, names: BTreeMap<&'static str, NameMetrics>) {
+        for name in names.values() {
+            self.completed += name.completed;
+            self.failed += name.failed;
+            self.panicked += name.panicked;
+            self.timed_out += name.timed_out;
+            self.aborted += name.aborted;
+            self.discarded += name.discarded;
+            self.total_time = self.total_time.saturating_add(name.total_time);
+            self.durations.absorb(&name.durations);
+        }
+        self.names = names;
+    }
+}
+
+/// The figures of the tasks of one name.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct NameMetrics {
+    /// Tasks that ran to their end without an error.
+    pub completed: u64,
+    /// Tasks that returned an error.
+    pub failed: u64,
+    /// Tasks that panicked.
+    pub panicked: u64,
+    /// Tasks that took longer than their limit.
+    pub timed_out: u64,
+    /// Tasks that were aborted.
+    pub aborted: u64,
+    /// Tasks that never started.
+    pub discarded: u64,
+    /// As [`TaskMetrics::total_time`].
+    pub total_time: Duration,
+    durations: Durations,
+}
+
+impl NameMetrics {
+    /// As [`TaskMetrics::average_duration`].
+    #[must_use]
+    pub fn average_duration(&self) -> Duration {
+        average(self.total_time, self.completed + self.failed + self.panicked + self.timed_out)
+    }
+
+    /// As [`TaskMetrics::failure_rate`].
+    #[must_use]
+    pub fn failure_rate(&self) -> f64 {
+        rate(self.failed + self.panicked + self.timed_out, self.completed)
+    }
+
+    /// As [`TaskMetrics::quantile`].
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Duration {
+        self.durations.quantile(q)
+    }
+
+    pub(crate) fn absorb(&mut self, figures: &Figures) {
+        self.completed += figures.completed;
+        self.failed += figures.failed;
+        self.panicked += figures.panicked;
+        self.timed_out += figures.timed_out;
+        self.aborted += figures.aborted;
+        self.discarded += figures.discarded;
+        self.total_time = self.total_time.saturating_add(figures.total_time);
+        self.durations.absorb(&figures.durations);
+    }
+}
+
+fn average(total: Duration, count: u64) -> Duration {
+    if count == 0 {
+        return Duration::ZERO;
+    }
+    let nanos = total.as_nanos() / u128::from(count);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share needs no 53 bits")]
+fn rate(bad: u64, good: u64) -> f64 {
+    match bad + good {
+        0 => 0.0,
+        all => bad as f64 / all as f64,
+    }
+}

@@ -1,0 +1,201 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{Ending, gate::BodyGate, launch::Launch, layer::Config};
+use crate::{TaskSet, scope};
+
+pin_project! {
+    /// A response's body that launches the request's set when it has left.
+    ///
+    /// It passes everything on: frames, length, end. While the set has tasks, each chunk is handed on in a
+    /// form that tells when the server has released it, which costs one allocation per chunk and copies
+    /// nothing.
+    pub struct TaskBody<B> {
+        #[pin]
+        inner: B,
+        tail: Option<Tail>,
+    }
+}
+
+/// What the body carries besides the bytes. Dropped, it launches the set.
+struct Tail {
+    /// Taken when it is launched.
+    launch: Option<Launch>,
+    gate: Option<Arc<BodyGate>>,
+    status: StatusCode,
+    /// Bytes still to come, if it is known.
+    remaining: Option<u64>,
+    /// The body was taken to its end.
+    complete: bool,
+    /// The last frame was a chunk that tells when it was released, and nothing follows it.
+    ends_with_chunk: bool,
+}
+
+impl<B> TaskBody<B> {
+    /// A body without a set of its own.
+    pub(crate) const fn passing(inner: B) -> Self {
+        Self { inner, tail: None }
+    }
+}
+
+impl<B: Body> TaskBody<B> {
+    /// Puts a set behind a response.
+    pub(crate) fn attach(response: Response<B>, launch: Launch, without_body: bool) -> Response<Self> {
+        let status = response.status();
+        launch.set.line().answered(Ending::Disconnected(status));
+        let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let remaining = response.body().size_hint().exact().or_else(declared);
+        let tail = Tail {
+            launch: Some(launch),
+            gate: None,
+            status,
+            remaining,
+            complete: without_body || remaining == Some(0) || response.body().is_end_stream(),
+            ends_with_chunk: false,
+        };
+        response.map(|inner| Self { inner, tail: Some(tail) })
+    }
+}
+
+impl<B> Body for TaskBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        let Some(tail) = this.tail else { return this.inner.poll_frame(context) };
+        let frame = match &tail.launch {
+            Some(launch) => scope::enter(&mut launch.set.scope(), || this.inner.as_mut().poll_frame(context)),
+            None => this.inner.as_mut().poll_frame(context),
+        };
+        let frame = match ready!(frame) {
+            Some(Ok(frame)) => Some(Ok(tail.pass(frame, this.inner.is_end_stream()))),
+            Some(Err(error)) => {
+                tail.complete = false;
+                tail.launch();
+                Some(Err(error))
+            }
+            None => {
+                tail.complete = true;
+                tail.launch();
+                None
+            }
+        };
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Tail {
+    /// Looks at a frame on its way, and makes a chunk tell of its release.
+    fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
+        let frame = match frame.into_data() {
+            Ok(chunk) => {
+                let length = chunk.len() as u64;
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
+                self.complete = is_last || self.remaining == Some(0);
+                let chunk = self.watch(chunk);
+                Frame::data(chunk)
+            }
+            // Trailers are the last frame, also to a server that does not ask for more.
+            Err(frame) => {
+                self.complete = true;
+                self.ends_with_chunk = false;
+                frame
+            }
+        };
+        if is_last {
+            self.launch();
+        } else {
+            self.ends_with_chunk = false;
+        }
+        frame
+    }
+
+    fn watch(&mut self, chunk: Bytes) -> Bytes {
+        let Some(launch) = &self.launch else { return chunk };
+        if chunk.is_empty() || launch.set.is_empty() {
+            self.ends_with_chunk = false;
+            return chunk;
+        }
+        self.ends_with_chunk = true;
+        self.gate.get_or_insert_with(|| launch.gate()).watch(chunk)
+    }
+
+    fn launch(&mut self) {
+        let Some(launch) = self.launch.take() else { return };
+        let ending = if self.complete { Ending::Sent(self.status) } else { Ending::Disconnected(self.status) };
+        match self.gate.take() {
+            Some(gate) => launch.behind(gate, ending, !self.ends_with_chunk),
+            None => launch.without_bytes(ending),
+        }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.launch();
+    }
+}
+
+impl<B: Default> Default for TaskBody<B> {
+    fn default() -> Self {
+        Self::passing(B::default())
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for TaskBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBody").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl TaskSet {
+    /// Drains this set when `response` has left: for a hyper service without a [`TaskLayer`](crate::TaskLayer).
+    ///
+    /// The set then behaves like that of a layer with its defaults. It can't know the request's method: to a
+    /// HEAD request, answer with an empty body, or a set with a condition sees
+    /// [`Disconnected`](Ending::Disconnected).
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use bytes::Bytes;
+    /// use postlude::{TaskBody, TaskRegistry};
+    ///
+    /// async fn handle<B>(request: Request<B>, registry: TaskRegistry) -> Response<TaskBody<Full<Bytes>>> {
+    ///     let tasks = registry.set();
+    ///     tasks.add(async { /* send the mail */ });
+    ///     tasks.attach(Response::new(Full::from("accepted")))
+    /// }
+    /// ```
+    pub fn attach<B>(self, response: Response<B>) -> Response<TaskBody<B>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let config = Arc::new(Config::new(self.registry().clone()));
+        let status = response.status();
+        let without_body =
+            status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        TaskBody::attach(response, Launch::new(self, config), without_body)
+    }
+}

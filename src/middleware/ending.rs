@@ -1,0 +1,51 @@
+use http::StatusCode;
+
+/// How a request ended, as the layer saw it.
+///
+/// It is what a condition is asked about: [`TaskLayer::drain_when`](crate::TaskLayer::drain_when),
+/// [`Task::when`](crate::Task::when). Without a condition, a set drains on each of these.
+///
+/// ```
+/// use postlude::{Ending, Task};
+///
+/// let receipt = Task::new(async {}).when(|ending| {
+///     matches!(ending, Ending::Sent(status) if status.is_success())
+/// });
+/// # drop(receipt);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The response's body was taken to its end. Errors are responses too: `Sent(500)`.
+    ///
+    /// The server has handed every byte to the operating system; that the client has received them, nobody
+    /// on this side can know. A client that vanishes at the very end looks like this.
+    Sent(StatusCode),
+    /// There was a response, but its body was not taken to its end: the client went away, the body yielded
+    /// an error, or a shutdown did not wait for it.
+    Disconnected(StatusCode),
+    /// The handler was given up before there was a response: the client went away, or a layer outside, such
+    /// as a timeout, dropped it.
+    Cancelled,
+    /// The handler panicked, and no layer inside made a response of it.
+    HandlerPanicked,
+    /// The service inside returned an error. In axum none does.
+    ServiceError,
+}
+
+impl Ending {
+    /// The response's status, if there was a response.
+    #[must_use]
+    pub const fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Sent(status) | Self::Disconnected(status) => Some(status),
+            Self::Cancelled | Self::HandlerPanicked | Self::ServiceError => None,
+        }
+    }
+
+    /// Whether the response was sent and its status is one of success (2xx).
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Sent(status) if status.is_success())
+    }
+}

@@ -1,0 +1,136 @@
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::{Ending, layer::Config};
+use crate::{line::Gate, timer::{self, Sleep}};
+
+/// How long to wait for an end of a response that has no bytes of ours: an empty body, the end of a stream.
+/// The server writes it in the very next moment; a few yields to the scheduler were measured to come before
+/// that too often, a timer hardly ever.
+const DEFERRAL: Duration = Duration::from_millis(2);
+
+/// Keeps a set from draining until its response has left: until every chunk of the body that the server was
+/// given has been released by it.
+pub(crate) struct BodyGate {
+    config: Arc<Config>,
+    /// Chunks that the server has not released.
+    held: AtomicUsize,
+    /// Whether something follows the last chunk that is not a chunk.
+    more_to_come: AtomicBool,
+    open: AtomicBool,
+    waker: AtomicWaker,
+    wait: Mutex<Wait>,
+}
+
+#[derive(Default)]
+struct Wait {
+    ending: Option<Ending>,
+    /// Bounds the wait for the chunks.
+    limit: Option<Sleep>,
+    deferral: Option<Sleep>,
+}
+
+impl BodyGate {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        Self {
+            config,
+            held: AtomicUsize::new(0),
+            more_to_come: AtomicBool::new(true),
+            open: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            wait: Mutex::default(),
+        }
+    }
+
+    /// The same chunk, in a form that tells when it was released.
+    pub(crate) fn watch(self: &Arc<Self>, chunk: Bytes) -> Bytes {
+        // Relaxed: the chunk goes to the server after this, and comes back after that.
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Chunk { bytes: chunk, gate: Arc::clone(self) })
+    }
+
+    /// The body has ended; from here on the drain waits.
+    pub(crate) fn body_ended(&self, ending: Ending, more_to_come: bool) {
+        self.wait.lock().ending = Some(ending);
+        // Relaxed: read by the drain, which is spawned after this.
+        self.more_to_come.store(more_to_come, Ordering::Relaxed);
+    }
+
+    fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(context.waker());
+        // Acquire, after the registration: pairs with the release in `Chunk::drop` and `open_now`, which wake
+        // after their store.
+        if self.open.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        let inner = &self.config.registry.inner;
+        let mut wait = self.wait.lock();
+        if self.held.load(Ordering::Acquire) > 0 {
+            let limit = wait.limit.get_or_insert_with(|| timer::sleep(inner, self.config.launch_within));
+            return limit.as_mut().poll(context);
+        }
+        if !self.more_to_come.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        let deferral = wait.deferral.get_or_insert_with(|| timer::sleep(inner, DEFERRAL));
+        deferral.as_mut().poll(context)
+    }
+}
+
+impl Gate for BodyGate {
+    fn poll_open(&self, context: &mut Context<'_>) -> Poll<bool> {
+        if self.poll_bytes(context).is_pending() {
+            return Poll::Pending;
+        }
+        let ending = self.wait.lock().ending;
+        Poll::Ready(match (&self.config.drain_when, ending) {
+            (Some(condition), Some(ending)) => {
+                self.config.registry.inner.ask("the condition of a layer", || condition(&ending))
+            }
+            _ => true,
+        })
+    }
+
+    fn open_now(&self) {
+        self.open.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+impl fmt::Debug for BodyGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyGate").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+/// The owner of a chunk's bytes.
+struct Chunk {
+    bytes: Bytes,
+    gate: Arc<BodyGate>,
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // Release: see `poll_bytes`.
+        if self.gate.held.fetch_sub(1, Ordering::Release) == 1 {
+            self.gate.waker.wake();
+        }
+    }
+}

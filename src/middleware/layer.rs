@@ -1,0 +1,107 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::{Ending, TaskService};
+use crate::TaskRegistry;
+
+pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
+
+/// Gives each request a [`TaskSet`](crate::TaskSet), and drains it when the response has left.
+///
+/// ```
+/// use axum::{Router, http::StatusCode, routing::post};
+/// use postlude::{TaskLayer, TaskRegistry, TaskSet};
+///
+/// async fn signup(tasks: TaskSet) -> StatusCode {
+///     tasks.add(async { /* send the mail */ });
+///     StatusCode::ACCEPTED
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let app: Router = Router::new()
+///     .route("/signup", post(signup))
+///     .layer(TaskLayer::new(registry.clone()));
+/// # drop(app);
+/// # }
+/// ```
+///
+/// # Where it belongs
+/// Outermost, so that it sees the bytes that really go to the server, and so that a timeout or a caught panic
+/// inside it is a response like any other. A compressing layer outside it takes the bytes apart: the tasks
+/// then start when the last chunk has been compressed, not when it was sent.
+///
+/// Where several are around a handler, in nested routers, the outermost one counts: there is one set per
+/// request, with that layer's registry and conditions.
+#[derive(Clone)]
+pub struct TaskLayer {
+    config: Arc<Config>,
+}
+
+/// What every request of a layer shares.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) registry: TaskRegistry,
+    pub(crate) drain_when: Option<Arc<DrainCondition>>,
+    pub(crate) launch_within: Duration,
+}
+
+impl Config {
+    pub(crate) const fn new(registry: TaskRegistry) -> Self {
+        Self { registry, drain_when: None, launch_within: Duration::from_secs(5) }
+    }
+}
+
+impl TaskLayer {
+    /// A layer whose sets belong to `registry`.
+    #[must_use]
+    pub fn new(registry: TaskRegistry) -> Self {
+        Self { config: Arc::new(Config::new(registry)) }
+    }
+
+    /// Drains a set only if `condition` says so of how the request ended; otherwise its tasks end as
+    /// [`DiscardReason::Ending`](crate::DiscardReason::Ending). Without it, every set drains.
+    ///
+    /// A condition that panics is logged and counted, and the set drains.
+    ///
+    /// ```
+    /// # use postlude::{Ending, TaskLayer, TaskRegistry};
+    /// # fn layer(registry: TaskRegistry) -> TaskLayer {
+    /// TaskLayer::new(registry).drain_when(|ending| !matches!(ending, Ending::HandlerPanicked))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn drain_when(self, condition: impl Fn(&Ending) -> bool + Send + Sync + 'static) -> Self {
+        let config = Config { drain_when: Some(Arc::new(condition)), ..Config::clone(&self.config) };
+        Self { config: Arc::new(config) }
+    }
+
+    /// How long after the body's end a set waits at most for the last bytes to leave. Default: 5 s.
+    ///
+    /// They are held up by a client that has stopped reading, and by a test that keeps the collected body.
+    /// Zero waits for nothing but the body's end.
+    #[must_use]
+    pub fn launch_within(self, limit: Duration) -> Self {
+        let config = Config { launch_within: limit, ..Config::clone(&self.config) };
+        Self { config: Arc::new(config) }
+    }
+}
+
+impl<S> Layer<S> for TaskLayer {
+    type Service = TaskService<S>;
+
+    fn layer(&self, inner: S) -> TaskService<S> {
+        TaskService::new(inner, Arc::clone(&self.config))
+    }
+}
+
+impl fmt::Debug for TaskLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskLayer")
+            .field("registry", &self.config.registry)
+            .field("launch_within", &self.config.launch_within)
+            .finish_non_exhaustive()
+    }
+}

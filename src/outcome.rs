@@ -1,0 +1,194 @@
+//! How a task ended, and the report of it.
+
+use std::{any::Any, fmt, panic::Location, sync::Arc, time::Duration};
+
+use crate::{SetId, TaskId, ledger::Stage};
+
+/// The error that a failed task leaves: anything that a `?` in its body can turn into one.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a task ended. Every accepted task ends in exactly one of these, and each is counted once.
+///
+/// An outcome is not an error: a [`TaskHandle`](crate::TaskHandle) resolves to it, the failure hook and the
+/// log see it, and nothing is propagated to whoever added the task.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It ran to its end and returned `()` or `Ok(())`.
+    Completed,
+    /// It returned an error.
+    Failed(Arc<BoxError>),
+    /// It panicked. The panic ended there: the tasks after it, the connection and the server went on.
+    Panicked(Panic),
+    /// It took longer than this limit, which its [`timeout`](crate::Task::timeout) or the registry's
+    /// [`default_timeout`](crate::TaskRegistryBuilder::default_timeout) set.
+    TimedOut(Duration),
+    /// It was aborted: by its handle, by [`TaskRegistry::abort`](crate::TaskRegistry::abort), by a shutdown
+    /// that had run out of time, or with its runtime.
+    Aborted,
+    /// It never started.
+    Discarded(DiscardReason),
+}
+
+impl Outcome {
+    /// Whether the task ran to its end without an error.
+    #[must_use]
+    pub const fn is_completed(&self) -> bool {
+        matches!(self, Self::Completed)
+    }
+
+    /// One lower-case word for a log line or a metric's label: `completed`, `failed`, `panicked`,
+    /// `timed_out`, `aborted` or `discarded`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut(_) => "timed_out",
+            Self::Aborted => "aborted",
+            Self::Discarded(_) => "discarded",
+        }
+    }
+
+    /// What becomes of a task that will not get to its end.
+    pub(crate) const fn unfinished(stage: Stage) -> Self {
+        match stage {
+            Stage::Pending => Self::Discarded(DiscardReason::Closed),
+            Stage::Running => Self::Aborted,
+        }
+    }
+
+    /// Whether the work was attempted and did not get done: what stops a set that
+    /// [stops on failure](crate::TaskSet::stop_on_failure).
+    pub(crate) const fn is_failure(&self) -> bool {
+        !matches!(self, Self::Completed | Self::Discarded(_))
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Says it in a sentence, with the whole source chain of an error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => write!(f, "failed: {}", Chain(error)),
+            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
+            Self::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
+            Self::Discarded(reason) => write!(f, "discarded: {reason}"),
+            Self::Completed | Self::Aborted => f.write_str(self.label()),
+        }
+    }
+}
+
+/// Why a task never started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DiscardReason {
+    /// A condition on the request's ending said no: the layer's `drain_when` or the task's `when`.
+    Ending,
+    /// [`TaskSet::clear`](crate::TaskSet::clear) took it back.
+    Cleared,
+    /// As many tasks were live as the registry's [`capacity`](crate::TaskRegistryBuilder::capacity) allows.
+    Capacity,
+    /// The registry was shut down, or its runtime had ended.
+    Closed,
+    /// A task before it did not get done, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
+    PreviousFailed,
+    /// An admission check refused it.
+    Refused,
+}
+
+impl fmt::Display for DiscardReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ending => "a condition on the request's ending said no",
+            Self::Cleared => "its set was cleared",
+            Self::Capacity => "the registry is at its capacity",
+            Self::Closed => "the registry is shut down",
+            Self::PreviousFailed => "a task before it failed in a set that stops on failure",
+            Self::Refused => "an admission check refused it",
+        })
+    }
+}
+
+/// The message of a caught panic.
+#[derive(Clone, Debug)]
+pub struct Panic(Arc<Box<str>>);
+
+impl Panic {
+    /// The panic's message; a fixed text if its payload was not a string.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0
+    }
+
+    /// Keeps the message and gets rid of the payload, whose own `Drop` may panic in turn.
+    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
+        let message = if let Some(text) = payload.downcast_ref::<&str>() {
+            Box::from(*text)
+        } else if let Some(text) = payload.downcast_ref::<String>() {
+            Box::from(text.as_str())
+        } else {
+            Box::from("(the panic's payload is not a string)")
+        };
+        drop_quietly(payload);
+        Self(Arc::new(message))
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+/// Runs foreign code and catches its panic.
+pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).map_err(Panic::from_payload)
+}
+
+/// Drops a foreign value and swallows whatever its `Drop` throws.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
+        #[expect(clippy::mem_forget, reason = "the payload of a panic in a payload's drop: a third chance would not end well")]
+        std::mem::forget(bomb);
+    }
+}
+
+/// An error with its sources, joined by colons.
+pub(crate) struct Chain<'a>(pub(crate) &'a BoxError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// What is known of a task that has ended: given to the failure hook.
+///
+/// It holds nothing of what the task captured: its name, its place in the source, its times and its outcome.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskReport {
+    /// The task.
+    pub id: TaskId,
+    /// Its name, `unnamed` if it was given none.
+    pub name: &'static str,
+    /// Where it was made.
+    pub location: &'static Location<'static>,
+    /// The set it was added to; `None` if it was spawned.
+    pub set: Option<SetId>,
+    /// The attempt that decided the outcome, from 1; 0 if it never started.
+    pub attempt: u32,
+    /// From the add to the start of the first attempt, or to the end of a task that never started.
+    pub queued_for: Duration,
+    /// How long the attempt ran; zero if it never started.
+    pub ran_for: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,424 @@
+//! The registry: owns every accepted task until its outcome, and is the only place that spawns.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    IntoTask, Outcome, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput, TaskRegistryBuilder,
+    TaskReport, TaskSet,
+    admission::Permits,
+    drain::Drain,
+    events,
+    ledger::{Entry, Ledger},
+    line::{Ended, Line},
+    outcome::guarded,
+    run,
+    shutdown::Progress,
+    spawned::Spawned,
+    stuck::Stuck,
+    task::{Identity, Kind, Meta},
+};
+
+/// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
+///
+/// Whoever adds a task may forget about it. The registry keeps it alive until it has its outcome, counts
+/// that, lists what is live, aborts on demand, and says at the end what was lost. Dropping the registry, even
+/// its last clone, stops nothing: only [`shutdown`](Self::shutdown) and the end of the runtime do.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::{Outcome, Task, TaskRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(60)).build().unwrap();
+///
+/// registry.spawn(async { /* forgotten, and done all the same */ });
+/// let outcome = registry.spawn(Task::blocking(|| { /* a file */ }).named("report")).await;
+/// assert!(matches!(outcome, Outcome::Completed));
+///
+/// let report = registry.shutdown(Duration::from_secs(10)).await;
+/// assert!(report.is_clean());
+/// # }
+/// ```
+///
+/// # Compared with its neighbours
+/// `tokio::spawn` keeps a task alive, but nobody knows of it, and the end of the runtime drops it without a
+/// word. [`tokio_util::task::TaskTracker`] waits for tasks, but does not list, count, limit or abort them.
+/// `tokio::task::JoinSet` keeps the result of each until it is asked for, and aborts all when dropped.
+#[derive(Clone)]
+pub struct TaskRegistry {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) type FailureHook = dyn Fn(&TaskReport) + Send + Sync;
+
+pub(crate) struct Inner {
+    pub(crate) handle: Handle,
+    /// Whether the runtime has a timer; found out when first needed.
+    pub(crate) has_timer: OnceLock<bool>,
+    pub(crate) ledger: Ledger,
+    pub(crate) permits: Permits,
+    pub(crate) stuck: Stuck,
+    pub(crate) default_timeout: Option<Duration>,
+    pub(crate) settle_time: Duration,
+    pub(crate) on_failure: Option<Box<FailureHook>>,
+    pub(crate) hook_panics: AtomicU64,
+    /// The parent of every task's token.
+    pub(crate) token: CancellationToken,
+    pub(crate) progress: Progress,
+}
+
+impl TaskRegistry {
+    /// A registry without limits, on the runtime in which this is called.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime. [`TaskRegistryBuilder::build`] gives an error instead, and
+    /// [`TaskRegistryBuilder::handle`] takes a runtime's handle.
+    #[must_use]
+    #[track_caller]
+    #[expect(clippy::new_without_default, reason = "a `default()` that panics outside a runtime would surprise")]
+    #[expect(clippy::panic, reason = "documented, with a way around it")]
+    pub fn new() -> Self {
+        match Self::builder().build() {
+            Ok(registry) => registry,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A builder, to set limits and hooks.
+    pub fn builder() -> TaskRegistryBuilder {
+        TaskRegistryBuilder::default()
+    }
+
+    /// A new, empty set.
+    #[must_use]
+    pub fn set(&self) -> TaskSet {
+        TaskSet::of(Line::new(self.clone()))
+    }
+
+    /// Starts a task now. Never fails, never blocks; the handle is optional.
+    ///
+    /// A task that can't be accepted, because the registry is shut down or full, ends at once as
+    /// [`Outcome::Discarded`]: logged, counted, reported to the failure hook, and the handle says so. To keep
+    /// such a task, use [`try_spawn`](Self::try_spawn).
+    #[track_caller]
+    pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
+        self.launch(task.into_task()).unwrap_or_else(|rejected| {
+            let outcome = Outcome::Discarded(rejected.reason().discard_reason());
+            let task = rejected.into_task();
+            let name = task.name();
+            let id = self.discard(task, outcome.clone());
+            TaskHandle::ended(id, name, self.clone(), outcome)
+        })
+    }
+
+    /// Starts a task now, or hands it back. Never blocks.
+    ///
+    /// # Errors
+    /// Gives the task back, with the reason, if the registry is shut down or at its capacity. Nothing is
+    /// counted then.
+    #[track_caller]
+    pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
+        self.launch(task.into_task())
+    }
+
+    /// Starts a blocking closure: short for [`spawn`](Self::spawn) with [`Task::blocking`].
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: TaskOutput,
+    {
+        self.spawn(Task::blocking(closure))
+    }
+
+    /// What has been counted so far. Takes a short lock per shard, and time in proportion to the live tasks.
+    #[must_use]
+    pub fn metrics(&self) -> TaskMetrics {
+        let inner = &*self.inner;
+        let mut metrics = TaskMetrics::default();
+        inner.ledger.add_up(&mut metrics);
+        let mut oldest: Option<Instant> = None;
+        let mut pending = |identity: Identity, started: Option<Instant>| {
+            if started.is_none() {
+                oldest = Some(oldest.map_or(identity.added, |oldest| oldest.min(identity.added)));
+            }
+        };
+        let sets = inner.ledger.survey(|task| pending(task.identity, task.started));
+        for set in sets {
+            metrics.open_sets += u64::from(set.survey(&mut pending));
+        }
+        metrics.oldest_pending = oldest.map(|oldest| oldest.elapsed()).unwrap_or_default();
+        metrics.stuck = inner.stuck.len() as u64;
+        // Relaxed: a statistic.
+        metrics.hook_panics = inner.hook_panics.load(Ordering::Relaxed);
+        metrics
+    }
+
+    /// What is live: pending and running tasks, the oldest first.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskInfo> {
+        let now = Instant::now();
+        let mut tasks = Vec::new();
+        let mut list = |identity: Identity, started| tasks.push(TaskInfo::live(&identity, started, now));
+        let sets = self.inner.ledger.survey(|task| list(task.identity, task.started));
+        for set in sets {
+            set.survey(&mut list);
+        }
+        tasks.sort_by_key(|task| (std::cmp::Reverse(task.age), task.id));
+        tasks
+    }
+
+    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`], is counted at once and its set
+    /// goes on; its future is dropped as soon as it yields, and its [`cancellation()`](crate::cancellation)
+    /// token is cancelled.
+    ///
+    /// `false` if no such task is live.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn abort(&self, id: TaskId) -> bool {
+        match id.set() {
+            Some(_) => self.inner.ledger.set(id.line).is_some_and(|set| set.abort(id)),
+            None => self.inner.end_spawned(id, |_| Outcome::Aborted),
+        }
+    }
+
+    /// A token that is cancelled when the registry closes: at the end of a shutdown, or at its deadline.
+    ///
+    /// It is for work outside the registry that should end with it. Cancelling it cancels nothing else.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.inner.token.child_token()
+    }
+
+    /// Waits until no task is live: every task that was added has its outcome.
+    ///
+    /// A set whose request is still being handled counts once it has a task.
+    ///
+    /// # Cancel safety
+    /// May be given up at any time.
+    pub async fn wait_idle(&self) {
+        self.inner.ledger.wait_idle().await;
+    }
+
+    fn launch(&self, mut task: Task) -> Result<TaskHandle, Rejected> {
+        let inner = &*self.inner;
+        let id = TaskId { line: inner.ledger.next_line(), place: 0 };
+        task.accept(id, Instant::now());
+        let identity = task.meta().identity();
+        if let Err(reason) = inner.ledger.admit_spawned(identity) {
+            return Err(Rejected::new(task, reason));
+        }
+        let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
+        let join = inner.spawn(Spawned::new(work, self.clone()));
+        inner.attach(id, &join);
+        inner.warn_if_crowded(id.line);
+        Ok(TaskHandle::live(id, identity.name, self.clone(), join))
+    }
+
+    /// Counts and reports a task that was not accepted, and drops it.
+    pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
+        let identity = task.meta().identity();
+        crate::outcome::drop_quietly(task);
+        self.inner.ledger.refuse(identity.id.line, identity.name);
+        self.inner.settle(Ended { identity, started: None, outcome, now: identity.added });
+        identity.id
+    }
+}
+
+impl fmt::Debug for TaskRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRegistry").field("live", &self.inner.ledger.live()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
+    pub(crate) const fn runs_plain(&self, meta: &Meta) -> bool {
+        matches!(meta.kind, Kind::Async)
+            && meta.policy.is_none()
+            && self.default_timeout.is_none()
+            && self.permits.are_unlimited()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub(crate) fn spawn_blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        self.handle.spawn_blocking(call)
+    }
+
+    pub(crate) fn spawn_drain(&self, line: Arc<Line>) -> JoinHandle<()> {
+        self.spawn(Drain::new(line))
+    }
+
+    /// Leaves the abort handle of a spawned task in the ledger; or uses it, if the task was aborted before
+    /// there was one.
+    fn attach(&self, id: TaskId, join: &JoinHandle<Outcome>) {
+        let abort = join.abort_handle();
+        let mut kept = Some(abort);
+        self.ledger.with_entry(id.line, |entry| {
+            if let Entry::Task(task) = entry {
+                task.abort = kept.take();
+            }
+        });
+        if let Some(abort) = kept {
+            // It has ended by itself, and this does nothing; or it was aborted.
+            abort.abort();
+        }
+    }
+
+    /// Marks a waiting task as started; `false` if it has already ended.
+    pub(crate) fn start(&self, id: TaskId) -> bool {
+        let now = Instant::now();
+        match id.set() {
+            Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
+            None => self.ledger.start_spawned(id, now),
+        }
+    }
+
+    /// Ends a spawned task from outside; `false` if it had already ended.
+    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(crate::ledger::Stage) -> Outcome) -> bool {
+        let now = Instant::now();
+        let struck = self.ledger.end_spawned(id, outcome, now, |task| {
+            if task.started.is_some() {
+                self.stuck.insert(task.identity);
+            }
+        });
+        let Some((task, outcome)) = struck else { return false };
+        if let Some(extras) = task.extras {
+            if let Some(token) = extras.token {
+                token.cancel();
+            }
+            if let Some(waker) = extras.waker {
+                waker.wake();
+            }
+        }
+        if let Some(abort) = task.abort {
+            abort.abort();
+        }
+        self.settle(Ended { identity: task.identity, started: task.started, outcome, now });
+        true
+    }
+
+    /// Whether a spawned task was given up while it goes on. If it was not, `waker` is woken when it is.
+    pub(crate) fn was_given_up(&self, id: TaskId, waker: &Waker) -> bool {
+        let waker = waker.clone();
+        let mut replaced = None;
+        let listed = self.ledger.with_entry(id.line, |entry| {
+            if let Entry::Task(task) = entry {
+                replaced = task.extras.get_or_insert_default().waker.replace(waker);
+            }
+        });
+        drop(replaced);
+        listed.is_none() && self.stuck.contains(id)
+    }
+
+    /// The cancellation token of a running task.
+    pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
+        let make = || self.token.child_token();
+        let token = match id.set() {
+            Some(_) => self.ledger.set(id.line).and_then(|set| set.token(id, make)),
+            None => self
+                .ledger
+                .with_entry(id.line, |entry| match entry {
+                    Entry::Task(task) => {
+                        Some(task.extras.get_or_insert_default().token.get_or_insert_with(make).clone())
+                    }
+                    Entry::Set(_) => None,
+                })
+                .flatten(),
+        };
+        token.unwrap_or_else(|| {
+            // The task has its outcome, while its work goes on.
+            let cancelled = CancellationToken::new();
+            cancelled.cancel();
+            cancelled
+        })
+    }
+
+    /// Cancels the token of a running task, if somebody has asked for it.
+    pub(crate) fn cancel(&self, id: TaskId) {
+        let token = match id.set() {
+            Some(_) => self.ledger.set(id.line).and_then(|set| set.token_in_use(id)),
+            None => self
+                .ledger
+                .with_entry(id.line, |entry| match entry {
+                    Entry::Task(task) => task.extras.as_ref().and_then(|extras| extras.token.clone()),
+                    Entry::Set(_) => None,
+                })
+                .flatten(),
+        };
+        if let Some(token) = token {
+            token.cancel();
+        }
+    }
+
+    /// Tells what has become of a task, when that has been counted: in the log, to the failure hook, and to
+    /// a shutdown. Never under a lock.
+    pub(crate) fn settle(&self, ended: Ended) {
+        let Ended { identity, started, outcome, now } = ended;
+        let report = TaskReport {
+            id: identity.id,
+            name: identity.name,
+            location: identity.location,
+            set: identity.id.set(),
+            attempt: u32::from(started.is_some()),
+            queued_for: started.unwrap_or(now).saturating_duration_since(identity.added),
+            ran_for: started.map(|started| now.saturating_duration_since(started)).unwrap_or_default(),
+            outcome,
+        };
+        events::log(&report);
+        if !report.outcome.is_completed() {
+            self.progress.note(&identity, started, now, &report.outcome);
+            if let Some(hook) = &self.on_failure {
+                if let Err(panic) = guarded(|| hook(&report)) {
+                    self.hook_panicked("the failure hook", &panic);
+                }
+            }
+        }
+        self.ledger.after_end(identity.id.line);
+    }
+
+    /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped
+    /// that nobody asked to drop.
+    pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
+        guarded(condition).unwrap_or_else(|panic| {
+            self.hook_panicked(whose, &panic);
+            true
+        })
+    }
+
+    fn hook_panicked(&self, whose: &'static str, panic: &crate::Panic) {
+        // Relaxed: a statistic.
+        self.hook_panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(target: "postlude", error = %panic, "{whose} panicked; it was caught, and the task goes its way");
+    }
+
+    pub(crate) fn warn_if_crowded(&self, line: u64) {
+        if let Some(live) = self.ledger.crowded(line) {
+            tracing::warn!(
+                target: "postlude",
+                live,
+                "many tasks are live; if they come faster than they end, set `capacity` or `max_concurrent` on the registry's builder"
+            );
+        }
+    }
+}

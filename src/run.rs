@@ -1,0 +1,211 @@
+//! One task under its policy, to its outcome.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
+
+use crate::{
+    DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
+    outcome::guarded,
+    scope::{self, Scope},
+    task::{Identity, Kind, Meta, Record},
+    timer,
+};
+
+pub(crate) type BoxedWork = Pin<Box<dyn Work>>;
+
+/// A task's work, behind one pointer.
+pub(crate) trait Work: Send {
+    fn meta(&self) -> &Meta;
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta;
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome>;
+}
+
+/// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
+/// the outcome is returned, and a panic of that drop is caught too.
+pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
+    let Some(work) = slot else { return Poll::Pending };
+    let span = work.as_mut().meta_mut().span.take();
+    let polled = {
+        let _entered = span.as_deref().map(|span| span.enter());
+        guarded(|| work.as_mut().poll(context))
+    };
+    let outcome = match polled {
+        Ok(Poll::Pending) => {
+            work.as_mut().meta_mut().span = span;
+            return Poll::Pending;
+        }
+        Ok(Poll::Ready(outcome)) => outcome,
+        Err(panic) => Outcome::Panicked(panic),
+    };
+    let _entered = span.as_deref().map(|span| span.enter());
+    Poll::Ready(match drop_work(slot) {
+        Err(panic) if outcome.is_completed() => Outcome::Panicked(panic),
+        _ => outcome,
+    })
+}
+
+/// Drops the work and catches what its `Drop` throws.
+pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
+    slot.take().map_or(Ok(()), |work| guarded(|| drop(work)))
+}
+
+/// Wraps work that can't just be polled: it has to be asked about its ending, waits for a permit, runs on
+/// another thread, or has a time limit.
+pub(crate) fn under_policy(mut work: BoxedWork, registry: &TaskRegistry, ending: Option<Ending>) -> BoxedWork {
+    let inner = work.as_mut().meta_mut();
+    let meta = Meta {
+        id: inner.id,
+        name: inner.name,
+        location: inner.location,
+        added: inner.added,
+        span: None,
+        policy: None,
+        kind: Kind::Async,
+        started: true,
+    };
+    let future = attempt(work, registry.clone(), ending);
+    Box::pin(Record { meta, future })
+}
+
+/// The output of our own wrapper around a task's work.
+struct Settled(Outcome);
+
+impl TaskOutput for Settled {
+    fn into_outcome(self) -> Outcome {
+        self.0
+    }
+}
+
+async fn attempt(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>) -> Settled {
+    let (id, kind) = (work.meta().id, work.meta().kind);
+    let policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
+    let limit = policy.timeout.or(registry.inner.default_timeout);
+
+    if let (Some(condition), Some(ending)) = (policy.when, ending) {
+        if !registry.inner.ask("the condition of a task", || condition(&ending)) {
+            return Settled(Outcome::Discarded(DiscardReason::Ending));
+        }
+    }
+    let permit = registry.inner.permits.acquire(kind).await;
+    if !registry.inner.start(id) {
+        // Aborted in this very moment, by somebody who has already counted it.
+        return Settled(Outcome::Aborted);
+    }
+    Settled(match (kind, limit) {
+        (_, Some(Duration::ZERO)) => Outcome::TimedOut(Duration::ZERO),
+        (Kind::Async, None) => {
+            let mut work = Some(work);
+            let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
+            drop(permit);
+            outcome
+        }
+        (Kind::Async | Kind::Blocking, limit) => apart(work, permit, &registry, kind, limit).await,
+    })
+}
+
+/// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
+/// return.
+async fn apart(
+    work: BoxedWork,
+    permit: Option<OwnedSemaphorePermit>,
+    registry: &TaskRegistry,
+    kind: Kind,
+    limit: Option<Duration>,
+) -> Outcome {
+    let identity = work.meta().identity();
+    let over = Arc::new(AtomicBool::new(false));
+    let tenant = Tenant {
+        id: identity.id,
+        scope: Scope::current(),
+        work: Some(work),
+        over: Arc::clone(&over),
+        registry: registry.clone(),
+        _permit: permit,
+    };
+    let join = match kind {
+        Kind::Async => registry.inner.spawn(tenant),
+        Kind::Blocking => registry.inner.spawn_blocking(move || tenant.call()),
+    };
+    let mut lease = Lease { identity, over, registry, join };
+    let Some(limit) = limit else {
+        return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
+    };
+    match select(&mut lease.join, timer::sleep(&registry.inner, limit)).await {
+        Either::Left((joined, _)) => joined.unwrap_or(Outcome::Aborted),
+        Either::Right(_) => {
+            registry.inner.cancel(identity.id);
+            Outcome::TimedOut(limit)
+        }
+    }
+}
+
+/// The work, where it runs apart.
+struct Tenant {
+    id: TaskId,
+    scope: Scope,
+    work: Option<BoxedWork>,
+    over: Arc<AtomicBool>,
+    registry: TaskRegistry,
+    /// Held until the work has really returned, whatever became of its task.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Tenant {
+    /// Calls a blocking closure.
+    fn call(mut self) -> Outcome {
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self).poll(&mut context) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Outcome::Aborted,
+        }
+    }
+}
+
+impl Future for Tenant {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let work = &mut this.work;
+        scope::enter(&mut this.scope, || poll_work(work, context))
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        // A panic in here has nobody to go to: the outcome is counted already.
+        let _already_counted = drop_work(&mut self.work);
+        // Before the lock that `remove` takes: pairs with the read in `Lease::drop`, under the same lock.
+        self.over.store(true, Ordering::Release);
+        self.registry.inner.stuck.remove(self.id);
+    }
+}
+
+/// The waiting side of a [`Tenant`]. Dropped before the work is over, it gives the work up: aborts it if
+/// that is possible, and has it listed as stuck for as long as it goes on.
+struct Lease<'a> {
+    identity: Identity,
+    over: Arc<AtomicBool>,
+    registry: &'a TaskRegistry,
+    join: JoinHandle<Outcome>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if !self.over.load(Ordering::Acquire) {
+            self.registry.inner.stuck.insert_unless(self.identity, &self.over);
+            self.join.abort();
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the calling code runs: in a request, in a task of a set, in a spawned task, or in none of them.
+
+use std::{cell::RefCell, mem, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{IntoTask, RejectReason, Rejected, TaskId, TaskRegistry, TaskSet, line::Line};
+
+/// What the calling code belongs to.
+#[derive(Clone, Default)]
+pub(crate) enum Scope {
+    #[default]
+    None,
+    /// The handling of a request.
+    Request(Arc<Line>),
+    /// A task of a set.
+    InSet(Arc<Line>, TaskId),
+    /// A spawned task.
+    Spawned(TaskRegistry, TaskId),
+}
+
+thread_local! {
+    static CURRENT: RefCell<Scope> = const { RefCell::new(Scope::None) };
+}
+
+impl Scope {
+    pub(crate) fn current() -> Self {
+        // A thread that is ending has no current scope any more.
+        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+    }
+}
+
+/// Runs `inside` with `scope` as the current one. The scope is moved there and back, not cloned: this is
+/// done at every poll.
+pub(crate) fn enter<R>(scope: &mut Scope, inside: impl FnOnce() -> R) -> R {
+    /// Moves back, also when `inside` unwinds.
+    struct Back<'a>(&'a mut Scope);
+
+    impl Drop for Back<'_> {
+        fn drop(&mut self) {
+            swap(self.0);
+        }
+    }
+
+    swap(scope);
+    let _back = Back(scope);
+    inside()
+}
+
+fn swap(scope: &mut Scope) {
+    // On a thread that is ending there is nothing to swap with, both times.
+    let _missing = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), scope));
+}
+
+/// Adds a task to the set of the request that is being handled, or of the task that is running.
+///
+/// It is [`TaskSet::current`] and [`TaskSet::try_add`] in one, for code far from the handler's arguments.
+///
+/// # Errors
+/// Gives the task back if there is no such set: outside a [`TaskLayer`](crate::TaskLayer), in a tokio task
+/// that the handler spawned (move a clone of the [`TaskSet`] there), in a task spawned on the registry; or
+/// for a reason of [`TaskSet::try_add`].
+///
+/// ```
+/// use postlude::{TaskRegistry, after};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let answer = registry.set().run_after(async {
+///     after(async { /* send the mail */ }).expect("a set is current here");
+///     "thank you"
+/// });
+/// assert_eq!(answer.await, "thank you");
+/// registry.wait_idle().await;
+/// assert_eq!(registry.metrics().completed, 1);
+/// assert!(after(async {}).is_err(), "no request is being handled here");
+/// # }
+/// ```
+#[track_caller]
+pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
+    let task = task.into_task();
+    match Scope::current() {
+        Scope::Request(line) | Scope::InSet(line, _) => line.offer(task),
+        Scope::Spawned(..) | Scope::None => Err(Rejected::new(task, RejectReason::NoSet)),
+    }
+}
+
+/// The cancellation token of the task in which it is called, async or blocking. It is cancelled when the
+/// task times out, is aborted, or is still running when a shutdown has run out of time.
+///
+/// An async task that yields needs it only to clean up: it is dropped anyway. A blocking closure can't be
+/// stopped from outside; this is how it learns that nobody waits for it any more.
+///
+/// Outside a task the token is one that nobody cancels; in a tokio task or a thread that a task has started
+/// by itself, too, so get the token before and move it there.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::{Outcome, Task, TaskRegistry, cancellation};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let crunch = Task::blocking(|| {
+///     let token = cancellation();
+///     while !token.is_cancelled() {
+///         std::thread::yield_now(); // a slice of the work
+///     }
+/// });
+/// let outcome = registry.spawn(crunch.timeout(Duration::from_millis(10))).await;
+/// assert!(matches!(outcome, Outcome::TimedOut(_)));
+/// # }
+/// ```
+#[must_use]
+pub fn cancellation() -> CancellationToken {
+    match Scope::current() {
+        Scope::InSet(line, id) => line.registry.inner.token_of(id),
+        Scope::Spawned(registry, id) => registry.inner.token_of(id),
+        Scope::Request(_) | Scope::None => CancellationToken::new(),
+    }
+}
+
+impl TaskSet {
+    /// The set of the request that is being handled, or of the task that is running.
+    ///
+    /// It is known in the request's own tokio task: in the handler, its extractors, the layers and services
+    /// inside the [`TaskLayer`](crate::TaskLayer), the stream of a response's body; and in tasks of a set,
+    /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        match Scope::current() {
+            Scope::Request(line) | Scope::InSet(line, _) => Some(Self::of(line)),
+            Scope::Spawned(..) | Scope::None => None,
+        }
+    }
+}

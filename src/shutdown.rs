@@ -1,0 +1,301 @@
+//! The end: let what runs come to its end, up to a deadline, and say what did not.
+
+use std::{
+    fmt,
+    future::Future,
+    panic::Location,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    Outcome, SetId, TaskId, TaskRegistry,
+    ledger::Stage,
+    registry::Inner,
+    task::Identity,
+    timer,
+};
+
+/// How often a shutdown that waits says what it waits for.
+const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
+/// How many of them it names.
+const STRAGGLERS_NAMED: usize = 10;
+
+/// How far a shutdown has come, and what it has cost so far.
+#[derive(Default)]
+pub(crate) struct Progress {
+    begun: AtomicBool,
+    losses: Mutex<Losses>,
+}
+
+#[derive(Default)]
+struct Losses {
+    completed_before: u64,
+    aborted: Vec<TaskInfo>,
+    discarded: Vec<TaskInfo>,
+}
+
+impl Progress {
+    /// Remembers a task that was lost in a shutdown.
+    pub(crate) fn note(&self, identity: &Identity, started: Option<Instant>, now: Instant, outcome: &Outcome) {
+        if !self.has_begun() {
+            return;
+        }
+        let mut losses = self.losses.lock();
+        match outcome {
+            Outcome::Aborted => losses.aborted.push(TaskInfo::live(identity, started, now)),
+            Outcome::Discarded(_) => losses.discarded.push(TaskInfo::live(identity, started, now)),
+            _ => {}
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        // SeqCst, with `begin`: see `Line::answered`.
+        self.begun.load(Ordering::SeqCst)
+    }
+}
+
+impl Inner {
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.progress.has_begun()
+    }
+}
+
+impl TaskRegistry {
+    /// Ends the registry in an orderly way, within `grace` and the
+    /// [settle time](crate::TaskRegistryBuilder::settle), and says what was lost.
+    ///
+    /// 1. Sets whose response exists launch at once, whatever their client does; the others as soon as their
+    ///    handler is done.
+    /// 2. Until nothing is live, or until `grace` is over, everything goes on: tasks of requests still in
+    ///    flight, and tasks added by tasks, are accepted.
+    /// 3. When nothing is live, the registry closes. Later adds are discarded, or handed back by the `try_`
+    ///    methods.
+    /// 4. If `grace` ends first, the registry closes then, cancels the
+    ///    [token](crate::cancellation) of every task, waits the settle time, and aborts what is left.
+    ///
+    /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second
+    /// call, also at the same time, is harmless and reports the same losses.
+    ///
+    /// A blocking closure, or a future that does not yield, cannot be ended from outside: the report lists it
+    /// as [stuck](ShutdownReport::stuck), and dropping a runtime waits for such a closure. End with
+    /// `Runtime::shutdown_timeout`, or exit the process. On a `current_thread` runtime, a task that never
+    /// yields stops everything, this method too.
+    ///
+    /// # Cancel safety
+    /// Given up, it leaves the registry in the phase it has reached: sets launch at once, and another call
+    /// takes it up.
+    pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        let inner = &*self.inner;
+        let start = Instant::now();
+        self.begin_shutdown();
+        for set in inner.ledger.survey(|_| ()) {
+            set.launch_answered();
+        }
+        let ended_in_time = before(inner, grace, self.close_when_idle()).await;
+        inner.ledger.close();
+        inner.token.cancel();
+        if !ended_in_time {
+            // What is aborted needs a moment to be dropped; it comes out of the settle time.
+            let last = inner.settle_time / 10;
+            before(inner, inner.settle_time - last, inner.ledger.wait_idle()).await;
+            self.end_everything();
+            before(inner, last, inner.stuck.wait_empty()).await;
+        }
+        self.report(start)
+    }
+
+    fn begin_shutdown(&self) {
+        let mut losses = self.inner.progress.losses.lock();
+        if !self.inner.progress.has_begun() {
+            losses.completed_before = self.metrics().completed;
+            // SeqCst: see `Line::answered`.
+            self.inner.progress.begun.store(true, Ordering::SeqCst);
+        }
+    }
+
+    async fn close_when_idle(&self) {
+        let inner = &*self.inner;
+        loop {
+            let idle = std::pin::pin!(inner.ledger.wait_idle());
+            match select(idle, timer::sleep(inner, STRAGGLERS_EVERY)).await {
+                // Something may have been added since it was idle.
+                Either::Left(_) if inner.ledger.close_if_idle() => return,
+                Either::Left(_) => {}
+                Either::Right(_) => self.log_stragglers(),
+            }
+        }
+    }
+
+    fn log_stragglers(&self) {
+        let tasks = self.tasks();
+        tracing::warn!(target: "postlude", live = tasks.len(), "the shutdown is waiting for tasks");
+        for task in tasks.iter().take(STRAGGLERS_NAMED) {
+            tracing::warn!(target: "postlude", "waiting for {task}");
+        }
+    }
+
+    fn end_everything(&self) {
+        let mut spawned = Vec::new();
+        let sets = self.inner.ledger.survey(|task| spawned.push(task.identity.id));
+        for id in spawned {
+            self.inner.end_spawned(id, Outcome::unfinished);
+        }
+        for set in sets {
+            set.shut();
+        }
+    }
+
+    fn report(&self, start: Instant) -> ShutdownReport {
+        let now = Instant::now();
+        let completed = self.metrics().completed;
+        let stuck = self.inner.stuck.list();
+        let losses = self.inner.progress.losses.lock();
+        ShutdownReport {
+            completed: completed - losses.completed_before,
+            aborted: losses.aborted.clone(),
+            discarded: losses.discarded.clone(),
+            stuck: stuck.iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
+            took: now - start,
+        }
+    }
+}
+
+/// Whether `event` came before `limit` was over.
+async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>) -> bool {
+    let event = std::pin::pin!(event);
+    matches!(select(event, timer::sleep(inner, limit)).await, Either::Left(_))
+}
+
+/// What a shutdown achieved, and what it cost.
+///
+/// Its `Display` is made for a log: a line of numbers, then a line for each task that was lost or is stuck.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Tasks that completed since the shutdown began.
+    pub completed: u64,
+    /// Tasks that had started and were aborted.
+    pub aborted: Vec<TaskInfo>,
+    /// Tasks that never started.
+    pub discarded: Vec<TaskInfo>,
+    /// Work that goes on although its task was aborted or timed out: blocking closures that have not
+    /// returned, futures that do not yield. The task's own outcome is counted among the others.
+    pub stuck: Vec<TaskInfo>,
+    /// How long the shutdown took.
+    pub took: Duration,
+}
+
+impl ShutdownReport {
+    /// Whether nothing was lost: no task aborted, discarded or stuck.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.aborted.is_empty() && self.discarded.is_empty() && self.stuck.is_empty()
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "shut down in {:.1?}: {} completed, {} aborted, {} discarded, {} stuck",
+            self.took,
+            self.completed,
+            self.aborted.len(),
+            self.discarded.len(),
+            self.stuck.len()
+        )?;
+        for (what, tasks) in [("aborted", &self.aborted), ("discarded", &self.discarded), ("stuck", &self.stuck)] {
+            for task in tasks {
+                write!(f, "\n  {what}: {task}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A task as lists show it. It holds nothing of what the task captured.
+///
+/// ```
+/// use postlude::{Task, TaskRegistry, TaskState};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let tasks = registry.set();
+/// tasks.add(Task::new(async {}).named("mail"));
+/// let live = registry.tasks();
+/// assert_eq!((live[0].name, live[0].state), ("mail", TaskState::Pending));
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskInfo {
+    /// The task.
+    pub id: TaskId,
+    /// Its name, `unnamed` if it was given none.
+    pub name: &'static str,
+    /// Where it was made.
+    pub location: &'static Location<'static>,
+    /// The set it was added to; `None` if it was spawned.
+    pub set: Option<SetId>,
+    /// Where it stands, or stood when it was lost.
+    pub state: TaskState,
+    /// How long ago it was added.
+    pub age: Duration,
+    /// How long it has been running; `None` if it has not started, or is stuck.
+    pub running_for: Option<Duration>,
+}
+
+impl TaskInfo {
+    pub(crate) fn live(identity: &Identity, started: Option<Instant>, now: Instant) -> Self {
+        Self {
+            id: identity.id,
+            name: identity.name,
+            location: identity.location,
+            set: identity.id.set(),
+            state: match Stage::of(started) {
+                Stage::Pending => TaskState::Pending,
+                Stage::Running => TaskState::Running,
+            },
+            age: now.saturating_duration_since(identity.added),
+            running_for: started.map(|started| now.saturating_duration_since(started)),
+        }
+    }
+
+    fn stuck(identity: &Identity, now: Instant) -> Self {
+        Self { state: TaskState::Stuck, ..Self::live(identity, None, now) }
+    }
+}
+
+impl fmt::Display for TaskInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {} `{}` ({}), {}, {:.1?} old", self.id, self.name, self.location, self.state, self.age)
+    }
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskState {
+    /// Added, not started.
+    Pending,
+    /// Started.
+    Running,
+    /// Its outcome is counted, and its work goes on.
+    Stuck,
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Stuck => "stuck",
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! A task that has a line to itself.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    Outcome, TaskId, TaskRegistry,
+    line::Ended,
+    run::{BoxedWork, drop_work, poll_work},
+    scope::{self, Scope},
+};
+
+/// The tokio task of a spawned task. Kept at three words, like a drain.
+pub(crate) struct Spawned {
+    /// Taken at the end, so that `Drop` knows an end from a runtime that goes down.
+    registry: Option<TaskRegistry>,
+    work: Option<BoxedWork>,
+}
+
+impl Spawned {
+    pub(crate) const fn new(work: BoxedWork, registry: TaskRegistry) -> Self {
+        Self { registry: Some(registry), work: Some(work) }
+    }
+
+    /// Counts the outcome, unless somebody else has.
+    fn finish(registry: &TaskRegistry, id: TaskId, outcome: Outcome) -> Outcome {
+        let inner = &registry.inner;
+        let now = Instant::now();
+        let Some((task, outcome)) = inner.ledger.end_spawned(id, |_| outcome, now, |_| ()) else {
+            inner.stuck.remove(id);
+            return Outcome::Aborted;
+        };
+        let reply = outcome.clone();
+        inner.settle(Ended { identity: task.identity, started: task.started, outcome, now });
+        reply
+    }
+}
+
+impl Future for Spawned {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let (Some(registry), Some(work)) = (this.registry.take(), &mut this.work) else {
+            return Poll::Ready(Outcome::Aborted);
+        };
+        let meta = work.as_mut().meta_mut();
+        let id = meta.id;
+        if !meta.started {
+            meta.started = true;
+            if !registry.inner.start(id) {
+                // Aborted before its first poll, and counted.
+                let _already_counted = drop_work(&mut this.work);
+                return Poll::Ready(Outcome::Aborted);
+            }
+        }
+        let mut scope = Scope::Spawned(registry, id);
+        let polled = scope::enter(&mut scope, || poll_work(&mut this.work, context));
+        let Scope::Spawned(registry, _) = scope else { return Poll::Ready(Outcome::Aborted) };
+        match polled {
+            Poll::Ready(outcome) => Poll::Ready(Self::finish(&registry, id, outcome)),
+            Poll::Pending => {
+                this.registry = Some(registry);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
+        let id = work.meta().id;
+        // A panic in here has nobody to go to: the task is counted as aborted either way.
+        let _already_counted = drop_work(&mut self.work);
+        // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
+        // runtime has ended, which makes it an outcome.
+        let inner = &registry.inner;
+        let now = Instant::now();
+        match inner.ledger.end_spawned(id, Outcome::unfinished, now, |_| ()) {
+            Some((task, outcome)) => inner.settle(Ended { identity: task.identity, started: task.started, outcome, now }),
+            None => inner.stuck.remove(id),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Work that goes on although its task's outcome has been counted.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
+
+use crate::{TaskId, task::Identity};
+
+/// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
+/// the moment that the runtime takes to drop a future; those that stay are stuck.
+#[derive(Default)]
+pub(crate) struct Stuck {
+    tasks: Mutex<FxHashMap<TaskId, GivenUp>>,
+    emptied: Notify,
+}
+
+struct GivenUp {
+    identity: Identity,
+    /// How many parts of it go on: the task that ran it, and the work that it ran apart.
+    parts: u32,
+}
+
+impl Stuck {
+    /// Each call is matched by a `remove` once that part has returned.
+    pub(crate) fn insert(&self, identity: Identity) {
+        self.tasks.lock().entry(identity.id).or_insert(GivenUp { identity, parts: 0 }).parts += 1;
+    }
+
+    /// Inserts unless the work is `over`, which whoever calls `remove` has set before.
+    pub(crate) fn insert_unless(&self, identity: Identity, over: &AtomicBool) {
+        let mut tasks = self.tasks.lock();
+        // Read under the lock: a `remove` that comes later will find what is inserted here.
+        if !over.load(Ordering::Acquire) {
+            tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0 }).parts += 1;
+        }
+    }
+
+    pub(crate) fn remove(&self, id: TaskId) {
+        let mut tasks = self.tasks.lock();
+        if let Some(task) = tasks.get_mut(&id) {
+            task.parts -= 1;
+            if task.parts == 0 {
+                tasks.remove(&id);
+            }
+        }
+        let emptied = tasks.is_empty();
+        drop(tasks);
+        if emptied {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    pub(crate) fn contains(&self, id: TaskId) -> bool {
+        self.tasks.lock().contains_key(&id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.lock().len()
+    }
+
+    pub(crate) fn list(&self) -> Vec<Identity> {
+        self.tasks.lock().values().map(|task| task.identity).collect()
+    }
+
+    /// Waits until all of them have returned.
+    pub(crate) async fn wait_empty(&self) {
+        loop {
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! What postlude promises, one file a behaviour.
+mod smoke;
