@@ -123,7 +123,9 @@ impl TaskRegistryBuilder {
         for (name, limit) in limits {
             match limit {
                 Some(0) => return Err(BuildError::ZeroLimit { name }),
-                Some(limit) if limit > Semaphore::MAX_PERMITS => return Err(BuildError::HugeLimit { name, limit }),
+                Some(limit) if limit > Semaphore::MAX_PERMITS => {
+                    return Err(BuildError::HugeLimit { name, limit });
+                }
                 Some(_) | None => {}
             }
         }
@@ -178,7 +180,9 @@ impl fmt::Debug for TaskRegistryBuilder {
 #[non_exhaustive]
 pub enum BuildError {
     /// There is no runtime to run tasks on.
-    #[error("no tokio runtime here: build the registry inside one, or pass its handle with `TaskRegistry::builder().handle(..)`")]
+    #[error(
+        "no tokio runtime here: build the registry inside one, or pass its handle with `TaskRegistry::builder().handle(..)`"
+    )]
     NoRuntime,
     /// A limit of zero would let nothing run.
     #[error("`{name}` is zero, which would let no task run: leave it out for no limit, or set it to 1 or more")]

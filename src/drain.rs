@@ -34,7 +34,9 @@ impl Drain {
 
     /// Polls the work in hand as a part of its line.
     fn poll_in_scope(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
-        let (Some(line), Some(work)) = (self.line.take(), &self.work) else { return Poll::Pending };
+        let (Some(line), Some(work)) = (self.line.take(), &self.work) else {
+            return Poll::Pending;
+        };
         let mut scope = Scope::InSet(line, work.meta().id);
         let polled = scope::enter(&mut scope, || poll_work(&mut self.work, context));
         if let Scope::InSet(line, _) = scope {
@@ -50,13 +52,19 @@ impl Future for Drain {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         for _ in 0..TASKS_PER_POLL {
-            let Some(line) = &this.line else { return Poll::Ready(()) };
+            let Some(line) = &this.line else {
+                return Poll::Ready(());
+            };
             let next = match &this.work {
                 None => line.next(),
                 Some(work) => {
                     let id = work.meta().id;
-                    let Poll::Ready(outcome) = this.poll_in_scope(context) else { return Poll::Pending };
-                    let Some(line) = &this.line else { return Poll::Ready(()) };
+                    let Poll::Ready(outcome) = this.poll_in_scope(context) else {
+                        return Poll::Pending;
+                    };
+                    let Some(line) = &this.line else {
+                        return Poll::Ready(());
+                    };
                     line.finish(id, outcome).unwrap_or_else(|| {
                         line.registry.inner.stuck.remove(id);
                         Next::Done
@@ -115,7 +123,9 @@ impl Future for DrainHandle {
         let this = self.get_mut();
         if let Some(drained) = &mut this.drained {
             // The sender speaks or is dropped: both mean that nothing more is to come.
-            let Poll::Ready(_) = Pin::new(drained).poll(context) else { return Poll::Pending };
+            let Poll::Ready(_) = Pin::new(drained).poll(context) else {
+                return Poll::Pending;
+            };
             this.drained = None;
         }
         Poll::Ready(this.line.report())

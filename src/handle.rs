@@ -150,7 +150,9 @@ impl TaskHandle {
     pub fn is_finished(&self) -> bool {
         match &self.state {
             State::Ended(_) => true,
-            State::Live(join) => join.is_finished() || !self.registry.inner.ledger.is_listed(self.id),
+            State::Live(join) => {
+                join.is_finished() || !self.registry.inner.ledger.books(self.id.line).is_listed(self.id.line)
+            }
         }
     }
 }

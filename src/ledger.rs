@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! 1. In each shard: added = pending + running + the sum of the outcomes.
-//! 2. A line is listed exactly while it has live tasks; the ledger's reference is the one that keeps them.
+//! 2. A line with live tasks is listed; the ledger's reference is the one that keeps them.
 //! 3. Once a shard is closed, nothing is admitted to it.
 //! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
 //!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
@@ -21,7 +21,7 @@ use std::{
     thread,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,7 @@ struct Shard {
 }
 
 #[derive(Default)]
-struct Books {
+pub(crate) struct Books {
     closed: bool,
     lines: FxHashMap<u64, Entry>,
     added: u64,
@@ -114,10 +114,8 @@ impl Ledger {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = (2 * cores).next_power_of_two().min(64);
         let first = FIRST_WARNING / count as u64;
-        let shard = |_| Shard {
-            next: AtomicU64::new(1),
-            books: Mutex::new(Books { warn_at: first, ..Books::default() }),
-        };
+        let shard =
+            |_| Shard { next: AtomicU64::new(1), books: Mutex::new(Books { warn_at: first, ..Books::default() }) };
         Self {
             shards: (0..count).map(shard).collect(),
             capacity,
@@ -138,41 +136,19 @@ impl Ledger {
         })
     }
 
+    /// The books in which a line is kept, locked.
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
-    fn books(&self, line: u64) -> &Mutex<Books> {
-        &self.shards[line as usize & (self.shards.len() - 1)].books
+    pub(crate) fn books(&self, line: u64) -> MutexGuard<'_, Books> {
+        self.shards[line as usize & (self.shards.len() - 1)].books.lock()
     }
 
-    /// Admits one task to a set; lists the set if it is not listed. The set's lock is held.
-    pub(crate) fn admit_to_set(&self, line: u64, unlisted: Option<&Arc<Line>>) -> Result<(), RejectReason> {
-        self.admit(line, || unlisted.map(|set| Entry::Set(Arc::clone(set))))
-    }
-
-    /// Admits a spawned task and lists it.
-    pub(crate) fn admit_spawned(&self, identity: Identity) -> Result<(), RejectReason> {
-        let entry = SpawnedTask { identity, started: None, abort: None, extras: None };
-        self.admit(identity.id.line, || Some(Entry::Task(entry)))
-    }
-
-    fn admit(&self, line: u64, entry: impl FnOnce() -> Option<Entry>) -> Result<(), RejectReason> {
-        self.reserve()?;
-        let mut books = self.books(line).lock();
-        if books.closed {
-            drop(books);
-            self.release();
-            return Err(RejectReason::Closed);
-        }
-        books.added += 1;
-        books.pending += 1;
-        if let Some(entry) = entry() {
-            books.lines.insert(line, entry);
-        }
-        Ok(())
-    }
-
-    fn reserve(&self) -> Result<(), RejectReason> {
-        let Some(capacity) = self.capacity else { return Ok(()) };
+    /// Takes a place within the capacity, which [`after_end`](Self::after_end) or
+    /// [`give_back`](Self::give_back) frees again.
+    pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
         // Relaxed: the number guards nothing but itself.
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < capacity).then_some(live + 1))
@@ -180,114 +156,44 @@ impl Ledger {
             .map_err(|_full| RejectReason::Capacity)
     }
 
-    fn release(&self) {
+    pub(crate) fn give_back(&self) {
         if self.capacity.is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Says how many tasks are live if that has just passed a mark that deserves a warning. Not to be
-    /// called with a line's lock held.
-    pub(crate) fn crowded(&self, line: u64) -> Option<u64> {
-        {
-            let books = self.books(line).lock();
-            if books.pending + books.running < books.warn_at {
-                return None;
-            }
-        }
-        let live = self.live();
-        let mark = self.warn_at.load(Ordering::Relaxed);
-        let passed = live >= mark;
-        let next = if passed { mark.saturating_mul(2) } else { mark };
-        let count = self.shards.len() as u64;
-        let mut books = self.books(line).lock();
-        books.warn_at = books.pending + books.running + (next.saturating_sub(live) / count).max(1);
-        drop(books);
-        // Whoever moves the mark says so; another thread that passed it with us stays silent.
-        let moved = passed && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        moved.then_some(live)
-    }
-
-    /// Counts a task that was refused, but not handed back: added and discarded in one.
-    pub(crate) fn refuse(&self, line: u64, name: &'static str) {
-        let mut books = self.books(line).lock();
-        books.added += 1;
-        books.figures(name).discarded += 1;
-    }
-
-    /// Counts the start of a task of a set. The set's lock is held.
-    pub(crate) fn start(&self, line: u64) {
-        let mut books = self.books(line).lock();
-        books.pending -= 1;
-        books.running += 1;
-    }
-
-    /// Counts the start of a spawned task; `false` if it has already ended.
-    pub(crate) fn start_spawned(&self, id: TaskId, now: Instant) -> bool {
-        let mut books = self.books(id.line).lock();
-        let Some(Entry::Task(task)) = books.lines.get_mut(&id.line) else { return false };
-        task.started = Some(now);
-        books.pending -= 1;
-        books.running += 1;
-        true
-    }
-
-    /// Counts the end of a task of a set. The set's lock is held.
-    pub(crate) fn end(&self, identity: &Identity, started: Option<Instant>, outcome: &Outcome, now: Instant) {
-        let mut books = self.books(identity.id.line).lock();
-        books.end(identity.name, started, outcome, now);
-        drop(books);
-        self.release();
-    }
-
-    /// Counts the end of a spawned task and strikes it off the list; `None` if it had already ended.
-    /// `struck` is called before the lock is released.
-    pub(crate) fn end_spawned(
-        &self,
-        id: TaskId,
-        outcome: impl FnOnce(Stage) -> Outcome,
-        now: Instant,
-        struck: impl FnOnce(&SpawnedTask),
-    ) -> Option<(SpawnedTask, Outcome)> {
-        let mut books = self.books(id.line).lock();
-        if !matches!(books.lines.get(&id.line), Some(Entry::Task(_))) {
-            return None;
-        }
-        let Some(Entry::Task(task)) = books.strike(id.line) else { return None };
-        let outcome = outcome(Stage::of(task.started));
-        books.end(task.identity.name, task.started, &outcome, now);
-        struck(&task);
-        drop(books);
-        self.release();
-        Some((task, outcome))
-    }
-
-    /// Wakes whoever waits for idleness, if this may be it. To be called after each end, without a lock.
+    /// To be called after each end of an accepted task, without a lock: frees its place, and wakes whoever
+    /// waits for idleness, if this may be it.
     pub(crate) fn after_end(&self, line: u64) {
+        self.give_back();
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.
-        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).lock().live() == 0 {
+        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).live() == 0 {
             self.idle.notify_waiters();
         }
     }
 
-    /// Strikes a set off the list. The set's lock is held; what is returned must be dropped after it.
-    pub(crate) fn delist(&self, line: u64) -> Option<Entry> {
-        self.books(line).lock().strike(line)
-    }
-
-    /// Looks at, or changes, what is listed under a line.
-    pub(crate) fn with_entry<R>(&self, line: u64, look: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        self.books(line).lock().lines.get_mut(&line).map(look)
-    }
-
-    pub(crate) fn is_listed(&self, id: TaskId) -> bool {
-        self.books(id.line).lock().lines.contains_key(&id.line)
+    /// The live tasks, if their number has passed a mark that deserves a warning. For a shard that has
+    /// become [crowded](Books::admit), without a lock.
+    pub(crate) fn crowd(&self, line: u64) -> Option<u64> {
+        let live = self.live();
+        let mark = self.warn_at.load(Ordering::Relaxed);
+        let passed = live >= mark;
+        let next = if passed { mark.saturating_mul(2) } else { mark };
+        // Each shard looks again when it has grown by its share of what is missing to the mark, so that all
+        // together cannot pass it unseen.
+        let share = next.saturating_sub(live) / self.shards.len() as u64;
+        let mut books = self.books(line);
+        books.warn_at = books.live() + share.max(1);
+        drop(books);
+        // Whoever moves the mark says so; a thread that passed it at the same time stays silent.
+        let moved = passed && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        moved.then_some(live)
     }
 
     /// The set listed under a line.
     pub(crate) fn set(&self, line: u64) -> Option<Arc<Line>> {
-        match self.books(line).lock().lines.get(&line) {
+        match self.books(line).lines.get(&line) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
             Some(Entry::Task(_)) | None => None,
         }
@@ -379,11 +285,28 @@ impl Books {
         self.pending + self.running
     }
 
-    fn figures(&mut self, name: &'static str) -> &mut Figures {
-        self.names.entry(name).or_default()
+    /// Counts a task as added and pending. `Ok(true)` if the shard has become crowded.
+    pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
+        if self.closed {
+            return Err(RejectReason::Closed);
+        }
+        self.added += 1;
+        self.pending += 1;
+        Ok(self.live() >= self.warn_at)
     }
 
-    fn end(&mut self, name: &'static str, started: Option<Instant>, outcome: &Outcome, now: Instant) {
+    /// Counts a task that was refused but not handed back: added and discarded in one.
+    pub(crate) fn refuse(&mut self, name: &'static str) {
+        self.added += 1;
+        self.figures(name).discarded += 1;
+    }
+
+    pub(crate) const fn start(&mut self) {
+        self.pending -= 1;
+        self.running += 1;
+    }
+
+    pub(crate) fn end(&mut self, name: &'static str, started: Option<Instant>, outcome: &Outcome, now: Instant) {
         *match Stage::of(started) {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
@@ -392,12 +315,53 @@ impl Books {
         self.figures(name).record(outcome, ran_for);
     }
 
-    fn strike(&mut self, line: u64) -> Option<Entry> {
+    fn figures(&mut self, name: &'static str) -> &mut Figures {
+        self.names.entry(name).or_default()
+    }
+
+    pub(crate) fn list_set(&mut self, line: u64, set: Arc<Line>) {
+        self.lines.insert(line, Entry::Set(set));
+    }
+
+    pub(crate) fn list_spawned(&mut self, identity: Identity) {
+        let task = SpawnedTask { identity, started: None, abort: None, extras: None };
+        self.lines.insert(identity.id.line, Entry::Task(task));
+    }
+
+    pub(crate) fn is_listed(&self, line: u64) -> bool {
+        self.lines.contains_key(&line)
+    }
+
+    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut SpawnedTask> {
+        match self.lines.get_mut(&line) {
+            Some(Entry::Task(task)) => Some(task),
+            Some(Entry::Set(_)) | None => None,
+        }
+    }
+
+    /// Strikes a line off the list. What is returned must be dropped without the lock.
+    pub(crate) fn strike(&mut self, line: u64) -> Option<Entry> {
         let struck = self.lines.remove(&line);
         // The map keeps the room of its fullest hour: give most of it back when most of it is empty.
         if self.lines.capacity() > 1024 && self.lines.len() < self.lines.capacity() / 8 {
             self.lines.shrink_to(self.lines.len() * 2);
         }
         struck
+    }
+
+    /// Ends a spawned task and strikes it off; `None` if it had already ended.
+    pub(crate) fn end_spawned(
+        &mut self,
+        id: TaskId,
+        outcome: impl FnOnce(Stage) -> Outcome,
+        now: Instant,
+    ) -> Option<(SpawnedTask, Outcome)> {
+        self.spawned(id.line)?;
+        let Some(Entry::Task(task)) = self.strike(id.line) else {
+            return None;
+        };
+        let outcome = outcome(Stage::of(task.started));
+        self.end(task.identity.name, task.started, &outcome, now);
+        Some((task, outcome))
     }
 }

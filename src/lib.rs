@@ -21,6 +21,7 @@ mod spawned;
 mod stuck;
 mod task;
 mod timer;
+mod turn;
 
 pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
@@ -36,10 +37,10 @@ pub use self::{
     task::{IntoTask, Task, TaskOutput},
 };
 
-#[cfg(feature = "http")]
-pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
 #[cfg(feature = "axum")]
 pub use self::middleware::MissingTaskLayer;
+#[cfg(feature = "http")]
+pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

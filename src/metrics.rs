@@ -71,7 +71,9 @@ impl Durations {
 
     fn quantile(&self, q: f64) -> Duration {
         let bucket = self.0.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
-        bucket.and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end()))).unwrap_or_default()
+        bucket
+            .and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end())))
+            .unwrap_or_default()
     }
 }
 

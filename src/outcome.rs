@@ -149,7 +149,10 @@ pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
 /// Drops a foreign value and swallows whatever its `Drop` throws.
 pub(crate) fn drop_quietly<T>(value: T) {
     if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
-        #[expect(clippy::mem_forget, reason = "the payload of a panic in a payload's drop: a third chance would not end well")]
+        #[expect(
+            clippy::mem_forget,
+            reason = "the payload of a panic in a payload's drop: a third chance would not end well"
+        )]
         std::mem::forget(bomb);
     }
 }

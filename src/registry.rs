@@ -15,19 +15,20 @@ use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    IntoTask, Outcome, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput, TaskRegistryBuilder,
-    TaskReport, TaskSet,
+    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
+    TaskRegistryBuilder, TaskReport, TaskSet,
     admission::Permits,
     drain::Drain,
     events,
-    ledger::{Entry, Ledger},
-    line::{Ended, Line},
+    ledger::{Ledger, Stage},
+    line::Line,
     outcome::guarded,
     run,
     shutdown::Progress,
     spawned::Spawned,
     stuck::Stuck,
     task::{Identity, Kind, Meta},
+    turn::Ended,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -217,13 +218,16 @@ impl TaskRegistry {
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
         task.accept(id, Instant::now());
         let identity = task.meta().identity();
-        if let Err(reason) = inner.ledger.admit_spawned(identity) {
-            return Err(Rejected::new(task, reason));
-        }
+        let crowded = match inner.admit_spawned(identity) {
+            Ok(crowded) => crowded,
+            Err(reason) => return Err(Rejected::new(task, reason)),
+        };
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
         let join = inner.spawn(Spawned::new(work, self.clone()));
         inner.attach(id, &join);
-        inner.warn_if_crowded(id.line);
+        if crowded {
+            inner.warn_if_crowded(id.line);
+        }
         Ok(TaskHandle::live(id, identity.name, self.clone(), join))
     }
 
@@ -231,8 +235,8 @@ impl TaskRegistry {
     pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
         let identity = task.meta().identity();
         crate::outcome::drop_quietly(task);
-        self.inner.ledger.refuse(identity.id.line, identity.name);
-        self.inner.settle(Ended { identity, started: None, outcome, now: identity.added });
+        self.inner.ledger.books(identity.id.line).refuse(identity.name);
+        self.inner.tell(Ended { identity, started: None, outcome, now: identity.added });
         identity.id
     }
 }
@@ -269,40 +273,58 @@ impl Inner {
         self.spawn(Drain::new(line))
     }
 
+    /// Counts and lists a spawned task; says whether that made a crowd.
+    fn admit_spawned(&self, identity: Identity) -> Result<bool, RejectReason> {
+        self.ledger.reserve()?;
+        let mut books = self.ledger.books(identity.id.line);
+        let admitted = books.admit();
+        if admitted.is_ok() {
+            books.list_spawned(identity);
+        } else {
+            self.ledger.give_back();
+        }
+        admitted
+    }
+
     /// Leaves the abort handle of a spawned task in the ledger; or uses it, if the task was aborted before
     /// there was one.
     fn attach(&self, id: TaskId, join: &JoinHandle<Outcome>) {
         let abort = join.abort_handle();
-        let mut kept = Some(abort);
-        self.ledger.with_entry(id.line, |entry| {
-            if let Entry::Task(task) = entry {
-                task.abort = kept.take();
-            }
-        });
-        if let Some(abort) = kept {
-            // It has ended by itself, and this does nothing; or it was aborted.
-            abort.abort();
+        if let Some(task) = self.ledger.books(id.line).spawned(id.line) {
+            task.abort = Some(abort);
+            return;
         }
+        // It has ended by itself, and this does nothing; or it was aborted.
+        abort.abort();
     }
 
     /// Marks a waiting task as started; `false` if it has already ended.
     pub(crate) fn start(&self, id: TaskId) -> bool {
         let now = Instant::now();
-        match id.set() {
-            Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
-            None => self.ledger.start_spawned(id, now),
+        if id.set().is_some() {
+            return self.ledger.set(id.line).is_some_and(|set| set.start(id, now));
         }
+        let mut books = self.ledger.books(id.line);
+        let Some(task) = books.spawned(id.line) else {
+            return false;
+        };
+        task.started = Some(now);
+        books.start();
+        true
     }
 
     /// Ends a spawned task from outside; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(crate::ledger::Stage) -> Outcome) -> bool {
+    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
         let now = Instant::now();
-        let struck = self.ledger.end_spawned(id, outcome, now, |task| {
-            if task.started.is_some() {
-                self.stuck.insert(task.identity);
-            }
-        });
-        let Some((task, outcome)) = struck else { return false };
+        let mut books = self.ledger.books(id.line);
+        let Some((task, outcome)) = books.end_spawned(id, outcome, now) else {
+            return false;
+        };
+        if task.started.is_some() {
+            // Under the lock: its own end comes after this, and takes it out again.
+            self.stuck.insert(task.identity);
+        }
+        drop(books);
         if let Some(extras) = task.extras {
             if let Some(token) = extras.token {
                 token.cancel();
@@ -321,30 +343,26 @@ impl Inner {
     /// Whether a spawned task was given up while it goes on. If it was not, `waker` is woken when it is.
     pub(crate) fn was_given_up(&self, id: TaskId, waker: &Waker) -> bool {
         let waker = waker.clone();
-        let mut replaced = None;
-        let listed = self.ledger.with_entry(id.line, |entry| {
-            if let Entry::Task(task) = entry {
-                replaced = task.extras.get_or_insert_default().waker.replace(waker);
-            }
-        });
+        let mut books = self.ledger.books(id.line);
+        let Some(task) = books.spawned(id.line) else {
+            drop(books);
+            return self.stuck.contains(id);
+        };
+        let replaced = task.extras.get_or_insert_default().waker.replace(waker);
+        drop(books);
         drop(replaced);
-        listed.is_none() && self.stuck.contains(id)
+        false
     }
 
     /// The cancellation token of a running task.
     pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
         let make = || self.token.child_token();
-        let token = match id.set() {
-            Some(_) => self.ledger.set(id.line).and_then(|set| set.token(id, make)),
-            None => self
-                .ledger
-                .with_entry(id.line, |entry| match entry {
-                    Entry::Task(task) => {
-                        Some(task.extras.get_or_insert_default().token.get_or_insert_with(make).clone())
-                    }
-                    Entry::Set(_) => None,
-                })
-                .flatten(),
+        let token = if id.set().is_some() {
+            self.ledger.set(id.line).and_then(|set| set.token(id, make))
+        } else {
+            let mut books = self.ledger.books(id.line);
+            let extras = books.spawned(id.line).map(|task| task.extras.get_or_insert_default());
+            extras.map(|extras| extras.token.get_or_insert_with(make).clone())
         };
         token.unwrap_or_else(|| {
             // The task has its outcome, while its work goes on.
@@ -356,24 +374,26 @@ impl Inner {
 
     /// Cancels the token of a running task, if somebody has asked for it.
     pub(crate) fn cancel(&self, id: TaskId) {
-        let token = match id.set() {
-            Some(_) => self.ledger.set(id.line).and_then(|set| set.token_in_use(id)),
-            None => self
-                .ledger
-                .with_entry(id.line, |entry| match entry {
-                    Entry::Task(task) => task.extras.as_ref().and_then(|extras| extras.token.clone()),
-                    Entry::Set(_) => None,
-                })
-                .flatten(),
+        let token = if id.set().is_some() {
+            self.ledger.set(id.line).and_then(|set| set.token_in_use(id))
+        } else {
+            let mut books = self.ledger.books(id.line);
+            books.spawned(id.line).and_then(|task| task.extras.as_ref()?.token.clone())
         };
         if let Some(token) = token {
             token.cancel();
         }
     }
 
-    /// Tells what has become of a task, when that has been counted: in the log, to the failure hook, and to
-    /// a shutdown. Never under a lock.
+    /// What is left to do when the end of an accepted task has been counted. Never under a lock.
     pub(crate) fn settle(&self, ended: Ended) {
+        let line = ended.identity.id.line;
+        self.tell(ended);
+        self.ledger.after_end(line);
+    }
+
+    /// Tells what has become of a task: the log, the failure hook, and a shutdown.
+    fn tell(&self, ended: Ended) {
         let Ended { identity, started, outcome, now } = ended;
         let report = TaskReport {
             id: identity.id,
@@ -394,7 +414,6 @@ impl Inner {
                 }
             }
         }
-        self.ledger.after_end(identity.id.line);
     }
 
     /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped
@@ -413,7 +432,7 @@ impl Inner {
     }
 
     pub(crate) fn warn_if_crowded(&self, line: u64) {
-        if let Some(live) = self.ledger.crowded(line) {
+        if let Some(live) = self.ledger.crowd(line) {
             tracing::warn!(
                 target: "postlude",
                 live,

@@ -60,10 +60,14 @@ pub enum RejectReason {
     #[error("the registry is shut down; do the work in place, or hand it to something that outlives this process")]
     Closed,
     /// A condition on the ending of the set's request said no.
-    #[error("a condition on the request's ending said no to the set; spawn the task on the registry if it is to run all the same")]
+    #[error(
+        "a condition on the request's ending said no to the set; spawn the task on the registry if it is to run all the same"
+    )]
     Ending,
     /// A task failed in a set that stops on failure.
-    #[error("a task before it failed and the set stops on failure; spawn the task on the registry if it is to run all the same")]
+    #[error(
+        "a task before it failed and the set stops on failure; spawn the task on the registry if it is to run all the same"
+    )]
     PreviousFailed,
     /// Called where no set is current.
     #[error(

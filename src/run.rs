@@ -34,7 +34,9 @@ pub(crate) trait Work: Send {
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// the outcome is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    let Some(work) = slot else { return Poll::Pending };
+    let Some(work) = slot else {
+        return Poll::Pending;
+    };
     let span = work.as_mut().meta_mut().span.take();
     let polled = {
         let _entered = span.as_deref().map(|span| span.enter());

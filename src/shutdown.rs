@@ -12,13 +12,7 @@ use futures::future::{Either, select};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{
-    Outcome, SetId, TaskId, TaskRegistry,
-    ledger::Stage,
-    registry::Inner,
-    task::Identity,
-    timer,
-};
+use crate::{Outcome, SetId, TaskId, TaskRegistry, ledger::Stage, registry::Inner, task::Identity, timer};
 
 /// How often a shutdown that waits says what it waits for.
 const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);

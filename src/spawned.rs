@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     Outcome, TaskId, TaskRegistry,
-    line::Ended,
     run::{BoxedWork, drop_work, poll_work},
     scope::{self, Scope},
+    turn::Ended,
 };
 
 /// The tokio task of a spawned task. Kept at three words, like a drain.
@@ -31,7 +31,8 @@ impl Spawned {
     fn finish(registry: &TaskRegistry, id: TaskId, outcome: Outcome) -> Outcome {
         let inner = &registry.inner;
         let now = Instant::now();
-        let Some((task, outcome)) = inner.ledger.end_spawned(id, |_| outcome, now, |_| ()) else {
+        let ended = inner.ledger.books(id.line).end_spawned(id, |_| outcome, now);
+        let Some((task, outcome)) = ended else {
             inner.stuck.remove(id);
             return Outcome::Aborted;
         };
@@ -61,7 +62,9 @@ impl Future for Spawned {
         }
         let mut scope = Scope::Spawned(registry, id);
         let polled = scope::enter(&mut scope, || poll_work(&mut this.work, context));
-        let Scope::Spawned(registry, _) = scope else { return Poll::Ready(Outcome::Aborted) };
+        let Scope::Spawned(registry, _) = scope else {
+            return Poll::Ready(Outcome::Aborted);
+        };
         match polled {
             Poll::Ready(outcome) => Poll::Ready(Self::finish(&registry, id, outcome)),
             Poll::Pending => {
@@ -74,7 +77,9 @@ impl Future for Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
+        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else {
+            return;
+        };
         let id = work.meta().id;
         // A panic in here has nobody to go to: the task is counted as aborted either way.
         let _already_counted = drop_work(&mut self.work);
@@ -82,8 +87,11 @@ impl Drop for Spawned {
         // runtime has ended, which makes it an outcome.
         let inner = &registry.inner;
         let now = Instant::now();
-        match inner.ledger.end_spawned(id, Outcome::unfinished, now, |_| ()) {
-            Some((task, outcome)) => inner.settle(Ended { identity: task.identity, started: task.started, outcome, now }),
+        let ended = inner.ledger.books(id.line).end_spawned(id, Outcome::unfinished, now);
+        match ended {
+            Some((task, outcome)) => {
+                inner.settle(Ended { identity: task.identity, started: task.started, outcome, now });
+            }
             None => inner.stuck.remove(id),
         }
     }

@@ -1,11 +1,6 @@
 //! Waiting for a time, on any runtime.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    thread,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, thread, time::Duration};
 
 use tokio::{sync::oneshot, time};
 

@@ -75,7 +75,9 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let Some(tail) = this.tail else { return this.inner.poll_frame(context) };
+        let Some(tail) = this.tail else {
+            return this.inner.poll_frame(context);
+        };
         let frame = match &tail.launch {
             Some(launch) => scope::enter(&mut launch.set.scope(), || this.inner.as_mut().poll_frame(context)),
             None => this.inner.as_mut().poll_frame(context),
@@ -132,7 +134,9 @@ impl Tail {
     }
 
     fn watch(&mut self, chunk: Bytes) -> Bytes {
-        let Some(launch) = &self.launch else { return chunk };
+        let Some(launch) = &self.launch else {
+            return chunk;
+        };
         if chunk.is_empty() || launch.set.is_empty() {
             self.ends_with_chunk = false;
             return chunk;
@@ -142,7 +146,9 @@ impl Tail {
     }
 
     fn launch(&mut self) {
-        let Some(launch) = self.launch.take() else { return };
+        let Some(launch) = self.launch.take() else {
+            return;
+        };
         let ending = if self.complete { Ending::Sent(self.status) } else { Ending::Disconnected(self.status) };
         match self.gate.take() {
             Some(gate) => launch.behind(gate, ending, !self.ends_with_chunk),

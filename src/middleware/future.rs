@@ -91,7 +91,9 @@ impl InFlight {
     }
 
     fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>) -> Response<TaskBody<B>> {
-        let Some(launch) = self.launch.take() else { return response.map(TaskBody::passing) };
+        let Some(launch) = self.launch.take() else {
+            return response.map(TaskBody::passing);
+        };
         let status = response.status();
         let without_body = self.is_head
             || (self.is_connect && status.is_success())

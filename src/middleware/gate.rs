@@ -13,7 +13,10 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use super::{Ending, layer::Config};
-use crate::{line::Gate, timer::{self, Sleep}};
+use crate::{
+    line::Gate,
+    timer::{self, Sleep},
+};
 
 /// How long to wait for an end of a response that has no bytes of ours: an empty body, the end of a stream.
 /// The server writes it in the very next moment; a few yields to the scheduler were measured to come before

@@ -1,2 +1,30 @@
 //! What postlude promises, one file a behaviour.
-mod smoke;
+#![expect(clippy::disallowed_methods, reason = "tests play the server, the client and the stranger")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it stands")]
+
+mod support;
+
+// The core, with or without HTTP.
+mod conservation;
+mod limits;
+mod logs;
+mod misuse;
+mod order;
+mod shutdown;
+mod spawn;
+
+// HTTP, over real sockets.
+#[cfg(feature = "axum")]
+mod attach;
+#[cfg(feature = "axum")]
+mod endings;
+#[cfg(feature = "axum")]
+mod extract;
+#[cfg(feature = "axum")]
+mod layers;
+#[cfg(feature = "axum")]
+mod net;
+#[cfg(feature = "axum")]
+mod streams;
+#[cfg(feature = "axum")]
+mod wire;

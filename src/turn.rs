@@ -1,0 +1,223 @@
+//! One locked look at a line: what happens to its tasks, and what remains to be done without the locks.
+
+use std::{mem, sync::Arc};
+
+use parking_lot::MutexGuard;
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
+    ledger::{Books, Entry, Stage},
+    line::{Current, Line, Next, Phase, State},
+    outcome::drop_quietly,
+    run::{self, BoxedWork},
+    task::Identity,
+};
+
+/// A line and its books, locked, at one moment.
+pub(crate) struct Turn<'a> {
+    line: &'a Arc<Line>,
+    pub(crate) state: MutexGuard<'a, State>,
+    books: MutexGuard<'a, Books>,
+    now: Instant,
+    rest: Rest,
+}
+
+/// What must not happen under the locks, in the order in which it is done after them.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct Rest {
+    token: Option<CancellationToken>,
+    join: Option<JoinHandle<()>>,
+    dropped: Vec<Task>,
+    ended: Vec<Ended>,
+    delisted: Option<Entry>,
+    waiting: Vec<oneshot::Sender<()>>,
+    spawn: Option<u64>,
+}
+
+/// A task that has ended: what remains to be told of it.
+pub(crate) struct Ended {
+    pub(crate) identity: Identity,
+    pub(crate) started: Option<Instant>,
+    pub(crate) outcome: Outcome,
+    pub(crate) now: Instant,
+}
+
+/// The task that has come to the head of the line.
+pub(crate) struct Popped {
+    work: BoxedWork,
+    plain: bool,
+    ending: Option<Ending>,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(line: &'a Arc<Line>) -> Self {
+        let now = Instant::now();
+        let state = line.state.lock();
+        let books = line.books();
+        Self { line, state, books, now, rest: Rest::default() }
+    }
+
+    /// Releases the locks and does the rest; returns how many tasks have ended.
+    pub(crate) fn done(self) -> usize {
+        let Self { line, state, books, rest, .. } = self;
+        drop(books);
+        drop(state);
+        let count = rest.ended.len();
+        line.settle(rest);
+        count
+    }
+
+    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Current> {
+        self.state.current.take_if(|current| current.identity.id == id)
+    }
+
+    /// Takes the next task to the head of the line, started if nothing stands in its way.
+    pub(crate) fn pop(&mut self) -> Option<Popped> {
+        let Some(task) = self.state.queue.pop_front() else {
+            self.drained();
+            return None;
+        };
+        let meta = task.meta();
+        let plain = self.line.registry.inner.runs_plain(meta);
+        if plain {
+            self.books.start();
+        }
+        self.state.current =
+            Some(Current { identity: meta.identity(), started: plain.then_some(self.now), token: None });
+        Some(Popped { work: task.work, plain, ending: self.state.ending })
+    }
+
+    /// Counts the end of the current task, and of those that its failure stops.
+    pub(crate) fn end(&mut self, current: &Current, outcome: Outcome) {
+        let stops = self.state.stop_on_failure && outcome.is_failure();
+        self.count(current.identity, current.started, outcome);
+        if stops {
+            self.discard_queue(DiscardReason::PreviousFailed);
+            self.state.refusal = Some(RejectReason::PreviousFailed);
+        }
+    }
+
+    /// Counts the end of a task that was taken from the queue.
+    pub(crate) fn end_pending(&mut self, task: Task, outcome: Outcome) {
+        self.count(task.meta().identity(), None, outcome);
+        self.rest.dropped.push(task);
+    }
+
+    fn count(&mut self, identity: Identity, started: Option<Instant>, outcome: Outcome) {
+        self.books.end(identity.name, started, &outcome, self.now);
+        self.state.report.count(&outcome);
+        self.rest.ended.push(Ended { identity, started, outcome, now: self.now });
+    }
+
+    pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
+        for task in mem::take(&mut self.state.queue) {
+            self.end_pending(task, Outcome::Discarded(reason));
+        }
+    }
+
+    /// Cuts the current task loose: its outcome is counted now, and another drain takes over the line. The
+    /// old one is told to end, whenever its work lets it. `false` if the task is not current.
+    pub(crate) fn cut(&mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
+        let Some(mut current) = self.take_current(id) else {
+            return false;
+        };
+        if current.started.is_some() {
+            // Under the lock: the old drain's own end comes after this, and takes it out again.
+            self.line.registry.inner.stuck.insert(current.identity);
+        }
+        self.rest.token = current.token.take();
+        self.rest.join = self.state.join.take();
+        self.end(&current, outcome(Stage::of(current.started)));
+        self.state.phase = Phase::Drained;
+        if self.state.queue.is_empty() {
+            self.drained();
+        } else {
+            self.state.wake(&mut self.rest);
+        }
+        true
+    }
+
+    /// The line is empty, and nothing of it runs.
+    pub(crate) fn drained(&mut self) {
+        self.state.phase = Phase::Drained;
+        // That of the drain which has just found the line empty: nothing more to abort.
+        drop(self.state.join.take());
+        let state = &mut *self.state;
+        self.rest.waiting.append(&mut state.waiting);
+        self.delist();
+    }
+
+    /// After tasks were taken from the queue: strikes a line that has none off the list. A draining one is
+    /// left to its drain, which will find it empty.
+    pub(crate) fn delist_if_idle(&mut self) {
+        if self.state.queue.is_empty() && self.state.phase != Phase::Draining {
+            self.delist();
+        }
+    }
+
+    fn delist(&mut self) {
+        if mem::take(&mut self.state.listed) {
+            self.rest.delisted = self.books.strike(self.line.number());
+        }
+    }
+}
+
+impl State {
+    /// Sees to it that the queue is drained, if the line is launched.
+    pub(crate) fn wake(&mut self, rest: &mut Rest) {
+        if self.phase == Phase::Drained {
+            self.phase = Phase::Draining;
+            self.drains += 1;
+            rest.spawn = Some(self.drains);
+        }
+    }
+}
+
+impl Line {
+    /// Does what was left over under the locks.
+    pub(crate) fn settle(self: &Arc<Self>, rest: Rest) {
+        if let Some(token) = rest.token {
+            token.cancel();
+        }
+        if let Some(join) = rest.join {
+            join.abort();
+        }
+        for task in rest.dropped {
+            drop_quietly(task);
+        }
+        for ended in rest.ended {
+            self.registry.inner.settle(ended);
+        }
+        drop(rest.delisted);
+        for waiting in rest.waiting {
+            // Whoever has stopped waiting need not be told.
+            let _unheard = waiting.send(());
+        }
+        if let Some(number) = rest.spawn {
+            self.spawn_drain(number);
+        }
+    }
+
+    fn spawn_drain(self: &Arc<Self>, number: u64) {
+        let join = self.registry.inner.spawn_drain(Arc::clone(self));
+        let mut state = self.state.lock();
+        if state.phase == Phase::Draining && state.drains == number {
+            state.join = Some(join);
+        } else {
+            drop(state);
+            // It has ended, and this does nothing; or it was superseded before anybody could tell it.
+            join.abort();
+        }
+    }
+
+    pub(crate) fn prepare(&self, popped: Option<Popped>) -> Next {
+        match popped {
+            None => Next::Done,
+            Some(Popped { work, plain: true, .. }) => Next::Work(work),
+            Some(Popped { work, ending, .. }) => Next::Work(run::under_policy(work, &self.registry, ending)),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What the tests share.
+
+use std::sync::{Arc, Mutex};
+
+use postlude::{TaskMetrics, TaskRegistry};
+
+/// What happened, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    pub(crate) fn read(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// A task that notes its name.
+    pub(crate) fn task(&self, name: &'static str) -> impl Future<Output = ()> + Send + use<> {
+        let journal = self.clone();
+        async move { journal.note(name) }
+    }
+}
+
+/// The counters must agree with each other, and with the number of tasks that were really added.
+pub(crate) fn assert_conserved(registry: &TaskRegistry, added: u64) {
+    let m = registry.metrics();
+    assert_eq!(m.added, added, "added: {m:?}");
+    assert_eq!(m.added, m.pending + m.running + outcomes(&m), "conservation: {m:?}");
+}
+
+pub(crate) fn outcomes(m: &TaskMetrics) -> u64 {
+    m.completed + m.failed + m.panicked + m.timed_out + m.aborted + m.discarded
+}
