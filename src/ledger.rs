@@ -61,6 +61,8 @@ pub(crate) struct Books {
     added: u64,
     pending: u64,
     running: u64,
+    /// Ended, and not yet told to the log and the hook.
+    untold: u64,
     warn_at: u64,
     names: FxHashMap<&'static str, Figures>,
 }
@@ -143,8 +145,7 @@ impl Ledger {
         self.shards[line as usize & (self.shards.len() - 1)].books.lock()
     }
 
-    /// Takes a place within the capacity, which [`after_end`](Self::after_end) or
-    /// [`give_back`](Self::give_back) frees again.
+    /// Takes a place within the capacity, which [`give_back`](Self::give_back) frees again.
     pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
         let Some(capacity) = self.capacity else {
             return Ok(());
@@ -162,13 +163,15 @@ impl Ledger {
         }
     }
 
-    /// To be called after each end of an accepted task, without a lock: frees its place, and wakes whoever
-    /// waits for idleness, if this may be it.
-    pub(crate) fn after_end(&self, line: u64) {
-        self.give_back();
+    /// To be called when an end has been told, without a lock: wakes whoever waits for idleness, if this may
+    /// be it.
+    pub(crate) fn told(&self, line: u64, outcome: &Outcome) {
+        if !outcome.is_completed() {
+            self.books(line).untold -= 1;
+        }
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.
-        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).live() == 0 {
+        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).is_idle() {
             self.idle.notify_waiters();
         }
     }
@@ -242,7 +245,7 @@ impl Ledger {
     /// Closes if nothing lives, with every shard locked, so that nothing slips in between.
     pub(crate) fn close_if_idle(&self) -> bool {
         let mut all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
-        let idle = all.iter().all(|books| books.live() == 0);
+        let idle = all.iter().all(|books| books.is_idle());
         if idle {
             for books in &mut all {
                 books.closed = true;
@@ -254,10 +257,10 @@ impl Ledger {
     fn is_idle(&self) -> bool {
         // All at once: looked at one after another, a task could hop from the next shard into the last.
         let all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
-        all.iter().all(|books| books.live() == 0)
+        all.iter().all(|books| books.is_idle())
     }
 
-    /// Waits until nothing lives.
+    /// Waits until nothing lives, and every end was told.
     pub(crate) async fn wait_idle(&self) {
         struct Waiting<'a>(&'a AtomicUsize);
 
@@ -285,6 +288,10 @@ impl Books {
         self.pending + self.running
     }
 
+    const fn is_idle(&self) -> bool {
+        self.live() + self.untold == 0
+    }
+
     /// Counts a task as added and pending. `Ok(true)` if the shard has become crowded.
     pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
         if self.closed {
@@ -298,6 +305,7 @@ impl Books {
     /// Counts a task that was refused but not handed back: added and discarded in one.
     pub(crate) fn refuse(&mut self, name: &'static str) {
         self.added += 1;
+        self.untold += 1;
         self.figures(name).discarded += 1;
     }
 
@@ -311,6 +319,8 @@ impl Books {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
         } -= 1;
+        // A failure is an end only when it was told: a shutdown must not return, and the process exit, before.
+        self.untold += u64::from(!outcome.is_completed());
         let ran_for = started.map(|started| now.saturating_duration_since(started));
         self.figures(name).record(outcome, ran_for);
     }

@@ -1,6 +1,6 @@
 //! The counters that the ledger keeps, and the figures that a user reads.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use histogram::Histogram;
 
@@ -42,7 +42,7 @@ impl Figures {
 }
 
 /// How long attempts took, in nanoseconds; takes no room until the first.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default)]
 struct Durations(Option<Box<Histogram>>);
 
 impl Durations {
@@ -74,6 +74,12 @@ impl Durations {
         bucket
             .and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end())))
             .unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Durations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p50 {:?}, p99 {:?}", self.quantile(0.5), self.quantile(0.99))
     }
 }
 

@@ -387,12 +387,11 @@ impl Inner {
 
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
     pub(crate) fn settle(&self, ended: Ended) {
-        let line = ended.identity.id.line;
+        self.ledger.give_back();
         self.tell(ended);
-        self.ledger.after_end(line);
     }
 
-    /// Tells what has become of a task: the log, the failure hook, and a shutdown.
+    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits.
     fn tell(&self, ended: Ended) {
         let Ended { identity, started, outcome, now } = ended;
         let report = TaskReport {
@@ -414,6 +413,7 @@ impl Inner {
                 }
             }
         }
+        self.ledger.told(identity.id.line, &report.outcome);
     }
 
     /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped

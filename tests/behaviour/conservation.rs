@@ -1,1 +1,249 @@
-//! 
+//! Random programs: whatever is added, drained, aborted, cleared and shut down, in whatever order, every
+//! task has exactly one outcome, and the counters say the same as the hooks and the tasks themselves.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use postlude::{Task, TaskId, TaskRegistry, TaskReport, TaskSet, after};
+use proptest::prelude::*;
+
+use crate::support::{assert_conserved, outcomes};
+
+/// What a task does.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Ends,
+    Yields(u8),
+    Fails,
+    Panics,
+    Hangs,
+    TimesOut,
+    Blocks,
+    BlocksAndFails,
+    Adds,
+    PanicsInDrop,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open,
+    Add { set: usize, work: Work },
+    Spawn(Work),
+    Drain(usize),
+    Drop(usize),
+    Clear(usize),
+    StopOnFailure(usize),
+    Abort(usize),
+    Wait(u8),
+    Shutdown,
+}
+
+/// What happened to each task, told by the tasks and the hook, not by the counters.
+#[derive(Clone, Default)]
+struct Witness {
+    /// Tasks whose work ran to its end.
+    ended: Arc<Mutex<HashMap<u64, u32>>>,
+    /// Outcomes that the failure hook was told.
+    told: Arc<Mutex<HashMap<TaskId, &'static str>>>,
+    added: Arc<Mutex<Vec<TaskId>>>,
+    serial: Arc<Mutex<u64>>,
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("dropped");
+        }
+    }
+}
+
+impl Witness {
+    fn hook(&self, report: &TaskReport) {
+        let before = self.told.lock().unwrap().insert(report.id, report.outcome.label());
+        assert_eq!(before, None, "two outcomes for {}", report.id);
+    }
+
+    fn task(&self, work: Work) -> Task {
+        let serial = {
+            let mut serial = self.serial.lock().unwrap();
+            *serial += 1;
+            *serial
+        };
+        let witness = self.clone();
+        let end = move || {
+            *witness.ended.lock().unwrap().entry(serial).or_default() += 1;
+        };
+        match work {
+            Work::Ends => Task::new(async move { end() }),
+            Work::Yields(times) => Task::new(async move {
+                for _ in 0..times {
+                    tokio::task::yield_now().await;
+                }
+                end();
+            }),
+            Work::Fails => Task::new(async { Err::<(), _>("failed") }),
+            Work::Panics => Task::new(async { panic!("panicked") }),
+            Work::Hangs => Task::new(std::future::pending::<()>()),
+            Work::TimesOut => Task::new(std::future::pending::<()>()).timeout(Duration::from_micros(200)),
+            Work::Blocks => Task::blocking(end),
+            Work::BlocksAndFails => Task::blocking(|| Err::<(), _>("failed")),
+            Work::Adds => {
+                let witness = self.clone();
+                Task::new(async move {
+                    if let Ok(id) = after(witness.task(Work::Yields(1))) {
+                        witness.added.lock().unwrap().push(id);
+                    }
+                    end();
+                })
+            }
+            Work::PanicsInDrop => {
+                let bomb = Bomb;
+                Task::new(async move {
+                    let _bomb = bomb;
+                    tokio::task::yield_now().await;
+                })
+            }
+        }
+    }
+
+    fn add(&self, set: &TaskSet, work: Work) {
+        let id = set.add(self.task(work));
+        self.added.lock().unwrap().push(id);
+    }
+
+    fn spawn(&self, registry: &TaskRegistry, work: Work) {
+        let id = registry.spawn(self.task(work)).id();
+        self.added.lock().unwrap().push(id);
+    }
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    prop_oneof![
+        3 => Just(Work::Ends),
+        3 => (0..4_u8).prop_map(Work::Yields),
+        2 => Just(Work::Fails),
+        1 => Just(Work::Panics),
+        1 => Just(Work::Hangs),
+        1 => Just(Work::TimesOut),
+        1 => Just(Work::Blocks),
+        1 => Just(Work::BlocksAndFails),
+        2 => Just(Work::Adds),
+        1 => Just(Work::PanicsInDrop),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let at = 0..64_usize;
+    prop_oneof![
+        3 => Just(Step::Open),
+        10 => (at.clone(), work()).prop_map(|(set, work)| Step::Add { set, work }),
+        5 => work().prop_map(Step::Spawn),
+        3 => at.clone().prop_map(Step::Drain),
+        2 => at.clone().prop_map(Step::Drop),
+        1 => at.clone().prop_map(Step::Clear),
+        1 => at.clone().prop_map(Step::StopOnFailure),
+        3 => at.prop_map(Step::Abort),
+        3 => (0..8_u8).prop_map(Step::Wait),
+        1 => Just(Step::Shutdown),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    workers: usize,
+    max_concurrent: Option<usize>,
+    capacity: Option<usize>,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let limit = || proptest::option::of(1..4_usize);
+    (0..3_usize, limit(), proptest::option::of(1..20_usize)).prop_map(|(workers, max_concurrent, capacity)| Setup {
+        workers,
+        max_concurrent,
+        capacity,
+    })
+}
+
+async fn run(program: Vec<Step>, setup: Setup) {
+    let witness = Witness::default();
+    let hook = witness.clone();
+    let mut builder = TaskRegistry::builder()
+        .max_blocking(2)
+        .settle(Duration::from_millis(2))
+        .on_failure(move |report| hook.hook(report));
+    if let Some(limit) = setup.max_concurrent {
+        builder = builder.max_concurrent(limit);
+    }
+    if let Some(capacity) = setup.capacity {
+        builder = builder.capacity(capacity);
+    }
+    let registry = builder.build().unwrap();
+    let mut sets = vec![registry.set()];
+    for step in program {
+        let pick = |at: usize| &sets[at % sets.len()];
+        match step {
+            Step::Open => sets.push(registry.set()),
+            Step::Add { set, work } => witness.add(pick(set), work),
+            Step::Spawn(work) => witness.spawn(&registry, work),
+            Step::Drain(at) => drop(pick(at).clone().drain()),
+            Step::Drop(at) => {
+                let at = at % sets.len();
+                sets[at] = registry.set();
+            }
+            Step::Clear(at) => drop(pick(at).clear()),
+            Step::StopOnFailure(at) => pick(at).stop_on_failure(),
+            Step::Abort(at) => {
+                let id = witness.added.lock().unwrap().iter().rev().nth(at).copied();
+                id.map(|id| registry.abort(id));
+            }
+            Step::Wait(times) => {
+                for _ in 0..times {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Step::Shutdown => drop(registry.shutdown(Duration::from_millis(1)).await),
+        }
+        let m = registry.metrics();
+        assert_eq!(m.added, m.pending + m.running + outcomes(&m), "in motion: {m:?}");
+    }
+    sets.clear();
+    let report = registry.shutdown(Duration::from_millis(5)).await;
+    registry.wait_idle().await;
+
+    let added = witness.added.lock().unwrap().len() as u64;
+    assert_conserved(&registry, added);
+    let m = registry.metrics();
+    assert_eq!((m.pending, m.running, m.open_sets), (0, 0, 0), "{m:?}");
+    assert!(registry.tasks().is_empty());
+    let told = witness.told.lock().unwrap().clone();
+    let count = |label| told.values().filter(|told| **told == label).count() as u64;
+    assert_eq!(m.failed, count("failed"), "{m:?}");
+    assert_eq!(m.panicked, count("panicked"), "{m:?}");
+    assert_eq!(m.timed_out, count("timed_out"), "{m:?}");
+    assert_eq!(m.aborted, count("aborted"), "{m:?}");
+    assert_eq!(m.discarded, count("discarded"), "{m:?}");
+    assert_eq!(m.completed, added - told.len() as u64, "{m:?}");
+    assert!(m.discarded >= report.discarded.len() as u64);
+    assert!(witness.ended.lock().unwrap().values().all(|times| *times == 1), "work that ran twice");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_task_of_a_random_program_has_exactly_one_outcome(
+        program in proptest::collection::vec(step(), 0..60),
+        setup in setup(),
+    ) {
+        let runtime = match setup.workers {
+            0 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+            workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+        };
+        runtime.unwrap().block_on(run(program, setup));
+    }
+}

@@ -7,7 +7,6 @@ mod support;
 // The core, with or without HTTP.
 mod conservation;
 mod limits;
-mod logs;
 mod misuse;
 mod order;
 mod shutdown;

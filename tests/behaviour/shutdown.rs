@@ -1,1 +1,234 @@
-//! 
+//! The end of a registry.
+
+use std::{future::pending, time::Duration};
+
+use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskState, after, cancellation};
+use tokio::{
+    runtime::Builder,
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use crate::support::{Journal, assert_conserved};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_registry_shuts_down_at_once_and_refuses_what_comes_later() {
+    let registry = TaskRegistry::new();
+    let start = Instant::now();
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(report.is_clean());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(report.completed, 0);
+
+    let set = registry.set();
+    assert_eq!(set.try_add(async {}).unwrap_err().reason(), RejectReason::Closed);
+    let rejected = registry.try_spawn(Task::new(async {}).named("mail")).unwrap_err();
+    assert_eq!((rejected.reason(), rejected.into_task().name()), (RejectReason::Closed, "mail"));
+    assert_conserved(&registry, 0);
+
+    set.add(async {});
+    assert!(matches!(registry.spawn(async {}).await, Outcome::Discarded(DiscardReason::Closed)));
+    assert_eq!(registry.metrics().discarded, 2);
+    assert_conserved(&registry, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_ends_in_time_is_waited_for_with_all_that_it_adds() {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    let (noted, inner) = (journal.clone(), registry.clone());
+    let set = registry.set();
+    set.add(async move {
+        sleep(SECOND).await;
+        let spawned = noted.clone();
+        inner.spawn(async move {
+            sleep(2 * SECOND).await;
+            spawned.note("spawned by a task");
+        });
+        after(noted.task("added by a task")).unwrap();
+    });
+    set.drain();
+    let start = Instant::now();
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.completed, 3);
+    assert_eq!(start.elapsed().as_secs(), 3);
+    assert_eq!(journal.read(), ["added by a task", "spawned by a task"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_does_not_end_is_cancelled_then_aborted_and_reported_by_name() {
+    let registry = TaskRegistry::builder().settle(2 * SECOND).build().unwrap();
+    let (told, was_told) = oneshot::channel();
+    registry.spawn(
+        Task::new(async {
+            cancellation().cancelled().await;
+            told.send(()).map_err(|()| "nobody listens")
+        })
+        .named("listens"),
+    );
+    registry.spawn(Task::new(pending::<()>()).named("deaf"));
+    let set = registry.set();
+    set.add(Task::new(pending::<()>()).named("head"));
+    set.add(Task::new(async {}).named("behind"));
+    set.drain();
+
+    let start = Instant::now();
+    let report = registry.shutdown(10 * SECOND).await;
+    let took = start.elapsed();
+    assert!(took >= 10 * SECOND && took <= 12 * SECOND, "{took:?}");
+    was_told.await.unwrap();
+    assert_eq!(report.completed, 1);
+    let names = |tasks: &[postlude::TaskInfo]| {
+        let mut names: Vec<_> = tasks.iter().map(|task| (task.name, task.state)).collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        names
+    };
+    assert_eq!(names(&report.aborted), [("deaf", TaskState::Running), ("head", TaskState::Running)]);
+    assert_eq!(names(&report.discarded), [("behind", TaskState::Pending)]);
+    assert!(report.stuck.is_empty());
+    assert!(report.aborted.iter().all(|task| task.age.as_secs() >= 10 && task.location.file() == file!()));
+    let text = report.to_string();
+    assert!(text.contains("1 completed, 2 aborted, 1 discarded, 0 stuck"), "{text}");
+    assert!(text.contains("`deaf`") && text.contains(file!()), "{text}");
+    assert_conserved(&registry, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_grace_and_settle_time_everything_is_aborted_at_once() {
+    let registry = TaskRegistry::builder().settle(Duration::ZERO).build().unwrap();
+    registry.spawn(pending::<()>());
+    tokio::task::yield_now().await;
+    let report = registry.shutdown(Duration::ZERO).await;
+    assert_eq!(report.aborted.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_beyond_all_measure_waits_for_the_work() {
+    let registry = TaskRegistry::new();
+    registry.spawn(async { sleep(1000 * SECOND).await });
+    let report = registry.shutdown(Duration::MAX).await;
+    assert!(report.is_clean());
+    assert_eq!(report.completed, 1);
+}
+
+#[test]
+fn work_that_never_returns_is_reported_as_stuck_and_the_shutdown_returns() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let report = runtime.block_on(async {
+        let registry = TaskRegistry::builder().settle(Duration::from_millis(20)).build().unwrap();
+        let (started, both_started) = std::sync::mpsc::channel();
+        let hang = || {
+            let (held, started) = (held.clone(), started.clone());
+            move || {
+                started.send(()).unwrap();
+                held.lock().unwrap().recv().unwrap_err();
+            }
+        };
+        registry.spawn(Task::blocking(hang()).named("closure"));
+        let never_yields = hang();
+        registry.spawn(Task::new(async move { never_yields() }).named("future"));
+        let registry = tokio::task::spawn_blocking(move || {
+            both_started.recv().unwrap();
+            both_started.recv().unwrap();
+            registry
+        })
+        .await
+        .unwrap();
+        let report = registry.shutdown(Duration::from_millis(10)).await;
+        assert_conserved(&registry, 2);
+        assert_eq!(registry.metrics().stuck, 2);
+        report
+    });
+    let mut stuck: Vec<_> = report.stuck.iter().map(|task| (task.name, task.state)).collect();
+    stuck.sort_unstable_by_key(|(name, _)| *name);
+    assert_eq!(stuck, [("closure", TaskState::Stuck), ("future", TaskState::Stuck)]);
+    assert_eq!(report.aborted.len(), 2);
+    drop(release);
+    runtime.shutdown_timeout(10 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_shutdown_at_the_same_time_or_later_is_harmless() {
+    let registry = TaskRegistry::new();
+    registry.spawn(Task::new(pending::<()>()).named("deaf"));
+    tokio::task::yield_now().await;
+    let (one, two) = tokio::join!(registry.shutdown(SECOND), registry.shutdown(2 * SECOND));
+    let three = registry.shutdown(SECOND).await;
+    for report in [one, two, three] {
+        assert_eq!(report.aborted.len(), 1, "{report}");
+    }
+    assert_conserved(&registry, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_was_given_up_is_taken_up_by_the_next() {
+    let registry = TaskRegistry::new();
+    registry.spawn(async { sleep(10 * SECOND).await });
+    assert!(tokio::time::timeout(SECOND, registry.shutdown(60 * SECOND)).await.is_err());
+    assert!(registry.try_spawn(async {}).is_ok(), "everything goes on");
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(report.is_clean());
+    assert_eq!(report.completed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_still_at_work_are_waited_for_and_may_add() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    let handler = tokio::spawn(set.run_after(async {
+        after(async {}).unwrap();
+        sleep(SECOND).await;
+        after(async {}).unwrap();
+    }));
+    tokio::task::yield_now().await;
+    assert_eq!(registry.metrics().open_sets, 1);
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(report.is_clean());
+    assert_eq!(report.completed, 2);
+    handler.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_from_within_a_task_of_the_registry_returns() {
+    let registry = TaskRegistry::builder().settle(Duration::from_millis(1)).build().unwrap();
+    let inner = registry.clone();
+    let handle = registry.spawn(async move {
+        inner.shutdown(Duration::from_millis(1)).await;
+    });
+    assert!(matches!(handle.await, Outcome::Aborted));
+    assert_conserved(&registry, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn adds_that_race_with_a_shutdown_run_or_are_handed_back() {
+    for _ in 0..100 {
+        let registry = TaskRegistry::new();
+        let (ran, refused) = (Journal::default(), Journal::default());
+        let adders: Vec<_> = (0..4)
+            .map(|_| {
+                let (registry, ran, refused) = (registry.clone(), ran.clone(), refused.clone());
+                tokio::spawn(async move {
+                    for _ in 0..50 {
+                        match registry.try_spawn(ran.task("ran")) {
+                            Ok(_) => tokio::task::yield_now().await,
+                            Err(rejected) => refused.note(rejected.to_string()),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let report = registry.shutdown(10 * SECOND).await;
+        assert!(report.is_clean());
+        let at_close = registry.metrics();
+        for adder in adders {
+            adder.await.unwrap();
+        }
+        assert_eq!(registry.metrics().added, at_close.added, "nothing is accepted after the close");
+        assert_eq!(ran.read().len() + refused.read().len(), 200);
+        assert_conserved(&registry, ran.read().len() as u64);
+    }
+}

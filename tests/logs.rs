@@ -1,0 +1,198 @@
+//! What the log says, through a real subscriber. In a process of its own: where threads without a subscriber
+//! are at work too, `tracing` may decide for all of them that nobody listens.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it stands")]
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use postlude::{Task, TaskRegistry};
+use tracing::{info, info_span, instrument::WithSubscriber};
+use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan};
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Text {
+    fn read(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn lines_with(&self, needle: &str) -> Vec<String> {
+        self.read().lines().filter(|line| line.contains(needle)).map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Text {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Sees to it that every thread has somebody who listens.
+fn listen_everywhere() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
+}
+
+/// Runs a scenario under a subscriber of its own and returns what that has seen.
+fn logged<F: Future<Output = ()>>(scenario: F) -> Text {
+    listen_everywhere();
+    let text = Text::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+    });
+    text
+}
+
+#[test]
+fn every_outcome_but_completed_is_logged_with_all_that_is_known() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        set.add(Task::new(async {}).named("fine"));
+        let broken = async { Err::<(), _>(io::Error::other(io::Error::other("connection refused"))) };
+        set.add(Task::new(broken).named("failing"));
+        set.add(Task::new(async { panic!("a bug") }).named("panicking"));
+        set.add(Task::new(std::future::pending::<()>()).timeout(Duration::from_millis(1)).named("hanging"));
+        let aborted = set.add(Task::new(async {}).named("aborted"));
+        registry.abort(aborted);
+        set.drain().await;
+        let cleared = registry.set();
+        cleared.add(Task::new(async {}).named("cleared"));
+        cleared.clear();
+        registry.shutdown(Duration::ZERO).await;
+        registry.spawn(Task::new(async {}).named("late"));
+    });
+    let expected = [
+        ("failing", "ERROR", "task failed", "error=connection refused"),
+        ("panicking", "ERROR", "task panicked", "error=a bug"),
+        ("hanging", "ERROR", "task timed out", "limit=1ms"),
+        ("aborted", "WARN", "task aborted", "attempt=0"),
+        ("cleared", "WARN", "task discarded", "reason=its set was cleared"),
+        ("late", "ERROR", "task discarded", "reason=the registry is shut down"),
+    ];
+    for (name, level, message, detail) in expected {
+        let lines = text.lines_with(&format!("name=\"{name}\""));
+        assert_eq!(lines.len(), 1, "{name}: {}", text.read());
+        let line = &lines[0];
+        for wanted in [level, message, detail, "postlude", "id=", "location=", "queued_for=", "ran_for=", "logs.rs"] {
+            assert!(line.contains(wanted), "{wanted}: {line}");
+        }
+    }
+    assert!(text.lines_with("fine").is_empty(), "{}", text.read());
+}
+
+#[test]
+fn what_a_task_logs_stands_in_its_span_with_id_name_and_set() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        let id = set.add(Task::new(async { info!("hello from inside") }).named("mail"));
+        set.drain().await;
+        registry.spawn(Task::new(async { info!("hello from alone") }).named("mail")).await;
+        registry.spawn(Task::blocking(|| info!("hello from a thread")).named("mail")).await;
+        info!("the id was {id}");
+    });
+    let line = &text.lines_with("hello from inside")[0];
+    let id = text.lines_with("the id was")[0].rsplit(' ').next().unwrap().to_owned();
+    let set = id.split('.').next().unwrap();
+    assert!(line.contains(&format!("task{{id={id} name=\"mail\" set={set}}}")), "{line}");
+    let line = &text.lines_with("hello from alone")[0];
+    assert!(line.contains("name=\"mail\"}"), "no set: {line}");
+}
+
+/// Notes which span follows from which, by name, and which are closed.
+#[derive(Clone, Default)]
+struct Links(Arc<Mutex<Vec<String>>>);
+
+impl<S> tracing_subscriber::Layer<S> for Links
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_follows_from(
+        &self,
+        span: &tracing::Id,
+        follows: &tracing::Id,
+        context: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let name = |id| context.span(id).unwrap().name();
+        self.0.lock().unwrap().push(format!("{} follows {}", name(span), name(follows)));
+    }
+
+    fn on_close(&self, id: tracing::Id, context: tracing_subscriber::layer::Context<'_, S>) {
+        self.0.lock().unwrap().push(format!("{} closed", context.span(&id).unwrap().name()));
+    }
+}
+
+#[tokio::test]
+async fn the_span_of_a_task_follows_from_the_requests_and_does_not_keep_it_open() {
+    listen_everywhere();
+    let links = Links::default();
+    let subscriber = tracing_subscriber::registry().with(links.clone());
+    async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        info_span!("request").in_scope(|| set.add(async {}));
+        links.0.lock().unwrap().push("the task may run".to_owned());
+        set.drain().await;
+    }
+    .with_subscriber(subscriber)
+    .await;
+    let links = links.0.lock().unwrap().clone();
+    assert_eq!(links, ["task follows request", "request closed", "the task may run", "task closed"]);
+}
+
+#[test]
+fn ten_thousand_live_tasks_are_worth_a_warning_and_so_is_each_doubling() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        for _ in 0..9_999 {
+            set.add(async {});
+        }
+        info!("nothing yet");
+        for _ in 9_999..45_000 {
+            set.add(async {});
+        }
+        set.clear();
+    });
+    let warnings = text.lines_with("many tasks are live");
+    let live: Vec<_> = warnings.iter().filter_map(|line| line.split("live=").nth(1)).collect();
+    assert_eq!(live, ["10000", "20000", "40000"]);
+    let (before, _) = text.read().split_once("nothing yet").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(!before.contains("many tasks"), "{before}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_names_its_stragglers_while_it_waits() {
+    listen_everywhere();
+    let text = Text::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+    async {
+        let registry = TaskRegistry::new();
+        registry.spawn(Task::new(std::future::pending::<()>()).named("straggler"));
+        registry.shutdown(Duration::from_secs(12)).await;
+    }
+    .with_subscriber(subscriber)
+    .await;
+    assert_eq!(text.lines_with("waiting for task ").len(), 2, "{}", text.read());
+    assert!(text.lines_with("waiting for task ")[0].contains("`straggler`"));
+}
