@@ -1,9 +1,67 @@
-//! postlude
+//! Work that a request leaves behind runs after its response has left.
+//!
+#![cfg_attr(feature = "axum", doc = "```no_run")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::{Router, http::StatusCode, routing::post};
+//! use postlude::{Task, TaskLayer, TaskRegistry, TaskSet};
+//!
+//! async fn signup(tasks: TaskSet) -> StatusCode {
+//!     tasks.add(Task::new(send_mail()).named("welcome_mail"));
+//!     tasks.add(Task::blocking(|| std::fs::write("audit.log", "signed up")).named("audit_log"));
+//!     StatusCode::ACCEPTED // goes out now; then the mail, then the log
+//! }
+//!
+//! async fn send_mail() -> Result<(), std::io::Error> {
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let registry = TaskRegistry::new();
+//!     let app = Router::new().route("/signup", post(signup)).layer(TaskLayer::new(registry.clone()));
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await?;
+//!     println!("{}", registry.shutdown(std::time::Duration::from_secs(30)).await);
+//!     Ok(())
+//! }
+//! # async fn stop_signal() {}
+//! ```
+//!
+//! # What it promises
+//! What is added runs after the response has left, whatever happened to the request; it starts at most once,
+//! and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped.
+//!
+//! # A map
+//! | for | there is |
+//! |---|---|
+//! | a piece of work, its name, its time limit | [`Task`] |
+//! | what a request leaves behind | [`TaskSet`]: an extractor, or [`after`] from anywhere in a handler |
+//! | giving each request its set | [`TaskLayer`], or [`TaskSet::attach`] for plain hyper |
+//! | work without a request | [`TaskRegistry::spawn`] and its [`TaskHandle`] |
+//! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
+//! | limits, a failure hook | [`TaskRegistryBuilder`] |
+//! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
+//! | ending by itself when nobody waits any more | [`cancellation`] |
+//! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
+//!
+//! The [guide] tells [when tasks run](crate::guide::lifecycle), how to
+//! [shut down](crate::guide::shutdown), and how to [test](crate::guide::testing) handlers that leave tasks.
+//!
+//! # Features
+//! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
+//! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
+//!
+//! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
+//! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
+//! `tower-service`, `axum-core`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
 mod builder;
 mod drain;
 mod events;
+#[cfg(all(any(doc, doctest), feature = "axum"))]
+pub mod guide;
 mod handle;
 mod ledger;
 mod line;

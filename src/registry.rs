@@ -56,7 +56,7 @@ use crate::{
 ///
 /// # Compared with its neighbours
 /// `tokio::spawn` keeps a task alive, but nobody knows of it, and the end of the runtime drops it without a
-/// word. [`tokio_util::task::TaskTracker`] waits for tasks, but does not list, count, limit or abort them.
+/// word. `tokio_util::task::TaskTracker` waits for tasks, but does not list, count, limit or abort them.
 /// `tokio::task::JoinSet` keeps the result of each until it is asked for, and aborts all when dropped.
 #[derive(Clone)]
 pub struct TaskRegistry {

@@ -1,0 +1,87 @@
+//! The same as `hello`, in small, on plain hyper: without axum, and without the layer.
+//!
+//! `cargo run --example hyper`, then the `curl` line that it prints. Ctrl-C ends it.
+#![expect(clippy::print_stdout, reason = "an example may print")]
+#![expect(clippy::disallowed_methods, reason = "connections are the server's business, not tasks of a request")]
+
+use std::{convert::Infallible, env, error::Error, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use postlude::{Task, TaskBody, TaskRegistry};
+use serde::Deserialize;
+use tokio::{net::TcpListener, signal};
+use tracing::info;
+
+#[derive(Deserialize)]
+struct Signup {
+    email: String,
+}
+
+/// Handles a request. Whatever it answers, what it has added runs when the answer has left.
+async fn handle(
+    request: Request<Incoming>,
+    registry: TaskRegistry,
+) -> Result<Response<TaskBody<Full<Bytes>>>, Infallible> {
+    let tasks = registry.set();
+    let (status, text) = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/signup") => match read(request).await {
+            Ok(Signup { email }) => {
+                let audited = email.clone();
+                tasks.add(
+                    Task::new(async move {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        info!(email, "mail sent");
+                    })
+                    .named("welcome_mail"),
+                );
+                tasks.add(Task::blocking(move || info!(email = audited, "audited")).named("audit_log"));
+                (StatusCode::ACCEPTED, "welcome!\n".to_owned())
+            }
+            Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
+        },
+        _ => (StatusCode::NOT_FOUND, "POST /signup is all there is\n".to_owned()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    Ok(tasks.attach(response))
+}
+
+async fn read(request: Request<Incoming>) -> Result<Signup, Box<dyn Error + Send + Sync>> {
+    let body = request.into_body().collect().await?.to_bytes();
+    Ok(serde_json::from_slice(&body)?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().init();
+    let port: u16 = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let registry = TaskRegistry::new();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; try:");
+    println!(r#"  curl -i http://{address}/signup -d '{{"email": "a@example.com"}}'"#);
+
+    let mut stop = std::pin::pin!(signal::ctrl_c());
+    loop {
+        let stream = tokio::select! {
+            stopped = &mut stop => {
+                stopped?;
+                break;
+            }
+            accepted = listener.accept() => accepted?.0,
+        };
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| handle(request, registry.clone()));
+            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                info!(%error, "connection ended");
+            }
+        });
+    }
+    println!("{}", registry.shutdown(Duration::from_secs(10)).await);
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The guide: when tasks run, how a service ends, how to test handlers that leave tasks.
+
+#[doc = include_str!("../docs/lifecycle.md")]
+pub mod lifecycle {}
+
+#[doc = include_str!("../docs/shutdown.md")]
+pub mod shutdown {}
+
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
