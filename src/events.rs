@@ -17,6 +17,11 @@ pub(crate) fn task_span(id: TaskId, name: &'static str) -> Span {
     span
 }
 
+/// Whether somebody wants to know of tasks that completed.
+pub(crate) fn wants_completed() -> bool {
+    tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
+}
+
 /// Logs how a task ended, inside its span: an error for what went wrong, a warning for what somebody asked
 /// for, and nothing above `debug` for a task that completed.
 pub(crate) fn log(report: &TaskReport) {

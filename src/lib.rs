@@ -50,6 +50,7 @@
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
+//! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
 //!
 //! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
@@ -75,6 +76,8 @@ mod run;
 mod scope;
 mod set;
 mod shutdown;
+#[cfg(feature = "signal")]
+mod signal;
 mod spawned;
 mod stuck;
 mod task;

@@ -394,6 +394,9 @@ impl Inner {
     /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits.
     fn tell(&self, ended: Ended) {
         let Ended { identity, started, outcome, now } = ended;
+        if outcome.is_completed() && !events::wants_completed() {
+            return self.ledger.told(identity.id.line, &outcome);
+        }
         let report = TaskReport {
             id: identity.id,
             name: identity.name,

@@ -31,7 +31,8 @@ pub(crate) struct Rest {
     token: Option<CancellationToken>,
     join: Option<JoinHandle<()>>,
     dropped: Vec<Task>,
-    ended: Vec<Ended>,
+    /// The first has a place of its own: mostly it is the only one, and needs no allocation.
+    ended: (Option<Ended>, Vec<Ended>),
     delisted: Option<Entry>,
     waiting: Vec<oneshot::Sender<()>>,
     spawn: Option<u64>,
@@ -65,7 +66,7 @@ impl<'a> Turn<'a> {
         let Self { line, state, books, rest, .. } = self;
         drop(books);
         drop(state);
-        let count = rest.ended.len();
+        let count = usize::from(rest.ended.0.is_some()) + rest.ended.1.len();
         line.settle(rest);
         count
     }
@@ -109,7 +110,12 @@ impl<'a> Turn<'a> {
     fn count(&mut self, identity: Identity, started: Option<Instant>, outcome: Outcome) {
         self.books.end(identity.name, started, &outcome, self.now);
         self.state.report.count(&outcome);
-        self.rest.ended.push(Ended { identity, started, outcome, now: self.now });
+        let ended = Ended { identity, started, outcome, now: self.now };
+        let (first, more) = &mut self.rest.ended;
+        match first {
+            None => *first = Some(ended),
+            Some(_) => more.push(ended),
+        }
     }
 
     pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
@@ -188,7 +194,8 @@ impl Line {
         for task in rest.dropped {
             drop_quietly(task);
         }
-        for ended in rest.ended {
+        let (first, more) = rest.ended;
+        for ended in first.into_iter().chain(more) {
             self.registry.inner.settle(ended);
         }
         drop(rest.delisted);
