@@ -2,10 +2,14 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +88,8 @@ impl TaskRegistryBuilder {
     }
 
     /// How long a shutdown that has run out of time waits between cancelling tasks and having aborted them.
-    /// Zero aborts at once.
+    /// Meanwhile what waits in line goes on. A tenth of it, and 50 ms if there is that much, is kept for aborted
+    /// tasks to be dropped: those that are not by then are reported as stuck. Zero aborts and reports at once.
     pub const fn settle(mut self, duration: Duration) -> Self {
         self.settle = duration;
         self
@@ -94,7 +99,11 @@ impl TaskRegistryBuilder {
     /// it was counted.
     ///
     /// It is called where the task ended, which may be a worker of the runtime, the thread that adds, or a
-    /// `Drop`: it must not block. A hook that panics is caught and counted.
+    /// `Drop`: it must not block. A hook that panics is caught and counted. What ends while the hook runs, on its
+    /// thread, is logged and counted, but not handed to it again: a hook may spawn.
+    ///
+    /// A hook that holds a clone of the registry keeps the registry's memory for as long as the process lives;
+    /// nothing else depends on it.
     pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Box::new(hook));
         self
@@ -134,10 +143,11 @@ impl TaskRegistryBuilder {
         }
         let inner = Inner {
             handle,
-            has_timer: OnceLock::new(),
+            no_timer: AtomicBool::new(false),
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64)),
             permits: Permits::new(self.max_concurrent, self.max_blocking),
             stuck: Stuck::default(),
+            never_started: Mutex::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             on_failure: self.on_failure,

@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::sync::oneshot;
@@ -52,35 +52,31 @@ impl Future for Drain {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         for _ in 0..TASKS_PER_POLL {
-            let Some(line) = &this.line else {
-                return Poll::Ready(());
-            };
-            let next = match &this.work {
-                None => line.next(),
+            let finished = match &this.work {
+                None => None,
                 Some(work) => {
                     let id = work.meta().id;
-                    let Poll::Ready(outcome) = this.poll_in_scope(context) else {
-                        return Poll::Pending;
-                    };
-                    let Some(line) = &this.line else {
-                        return Poll::Ready(());
-                    };
-                    line.finish(id, outcome).unwrap_or_else(|| {
-                        line.registry.inner.stuck.remove(id);
-                        Next::Done
-                    })
+                    Some((id, ready!(this.poll_in_scope(context))))
                 }
+            };
+            let Some(line) = &this.line else { return Poll::Ready(()) };
+            let next = match finished {
+                None => line.next(),
+                Some((id, outcome)) => line.finish(id, outcome).unwrap_or_else(|| {
+                    line.registry.inner.stuck.remove(id);
+                    Next::Done
+                }),
             };
             match next {
                 Next::Work(work) => this.work = Some(work),
-                Next::Gate(gate) => match gate.poll_open(context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(drain) => {
-                        if let Some(line) = &this.line {
-                            line.gate_opened(drain);
-                        }
-                    }
-                },
+                Next::Gate(gate) => {
+                    ready!(gate.poll_open(context));
+                    line.gate_opened();
+                }
+                Next::Decide(condition, ending) => {
+                    let drain = line.registry.inner.ask("the condition of a layer", || condition(&ending));
+                    line.decided(drain);
+                }
                 Next::Done => {
                     this.line = None;
                     return Poll::Ready(());
@@ -96,8 +92,11 @@ impl Drop for Drain {
     fn drop(&mut self) {
         let Some(line) = self.line.take() else { return };
         let id = self.work.as_ref().map(|work| work.meta().id);
-        // A panic in here has nobody to go to: the work is given up.
-        let _given_up = drop_work(&mut self.work);
+        if let Some(id) = id {
+            let mut scope = Scope::InSet(Arc::clone(&line), id);
+            // A panic in here has nobody to go to: the work is given up.
+            let _given_up = scope::enter(&mut scope, || drop_work(&mut self.work));
+        }
         if let (false, Some(id)) = (line.abandon(id), id) {
             line.registry.inner.stuck.remove(id);
         }

@@ -165,10 +165,12 @@ impl Future for TaskHandle {
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
-                Poll::Ready(joined) => joined.unwrap_or(Outcome::Aborted),
+                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.inner.outcome_of_cancelled(this.id)),
                 // An aborted task that does not yield would keep its handle waiting: the registry knows.
-                Poll::Pending if this.registry.inner.was_given_up(this.id, context.waker()) => Outcome::Aborted,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => match this.registry.inner.outcome_from_outside(this.id, context.waker()) {
+                    Some(outcome) => outcome,
+                    None => return Poll::Pending,
+                },
             },
         };
         this.state = State::Ended(outcome.clone());

@@ -27,7 +27,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Outcome, RejectReason, TaskId,
+    Outcome, RejectReason,
     line::Line,
     metrics::{Figures, NameMetrics, TaskMetrics},
     task::Identity,
@@ -165,8 +165,8 @@ impl Ledger {
 
     /// To be called when an end has been told, without a lock: wakes whoever waits for idleness, if this may
     /// be it.
-    pub(crate) fn told(&self, line: u64, outcome: &Outcome) {
-        if !outcome.is_completed() {
+    pub(crate) fn told(&self, line: u64, completed: bool) {
+        if !completed {
             self.books(line).untold -= 1;
         }
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
@@ -359,19 +359,12 @@ impl Books {
         struck
     }
 
-    /// Ends a spawned task and strikes it off; `None` if it had already ended.
-    pub(crate) fn end_spawned(
-        &mut self,
-        id: TaskId,
-        outcome: impl FnOnce(Stage) -> Outcome,
-        now: Instant,
-    ) -> Option<(SpawnedTask, Outcome)> {
-        self.spawned(id.line)?;
-        let Some(Entry::Task(task)) = self.strike(id.line) else {
-            return None;
-        };
-        let outcome = outcome(Stage::of(task.started));
-        self.end(task.identity.name, task.started, &outcome, now);
-        Some((task, outcome))
+    /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
+    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<SpawnedTask> {
+        self.spawned(line)?;
+        match self.strike(line) {
+            Some(Entry::Task(task)) => Some(task),
+            Some(Entry::Set(_)) | None => None,
+        }
     }
 }

@@ -34,14 +34,18 @@ use crate::{
 
 /// What a launched line waits for before its first task may start.
 pub(crate) trait Gate: Send + Sync {
-    /// Ready when the response has left; then whether the line is to be drained at all.
-    fn poll_open(&self, context: &mut Context<'_>) -> Poll<bool>;
+    /// Ready when the response has left.
+    fn poll_open(&self, context: &mut Context<'_>) -> Poll<()>;
     /// Waits no longer.
     fn open_now(&self);
 }
 
+/// Whether a line is to be drained, by how its request ended.
+pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
+
 pub(crate) struct Line {
     pub(crate) registry: TaskRegistry,
+    condition: Option<Arc<DrainCondition>>,
     /// The handles that users, layers and bodies hold; the last one to go launches the line.
     handles: AtomicUsize,
     number: OnceLock<u64>,
@@ -59,6 +63,8 @@ pub(crate) struct State {
     pub(crate) drains: u64,
     pub(crate) join: Option<JoinHandle<()>>,
     gate: Option<Arc<dyn Gate>>,
+    /// The condition has been asked.
+    decided: bool,
     pub(crate) ending: Option<Ending>,
     /// What a shutdown is to launch the line with: known once there is a response.
     answered: Option<Ending>,
@@ -97,13 +103,15 @@ impl State {
 pub(crate) enum Next {
     Work(BoxedWork),
     Gate(Arc<dyn Gate>),
+    Decide(Arc<DrainCondition>, Ending),
     Done,
 }
 
 impl Line {
-    pub(crate) fn new(registry: TaskRegistry) -> Arc<Self> {
+    pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>) -> Arc<Self> {
         Arc::new(Self {
             registry,
+            condition,
             handles: AtomicUsize::new(0),
             number: OnceLock::new(),
             places: AtomicU32::new(0),
@@ -213,8 +221,15 @@ impl Line {
         if !state.queue.is_empty() {
             state.wake(&mut rest);
         }
+        let gate = state.gate.clone();
         drop(state);
         self.settle(rest);
+        // A shutdown that looked before the gate was there has set its phase before that.
+        if let Some(gate) = gate {
+            if self.registry.inner.is_shutting_down() {
+                gate.open_now();
+            }
+        }
     }
 
     /// Notes that there is a response, so that a shutdown need not wait for the client to take it.
@@ -245,15 +260,23 @@ impl Line {
         if let Some(gate) = &turn.state.gate {
             return Next::Gate(Arc::clone(gate));
         }
+        if let (Some(condition), Some(ending), false) = (&self.condition, turn.state.ending, turn.state.decided) {
+            return Next::Decide(Arc::clone(condition), ending);
+        }
         let next = turn.pop();
         turn.done();
         self.prepare(next)
     }
 
-    /// The gate has opened: on to the tasks, or to none of them.
-    pub(crate) fn gate_opened(self: &Arc<Self>, drain: bool) {
+    /// The gate has opened.
+    pub(crate) fn gate_opened(&self) {
+        self.state.lock().gate = None;
+    }
+
+    /// The condition was asked: on to the tasks, or to none of them.
+    pub(crate) fn decided(self: &Arc<Self>, drain: bool) {
         let mut turn = Turn::new(self);
-        turn.state.gate = None;
+        turn.state.decided = true;
         if !drain {
             turn.discard_queue(DiscardReason::Ending);
             turn.state.refusal = Some(RejectReason::Ending);
@@ -266,7 +289,13 @@ impl Line {
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let mut turn = Turn::new(self);
         let current = turn.take_current(id)?;
-        turn.end(&current, outcome);
+        let completed = outcome.is_completed();
+        turn.end(current, outcome);
+        if !completed {
+            // Told before the next one starts, so that a hook may still have a say in that.
+            turn.done();
+            return Some(self.next());
+        }
         let next = turn.pop();
         turn.done();
         Some(self.prepare(next))
@@ -280,7 +309,8 @@ impl Line {
             let Some(current) = turn.take_current(id) else {
                 return false;
             };
-            turn.end(&current, Outcome::unfinished(Stage::of(current.started)));
+            let stage = Stage::of(current.started);
+            turn.end(current, Outcome::unfinished(stage));
         }
         turn.discard_queue(DiscardReason::Closed);
         turn.drained();
@@ -343,14 +373,9 @@ impl Line {
         true
     }
 
-    /// The token of the running task, made when first asked for.
-    pub(crate) fn token(&self, id: TaskId, make: impl FnOnce() -> CancellationToken) -> Option<CancellationToken> {
-        Some(self.state.lock().current(id)?.token.get_or_insert_with(make).clone())
-    }
-
-    /// The token of the running task, if somebody has asked for it.
-    pub(crate) fn token_in_use(&self, id: TaskId) -> Option<CancellationToken> {
-        self.state.lock().current(id)?.token.clone()
+    /// The token of the running task: `fresh` if nobody has asked before.
+    pub(crate) fn token(&self, id: TaskId, fresh: &CancellationToken) -> Option<CancellationToken> {
+        Some(self.state.lock().current(id)?.token.get_or_insert_with(|| fresh.clone()).clone())
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
@@ -372,8 +397,14 @@ impl Line {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
+        state.waiting.retain(|waiting| !waiting.is_closed());
         state.waiting.push(sender);
         Some(receiver)
+    }
+
+    /// Counts a task that was refused, but not handed back.
+    pub(crate) fn count_refused(&self, outcome: &Outcome) {
+        self.state.lock().report.count(outcome);
     }
 
     /// What the line's tasks have come to so far.

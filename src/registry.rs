@@ -1,16 +1,19 @@
 //! The registry: owns every accepted task until its outcome, and is the only place that spawns.
 
 use std::{
+    cell::Cell,
     fmt,
     future::Future,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
     time::Duration,
 };
 
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +25,7 @@ use crate::{
     events,
     ledger::{Ledger, Stage},
     line::Line,
-    outcome::guarded,
+    outcome::{drop_quietly, guarded},
     run,
     shutdown::Progress,
     spawned::Spawned,
@@ -67,11 +70,13 @@ pub(crate) type FailureHook = dyn Fn(&TaskReport) + Send + Sync;
 
 pub(crate) struct Inner {
     pub(crate) handle: Handle,
-    /// Whether the runtime has a timer; found out when first needed.
-    pub(crate) has_timer: OnceLock<bool>,
+    /// Set when a runtime without a timer was met.
+    pub(crate) no_timer: AtomicBool,
     pub(crate) ledger: Ledger,
     pub(crate) permits: Permits,
     pub(crate) stuck: Stuck,
+    /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
+    pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) on_failure: Option<Box<FailureHook>>,
@@ -79,6 +84,13 @@ pub(crate) struct Inner {
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
+}
+
+/// Who ends a task: what runs it, or somebody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Inside,
+    Outside,
 }
 
 impl TaskRegistry {
@@ -106,7 +118,7 @@ impl TaskRegistry {
     /// A new, empty set.
     #[must_use]
     pub fn set(&self) -> TaskSet {
-        TaskSet::of(Line::new(self.clone()))
+        TaskSet::of(Line::new(self.clone(), None))
     }
 
     /// Starts a task now. Never fails, never blocks; the handle is optional.
@@ -191,7 +203,7 @@ impl TaskRegistry {
     pub fn abort(&self, id: TaskId) -> bool {
         match id.set() {
             Some(_) => self.inner.ledger.set(id.line).is_some_and(|set| set.abort(id)),
-            None => self.inner.end_spawned(id, |_| Outcome::Aborted),
+            None => self.inner.end_spawned(id, |_| Outcome::Aborted, Side::Outside),
         }
     }
 
@@ -205,7 +217,8 @@ impl TaskRegistry {
 
     /// Waits until no task is live: every task that was added has its outcome.
     ///
-    /// A set whose request is still being handled counts once it has a task.
+    /// A set whose request is still being handled counts once it has a task. A task that waits for this waits
+    /// for itself.
     ///
     /// # Cancel safety
     /// May be given up at any time.
@@ -234,7 +247,7 @@ impl TaskRegistry {
     /// Counts and reports a task that was not accepted, and drops it.
     pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
         let identity = task.meta().identity();
-        crate::outcome::drop_quietly(task);
+        drop_quietly(task);
         self.inner.ledger.books(identity.id.line).refuse(identity.name);
         self.inner.tell(Ended { identity, started: None, outcome, now: identity.added });
         identity.id
@@ -313,76 +326,76 @@ impl Inner {
         true
     }
 
-    /// Ends a spawned task from outside; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
+    /// Ends a spawned task; `false` if it had already ended.
+    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
         let now = Instant::now();
         let mut books = self.ledger.books(id.line);
-        let Some((task, outcome)) = books.end_spawned(id, outcome, now) else {
+        let Some(task) = books.take_spawned(id.line) else {
+            // Before `outcome` goes, which may hold an error of the user's.
+            drop(books);
             return false;
         };
-        if task.started.is_some() {
+        let outcome = outcome(Stage::of(task.started));
+        books.end(task.identity.name, task.started, &outcome, now);
+        if task.started.is_none() && matches!(outcome, Outcome::Discarded(_)) {
+            self.never_started.lock().insert(id);
+        }
+        if side == Side::Outside && task.started.is_some() {
             // Under the lock: its own end comes after this, and takes it out again.
-            self.stuck.insert(task.identity);
+            self.stuck.insert_cut(task.identity);
         }
         drop(books);
-        if let Some(extras) = task.extras {
-            if let Some(token) = extras.token {
-                token.cancel();
-            }
-            if let Some(waker) = extras.waker {
-                waker.wake();
-            }
+        let extras = task.extras.unwrap_or_default();
+        if let (Some(token), true) = (extras.token, side == Side::Outside || matches!(outcome, Outcome::TimedOut(_))) {
+            token.cancel();
         }
-        if let Some(abort) = task.abort {
+        if let (Some(abort), Side::Outside) = (task.abort, side) {
             abort.abort();
         }
         self.settle(Ended { identity: task.identity, started: task.started, outcome, now });
+        if let (Some(waker), Side::Outside) = (extras.waker, side) {
+            waker.wake();
+        }
         true
     }
 
-    /// Whether a spawned task was given up while it goes on. If it was not, `waker` is woken when it is.
-    pub(crate) fn was_given_up(&self, id: TaskId, waker: &Waker) -> bool {
+    /// The outcome of a spawned task that was ended from outside while the tokio task that ran it goes on. If
+    /// it has none yet, `waker` is woken when it has.
+    pub(crate) fn outcome_from_outside(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
         let waker = waker.clone();
         let mut books = self.ledger.books(id.line);
         let Some(task) = books.spawned(id.line) else {
             drop(books);
-            return self.stuck.contains(id);
+            return self.stuck.was_cut(id).then_some(Outcome::Aborted);
         };
         let replaced = task.extras.get_or_insert_default().waker.replace(waker);
         drop(books);
         drop(replaced);
-        false
+        None
+    }
+
+    /// The outcome of a spawned task whose tokio task was cancelled.
+    pub(crate) fn outcome_of_cancelled(&self, id: TaskId) -> Outcome {
+        let stage = if self.never_started.lock().contains(&id) { Stage::Pending } else { Stage::Running };
+        Outcome::unfinished(stage)
     }
 
     /// The cancellation token of a running task.
     pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
-        let make = || self.token.child_token();
+        // Made before, dropped after the lock: its kin have a lock of their own.
+        let fresh = self.token.child_token();
         let token = if id.set().is_some() {
-            self.ledger.set(id.line).and_then(|set| set.token(id, make))
+            self.ledger.set(id.line).and_then(|set| set.token(id, &fresh))
         } else {
             let mut books = self.ledger.books(id.line);
             let extras = books.spawned(id.line).map(|task| task.extras.get_or_insert_default());
-            extras.map(|extras| extras.token.get_or_insert_with(make).clone())
+            extras.map(|extras| extras.token.get_or_insert_with(|| fresh.clone()).clone())
         };
         token.unwrap_or_else(|| {
             // The task has its outcome, while its work goes on.
-            let cancelled = CancellationToken::new();
-            cancelled.cancel();
-            cancelled
+            fresh.cancel();
+            fresh
         })
-    }
-
-    /// Cancels the token of a running task, if somebody has asked for it.
-    pub(crate) fn cancel(&self, id: TaskId) {
-        let token = if id.set().is_some() {
-            self.ledger.set(id.line).and_then(|set| set.token_in_use(id))
-        } else {
-            let mut books = self.ledger.books(id.line);
-            books.spawned(id.line).and_then(|task| task.extras.as_ref()?.token.clone())
-        };
-        if let Some(token) = token {
-            token.cancel();
-        }
     }
 
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
@@ -391,32 +404,52 @@ impl Inner {
         self.tell(ended);
     }
 
-    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits.
+    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
+    /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
     fn tell(&self, ended: Ended) {
         let Ended { identity, started, outcome, now } = ended;
-        if outcome.is_completed() && !events::wants_completed() {
-            return self.ledger.told(identity.id.line, &outcome);
-        }
-        let report = TaskReport {
-            id: identity.id,
-            name: identity.name,
-            location: identity.location,
-            set: identity.id.set(),
-            attempt: u32::from(started.is_some()),
-            queued_for: started.unwrap_or(now).saturating_duration_since(identity.added),
-            ran_for: started.map(|started| now.saturating_duration_since(started)).unwrap_or_default(),
-            outcome,
-        };
-        events::log(&report);
-        if !report.outcome.is_completed() {
-            self.progress.note(&identity, started, now, &report.outcome);
-            if let Some(hook) = &self.on_failure {
-                if let Err(panic) = guarded(|| hook(&report)) {
-                    self.hook_panicked("the failure hook", &panic);
-                }
+        let (line, completed) = (identity.id.line, outcome.is_completed());
+        if !completed || events::wants_completed() {
+            let report = TaskReport {
+                id: identity.id,
+                name: identity.name,
+                location: identity.location,
+                set: identity.id.set(),
+                attempt: u32::from(started.is_some()),
+                queued_for: started.unwrap_or(now).saturating_duration_since(identity.added),
+                ran_for: started.map(|started| now.saturating_duration_since(started)).unwrap_or_default(),
+                outcome,
+            };
+            if let Err(panic) = guarded(|| events::log(&report)) {
+                self.hook_panicked("the log", &panic);
             }
+            if !completed {
+                self.progress.note(&identity, started, now, &report.outcome);
+                self.call_hook(&report);
+            }
+            drop_quietly(report);
         }
-        self.ledger.told(identity.id.line, &report.outcome);
+        self.ledger.told(line, completed);
+    }
+
+    /// Calls the failure hook, unless this comes from within it: a hook that spawns at a registry that
+    /// refuses would be told of that for ever.
+    fn call_hook(&self, report: &TaskReport) {
+        thread_local! {
+            static INSIDE: Cell<bool> = const { Cell::new(false) };
+        }
+
+        let Some(hook) = &self.on_failure else { return };
+        let inside = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
+        if inside {
+            return;
+        }
+        let called = guarded(|| hook(report));
+        // On a thread that is ending there is nothing to remember.
+        let _forgotten = INSIDE.try_with(|inside| inside.set(false));
+        if let Err(panic) = called {
+            self.hook_panicked("the failure hook", &panic);
+        }
     }
 
     /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped
@@ -431,7 +464,9 @@ impl Inner {
     fn hook_panicked(&self, whose: &'static str, panic: &crate::Panic) {
         // Relaxed: a statistic.
         self.hook_panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(target: "postlude", error = %panic, "{whose} panicked; it was caught, and the task goes its way");
+        let _even_the_log = guarded(|| {
+            tracing::error!(target: "postlude", error = %panic, "{whose} panicked; it was caught, and the task goes its way");
+        });
     }
 
     pub(crate) fn warn_if_crowded(&self, line: u64) {

@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures::future::{Either, select};
-use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::JoinHandle,
+};
+use tracing::Span;
 
 use crate::{
     DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
@@ -34,14 +38,12 @@ pub(crate) trait Work: Send {
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// the outcome is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    let Some(work) = slot else {
-        return Poll::Pending;
-    };
+    let Some(work) = slot else { return Poll::Pending };
     let span = work.as_mut().meta_mut().span.take();
-    let polled = {
-        let _entered = span.as_deref().map(|span| span.enter());
-        guarded(|| work.as_mut().poll(context))
-    };
+    let polled = guarded(|| {
+        let _entered = span.as_deref().map(Span::enter);
+        work.as_mut().poll(context)
+    });
     let outcome = match polled {
         Ok(Poll::Pending) => {
             work.as_mut().meta_mut().span = span;
@@ -50,8 +52,11 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
         Ok(Poll::Ready(outcome)) => outcome,
         Err(panic) => Outcome::Panicked(panic),
     };
-    let _entered = span.as_deref().map(|span| span.enter());
-    Poll::Ready(match drop_work(slot) {
+    let dropped = guarded(|| {
+        let _entered = span.as_deref().map(Span::enter);
+        drop(slot.take());
+    });
+    Poll::Ready(match dropped {
         Err(panic) if outcome.is_completed() => Outcome::Panicked(panic),
         _ => outcome,
     })
@@ -100,20 +105,20 @@ async fn attempt(mut work: BoxedWork, registry: TaskRegistry, ending: Option<End
         }
     }
     let permit = registry.inner.permits.acquire(kind).await;
+    if kind == Kind::Blocking || limit.is_some_and(|limit| !limit.is_zero()) {
+        return Settled(apart(work, permit, &registry, kind, limit).await);
+    }
     if !registry.inner.start(id) {
-        // Aborted in this very moment, by somebody who has already counted it.
+        // Ended in this very moment, by somebody who has counted it.
         return Settled(Outcome::Aborted);
     }
-    Settled(match (kind, limit) {
-        (_, Some(Duration::ZERO)) => Outcome::TimedOut(Duration::ZERO),
-        (Kind::Async, None) => {
-            let mut work = Some(work);
-            let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
-            drop(permit);
-            outcome
-        }
-        (Kind::Async | Kind::Blocking, limit) => apart(work, permit, &registry, kind, limit).await,
-    })
+    if let Some(limit) = limit {
+        return Settled(Outcome::TimedOut(limit));
+    }
+    let mut work = Some(work);
+    let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
+    drop(permit);
+    Settled(outcome)
 }
 
 /// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
@@ -127,8 +132,10 @@ async fn apart(
 ) -> Outcome {
     let identity = work.meta().identity();
     let over = Arc::new(AtomicBool::new(false));
+    let (begin, begun) = oneshot::channel();
     let tenant = Tenant {
         id: identity.id,
+        begin: Some(begin),
         scope: Scope::current(),
         work: Some(work),
         over: Arc::clone(&over),
@@ -143,18 +150,25 @@ async fn apart(
     let Some(limit) = limit else {
         return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
     };
-    match select(&mut lease.join, timer::sleep(&registry.inner, limit)).await {
-        Either::Left((joined, _)) => joined.unwrap_or(Outcome::Aborted),
-        Either::Right(_) => {
-            registry.inner.cancel(identity.id);
-            Outcome::TimedOut(limit)
+    // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
+    let limit_over = async {
+        if begun.await.is_err() {
+            // It will never start: its end is all there is to wait for.
+            std::future::pending::<()>().await;
         }
+        timer::sleep(&registry.inner, limit).await;
+    };
+    match select(&mut lease.join, pin!(limit_over)).await {
+        Either::Left((joined, _)) => joined.unwrap_or(Outcome::Aborted),
+        Either::Right(_) => Outcome::TimedOut(limit),
     }
 }
 
 /// The work, where it runs apart.
 struct Tenant {
     id: TaskId,
+    /// Taken at the first poll, to say that the work has started.
+    begin: Option<oneshot::Sender<()>>,
     scope: Scope,
     work: Option<BoxedWork>,
     over: Arc<AtomicBool>,
@@ -179,6 +193,14 @@ impl Future for Tenant {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.get_mut();
+        if let Some(begin) = this.begin.take() {
+            if !this.registry.inner.start(this.id) {
+                // Ended while it waited for a thread, by somebody who has counted it.
+                return Poll::Ready(Outcome::Aborted);
+            }
+            // Without a limit nobody listens.
+            let _unheard = begin.send(());
+        }
         let work = &mut this.work;
         scope::enter(&mut this.scope, || poll_work(work, context))
     }
@@ -186,8 +208,9 @@ impl Future for Tenant {
 
 impl Drop for Tenant {
     fn drop(&mut self) {
+        let work = &mut self.work;
         // A panic in here has nobody to go to: the outcome is counted already.
-        let _already_counted = drop_work(&mut self.work);
+        let _already_counted = scope::enter(&mut self.scope, || drop_work(work));
         // Before the lock that `remove` takes: pairs with the read in `Lease::drop`, under the same lock.
         self.over.store(true, Ordering::Release);
         self.registry.inner.stuck.remove(self.id);

@@ -61,6 +61,7 @@ impl TaskSet {
     pub fn add(&self, task: impl IntoTask) -> TaskId {
         self.line.offer(task.into_task()).unwrap_or_else(|rejected| {
             let outcome = Outcome::Discarded(rejected.reason().discard_reason());
+            self.line.count_refused(&outcome);
             self.line.registry.discard(rejected.into_task(), outcome)
         })
     }
@@ -86,7 +87,8 @@ impl TaskSet {
         self.add(Task::blocking(closure))
     }
 
-    /// Makes a task that does not get done (fails, panics, times out or is aborted) stop those after it:
+    /// Makes a task that has started and does not get done (it fails, panics, times out or is aborted) stop those
+    /// after it:
     /// they end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed), and so does whatever is added later.
     pub fn stop_on_failure(&self) {
         self.line.stop_on_failure();
@@ -119,7 +121,7 @@ impl TaskSet {
 
     /// Starts to drain the set now, in the background.
     ///
-    /// The handle may be awaited for a report or dropped. Other handles of the set may go on adding.
+    /// The handle may be awaited for a report or dropped. (A task of the set that awaits it waits for itself.) Other handles of the set may go on adding.
     #[expect(clippy::must_use_candidate, reason = "the handle is optional")]
     pub fn drain(self) -> DrainHandle {
         self.line.launch(None, None);

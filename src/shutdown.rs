@@ -12,11 +12,19 @@ use futures::future::{Either, select};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Outcome, SetId, TaskId, TaskRegistry, ledger::Stage, registry::Inner, task::Identity, timer};
+use crate::{
+    Outcome, SetId, TaskId, TaskRegistry,
+    ledger::Stage,
+    registry::{Inner, Side},
+    task::Identity,
+    timer,
+};
 
 /// How often a shutdown that waits says what it waits for.
 const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
-/// How many of them it names.
+/// How long aborted tasks are given to be dropped, if the settle time allows.
+const DROPPED_WITHIN: Duration = Duration::from_millis(50);
+/// How many stragglers it names.
 const STRAGGLERS_NAMED: usize = 10;
 
 /// How far a shutdown has come, and what it has cost so far.
@@ -29,6 +37,8 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct Losses {
     completed_before: u64,
+    /// Reported: what is lost from here on was added to a closed registry.
+    reported: bool,
     aborted: Vec<TaskInfo>,
     discarded: Vec<TaskInfo>,
 }
@@ -40,6 +50,9 @@ impl Progress {
             return;
         }
         let mut losses = self.losses.lock();
+        if losses.reported {
+            return;
+        }
         match outcome {
             Outcome::Aborted => losses.aborted.push(TaskInfo::live(identity, started, now)),
             Outcome::Discarded(_) => losses.discarded.push(TaskInfo::live(identity, started, now)),
@@ -78,7 +91,11 @@ impl TaskRegistry {
     /// A blocking closure, or a future that does not yield, cannot be ended from outside: the report lists it
     /// as [stuck](ShutdownReport::stuck), and dropping a runtime waits for such a closure. End with
     /// `Runtime::shutdown_timeout`, or exit the process. On a `current_thread` runtime, a task that never
-    /// yields stops everything, this method too.
+    /// yields stops everything, this method too. Called from one of the registry's own tasks, it waits for that
+    /// task, and at the deadline aborts it.
+    ///
+    /// A set that is launched because of a shutdown, before its response's body has ended, sees the ending
+    /// `Disconnected`.
     ///
     /// # Cancel safety
     /// Given up, it leaves the registry in the phase it has reached: sets launch at once, and another call
@@ -93,20 +110,21 @@ impl TaskRegistry {
         let ended_in_time = before(inner, grace, self.close_when_idle()).await;
         inner.ledger.close();
         inner.token.cancel();
+        // What is aborted needs a moment to be dropped; it comes out of the settle time.
+        let last = (inner.settle_time / 10).max(inner.settle_time.min(DROPPED_WITHIN));
         if !ended_in_time {
-            // What is aborted needs a moment to be dropped; it comes out of the settle time.
-            let last = inner.settle_time / 10;
             before(inner, inner.settle_time - last, inner.ledger.wait_idle()).await;
             self.end_everything();
-            before(inner, last, inner.stuck.wait_empty()).await;
         }
+        before(inner, last, inner.stuck.wait_empty()).await;
         self.report(start)
     }
 
     fn begin_shutdown(&self) {
+        let completed = self.metrics().completed;
         let mut losses = self.inner.progress.losses.lock();
         if !self.inner.progress.has_begun() {
-            losses.completed_before = self.metrics().completed;
+            losses.completed_before = completed;
             // SeqCst: see `Line::answered`.
             self.inner.progress.begun.store(true, Ordering::SeqCst);
         }
@@ -137,7 +155,7 @@ impl TaskRegistry {
         let mut spawned = Vec::new();
         let sets = self.inner.ledger.survey(|task| spawned.push(task.identity.id));
         for id in spawned {
-            self.inner.end_spawned(id, Outcome::unfinished);
+            self.inner.end_spawned(id, Outcome::unfinished, Side::Outside);
         }
         for set in sets {
             set.shut();
@@ -148,9 +166,10 @@ impl TaskRegistry {
         let now = Instant::now();
         let completed = self.metrics().completed;
         let stuck = self.inner.stuck.list();
-        let losses = self.inner.progress.losses.lock();
+        let mut losses = self.inner.progress.losses.lock();
+        losses.reported = true;
         ShutdownReport {
-            completed: completed - losses.completed_before,
+            completed: completed.saturating_sub(losses.completed_before),
             aborted: losses.aborted.clone(),
             discarded: losses.discarded.clone(),
             stuck: stuck.iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),

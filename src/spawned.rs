@@ -6,13 +6,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     Outcome, TaskId, TaskRegistry,
+    registry::Side,
     run::{BoxedWork, drop_work, poll_work},
     scope::{self, Scope},
-    turn::Ended,
 };
 
 /// The tokio task of a spawned task. Kept at three words, like a drain.
@@ -29,16 +27,12 @@ impl Spawned {
 
     /// Counts the outcome, unless somebody else has.
     fn finish(registry: &TaskRegistry, id: TaskId, outcome: Outcome) -> Outcome {
-        let inner = &registry.inner;
-        let now = Instant::now();
-        let ended = inner.ledger.books(id.line).end_spawned(id, |_| outcome, now);
-        let Some((task, outcome)) = ended else {
-            inner.stuck.remove(id);
-            return Outcome::Aborted;
-        };
         let reply = outcome.clone();
-        inner.settle(Ended { identity: task.identity, started: task.started, outcome, now });
-        reply
+        if registry.inner.end_spawned(id, |_| outcome, Side::Inside) {
+            return reply;
+        }
+        registry.inner.stuck.remove(id);
+        Outcome::Aborted
     }
 }
 
@@ -77,22 +71,15 @@ impl Future for Spawned {
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else {
-            return;
-        };
+        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
         let id = work.meta().id;
+        let mut scope = Scope::Spawned(registry.clone(), id);
         // A panic in here has nobody to go to: the task is counted as aborted either way.
-        let _already_counted = drop_work(&mut self.work);
+        let _already_counted = scope::enter(&mut scope, || drop_work(&mut self.work));
         // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
         // runtime has ended, which makes it an outcome.
-        let inner = &registry.inner;
-        let now = Instant::now();
-        let ended = inner.ledger.books(id.line).end_spawned(id, Outcome::unfinished, now);
-        match ended {
-            Some((task, outcome)) => {
-                inner.settle(Ended { identity: task.identity, started: task.started, outcome, now });
-            }
-            None => inner.stuck.remove(id),
+        if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
+            registry.inner.stuck.remove(id);
         }
     }
 }

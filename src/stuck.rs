@@ -20,20 +20,25 @@ struct GivenUp {
     identity: Identity,
     /// How many parts of it go on: the task that ran it, and the work that it ran apart.
     parts: u32,
+    /// Whether it was ended from outside, while the task that ran it goes on.
+    cut: bool,
 }
 
 impl Stuck {
-    /// Each call is matched by a `remove` once that part has returned.
-    pub(crate) fn insert(&self, identity: Identity) {
-        self.tasks.lock().entry(identity.id).or_insert(GivenUp { identity, parts: 0 }).parts += 1;
+    /// A task was ended from outside. Matched by a `remove` once what ran it has returned.
+    pub(crate) fn insert_cut(&self, identity: Identity) {
+        let mut tasks = self.tasks.lock();
+        let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: true });
+        task.parts += 1;
+        task.cut = true;
     }
 
-    /// Inserts unless the work is `over`, which whoever calls `remove` has set before.
+    /// Work that ran apart was given up, unless it is `over`, which whoever calls `remove` has set before.
     pub(crate) fn insert_unless(&self, identity: Identity, over: &AtomicBool) {
         let mut tasks = self.tasks.lock();
         // Read under the lock: a `remove` that comes later will find what is inserted here.
         if !over.load(Ordering::Acquire) {
-            tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0 }).parts += 1;
+            tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false }).parts += 1;
         }
     }
 
@@ -52,8 +57,9 @@ impl Stuck {
         }
     }
 
-    pub(crate) fn contains(&self, id: TaskId) -> bool {
-        self.tasks.lock().contains_key(&id)
+    /// Whether the task was ended from outside, and what ran it has not returned.
+    pub(crate) fn was_cut(&self, id: TaskId) -> bool {
+        self.tasks.lock().get(&id).is_some_and(|task| task.cut)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Waiting for a time, on any runtime.
 
-use std::{future::Future, pin::Pin, thread, time::Duration};
+use std::{future::Future, pin::Pin, sync::atomic::Ordering, thread, time::Duration};
 
 use tokio::{sync::oneshot, time};
 
@@ -9,35 +9,38 @@ use crate::{outcome::guarded, registry::Inner};
 /// A wait that owns what it needs.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Waits for `duration`: by tokio's timer, so that tests can pause it, or by a thread where the runtime was
-/// built without one.
+/// Waits for `duration`: by the timer of the runtime in which this is called, so that tests can pause it, or
+/// by a thread where there is none.
 pub(crate) fn sleep(inner: &Inner, duration: Duration) -> Sleep {
-    let has_timer = *inner.has_timer.get_or_init(|| {
-        let found = guarded(|| {
-            let _runtime = inner.handle.enter();
-            drop(time::sleep(Duration::ZERO));
-        });
-        if found.is_err() {
-            tracing::warn!(
-                target: "postlude",
-                "the runtime has no timer, so a thread waits in its place each time: build the runtime with `enable_time()`"
-            );
-        }
-        found.is_ok()
-    });
-    if has_timer {
-        let _runtime = inner.handle.enter();
-        return Box::pin(time::sleep(duration));
+    // Relaxed: a hint, which saves the message of a caught panic each time.
+    if inner.no_timer.load(Ordering::Relaxed) {
+        return sleep_on_thread(duration);
     }
+    // Tokio has no way to ask whether there is a timer but this one.
+    guarded(|| Box::pin(time::sleep(duration)) as Sleep).unwrap_or_else(|_| {
+        inner.no_timer.store(true, Ordering::Relaxed);
+        tracing::warn!(
+            target: "postlude",
+            "there is no timer here, so a thread waits in its place each time: build the runtime with `enable_time()`"
+        );
+        sleep_on_thread(duration)
+    })
+}
+
+fn sleep_on_thread(duration: Duration) -> Sleep {
     let (wake, woken) = oneshot::channel::<()>();
     let started = thread::Builder::new().name("postlude-timer".to_owned()).spawn(move || {
         thread::sleep(duration);
-        drop(wake);
+        // Whoever has stopped waiting need not be told.
+        let _unheard = wake.send(());
     });
     if let Err(error) = started {
-        tracing::error!(target: "postlude", %error, "no thread could be started to wait in the place of the runtime's timer");
+        tracing::error!(target: "postlude", %error, "no thread could be started to wait in the place of a timer: a time limit is not kept");
     }
     Box::pin(async move {
-        let _over = woken.await;
+        if woken.await.is_err() {
+            // No thread: better no limit than one that is over at once.
+            std::future::pending::<()>().await;
+        }
     })
 }

@@ -92,8 +92,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Counts the end of the current task, and of those that its failure stops.
-    pub(crate) fn end(&mut self, current: &Current, outcome: Outcome) {
-        let stops = self.state.stop_on_failure && outcome.is_failure();
+    pub(crate) fn end(&mut self, current: Current, outcome: Outcome) {
+        let stops = self.state.stop_on_failure && current.started.is_some() && outcome.is_failure();
+        if matches!(outcome, Outcome::TimedOut(_)) {
+            self.rest.token = current.token;
+        }
         self.count(current.identity, current.started, outcome);
         if stops {
             self.discard_queue(DiscardReason::PreviousFailed);
@@ -132,11 +135,12 @@ impl<'a> Turn<'a> {
         };
         if current.started.is_some() {
             // Under the lock: the old drain's own end comes after this, and takes it out again.
-            self.line.registry.inner.stuck.insert(current.identity);
+            self.line.registry.inner.stuck.insert_cut(current.identity);
         }
         self.rest.token = current.token.take();
         self.rest.join = self.state.join.take();
-        self.end(&current, outcome(Stage::of(current.started)));
+        let stage = Stage::of(current.started);
+        self.end(current, outcome(stage));
         self.state.phase = Phase::Drained;
         if self.state.queue.is_empty() {
             self.drained();

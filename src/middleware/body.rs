@@ -32,6 +32,8 @@ struct Tail {
     launch: Option<Launch>,
     gate: Option<Arc<BodyGate>>,
     status: StatusCode,
+    /// Complete with the head, whatever becomes of the body.
+    without_body: bool,
     /// Bytes still to come, if it is known.
     remaining: Option<u64>,
     /// The body was taken to its end.
@@ -51,17 +53,20 @@ impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
     pub(crate) fn attach(response: Response<B>, launch: Launch, without_body: bool) -> Response<Self> {
         let status = response.status();
-        launch.set.line().answered(Ending::Disconnected(status));
         let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = response.body().size_hint().exact().or_else(declared);
+        let complete = remaining == Some(0) || response.body().is_end_stream();
+        let line = Arc::clone(launch.set.line());
         let tail = Tail {
             launch: Some(launch),
             gate: None,
             status,
+            without_body,
             remaining,
-            complete: without_body || remaining == Some(0) || response.body().is_end_stream(),
+            complete,
             ends_with_chunk: false,
         };
+        line.answered(tail.ending());
         response.map(|inner| Self { inner, tail: Some(tail) })
     }
 }
@@ -149,11 +154,16 @@ impl Tail {
         let Some(launch) = self.launch.take() else {
             return;
         };
-        let ending = if self.complete { Ending::Sent(self.status) } else { Ending::Disconnected(self.status) };
-        match self.gate.take() {
-            Some(gate) => launch.behind(gate, ending, !self.ends_with_chunk),
-            None => launch.without_bytes(ending),
+        let ending = self.ending();
+        let Some(gate) = self.gate.take() else { return launch.without_bytes(ending) };
+        if self.ends_with_chunk {
+            gate.ends_with_chunk();
         }
+        launch.behind(gate, ending);
+    }
+
+    const fn ending(&self) -> Ending {
+        if self.complete || self.without_body { Ending::Sent(self.status) } else { Ending::Disconnected(self.status) }
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::{Ending, layer::Config};
+use super::layer::Config;
 use crate::{
     line::Gate,
     timer::{self, Sleep},
@@ -38,7 +38,6 @@ pub(crate) struct BodyGate {
 
 #[derive(Default)]
 struct Wait {
-    ending: Option<Ending>,
     /// Bounds the wait for the chunks.
     limit: Option<Sleep>,
     deferral: Option<Sleep>,
@@ -63,14 +62,15 @@ impl BodyGate {
         Bytes::from_owner(Chunk { bytes: chunk, gate: Arc::clone(self) })
     }
 
-    /// The body has ended; from here on the drain waits.
-    pub(crate) fn body_ended(&self, ending: Ending, more_to_come: bool) {
-        self.wait.lock().ending = Some(ending);
+    /// The body has ended with a chunk: nothing else follows.
+    pub(crate) fn ends_with_chunk(&self) {
         // Relaxed: read by the drain, which is spawned after this.
-        self.more_to_come.store(more_to_come, Ordering::Relaxed);
+        self.more_to_come.store(false, Ordering::Relaxed);
     }
+}
 
-    fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<()> {
+impl Gate for BodyGate {
+    fn poll_open(&self, context: &mut Context<'_>) -> Poll<()> {
         self.waker.register(context.waker());
         // Acquire, after the registration: pairs with the release in `Chunk::drop` and `open_now`, which wake
         // after their store.
@@ -88,21 +88,6 @@ impl BodyGate {
         }
         let deferral = wait.deferral.get_or_insert_with(|| timer::sleep(inner, DEFERRAL));
         deferral.as_mut().poll(context)
-    }
-}
-
-impl Gate for BodyGate {
-    fn poll_open(&self, context: &mut Context<'_>) -> Poll<bool> {
-        if self.poll_bytes(context).is_pending() {
-            return Poll::Pending;
-        }
-        let ending = self.wait.lock().ending;
-        Poll::Ready(match (&self.config.drain_when, ending) {
-            (Some(condition), Some(ending)) => {
-                self.config.registry.inner.ask("the condition of a layer", || condition(&ending))
-            }
-            _ => true,
-        })
     }
 
     fn open_now(&self) {
@@ -131,7 +116,7 @@ impl AsRef<[u8]> for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // Release: see `poll_bytes`.
+        // Release: see `poll_open`.
         if self.gate.held.fetch_sub(1, Ordering::Release) == 1 {
             self.gate.waker.wake();
         }

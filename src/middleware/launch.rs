@@ -20,8 +20,7 @@ impl Launch {
     }
 
     /// Launches the set behind a gate.
-    pub(crate) fn behind(self, gate: Arc<BodyGate>, ending: Ending, more_to_come: bool) {
-        gate.body_ended(ending, more_to_come);
+    pub(crate) fn behind(self, gate: Arc<BodyGate>, ending: Ending) {
         self.set.line().launch(Some(gate), Some(ending));
     }
 
@@ -31,7 +30,7 @@ impl Launch {
             return;
         }
         let gate = self.gate();
-        self.behind(gate, ending, true);
+        self.behind(gate, ending);
     }
 
     /// Whether the set is empty and will stay so, because nobody else has a handle of it.

@@ -3,9 +3,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{Ending, TaskService};
-use crate::TaskRegistry;
-
-pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
+use crate::{
+    TaskRegistry, TaskSet,
+    line::{DrainCondition, Line},
+};
 
 /// Gives each request a [`TaskSet`](crate::TaskSet), and drains it when the response has left.
 ///
@@ -51,6 +52,11 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) const fn new(registry: TaskRegistry) -> Self {
         Self { registry, drain_when: None, launch_within: Duration::from_secs(5) }
+    }
+
+    /// A set for a request.
+    pub(crate) fn set(&self) -> TaskSet {
+        TaskSet::of(Line::new(self.registry.clone(), self.drain_when.clone()))
     }
 }
 
@@ -101,6 +107,7 @@ impl fmt::Debug for TaskLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskLayer")
             .field("registry", &self.config.registry)
+            .field("has_condition", &self.config.drain_when.is_some())
             .field("launch_within", &self.config.launch_within)
             .finish_non_exhaustive()
     }

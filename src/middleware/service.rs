@@ -43,7 +43,7 @@ where
             // A layer further out has given the request its set, and will drain it.
             return ResponseFuture::new(self.inner.call(request), None);
         }
-        let set = self.config.registry.set();
+        let set = self.config.set();
         request.extensions_mut().insert(set.clone());
         let mut in_flight = InFlight::new(set, Arc::clone(&self.config), request.method());
         let inner = &mut self.inner;

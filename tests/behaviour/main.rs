@@ -6,6 +6,7 @@ mod support;
 
 // The core, with or without HTTP.
 mod conservation;
+mod foreign;
 mod limits;
 mod misuse;
 mod order;
