@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -105,13 +105,15 @@ fn a_runtime_without_a_timer_still_gets_timeouts_and_a_bounded_shutdown() {
     });
 }
 
-/// Adds to a set when it is dropped.
-struct AddsWhenDropped(TaskSet);
+/// Adds to a set when it is dropped, and counts what it adds.
+struct AddsWhenDropped(TaskSet, Arc<AtomicU64>);
 
 impl Drop for AddsWhenDropped {
     fn drop(&mut self) {
         self.0.add(async {});
-        let _outside = after(async {});
+        // A set is current if the task had started.
+        let added = 1 + u64::from(after(async {}).is_ok());
+        self.1.fetch_add(added, Ordering::SeqCst);
     }
 }
 
@@ -121,6 +123,7 @@ fn a_runtime_dropped_under_a_registry_full_of_tasks_panics_nowhere_and_everythin
         let mut builder = if multi_thread { Builder::new_multi_thread() } else { Builder::new_current_thread() };
         let runtime = builder.enable_all().build().unwrap();
         let registry = TaskRegistry::builder().max_blocking(1).handle(runtime.handle().clone()).build().unwrap();
+        let late = Arc::new(AtomicU64::new(0));
         let (open, added) = runtime.block_on(async {
             for _ in 0..100 {
                 registry.spawn(std::future::pending::<()>());
@@ -128,7 +131,7 @@ fn a_runtime_dropped_under_a_registry_full_of_tasks_panics_nowhere_and_everythin
             }
             for _ in 0..50 {
                 let set = registry.set();
-                let reentrant = AddsWhenDropped(set.clone());
+                let reentrant = AddsWhenDropped(set.clone(), late.clone());
                 set.add(async move {
                     let _reentrant = reentrant;
                     std::future::pending::<()>().await;
@@ -147,8 +150,7 @@ fn a_runtime_dropped_under_a_registry_full_of_tasks_panics_nowhere_and_everythin
         });
         drop(runtime);
 
-        // Those that were dropped with the runtime have added one task each.
-        let added = added + 50;
+        let added = added + late.load(Ordering::SeqCst);
         assert_conserved(&registry, added);
         assert_eq!(registry.metrics().pending, 1, "the open set still waits for its handle");
         drop(open);
