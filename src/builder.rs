@@ -1,15 +1,7 @@
 //! Limits and hooks of a registry.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +12,10 @@ use crate::{
     registry::{FailureHook, Inner},
     shutdown::Progress,
     stuck::Stuck,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 /// Builds a [`TaskRegistry`].

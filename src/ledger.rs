@@ -11,17 +11,8 @@
 //! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
 //!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    task::Waker,
-    thread,
-};
+use std::{collections::BTreeMap, sync::Arc, task::Waker, thread};
 
-use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +21,10 @@ use crate::{
     Outcome, RejectReason,
     line::Line,
     metrics::{Figures, NameMetrics, TaskMetrics},
+    sync::{
+        Mutex, MutexGuard, StaticUsize,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     task::Identity,
 };
 
@@ -106,7 +101,7 @@ impl Stage {
 thread_local! {
     /// Spreads the threads over the shards, so that two of them rarely meet in one.
     static SEAT: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        static NEXT: StaticUsize = StaticUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
 }

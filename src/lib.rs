@@ -69,6 +69,8 @@ mod line;
 mod metrics;
 #[cfg(feature = "http")]
 mod middleware;
+#[cfg(all(test, postlude_loom))]
+mod models;
 mod outcome;
 mod registry;
 mod rejected;
@@ -80,6 +82,7 @@ mod shutdown;
 mod signal;
 mod spawned;
 mod stuck;
+mod sync;
 mod task;
 mod timer;
 mod turn;

@@ -13,14 +13,10 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
-use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +24,10 @@ use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
     ledger::{Books, Stage},
     run::BoxedWork,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
+    },
     task::Identity,
     turn::{Rest, Turn},
 };

@@ -1,18 +1,7 @@
 //! The registry: owns every accepted task until its outcome, and is the only place that spawns.
 
-use std::{
-    cell::Cell,
-    fmt,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    task::Waker,
-    time::Duration,
-};
+use std::{cell::Cell, fmt, future::Future, sync::Arc, task::Waker, time::Duration};
 
-use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +19,10 @@ use crate::{
     shutdown::Progress,
     spawned::Spawned,
     stuck::Stuck,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Identity, Kind, Meta},
     turn::Ended,
 };
@@ -283,7 +276,11 @@ impl Inner {
     }
 
     pub(crate) fn spawn_drain(&self, line: Arc<Line>) -> JoinHandle<()> {
-        self.spawn(Drain::new(line))
+        #[cfg(all(test, postlude_loom))]
+        let drain = crate::models::leave_to_the_model(line);
+        #[cfg(not(all(test, postlude_loom)))]
+        let drain = Drain::new(line);
+        self.spawn(drain)
     }
 
     /// Counts and lists a spawned task; says whether that made a crowd.

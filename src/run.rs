@@ -3,10 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -22,6 +19,7 @@ use crate::{
     DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
     outcome::guarded,
     scope::{self, Scope},
+    sync::atomic::{AtomicBool, Ordering},
     task::{Identity, Kind, Meta, Record},
     timer,
 };

@@ -1,21 +1,18 @@
 //! The end: let what runs come to its end, up to a deadline, and say what did not.
 
-use std::{
-    fmt,
-    future::Future,
-    panic::Location,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{fmt, future::Future, panic::Location, time::Duration};
 
 use futures::future::{Either, select};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
     Outcome, SetId, TaskId, TaskRegistry,
     ledger::Stage,
     registry::{Inner, Side},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Identity,
     timer,
 };
@@ -103,10 +100,7 @@ impl TaskRegistry {
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let inner = &*self.inner;
         let start = Instant::now();
-        self.begin_shutdown();
-        for set in inner.ledger.survey(|_| ()) {
-            set.launch_answered();
-        }
+        self.launch_answered_sets();
         let ended_in_time = before(inner, grace, self.close_when_idle()).await;
         inner.ledger.close();
         inner.token.cancel();
@@ -120,13 +114,18 @@ impl TaskRegistry {
         self.report(start)
     }
 
-    fn begin_shutdown(&self) {
+    /// Begins the shutdown: from here on, a set launches as soon as there is a response.
+    pub(crate) fn launch_answered_sets(&self) {
         let completed = self.metrics().completed;
         let mut losses = self.inner.progress.losses.lock();
         if !self.inner.progress.has_begun() {
             losses.completed_before = completed;
             // SeqCst: see `Line::answered`.
             self.inner.progress.begun.store(true, Ordering::SeqCst);
+        }
+        drop(losses);
+        for set in self.inner.ledger.survey(|_| ()) {
+            set.launch_answered();
         }
     }
 

@@ -1,12 +1,16 @@
 //! Work that goes on although its task's outcome has been counted.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::{TaskId, task::Identity};
+use crate::{
+    TaskId,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Identity,
+};
 
 /// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
 /// the moment that the runtime takes to drop a future; those that stay are stuck.

@@ -1,10 +1,10 @@
 //! Waiting for a time, on any runtime.
 
-use std::{future::Future, pin::Pin, sync::atomic::Ordering, thread, time::Duration};
+use std::{future::Future, pin::Pin, thread, time::Duration};
 
 use tokio::{sync::oneshot, time};
 
-use crate::{outcome::guarded, registry::Inner};
+use crate::{outcome::guarded, registry::Inner, sync::atomic::Ordering};
 
 /// A wait that owns what it needs.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -2,7 +2,6 @@
 
 use std::{mem, sync::Arc};
 
-use parking_lot::MutexGuard;
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +11,7 @@ use crate::{
     line::{Current, Line, Next, Phase, State},
     outcome::drop_quietly,
     run::{self, BoxedWork},
+    sync::MutexGuard,
     task::Identity,
 };
 

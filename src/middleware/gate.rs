@@ -1,20 +1,20 @@
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
-use parking_lot::Mutex;
 
 use super::layer::Config;
 use crate::{
     line::Gate,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     timer::{self, Sleep},
 };
 
