@@ -3,7 +3,6 @@
 //! Each iteration puts a window of 128 empty tasks in flight, as a busy server does, and waits for them; a
 //! figure divided by 128 is the cost of one task. All peers run in one process, on the same runtimes.
 #![expect(missing_docs, reason = "criterion's macros make public items")]
-#![expect(clippy::disallowed_methods, reason = "the peers spawn by themselves")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

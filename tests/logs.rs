@@ -1,6 +1,6 @@
 //! What the log says, through a real subscriber. In a process of its own: where threads without a subscriber
 //! are at work too, `tracing` may decide for all of them that nobody listens.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 use std::{
     io,

@@ -38,8 +38,6 @@ struct Tail {
     remaining: Option<u64>,
     /// The body was taken to its end.
     complete: bool,
-    /// The last frame was a chunk that tells when it was released, and nothing follows it.
-    ends_with_chunk: bool,
 }
 
 impl<B> TaskBody<B> {
@@ -57,15 +55,7 @@ impl<B: Body> TaskBody<B> {
         let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = remaining == Some(0) || response.body().is_end_stream();
         let line = Arc::clone(launch.set.line());
-        let tail = Tail {
-            launch: Some(launch),
-            gate: None,
-            status,
-            without_body,
-            remaining,
-            complete,
-            ends_with_chunk: false,
-        };
+        let tail = Tail { launch: Some(launch), gate: None, status, without_body, remaining, complete };
         line.answered(tail.ending());
         response.map(|inner| Self { inner, tail: Some(tail) })
     }
@@ -126,14 +116,11 @@ impl Tail {
             // Trailers are the last frame, also to a server that does not ask for more.
             Err(frame) => {
                 self.complete = true;
-                self.ends_with_chunk = false;
                 frame
             }
         };
         if is_last {
             self.launch();
-        } else {
-            self.ends_with_chunk = false;
         }
         frame
     }
@@ -143,10 +130,8 @@ impl Tail {
             return chunk;
         };
         if chunk.is_empty() || launch.set.is_empty() {
-            self.ends_with_chunk = false;
             return chunk;
         }
-        self.ends_with_chunk = true;
         self.gate.get_or_insert_with(|| launch.gate()).watch(chunk)
     }
 
@@ -155,11 +140,10 @@ impl Tail {
             return;
         };
         let ending = self.ending();
-        let Some(gate) = self.gate.take() else { return launch.without_bytes(ending) };
-        if self.ends_with_chunk {
-            gate.ends_with_chunk();
+        match self.gate.take() {
+            Some(gate) => launch.behind(gate, ending),
+            None => launch.without_bytes(ending),
         }
-        launch.behind(gate, ending);
     }
 
     const fn ending(&self) -> Ending {

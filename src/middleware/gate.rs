@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
+use tokio::time::Instant;
 
 use super::layer::Config;
 use crate::{
@@ -18,9 +19,12 @@ use crate::{
     timer::{self, Sleep},
 };
 
-/// How long to wait for an end of a response that has no bytes of ours: an empty body, the end of a stream.
-/// The server writes it in the very next moment; a few yields to the scheduler were measured to come before
-/// that too often, a timer hardly ever.
+/// How much longer to wait when the last chunk was released.
+///
+/// What the server still has to do takes it a moment, and has nothing that could tell: h2 releases a chunk when
+/// it copies the last, short piece of it into its own buffer, just before the write of the same poll; and the end
+/// of a stream, like an empty body, comes without a chunk. A few yields to the scheduler, which were tried
+/// instead, are over too early far more often than a timer.
 const DEFERRAL: Duration = Duration::from_millis(2);
 
 /// Keeps a set from draining until its response has left: until every chunk of the body that the server was
@@ -29,8 +33,6 @@ pub(crate) struct BodyGate {
     config: Arc<Config>,
     /// Chunks that the server has not released.
     held: AtomicUsize,
-    /// Whether something follows the last chunk that is not a chunk.
-    more_to_come: AtomicBool,
     open: AtomicBool,
     waker: AtomicWaker,
     wait: Mutex<Wait>,
@@ -38,6 +40,7 @@ pub(crate) struct BodyGate {
 
 #[derive(Default)]
 struct Wait {
+    body_ended: Option<Instant>,
     /// Bounds the wait for the chunks.
     limit: Option<Sleep>,
     deferral: Option<Sleep>,
@@ -48,7 +51,6 @@ impl BodyGate {
         Self {
             config,
             held: AtomicUsize::new(0),
-            more_to_come: AtomicBool::new(true),
             open: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             wait: Mutex::default(),
@@ -62,10 +64,9 @@ impl BodyGate {
         Bytes::from_owner(Chunk { bytes: chunk, gate: Arc::clone(self) })
     }
 
-    /// The body has ended with a chunk: nothing else follows.
-    pub(crate) fn ends_with_chunk(&self) {
-        // Relaxed: read by the drain, which is spawned after this.
-        self.more_to_come.store(false, Ordering::Relaxed);
+    /// The body has ended: from here on, whatever is held is held too long one day.
+    pub(crate) fn body_ended(&self) {
+        self.wait.lock().body_ended = Some(Instant::now());
     }
 }
 
@@ -78,15 +79,14 @@ impl Gate for BodyGate {
             return Poll::Ready(());
         }
         let inner = &self.config.registry.inner;
+        let launch_within = self.config.launch_within;
         let mut wait = self.wait.lock();
         if self.held.load(Ordering::Acquire) > 0 {
-            let limit = wait.limit.get_or_insert_with(|| timer::sleep(inner, self.config.launch_within));
+            let passed = wait.body_ended.map(|ended| ended.elapsed()).unwrap_or_default();
+            let limit = wait.limit.get_or_insert_with(|| timer::sleep(inner, launch_within.saturating_sub(passed)));
             return limit.as_mut().poll(context);
         }
-        if !self.more_to_come.load(Ordering::Relaxed) {
-            return Poll::Ready(());
-        }
-        let deferral = wait.deferral.get_or_insert_with(|| timer::sleep(inner, DEFERRAL));
+        let deferral = wait.deferral.get_or_insert_with(|| timer::sleep(inner, DEFERRAL.min(launch_within)));
         deferral.as_mut().poll(context)
     }
 

@@ -21,6 +21,7 @@ impl Launch {
 
     /// Launches the set behind a gate.
     pub(crate) fn behind(self, gate: Arc<BodyGate>, ending: Ending) {
+        gate.body_ended();
         self.set.line().launch(Some(gate), Some(ending));
     }
 

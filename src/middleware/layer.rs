@@ -87,7 +87,7 @@ impl TaskLayer {
     /// How long after the body's end a set waits at most for the last bytes to leave. Default: 5 s.
     ///
     /// They are held up by a client that has stopped reading, and by a test that keeps the collected body.
-    /// Zero waits for nothing but the body's end.
+    /// Zero waits for nothing but the body's end, and may start tasks before it was written.
     #[must_use]
     pub fn launch_within(self, limit: Duration) -> Self {
         let config = Config { launch_within: limit, ..Config::clone(&self.config) };

@@ -1,1 +1,160 @@
-//! 
+//! `TaskSet::attach`, for hyper without a layer.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Body, Frame, Incoming};
+use postlude::{Ending, Task, TaskBody, TaskLayer, TaskRegistry};
+use tokio::net::TcpListener;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::{
+    net::{Client, VERSIONS, Version, request, serve_connection, within},
+    support::{Journal, assert_conserved},
+};
+
+type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
+
+const TEXT: &str = "the length of this is known";
+
+/// A body of known length, a stream with trailers, or none.
+fn body(path: &str) -> AnyBody {
+    match path {
+        "/full" => Full::from(TEXT).boxed_unsync(),
+        "/trailers" => {
+            let trailers = HeaderMap::from_iter([(header::ETAG, "at the end".parse().unwrap())]);
+            let frames = [Ok(Frame::data(Bytes::from(TEXT))), Ok(Frame::trailers(trailers))];
+            StreamBody::new(stream::iter(frames)).boxed_unsync()
+        }
+        _ => Full::default().boxed_unsync(),
+    }
+}
+
+fn response(request: &Request<Incoming>) -> Response<AnyBody> {
+    let path = request.uri().path();
+    let mut response = Response::new(body(path));
+    match path {
+        "/nothing" => *response.status_mut() = StatusCode::NO_CONTENT,
+        // HTTP/1.1 sends only those that were announced.
+        "/trailers" => drop(response.headers_mut().insert(header::TRAILER, "etag".parse().unwrap())),
+        _ => {}
+    }
+    response
+}
+
+/// Serves every connection by a clone of a tower service.
+async fn serve_service<S, B>(version: Version, service: S) -> SocketAddr
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service.clone();
+            let service = hyper::service::service_fn(move |request| service.clone().oneshot(request));
+            tokio::spawn(serve_connection(version, stream, service));
+        }
+    });
+    address
+}
+
+/// What the client gets, and that the tasks of it ran after an ending of `Sent`.
+async fn check_everything(version: Version, address: SocketAddr, registry: &TaskRegistry, journal: &Journal) {
+    let mut client = Client::connect(version, address).await;
+    let cases = [("/full", 200, TEXT, Some(TEXT.len())), ("/trailers", 200, TEXT, None), ("/nothing", 204, "", None)];
+    for (case, (path, status, text, length)) in cases.into_iter().enumerate() {
+        let mut request = request("GET", path);
+        request.headers_mut().insert(header::TE, "trailers".parse().unwrap());
+        let response = client.send(request).await;
+        assert_eq!(response.status(), status, "{version:?} {path}");
+        let declared = response.headers().get(header::CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned());
+        assert_eq!(declared, length.map(|length| length.to_string()), "{version:?} {path}");
+        let chunked = version == Version::H1 && path == "/trailers";
+        assert_eq!(response.headers().contains_key(header::TRANSFER_ENCODING), chunked, "{version:?} {path}");
+        let collected = within(response.into_body().collect()).await.unwrap();
+        let etag = collected.trailers().and_then(|trailers| trailers.get(header::ETAG)).cloned();
+        assert_eq!(etag.is_some(), path == "/trailers", "{version:?} {path}");
+        assert_eq!(collected.to_bytes(), text, "{version:?} {path}");
+        within(registry.wait_idle()).await;
+        assert_eq!(journal.read().len(), case + 1, "{version:?} {path}");
+    }
+    assert_conserved(registry, 3);
+    assert_eq!(registry.metrics().completed, 3);
+}
+
+fn when_sent(journal: &Journal) -> Task {
+    Task::new(journal.task("ran")).when(|ending| matches!(ending, Ending::Sent(_)))
+}
+
+#[tokio::test]
+async fn a_set_is_attached_to_a_response_and_changes_nothing_of_it() {
+    for version in VERSIONS {
+        let (registry, journal) = (TaskRegistry::new(), Journal::default());
+        let (owner, leave) = (registry.clone(), journal.clone());
+        let service = tower::service_fn(move |request: Request<Incoming>| {
+            let tasks = owner.set();
+            tasks.add(when_sent(&leave));
+            std::future::ready(Ok::<_, Infallible>(tasks.attach(response(&request))))
+        });
+        let address = serve_service(version, service).await;
+        check_everything(version, address, &registry, &journal).await;
+    }
+}
+
+#[tokio::test]
+async fn a_layer_changes_nothing_of_a_response() {
+    for version in VERSIONS {
+        let (registry, journal) = (TaskRegistry::new(), Journal::default());
+        let leave = journal.clone();
+        let service = TaskLayer::new(registry.clone()).layer(tower::service_fn(move |request: Request<Incoming>| {
+            postlude::after(when_sent(&leave)).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response(&request)))
+        }));
+        let address = serve_service(version, service).await;
+        check_everything(version, address, &registry, &journal).await;
+    }
+}
+
+#[tokio::test]
+async fn an_attached_body_forwards_its_length_and_its_end() {
+    let registry = TaskRegistry::new();
+    for path in ["/full", "/trailers", "/nothing"] {
+        let tasks = registry.set();
+        tasks.add(async {});
+        let mut plain = body(path);
+        let mut attached: TaskBody<AnyBody> = tasks.attach(Response::new(body(path))).into_body();
+        loop {
+            assert_eq!(attached.is_end_stream(), plain.is_end_stream(), "{path}");
+            assert_eq!(attached.size_hint().exact(), plain.size_hint().exact(), "{path}");
+            assert_eq!(attached.size_hint().lower(), plain.size_hint().lower(), "{path}");
+            let (Some(attached), Some(plain)) = (attached.frame().await, plain.frame().await) else { break };
+            let (attached, plain) = (attached.unwrap(), plain.unwrap());
+            assert_eq!(attached.data_ref(), plain.data_ref(), "{path}");
+            assert_eq!(attached.trailers_ref(), plain.trailers_ref(), "{path}");
+        }
+    }
+    within(registry.wait_idle()).await;
+    assert_conserved(&registry, 3);
+}
+
+#[tokio::test]
+async fn an_attached_body_that_is_dropped_on_its_way_is_a_disconnect() {
+    let registry = TaskRegistry::new();
+    let tasks = registry.set();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let tell = std::sync::Mutex::new(Some(tell));
+    tasks.add(Task::new(async {}).when(move |ending| tell.lock().unwrap().take().unwrap().send(*ending).is_ok()));
+    drop(tasks.attach(Response::new(body("/full"))));
+    assert_eq!(within(told).await.unwrap(), Ending::Disconnected(StatusCode::OK));
+    within(registry.wait_idle()).await;
+    assert_eq!(registry.metrics().completed, 1);
+}

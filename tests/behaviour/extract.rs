@@ -1,1 +1,106 @@
-//! 
+//! The extractor, and how a user tests a handler with it.
+
+use std::time::Duration;
+
+use axum::{Router, body::to_bytes, http::StatusCode, routing::get as on_get};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use tower::ServiceExt;
+
+use crate::{
+    net::{Client, Version, get, read_all, serve, within},
+    support::{Journal, assert_conserved},
+};
+
+#[tokio::test]
+async fn without_a_layer_the_extractor_answers_which_layer_to_add() {
+    let app = Router::new().route("/", on_get(|_: TaskSet| async { "never called" }));
+    let response = Client::connect(Version::H1, serve(app).await).await.get("/").await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let text = String::from_utf8(read_all(response).await.into()).unwrap();
+    assert!(text.contains("TaskLayer::new(registry)") && text.contains("TaskSet"), "{text}");
+}
+
+#[tokio::test]
+async fn an_optional_extractor_tells_whether_there_is_a_layer() {
+    let handler = async |tasks: Option<TaskSet>| tasks.is_some().to_string();
+    let app = Router::new().route("/", on_get(handler));
+    let layered = app.clone().layer(TaskLayer::new(TaskRegistry::new()));
+    for (app, answer) in [(app, "false"), (layered, "true")] {
+        assert_eq!(Client::connect(Version::H1, serve(app).await).await.fetch("/").await, answer);
+    }
+}
+
+#[tokio::test]
+async fn every_extractor_of_a_request_gives_the_same_set() {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    let leave = journal.clone();
+    let handler = async move |first: TaskSet, second: TaskSet, third: Option<TaskSet>| {
+        first.add(leave.task("first"));
+        third.unwrap().add(leave.task("second"));
+        assert_eq!(second.len(), 2);
+    };
+    let app = Router::new().route("/", on_get(handler)).layer(TaskLayer::new(registry.clone()));
+    let response = Client::connect(Version::H2, serve(app).await).await.get("/").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    within(registry.wait_idle()).await;
+    assert_eq!(journal.read(), ["first", "second"]);
+}
+
+/// Calls a handler as its author would in a test, keeps the body, and waits for the task.
+async fn test_a_handler(
+    layer: impl FnOnce(TaskLayer) -> TaskLayer,
+    collect: impl AsyncFnOnce(axum::body::Body) -> Bytes,
+) {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    let leave = journal.clone();
+    let signup = async move |tasks: TaskSet| {
+        tasks.add(leave.task("mail"));
+        "welcome"
+    };
+    let app = Router::new().route("/", on_get(signup)).layer(layer(TaskLayer::new(registry.clone())));
+    let response = app.oneshot(get("/")).await.unwrap();
+    let body = collect(response.into_body()).await;
+    assert!(journal.read().is_empty(), "the task waits for the body's end");
+    within(registry.wait_idle()).await;
+    assert_eq!(journal.read(), ["mail"]);
+    assert_eq!(body, "welcome");
+    assert_conserved(&registry, 1);
+}
+
+async fn by_http_body_util(body: axum::body::Body) -> Bytes {
+    body.collect().await.unwrap().to_bytes()
+}
+
+async fn by_axum(body: axum::body::Body) -> Bytes {
+    to_bytes(body, usize::MAX).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_test_that_keeps_the_body_gets_its_tasks_within_the_limit() {
+    let soon = |layer: TaskLayer| layer.launch_within(Duration::from_millis(20));
+    test_a_handler(soon, by_http_body_util).await;
+    test_a_handler(soon, by_axum).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_test_that_keeps_the_body_in_paused_time_does_not_wait() {
+    test_a_handler(|layer| layer, by_http_body_util).await;
+    test_a_handler(|layer| layer, by_axum).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_test_that_lets_go_of_the_body_does_not_wait_for_the_limit() {
+    let registry = TaskRegistry::new();
+    let handler = async |tasks: TaskSet| {
+        tasks.add(async {});
+        "welcome"
+    };
+    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::MAX);
+    let app = Router::new().route("/", on_get(handler)).layer(layer);
+    let response = app.oneshot(get("/")).await.unwrap();
+    assert_eq!(by_http_body_util(response.into_body()).await, "welcome");
+    within(registry.wait_idle()).await;
+    assert_eq!(registry.metrics().completed, 1);
+}

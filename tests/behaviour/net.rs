@@ -1,1 +1,178 @@
-//! 
+//! Servers and clients on real sockets.
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use axum::{Router, body::Body, http::Request};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{
+    Response,
+    body::Incoming,
+    client::conn::{http1, http2},
+    service::HttpService,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use postlude::{Ending, TaskLayer, TaskRegistry};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    H1,
+    H2,
+}
+
+pub(crate) const VERSIONS: [Version; 2] = [Version::H1, Version::H2];
+
+/// Waits for an event that must come, so that a failure is an error and not a hang.
+pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), event).await.unwrap_or_else(|_| panic!("it did not happen in time"))
+}
+
+/// A layer that tells how each request with tasks ended, and drains them all.
+pub(crate) fn telling_layer(registry: &TaskRegistry) -> (TaskLayer, UnboundedReceiver<Ending>) {
+    let (tell, endings) = unbounded_channel();
+    (TaskLayer::new(registry.clone()).drain_when(move |ending| tell.send(*ending).is_ok()), endings)
+}
+
+/// Serves a router over HTTP/1.1 and HTTP/2.
+pub(crate) async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// Serves one connection without axum. How it ends is the client's business.
+pub(crate) async fn serve_connection<S, B>(
+    version: Version,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    service: S,
+) where
+    S: HttpService<Incoming, ResBody = B, Error = Infallible, Future: Send + 'static>,
+    B: hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let io = TokioIo::new(io);
+    let _how_it_ended = match version {
+        Version::H1 => hyper::server::conn::http1::Builder::new().serve_connection(io, service).await,
+        Version::H2 => {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+        }
+    };
+}
+
+/// A client connection. Dropped, it closes the socket, whatever is in flight.
+pub(crate) struct Client {
+    sender: Sender,
+    /// `None`: the connection is another client's.
+    socket: Option<std::net::TcpStream>,
+}
+
+enum Sender {
+    H1(http1::SendRequest<Body>),
+    H2(http2::SendRequest<Body>),
+}
+
+impl Client {
+    pub(crate) async fn connect(version: Version, address: SocketAddr) -> Self {
+        Self::over(version, TcpStream::connect(address).await.unwrap()).await
+    }
+
+    pub(crate) async fn over(version: Version, stream: TcpStream) -> Self {
+        let stream = stream.into_std().unwrap();
+        let socket = stream.try_clone().unwrap();
+        let io = TokioIo::new(TcpStream::from_std(stream).unwrap());
+        let sender = match version {
+            Version::H1 => {
+                let (sender, connection) = http1::handshake(io).await.unwrap();
+                tokio::spawn(connection);
+                Sender::H1(sender)
+            }
+            Version::H2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+                tokio::spawn(connection);
+                Sender::H2(sender)
+            }
+        };
+        Self { sender, socket: Some(socket) }
+    }
+
+    /// The same HTTP/2 connection, for a request beside those of `self`.
+    pub(crate) fn another_stream(&self) -> Self {
+        let Sender::H2(sender) = &self.sender else { panic!("HTTP/1.1 has one request at a time") };
+        Self { sender: Sender::H2(sender.clone()), socket: None }
+    }
+
+    /// Sends a request on this connection, when the one before allows it.
+    pub(crate) async fn try_send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::H1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::H2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    pub(crate) async fn send(&mut self, request: Request<Body>) -> Response<Incoming> {
+        within(self.try_send(request)).await.unwrap()
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> Response<Incoming> {
+        self.send(get(path)).await
+    }
+
+    /// Gets a response to its end.
+    pub(crate) async fn fetch(&mut self, path: &str) -> Bytes {
+        read_all(self.get(path).await).await
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // hyper's own tasks hold the socket too. The server may have closed it before.
+        let _closed = self.socket.as_ref().map(|socket| socket.shutdown(std::net::Shutdown::Both));
+    }
+}
+
+pub(crate) fn get(path: &str) -> Request<Body> {
+    request("GET", path)
+}
+
+pub(crate) fn request(method: &str, path: &str) -> Request<Body> {
+    let uri = format!("http://localhost{path}");
+    Request::builder().method(method).uri(uri).header("host", "localhost").body(Body::empty()).unwrap()
+}
+
+pub(crate) async fn read_all(response: Response<Incoming>) -> Bytes {
+    within(response.into_body().collect()).await.unwrap().to_bytes()
+}
+
+/// A stream whose client holds little: what it does not read soon stays with the server.
+pub(crate) async fn narrow_stream(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// A client that sends what it is given and then does as it likes.
+pub(crate) async fn raw(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until what was read ends in `end`.
+pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        text.push(within(stream.read_u8()).await.unwrap());
+    }
+    String::from_utf8(text).unwrap()
+}
