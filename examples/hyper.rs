@@ -1,6 +1,7 @@
 //! The same as `hello`, in small, on plain hyper: without axum, and without the layer.
 //!
-//! `cargo run --example hyper`, then the `curl` line that it prints. Ctrl-C ends it.
+//! `cargo run --example hyper`, then the `curl` line that it prints. Ctrl-C or SIGTERM ends it in
+//! order.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 #![expect(clippy::disallowed_methods, reason = "connections are the server's business, not tasks of a request")]
 
@@ -10,10 +11,16 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use postlude::{Task, TaskBody, TaskRegistry};
 use serde::Deserialize;
-use tokio::{net::TcpListener, signal};
+use tokio::{
+    net::TcpListener,
+    signal::{
+        ctrl_c,
+        unix::{SignalKind, signal},
+    },
+};
 use tracing::info;
 
 #[derive(Deserialize)]
@@ -58,30 +65,37 @@ async fn read(request: Request<Incoming>) -> Result<Signup, Box<dyn Error + Send
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    let port: u16 = env::var("PORT").map_or(Ok(3000), |port| port.parse())?;
+    let port: u16 = match env::var("PORT") {
+        Ok(port) => port.parse().map_err(|error| format!("PORT={port}: {error}"))?,
+        Err(_) => 3000,
+    };
     let registry = TaskRegistry::new();
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .map_err(|error| format!("port {port}: {error}; try another one: PORT=3001 cargo run --example hyper"))?;
     let address = listener.local_addr()?;
     println!("listening on {address}; try:");
     println!(r#"  curl -i http://{address}/signup -d '{{"email": "a@example.com"}}'"#);
 
-    let mut stop = std::pin::pin!(signal::ctrl_c());
+    let connections = GracefulShutdown::new();
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
         let stream = tokio::select! {
-            stopped = &mut stop => {
-                stopped?;
-                break;
-            }
             accepted = listener.accept() => accepted?.0,
+            _ = terminate.recv() => break,
+            stopped = ctrl_c() => break stopped?,
         };
         let registry = registry.clone();
+        let service = service_fn(move |request| handle(request, registry.clone()));
+        let connection = connections.watch(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
-            let service = service_fn(move |request| handle(request, registry.clone()));
-            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = connection.await {
                 info!(%error, "connection ended");
             }
         });
     }
+    drop(listener);
+    connections.shutdown().await;
     println!("{}", registry.shutdown(Duration::from_secs(10)).await);
     Ok(())
 }

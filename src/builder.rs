@@ -92,7 +92,20 @@ impl TaskRegistryBuilder {
     }
 
     /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
-    /// it was counted.
+    /// it was counted. That includes tasks that somebody took back: a hook that wakes people will leave them out.
+    ///
+    /// ```
+    /// use postlude::{DiscardReason, Outcome, TaskRegistry, TaskReport};
+    ///
+    /// fn alert(report: &TaskReport) {
+    ///     if !matches!(report.outcome, Outcome::Discarded(DiscardReason::Ending | DiscardReason::Cleared)) {
+    ///         eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
+    ///     }
+    /// }
+    ///
+    /// let builder = TaskRegistry::builder().on_failure(alert);
+    /// # drop(builder);
+    /// ```
     ///
     /// It is called where the task ended, which may be a worker of the runtime, the thread that adds, or a
     /// `Drop`: it must not block. A hook that panics is caught and counted. What ends while the hook runs, on its

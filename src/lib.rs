@@ -29,7 +29,8 @@
 //!
 //! # What it promises
 //! What is added runs after the response has left, whatever happened to the request; it starts at most once,
-//! and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped.
+//! and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped: by a limit,
+//! a condition, a shutdown; and nothing without being counted and logged.
 //!
 //! # A map
 //! | for | there is |
@@ -56,6 +57,11 @@
 //! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
 //! `tower-service`, `axum-core`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles what the README shows.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod admission;
 mod builder;

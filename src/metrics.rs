@@ -125,7 +125,7 @@ pub struct TaskMetrics {
     pub aborted: u64,
     /// Tasks that never started.
     pub discarded: u64,
-    /// Attempts after the first.
+    /// Attempts after the first. In this version no task is tried again: zero.
     pub retries: u64,
     /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
     pub open_sets: u64,

@@ -37,6 +37,15 @@ impl Outcome {
         matches!(self, Self::Completed)
     }
 
+    /// The error of a task that failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&***error),
+            _ => None,
+        }
+    }
+
     /// One lower-case word for a log line or a metric's label: `completed`, `failed`, `panicked`,
     /// `timed_out`, `aborted` or `discarded`.
     #[must_use]
@@ -93,7 +102,7 @@ pub enum DiscardReason {
     Closed,
     /// A task before it did not get done, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
     PreviousFailed,
-    /// An admission check refused it.
+    /// An admission check refused it. In this version there are none.
     Refused,
 }
 
@@ -186,7 +195,7 @@ pub struct TaskReport {
     pub location: &'static Location<'static>,
     /// The set it was added to; `None` if it was spawned.
     pub set: Option<SetId>,
-    /// The attempt that decided the outcome, from 1; 0 if it never started.
+    /// The attempt that decided the outcome, from 1; 0 if it never started. In this version there is only one.
     pub attempt: u32,
     /// From the add to the start of the first attempt, or to the end of a task that never started.
     pub queued_for: Duration,

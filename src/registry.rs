@@ -208,7 +208,8 @@ impl TaskRegistry {
         self.inner.token.child_token()
     }
 
-    /// Waits until no task is live: every task that was added has its outcome.
+    /// Waits until no task is live: every task that was added has its outcome. Work that was given up and can't be
+    /// stopped may still go on; [`TaskMetrics::stuck`] counts it.
     ///
     /// A set whose request is still being handled counts once it has a task. A task that waits for this waits
     /// for itself.

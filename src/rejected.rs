@@ -6,8 +6,8 @@ use crate::{DiscardReason, Task};
 
 /// A task that was not accepted, and why.
 ///
-/// It holds the task: [`into_task`](Self::into_task) gives it back, to be tried again, run in place, or
-/// handed to something durable.
+/// It holds the task: [`into_task`](Self::into_task) gives it back, to be added again, here or to another
+/// registry. What the task has captured stays in it: to do the work in another way, keep a copy of the data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,7 +57,9 @@ pub enum RejectReason {
     #[error("the registry is at its capacity; try again when tasks have ended, or raise `capacity` on its builder")]
     Capacity,
     /// The registry was shut down.
-    #[error("the registry is shut down; do the work in place, or hand it to something that outlives this process")]
+    #[error(
+        "the registry is shut down; add the task to another registry, or keep its data for the next start of the service"
+    )]
     Closed,
     /// A condition on the ending of the set's request said no.
     #[error(

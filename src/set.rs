@@ -31,7 +31,8 @@ use crate::{
 /// ```
 ///
 /// # Order
-/// First in, first out, one at a time. A task that fails, panics or times out does not stop the next one,
+/// First in, first out, one at a time. (Work that can't be stopped is the exception: a blocking closure that has
+/// timed out or was aborted may still be running when the next task starts.) A task that fails, panics or times out does not stop the next one,
 /// unless the set [stops on failure](Self::stop_on_failure). Tasks may be added at any time: by a task of the
 /// set while it drains, they run after those before them; after it has drained, it drains again.
 ///

@@ -46,6 +46,8 @@ pub struct Task {
 impl Task {
     /// A task that polls `future` to its end.
     ///
+    /// An `async` block with `?` in it needs to be told its error: end it with `Ok::<(), postlude::BoxError>(())`.
+    ///
     /// The future should yield now and then, as any future should: one that does not can't be timed out or
     /// aborted, only given up. For work that blocks a thread there is [`Task::blocking`].
     #[track_caller]
@@ -72,8 +74,8 @@ impl Task {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
     }
 
-    /// Names the task. Names become metric labels and appear in logs: keep their number small, and put no
-    /// ids into them. An empty name counts as none: `unnamed`.
+    /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
+    /// put no ids into them. An empty name counts as none: `unnamed`.
     pub fn named(mut self, name: &'static str) -> Self {
         self.meta_mut().name = if name.is_empty() { UNNAMED } else { name };
         self
@@ -203,7 +205,9 @@ where
 #[diagnostic::on_unimplemented(
     message = "a task can't return `{Self}`",
     label = "neither `()` nor `Result<(), E>`",
-    note = "a task's result goes nowhere: end it with `Ok(())` or `()`, and send what it has computed through a channel"
+    note = "a task's result goes nowhere: end it with `Ok(())` or `()`, or drop it with `.map(drop)`; what it has \
+            computed goes through a channel",
+    note = "its error must be, or become, a `Box<dyn std::error::Error + Send + Sync>`"
 )]
 pub trait TaskOutput: Send + 'static {
     #[doc(hidden)]

@@ -8,18 +8,19 @@ use http::StatusCode;
 /// ```
 /// use postlude::{Ending, Task};
 ///
-/// let receipt = Task::new(async {}).when(|ending| {
-///     matches!(ending, Ending::Sent(status) if status.is_success())
-/// });
-/// # drop(receipt);
+/// let receipt = Task::new(async {}).when(Ending::is_success);
+/// let apology = Task::new(async {}).when(|ending| matches!(ending, Ending::HandlerPanicked | Ending::Cancelled));
+/// # drop((receipt, apology));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
     /// The response's body was taken to its end. Errors are responses too: `Sent(500)`.
     ///
-    /// The server has handed every byte to the operating system; that the client has received them, nobody
-    /// on this side can know. A client that vanishes at the very end looks like this.
+    /// Normally its bytes have then been handed to the operating system, or nearly so. They have not if the
+    /// connection broke while the server held the last chunk (a `Json`, `String` or `Vec` is one chunk, so that is
+    /// the whole body), or if [`launch_within`](crate::TaskLayer::launch_within) was over first. It is no proof of
+    /// delivery, which nobody on this side can have.
     Sent(StatusCode),
     /// There was a response, but its body was not taken to its end: the client went away, the body yielded
     /// an error, or a shutdown did not wait for it.
@@ -36,16 +37,16 @@ pub enum Ending {
 impl Ending {
     /// The response's status, if there was a response.
     #[must_use]
-    pub const fn status(self) -> Option<StatusCode> {
+    pub const fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Sent(status) | Self::Disconnected(status) => Some(status),
+            Self::Sent(status) | Self::Disconnected(status) => Some(*status),
             Self::Cancelled | Self::HandlerPanicked | Self::ServiceError => None,
         }
     }
 
-    /// Whether the response was sent and its status is one of success (2xx).
+    /// Whether the body was taken to its end, and the status is one of success (2xx).
     #[must_use]
-    pub fn is_success(self) -> bool {
+    pub fn is_success(&self) -> bool {
         matches!(self, Self::Sent(status) if status.is_success())
     }
 }
