@@ -124,6 +124,11 @@ impl Line {
         *self.number.get_or_init(|| self.registry.inner.ledger.next_line())
     }
 
+    /// Whether a task was ever offered.
+    pub(crate) fn has_number(&self) -> bool {
+        self.number.get().is_some()
+    }
+
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
         self.registry.inner.ledger.books(self.number())
     }
@@ -135,7 +140,7 @@ impl Line {
 
     pub(crate) fn handle_dropped(self: &Arc<Self>) {
         // AcqRel: what other handles did happens before the last one launches.
-        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.number.get().is_some() {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_number() {
             self.launch(None, None);
         }
     }
@@ -316,50 +321,6 @@ impl Line {
         turn.drained();
         turn.done();
         true
-    }
-
-    /// Aborts one task, wherever it stands.
-    pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
-        let mut turn = Turn::new(self);
-        let place = turn.state.queue.iter().position(|task| task.meta().id == id);
-        let found = if let Some(task) = place.and_then(|place| turn.state.queue.remove(place)) {
-            turn.end_pending(task, Outcome::Aborted);
-            turn.delist_if_idle();
-            true
-        } else {
-            turn.cut(id, |_| Outcome::Aborted)
-        };
-        turn.done();
-        found
-    }
-
-    /// Takes back what has not started.
-    pub(crate) fn clear(self: &Arc<Self>) -> usize {
-        if self.number.get().is_none() {
-            return 0;
-        }
-        let mut turn = Turn::new(self);
-        turn.discard_queue(DiscardReason::Cleared);
-        match turn.state.current {
-            Some(Current { identity, started: None, .. }) => {
-                turn.cut(identity.id, |_| Outcome::Discarded(DiscardReason::Cleared));
-            }
-            Some(_) | None => turn.delist_if_idle(),
-        }
-        turn.done()
-    }
-
-    /// Ends everything: what is queued, and what is running.
-    pub(crate) fn shut(self: &Arc<Self>) {
-        let mut turn = Turn::new(self);
-        turn.discard_queue(DiscardReason::Closed);
-        match turn.state.current {
-            Some(Current { identity, .. }) => {
-                turn.cut(identity.id, Outcome::unfinished);
-            }
-            None => turn.delist_if_idle(),
-        }
-        turn.done();
     }
 
     /// The waiting task has its permit; `false` if it is no longer current.

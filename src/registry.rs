@@ -1,6 +1,6 @@
 //! The registry: owns every accepted task until its outcome, and is the only place that spawns.
 
-use std::{cell::Cell, fmt, future::Future, sync::Arc, task::Waker, time::Duration};
+use std::{fmt, future::Future, sync::Arc, task::Waker, time::Duration};
 
 use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
@@ -11,10 +11,9 @@ use crate::{
     TaskRegistryBuilder, TaskReport, TaskSet,
     admission::Permits,
     drain::Drain,
-    events,
     ledger::{Ledger, Stage},
     line::Line,
-    outcome::{drop_quietly, guarded},
+    outcome::drop_quietly,
     run,
     shutdown::Progress,
     spawned::Spawned,
@@ -394,86 +393,5 @@ impl Inner {
             fresh.cancel();
             fresh
         })
-    }
-
-    /// What is left to do when the end of an accepted task has been counted. Never under a lock.
-    pub(crate) fn settle(&self, ended: Ended) {
-        self.ledger.give_back();
-        self.tell(ended);
-    }
-
-    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
-    /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
-    fn tell(&self, ended: Ended) {
-        let Ended { identity, started, outcome, now } = ended;
-        let (line, completed) = (identity.id.line, outcome.is_completed());
-        if !completed || events::wants_completed() {
-            let report = TaskReport {
-                id: identity.id,
-                name: identity.name,
-                location: identity.location,
-                set: identity.id.set(),
-                attempt: u32::from(started.is_some()),
-                queued_for: started.unwrap_or(now).saturating_duration_since(identity.added),
-                ran_for: started.map(|started| now.saturating_duration_since(started)).unwrap_or_default(),
-                outcome,
-            };
-            if let Err(panic) = guarded(|| events::log(&report)) {
-                self.hook_panicked("the log", &panic);
-            }
-            if !completed {
-                self.progress.note(&identity, started, now, &report.outcome);
-                self.call_hook(&report);
-            }
-            drop_quietly(report);
-        }
-        self.ledger.told(line, completed);
-    }
-
-    /// Calls the failure hook, unless this comes from within it: a hook that spawns at a registry that
-    /// refuses would be told of that for ever.
-    fn call_hook(&self, report: &TaskReport) {
-        thread_local! {
-            static INSIDE: Cell<bool> = const { Cell::new(false) };
-        }
-
-        let Some(hook) = &self.on_failure else { return };
-        let inside = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
-        if inside {
-            return;
-        }
-        let called = guarded(|| hook(report));
-        // On a thread that is ending there is nothing to remember.
-        let _forgotten = INSIDE.try_with(|inside| inside.set(false));
-        if let Err(panic) = called {
-            self.hook_panicked("the failure hook", &panic);
-        }
-    }
-
-    /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped
-    /// that nobody asked to drop.
-    pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
-        guarded(condition).unwrap_or_else(|panic| {
-            self.hook_panicked(whose, &panic);
-            true
-        })
-    }
-
-    fn hook_panicked(&self, whose: &'static str, panic: &crate::Panic) {
-        // Relaxed: a statistic.
-        self.hook_panics.fetch_add(1, Ordering::Relaxed);
-        let _even_the_log = guarded(|| {
-            tracing::error!(target: "postlude", error = %panic, "{whose} panicked; it was caught, and the task goes its way");
-        });
-    }
-
-    pub(crate) fn warn_if_crowded(&self, line: u64) {
-        if let Some(live) = self.ledger.crowd(line) {
-            tracing::warn!(
-                target: "postlude",
-                live,
-                "many tasks are live; if they come faster than they end, set `capacity` or `max_concurrent` on the registry's builder"
-            );
-        }
     }
 }

@@ -186,6 +186,53 @@ impl State {
     }
 }
 
+/// What somebody else does to the tasks of a line.
+impl Line {
+    /// Aborts one task, wherever it stands.
+    pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
+        let mut turn = Turn::new(self);
+        let place = turn.state.queue.iter().position(|task| task.meta().id == id);
+        let found = if let Some(task) = place.and_then(|place| turn.state.queue.remove(place)) {
+            turn.end_pending(task, Outcome::Aborted);
+            turn.delist_if_idle();
+            true
+        } else {
+            turn.cut(id, |_| Outcome::Aborted)
+        };
+        turn.done();
+        found
+    }
+
+    /// Takes back what has not started.
+    pub(crate) fn clear(self: &Arc<Self>) -> usize {
+        if !self.has_number() {
+            return 0;
+        }
+        let mut turn = Turn::new(self);
+        turn.discard_queue(DiscardReason::Cleared);
+        match turn.state.current {
+            Some(Current { identity, started: None, .. }) => {
+                turn.cut(identity.id, |_| Outcome::Discarded(DiscardReason::Cleared));
+            }
+            Some(_) | None => turn.delist_if_idle(),
+        }
+        turn.done()
+    }
+
+    /// Ends everything: what is queued, and what is running.
+    pub(crate) fn shut(self: &Arc<Self>) {
+        let mut turn = Turn::new(self);
+        turn.discard_queue(DiscardReason::Closed);
+        match turn.state.current {
+            Some(Current { identity, .. }) => {
+                turn.cut(identity.id, Outcome::unfinished);
+            }
+            None => turn.delist_if_idle(),
+        }
+        turn.done();
+    }
+}
+
 impl Line {
     /// Does what was left over under the locks.
     pub(crate) fn settle(self: &Arc<Self>, rest: Rest) {
