@@ -69,6 +69,12 @@ impl Inner {
         self.tell(ended);
     }
 
+    /// The same for a task that completed, if nobody [wants to hear](wants_completed) of that.
+    pub(crate) fn settle_quietly(&self, line: u64) {
+        self.ledger.give_back();
+        self.ledger.told(line, true);
+    }
+
     /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
     /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
     pub(crate) fn tell(&self, ended: Ended) {

@@ -62,7 +62,7 @@ pub(crate) struct Books {
     names: FxHashMap<&'static str, Figures>,
 }
 
-pub(crate) enum Entry {
+enum Entry {
     Set(Arc<Line>),
     Task(SpawnedTask),
 }
@@ -345,13 +345,21 @@ impl Books {
     }
 
     /// Strikes a line off the list. What is returned must be dropped without the lock.
-    pub(crate) fn strike(&mut self, line: u64) -> Option<Entry> {
+    fn strike(&mut self, line: u64) -> Option<Entry> {
         let struck = self.lines.remove(&line);
         // The map keeps the room of its fullest hour: give most of it back when most of it is empty.
         if self.lines.capacity() > 1024 && self.lines.len() < self.lines.capacity() / 8 {
             self.lines.shrink_to(self.lines.len() * 2);
         }
         struck
+    }
+
+    /// Strikes a set off.
+    pub(crate) fn strike_set(&mut self, line: u64) -> Option<Arc<Line>> {
+        match self.strike(line) {
+            Some(Entry::Set(set)) => Some(set),
+            Some(Entry::Task(_)) | None => None,
+        }
     }
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
-    ledger::{Books, Entry, Stage},
+    events::wants_completed,
+    ledger::{Books, Stage},
     line::{Current, Line, Next, Phase, State},
     outcome::drop_quietly,
     run::{self, BoxedWork},
@@ -24,18 +25,31 @@ pub(crate) struct Turn<'a> {
     rest: Rest,
 }
 
-/// What must not happen under the locks, in the order in which it is done after them.
+/// What must not happen under the locks. Small, for it is made and moved once a task.
 #[derive(Default)]
 #[must_use]
 pub(crate) struct Rest {
+    /// A task has completed, and nobody wants to hear of it.
+    quiet_end: bool,
+    delisted: Option<Arc<Line>>,
+    spawn: Option<u64>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few turns leave, in the order in which it is done.
+#[derive(Default)]
+struct Rare {
     token: Option<CancellationToken>,
     join: Option<JoinHandle<()>>,
     dropped: Vec<Task>,
-    /// The first has a place of its own: mostly it is the only one, and needs no allocation.
-    ended: (Option<Ended>, Vec<Ended>),
-    delisted: Option<Entry>,
+    ended: Vec<Ended>,
     waiting: Vec<oneshot::Sender<()>>,
-    spawn: Option<u64>,
+}
+
+impl Rest {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// A task that has ended: what remains to be told of it.
@@ -66,7 +80,7 @@ impl<'a> Turn<'a> {
         let Self { line, state, books, rest, .. } = self;
         drop(books);
         drop(state);
-        let count = usize::from(rest.ended.0.is_some()) + rest.ended.1.len();
+        let count = rest.rare.as_ref().map_or(0, |rare| rare.ended.len()) + usize::from(rest.quiet_end);
         line.settle(rest);
         count
     }
@@ -95,7 +109,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn end(&mut self, current: Current, outcome: Outcome) {
         let stops = self.state.stop_on_failure && current.started.is_some() && outcome.is_failure();
         if matches!(outcome, Outcome::TimedOut(_)) {
-            self.rest.token = current.token;
+            self.rest.rare().token = current.token;
         }
         self.count(current.identity, current.started, outcome);
         if stops {
@@ -107,17 +121,16 @@ impl<'a> Turn<'a> {
     /// Counts the end of a task that was taken from the queue.
     pub(crate) fn end_pending(&mut self, task: Task, outcome: Outcome) {
         self.count(task.meta().identity(), None, outcome);
-        self.rest.dropped.push(task);
+        self.rest.rare().dropped.push(task);
     }
 
     fn count(&mut self, identity: Identity, started: Option<Instant>, outcome: Outcome) {
         self.books.end(identity.name, started, &outcome, self.now);
         self.state.report.count(&outcome);
-        let ended = Ended { identity, started, outcome, now: self.now };
-        let (first, more) = &mut self.rest.ended;
-        match first {
-            None => *first = Some(ended),
-            Some(_) => more.push(ended),
+        if outcome.is_completed() && !wants_completed() {
+            self.rest.quiet_end = true;
+        } else {
+            self.rest.rare().ended.push(Ended { identity, started, outcome, now: self.now });
         }
     }
 
@@ -137,8 +150,9 @@ impl<'a> Turn<'a> {
             // Under the lock: the old drain's own end comes after this, and takes it out again.
             self.line.registry.inner.stuck.insert_cut(current.identity);
         }
-        self.rest.token = current.token.take();
-        self.rest.join = self.state.join.take();
+        let rare = self.rest.rare();
+        rare.token = current.token.take();
+        rare.join = self.state.join.take();
         let stage = Stage::of(current.started);
         self.end(current, outcome(stage));
         self.state.phase = Phase::Drained;
@@ -155,8 +169,9 @@ impl<'a> Turn<'a> {
         self.state.phase = Phase::Drained;
         // That of the drain which has just found the line empty: nothing more to abort.
         drop(self.state.join.take());
-        let state = &mut *self.state;
-        self.rest.waiting.append(&mut state.waiting);
+        if !self.state.waiting.is_empty() {
+            self.rest.rare().waiting = mem::take(&mut self.state.waiting);
+        }
         self.delist();
     }
 
@@ -170,7 +185,7 @@ impl<'a> Turn<'a> {
 
     fn delist(&mut self) {
         if mem::take(&mut self.state.listed) {
-            self.rest.delisted = self.books.strike(self.line.number());
+            self.rest.delisted = self.books.strike_set(self.line.number());
         }
     }
 }
@@ -236,26 +251,34 @@ impl Line {
 impl Line {
     /// Does what was left over under the locks.
     pub(crate) fn settle(self: &Arc<Self>, rest: Rest) {
-        if let Some(token) = rest.token {
-            token.cancel();
+        if rest.quiet_end {
+            self.registry.inner.settle_quietly(self.number());
         }
-        if let Some(join) = rest.join {
-            join.abort();
-        }
-        for task in rest.dropped {
-            drop_quietly(task);
-        }
-        let (first, more) = rest.ended;
-        for ended in first.into_iter().chain(more) {
-            self.registry.inner.settle(ended);
+        if let Some(rare) = rest.rare {
+            self.settle_rare(*rare);
         }
         drop(rest.delisted);
-        for waiting in rest.waiting {
-            // Whoever has stopped waiting need not be told.
-            let _unheard = waiting.send(());
-        }
         if let Some(number) = rest.spawn {
             self.spawn_drain(number);
+        }
+    }
+
+    fn settle_rare(&self, rare: Rare) {
+        if let Some(token) = rare.token {
+            token.cancel();
+        }
+        if let Some(join) = rare.join {
+            join.abort();
+        }
+        for task in rare.dropped {
+            drop_quietly(task);
+        }
+        for ended in rare.ended {
+            self.registry.inner.settle(ended);
+        }
+        for waiting in rare.waiting {
+            // Whoever has stopped waiting need not be told.
+            let _unheard = waiting.send(());
         }
     }
 
