@@ -6,7 +6,7 @@ use futures::future::{Either, select};
 use tokio::time::Instant;
 
 use crate::{
-    Outcome, SetId, TaskId, TaskRegistry,
+    DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
     ledger::Stage,
     registry::{Inner, Side},
     sync::{
@@ -52,7 +52,9 @@ impl Progress {
         }
         match outcome {
             Outcome::Aborted => losses.aborted.push(TaskInfo::live(identity, started, now)),
-            Outcome::Discarded(_) => losses.discarded.push(TaskInfo::live(identity, started, now)),
+            Outcome::Discarded(DiscardReason::Closed | DiscardReason::Capacity | DiscardReason::Refused) => {
+                losses.discarded.push(TaskInfo::live(identity, started, now));
+            }
             _ => {}
         }
     }
@@ -193,7 +195,8 @@ pub struct ShutdownReport {
     pub completed: u64,
     /// Tasks that had started and were aborted.
     pub aborted: Vec<TaskInfo>,
-    /// Tasks that never started.
+    /// Tasks that never started, for want of time or room. (Those that a condition or a `clear` took back are not
+    /// lost, but dropped as somebody asked.)
     pub discarded: Vec<TaskInfo>,
     /// Work that goes on although its task was aborted or timed out: blocking closures that have not
     /// returned, futures that do not yield. The task's own outcome is counted among the others.

@@ -45,6 +45,8 @@ impl Ending {
     }
 
     /// Whether the body was taken to its end, and the status is one of success (2xx).
+    ///
+    /// A gRPC call that failed is a success to HTTP: its own status stands in the trailers.
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Sent(status) if status.is_success())

@@ -22,10 +22,16 @@ mod endings;
 #[cfg(feature = "axum")]
 mod extract;
 #[cfg(feature = "axum")]
+mod faults;
+#[cfg(feature = "axum")]
+mod grpc;
+#[cfg(feature = "axum")]
 mod layers;
 #[cfg(feature = "axum")]
 mod net;
 #[cfg(feature = "axum")]
 mod streams;
+#[cfg(feature = "axum")]
+mod websocket;
 #[cfg(feature = "axum")]
 mod wire;

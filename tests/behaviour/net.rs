@@ -106,6 +106,11 @@ impl Client {
         Self { sender: Sender::H2(sender.clone()), socket: None }
     }
 
+    /// Another handle of the socket, to close it in part, or while a request is under way.
+    pub(crate) fn socket(&self) -> std::net::TcpStream {
+        self.socket.as_ref().unwrap().try_clone().unwrap()
+    }
+
     /// Sends a request on this connection, when the one before allows it.
     pub(crate) async fn try_send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         match &mut self.sender {

@@ -193,6 +193,21 @@ async fn handlers_still_at_work_are_waited_for_and_may_add() {
 }
 
 #[tokio::test]
+async fn a_task_that_was_taken_back_during_a_shutdown_is_not_lost() {
+    let registry = TaskRegistry::new();
+    let (go, may_go) = oneshot::channel::<()>();
+    registry.spawn(async { may_go.await.map_err(|_| "gone") });
+    let mut shutdown = Box::pin(registry.shutdown(60 * SECOND));
+    assert!(futures::poll!(&mut shutdown).is_pending());
+    let set = registry.set();
+    set.add(async {});
+    set.clear();
+    go.send(()).unwrap();
+    let report = shutdown.await;
+    assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test]
 async fn a_shutdown_from_within_a_task_of_the_registry_returns() {
     let registry = TaskRegistry::builder().settle(Duration::from_millis(1)).build().unwrap();
     let inner = registry.clone();

@@ -1,0 +1,81 @@
+//! What a request pays: an in-process call of an axum router, with the response's body taken to its end.
+//!
+//! Without a layer; with the layer and no task; with one and four tasks; and, beside them, with bare spawns in the
+//! handler. Each iteration makes 128 calls and then lets all that they left behind come to its end.
+#![expect(missing_docs, reason = "criterion's macros make public items")]
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, http::Request, routing::get};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use http_body_util::BodyExt;
+use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use tokio::runtime::Builder;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+const CALLS: u64 = 128;
+
+fn tasks_of(count: usize) -> Router {
+    Router::new().route(
+        "/",
+        get(move |tasks: TaskSet| async move {
+            for _ in 0..count {
+                tasks.add(async {});
+            }
+            "ok"
+        }),
+    )
+}
+
+fn spawns_of(count: usize, tracker: TaskTracker) -> Router {
+    Router::new().route(
+        "/",
+        get(move || async move {
+            for _ in 0..count {
+                tracker.spawn(async {});
+            }
+            "ok"
+        }),
+    )
+}
+
+fn request(criterion: &mut Criterion) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    // No byte waits for a client here, and the two milliseconds for the last write are not the layer's work.
+    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::ZERO);
+    let tracker = TaskTracker::new();
+    let peers = [
+        ("no layer", spawns_of(0, tracker.clone())),
+        ("layer, no task", spawns_of(0, tracker.clone()).layer(layer.clone())),
+        ("layer, 1 task", tasks_of(1).layer(layer.clone())),
+        ("layer, 4 tasks", tasks_of(4).layer(layer)),
+        ("1 bare spawn", spawns_of(1, tracker.clone())),
+        ("4 bare spawns", spawns_of(4, tracker.clone())),
+    ];
+    let mut group = criterion.benchmark_group("request");
+    group.throughput(Throughput::Elements(CALLS));
+    for (name, router) in peers {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let (router, registry, tracker) = (router.clone(), registry.clone(), tracker.clone());
+                let calls = async move {
+                    for _ in 0..CALLS {
+                        let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+                        response.into_body().collect().await.unwrap();
+                    }
+                    registry.wait_idle().await;
+                    tracker.close();
+                    tracker.wait().await;
+                };
+                runtime.block_on(runtime.spawn(calls)).unwrap();
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, request);
+criterion_main!(benches);
