@@ -1,4 +1,4 @@
-//! The guide: when tasks run, how a service ends, how to test handlers that leave tasks.
+//! The guide: when tasks run, how a service ends, how to test handlers that leave tasks, what was measured.
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}
@@ -8,3 +8,6 @@ pub mod shutdown {}
 
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("../docs/wire.md")]
+pub mod wire {}

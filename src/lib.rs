@@ -46,7 +46,8 @@
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
 //! The [guide] tells [when tasks run](crate::guide::lifecycle), how to
-//! [shut down](crate::guide::shutdown), and how to [test](crate::guide::testing) handlers that leave tasks.
+//! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
+//! [measured](crate::guide::wire) on the wire.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
