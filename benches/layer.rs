@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
+use tower::{ServiceExt, layer::util::Identity};
 
 const CALLS: u64 = 128;
 
@@ -49,6 +49,7 @@ fn request(criterion: &mut Criterion) {
     let tracker = TaskTracker::new();
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),
+        ("a layer that does nothing", spawns_of(0, tracker.clone()).layer(Identity::new())),
         ("layer, no task", spawns_of(0, tracker.clone()).layer(layer.clone())),
         ("layer, 1 task", tasks_of(1).layer(layer.clone())),
         ("layer, 4 tasks", tasks_of(4).layer(layer)),

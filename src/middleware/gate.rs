@@ -86,6 +86,9 @@ impl Gate for BodyGate {
             let limit = wait.limit.get_or_insert_with(|| timer::sleep(inner, launch_within.saturating_sub(passed)));
             return limit.as_mut().poll(context);
         }
+        if launch_within.is_zero() {
+            return Poll::Ready(());
+        }
         let deferral = wait.deferral.get_or_insert_with(|| timer::sleep(inner, DEFERRAL.min(launch_within)));
         deferral.as_mut().poll(context)
     }

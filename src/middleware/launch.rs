@@ -36,6 +36,7 @@ impl Launch {
 
     /// Whether the set is empty and will stay so, because nobody else has a handle of it.
     fn is_over(&self) -> bool {
-        self.set.line().is_sole() && self.set.is_empty()
+        let line = self.set.line();
+        line.is_sole() && (!line.has_number() || self.set.is_empty())
     }
 }
