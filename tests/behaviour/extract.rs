@@ -104,3 +104,28 @@ async fn a_test_that_lets_go_of_the_body_does_not_wait_for_the_limit() {
     within(registry.wait_idle()).await;
     assert_eq!(registry.metrics().completed, 1);
 }
+
+#[test]
+fn a_body_dropped_outside_a_runtime_or_after_its_end_panics_nowhere_and_is_counted() {
+    for runtime_ends_first in [false, true] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+        let handler = on_get(|tasks: TaskSet| async move {
+            tasks.add(async {});
+            "never read"
+        });
+        let app = Router::new().route("/", handler).layer(TaskLayer::new(registry.clone()));
+        let response = runtime.block_on(app.oneshot(get("/"))).unwrap();
+        assert_eq!(registry.metrics().open_sets, 1);
+        if runtime_ends_first {
+            drop(runtime);
+            drop(response);
+            assert_eq!(registry.metrics().discarded, 1);
+        } else {
+            drop(response);
+            runtime.block_on(registry.wait_idle());
+            assert_eq!(registry.metrics().completed, 1);
+        }
+        assert_conserved(&registry, 1);
+    }
+}
