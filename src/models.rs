@@ -236,6 +236,29 @@ fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() 
     });
 }
 
+/// Seeded: `Line::finish` gives the place back before it looks whether its task is still current: a place too many
+/// is free.
+#[test]
+fn an_abort_that_meets_completion_gives_the_place_within_the_capacity_back_once() {
+    check(|| {
+        let registry = registry(Some(1));
+        let (tasks, line) = set(&registry);
+        let id = tasks.add(async {});
+        line.launch(None, None);
+        let aborter = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.abort(id))
+        };
+        run_drains();
+        aborter.join().unwrap();
+        run_drains();
+        let (others, _other_line) = set(&registry);
+        assert!(others.try_add(async {}).is_ok(), "the place is free again");
+        assert!(others.try_add(async {}).is_err(), "and it is one place");
+        others.clear();
+    });
+}
+
 /// Seeded: `Inner::end_spawned` strikes the task off after it has released the lock: two outcomes.
 #[test]
 fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
