@@ -356,6 +356,7 @@ fn soak() {
     let clients = send(&runtime, port, requests / 10, 3);
     let accepted = server.noted("accepted").len();
     while server.noted("accepted").len() < accepted + usize::try_from(requests / 40).unwrap() {
+        assert!(server.process.try_wait().unwrap().is_none(), "the server has ended before its time");
         std::thread::yield_now();
     }
     let status = Command::new("kill").args(["-TERM", &server.process.id().to_string()]).status().unwrap();

@@ -144,8 +144,12 @@ impl Server {
     }
 
     fn wait_until_ended(&self, names: &[&str]) {
+        // So long that it is a failure, and not a hang.
+        let mut patience = 60_000;
         while !names.iter().all(|name| self.noted("ended").contains(*name)) {
-            std::thread::yield_now();
+            patience -= 1;
+            assert!(patience > 0, "only {:?} have ended", self.noted("ended"));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
