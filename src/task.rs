@@ -202,6 +202,29 @@ where
 
 /// What a task may return: `()`, `Result<(), E>` of anything that is or becomes an error, and `!`, the type
 /// of a loop without end.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::TaskRegistry;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// registry.spawn(async { /* nothing to tell */ });
+/// registry.spawn(async {
+///     std::fs::read("/dev/null")?;
+///     Ok::<(), std::io::Error>(())
+/// });
+/// let heartbeat = registry.spawn(async {
+///     loop {
+///         tokio::time::sleep(Duration::from_secs(1)).await;
+///     }
+/// });
+/// # heartbeat.abort();
+/// # registry.wait_idle().await;
+/// # assert_eq!(registry.metrics().completed, 2);
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a task can't return `{Self}`",
     label = "neither `()` nor `Result<(), E>`",
