@@ -37,17 +37,20 @@ where
     group.finish();
 }
 
+/// The peer to which all are compared.
+async fn tracked() {
+    let tracker = TaskTracker::new();
+    for _ in 0..WINDOW {
+        tracker.spawn(async {});
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
 fn spawn(criterion: &mut Criterion) {
     for (flavor, runtime) in runtimes() {
         let group = format!("spawn/{flavor}");
-        measure(criterion, &group, &runtime, "TaskTracker", || async {
-            let tracker = TaskTracker::new();
-            for _ in 0..WINDOW {
-                tracker.spawn(async {});
-            }
-            tracker.close();
-            tracker.wait().await;
-        });
+        measure(criterion, &group, &runtime, "TaskTracker", tracked);
         measure(criterion, &group, &runtime, "JoinSet", || async {
             let mut set = JoinSet::new();
             for _ in 0..WINDOW {
@@ -73,14 +76,7 @@ fn set(criterion: &mut Criterion) {
         let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
         for size in [1, 4, 16] {
             let group = format!("set_of_{size}/{flavor}");
-            measure(criterion, &group, &runtime, "TaskTracker", || async {
-                let tracker = TaskTracker::new();
-                for _ in 0..WINDOW {
-                    tracker.spawn(async {});
-                }
-                tracker.close();
-                tracker.wait().await;
-            });
+            measure(criterion, &group, &runtime, "TaskTracker", tracked);
             measure(criterion, &group, &runtime, "boxed futures in a row", move || async move {
                 let tracker = TaskTracker::new();
                 for _ in 0..WINDOW / size {
