@@ -135,8 +135,13 @@ async fn vitals(State(app): State<App>) -> String {
     format!("{} {} {}", field("VmRSS:") / 1024, field("Threads:"), app.registry.tasks().len())
 }
 
-#[tokio::main]
-async fn serve(folder: &Path) -> std::io::Result<()> {
+fn serve(folder: &Path) -> std::io::Result<()> {
+    // Idle threads for blocking work go soon, so that it can be seen that they go.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().thread_keep_alive(Duration::from_secs(1)).build()?.block_on(run(folder))
+}
+
+async fn run(folder: &Path) -> std::io::Result<()> {
     std::panic::set_hook(Box::new(|_| ()));
     let file = |name| fs::File::create(folder.join(name)).map(|file| Arc::new(Mutex::new(file)));
     let (accepted, ended, failed) = (file("accepted")?, file("ended")?, file("failed")?);
@@ -343,6 +348,7 @@ fn soak() {
         runtime.block_on(async { futures::future::join_all(clients).await });
     };
 
+    let (_, threads, _) = vitals_of(&runtime, port);
     let start = Instant::now();
     wait(send(&runtime, port, requests / 10, 1));
     let before = vitals_of(&runtime, port);
@@ -352,6 +358,13 @@ fn soak() {
     println!("after {requests} requests less a tenth: {} MiB, {} threads, {} tasks", after.0, after.1, after.2);
     assert!(after.0 <= before.0 + MEMORY_MARGIN_MIB, "memory is not back within {MEMORY_MARGIN_MIB} MiB");
     assert_eq!(after.2, 0, "tasks are left");
+    let mut patience = 60;
+    while vitals_of(&runtime, port).1 > threads {
+        patience -= 1;
+        assert!(patience > 0, "more threads are left than the {threads} it began with");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("back at the {threads} threads it began with");
 
     let clients = send(&runtime, port, requests / 10, 3);
     let accepted = server.noted("accepted").len();

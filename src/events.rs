@@ -30,8 +30,8 @@ pub(crate) fn wants_completed() -> bool {
     tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
 }
 
-/// Logs how a task ended, inside its span: an error for what went wrong, a warning for what somebody asked
-/// for, and nothing above `debug` for a task that completed.
+/// Logs how a task ended: an error for what went wrong, a warning for what somebody asked for, and nothing above
+/// `debug` for a task that completed. The task's span has been closed with its work.
 pub(crate) fn log(report: &TaskReport) {
     macro_rules! event {
         ($level:ident, $($field:tt)*) => {

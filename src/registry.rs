@@ -342,7 +342,8 @@ impl Inner {
             self.stuck.insert_cut(task.identity);
         }
         drop(books);
-        let extras = task.extras.unwrap_or_default();
+        // Unboxed first: most tasks have none, and the default must not cost an allocation.
+        let extras = task.extras.map(|extras| *extras).unwrap_or_default();
         if let (Some(token), true) = (extras.token, side == Side::Outside || matches!(outcome, Outcome::TimedOut(_))) {
             token.cancel();
         }

@@ -94,7 +94,7 @@ impl TaskOutput for Settled {
 
 async fn attempt(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>) -> Settled {
     let (id, kind) = (work.meta().id, work.meta().kind);
-    let policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
+    let policy = work.as_mut().meta_mut().policy.take().map(|policy| *policy).unwrap_or_default();
     let limit = policy.timeout.or(registry.inner.default_timeout);
 
     if let (Some(condition), Some(ending)) = (policy.when, ending) {
