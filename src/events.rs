@@ -6,10 +6,10 @@ use tracing::Span;
 
 use crate::{
     DiscardReason, Outcome, Panic, TaskId, TaskReport,
+    live::Ended,
     outcome::{Chain, drop_quietly, guarded},
     registry::Inner,
     sync::atomic::Ordering,
-    turn::Ended,
 };
 
 /// The span in which the task's work runs. It follows from the span that is current now, and does not keep
@@ -64,9 +64,13 @@ pub(crate) fn log(report: &TaskReport) {
 
 impl Inner {
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
-    pub(crate) fn settle(&self, ended: Ended) {
+    pub(crate) fn settle(&self, mut ended: Ended) {
         self.ledger.give_back();
+        let waker = ended.waker();
         self.tell(ended);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// The same for a task that completed, if nobody [wants to hear](wants_completed) of that.
@@ -78,27 +82,17 @@ impl Inner {
     /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
     /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
     pub(crate) fn tell(&self, ended: Ended) {
-        let Ended { identity, started, outcome, now } = ended;
-        let (line, completed) = (identity.id.line, outcome.is_completed());
+        let (line, completed) = (ended.live.identity.id.line, ended.outcome.is_completed());
         if !completed || wants_completed() {
-            let report = TaskReport {
-                id: identity.id,
-                name: identity.name,
-                location: identity.location,
-                set: identity.id.set(),
-                attempt: u32::from(started.is_some()),
-                queued_for: started.unwrap_or(now).saturating_duration_since(identity.added),
-                ran_for: started.map(|started| now.saturating_duration_since(started)).unwrap_or_default(),
-                outcome,
-            };
+            let report = ended.report();
             if let Err(panic) = guarded(|| log(&report)) {
                 self.hook_panicked("the log", &panic);
             }
             if !completed {
-                self.progress.note(&identity, started, now, &report.outcome);
+                self.progress.note(&ended);
                 self.call_hook(&report);
             }
-            drop_quietly(report);
+            drop_quietly((report, ended));
         }
         self.ledger.told(line, completed);
     }

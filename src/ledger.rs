@@ -11,15 +11,15 @@
 //! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
 //!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
 
-use std::{collections::BTreeMap, sync::Arc, task::Waker, thread};
+use std::{collections::BTreeMap, sync::Arc, thread};
 
 use rustc_hash::FxHashMap;
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     Outcome, RejectReason,
     line::Line,
+    live::{Live, Stage},
     metrics::{Figures, NameMetrics, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
@@ -64,38 +64,7 @@ pub(crate) struct Books {
 
 enum Entry {
     Set(Arc<Line>),
-    Task(SpawnedTask),
-}
-
-/// What the ledger keeps of a spawned task.
-pub(crate) struct SpawnedTask {
-    pub(crate) identity: Identity,
-    pub(crate) started: Option<Instant>,
-    pub(crate) abort: Option<AbortHandle>,
-    pub(crate) extras: Option<Box<Extras>>,
-}
-
-/// What only tasks have whose handle is awaited or whose cancellation token was asked for.
-#[derive(Default)]
-pub(crate) struct Extras {
-    pub(crate) waker: Option<Waker>,
-    pub(crate) token: Option<CancellationToken>,
-}
-
-/// Where a live task stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Pending,
-    Running,
-}
-
-impl Stage {
-    pub(crate) const fn of(started: Option<Instant>) -> Self {
-        match started {
-            None => Self::Pending,
-            Some(_) => Self::Running,
-        }
-    }
+    Task(Live),
 }
 
 thread_local! {
@@ -198,7 +167,7 @@ impl Ledger {
     }
 
     /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
-    pub(crate) fn survey(&self, mut task: impl FnMut(&SpawnedTask)) -> Vec<Arc<Line>> {
+    pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> Vec<Arc<Line>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
             for entry in shard.books.lock().lines.values() {
@@ -309,15 +278,15 @@ impl Books {
         self.running += 1;
     }
 
-    pub(crate) fn end(&mut self, name: &'static str, started: Option<Instant>, outcome: &Outcome, now: Instant) {
-        *match Stage::of(started) {
+    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant) {
+        *match live.stage() {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
         } -= 1;
         // A failure is an end only when it was told: a shutdown must not return, and the process exit, before.
         self.untold += u64::from(!outcome.is_completed());
-        let ran_for = started.map(|started| now.saturating_duration_since(started));
-        self.figures(name).record(outcome, ran_for);
+        let ran_for = live.started.map(|started| now.saturating_duration_since(started));
+        self.figures(live.identity.name).record(outcome, ran_for);
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {
@@ -329,15 +298,14 @@ impl Books {
     }
 
     pub(crate) fn list_spawned(&mut self, identity: Identity) {
-        let task = SpawnedTask { identity, started: None, abort: None, extras: None };
-        self.lines.insert(identity.id.line, Entry::Task(task));
+        self.lines.insert(identity.id.line, Entry::Task(Live::new(identity)));
     }
 
     pub(crate) fn is_listed(&self, line: u64) -> bool {
         self.lines.contains_key(&line)
     }
 
-    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut SpawnedTask> {
+    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut Live> {
         match self.lines.get_mut(&line) {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
@@ -363,7 +331,7 @@ impl Books {
     }
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
-    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<SpawnedTask> {
+    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<Live> {
         self.spawned(line)?;
         match self.strike(line) {
             Some(Entry::Task(task)) => Some(task),

@@ -73,6 +73,7 @@ pub mod guide;
 mod handle;
 mod ledger;
 mod line;
+mod live;
 mod metrics;
 #[cfg(feature = "http")]
 mod middleware;

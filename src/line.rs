@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
-    ledger::{Books, Stage},
+    ledger::Books,
+    live::{Live, Stage},
     run::BoxedWork,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    task::Identity,
     turn::{Rest, Turn},
 };
 
@@ -57,7 +57,8 @@ pub(crate) struct Line {
 pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) queue: VecDeque<Task>,
-    pub(crate) current: Option<Current>,
+    /// The task at the head of the line: started, or waiting for its permit.
+    pub(crate) current: Option<Live>,
     pub(crate) listed: bool,
     /// Counts the drains; tells whose join handle comes late.
     pub(crate) drains: u64,
@@ -86,15 +87,8 @@ pub(crate) enum Phase {
     Drained,
 }
 
-/// The task at the head of the line: started, or waiting for its permit.
-pub(crate) struct Current {
-    pub(crate) identity: Identity,
-    pub(crate) started: Option<Instant>,
-    pub(crate) token: Option<CancellationToken>,
-}
-
 impl State {
-    pub(crate) fn current(&mut self, id: TaskId) -> Option<&mut Current> {
+    pub(crate) fn current(&mut self, id: TaskId) -> Option<&mut Live> {
         self.current.as_mut().filter(|current| current.identity.id == id)
     }
 }
@@ -155,7 +149,7 @@ impl Line {
     /// How many tasks have not started.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.queue.len() + usize::from(state.current.as_ref().is_some_and(|current| current.started.is_none()))
+        state.queue.len() + usize::from(state.current.as_ref().is_some_and(|current| current.stage() == Stage::Pending))
     }
 
     pub(crate) fn stop_on_failure(&self) {
@@ -314,7 +308,7 @@ impl Line {
             let Some(current) = turn.take_current(id) else {
                 return false;
             };
-            let stage = Stage::of(current.started);
+            let stage = current.stage();
             turn.end(current, Outcome::unfinished(stage));
         }
         turn.discard_queue(DiscardReason::Closed);
@@ -329,24 +323,25 @@ impl Line {
         let Some(current) = state.current(id) else {
             return false;
         };
-        current.started = Some(now);
-        self.books().start();
+        if current.start(now) {
+            self.books().start();
+        }
         true
     }
 
     /// The token of the running task: `fresh` if nobody has asked before.
     pub(crate) fn token(&self, id: TaskId, fresh: &CancellationToken) -> Option<CancellationToken> {
-        Some(self.state.lock().current(id)?.token.get_or_insert_with(|| fresh.clone()).clone())
+        Some(self.state.lock().current(id)?.token(fresh))
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
-    pub(crate) fn survey(&self, mut task: impl FnMut(Identity, Option<Instant>)) -> bool {
+    pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
         let state = self.state.lock();
         if let Some(current) = &state.current {
-            task(current.identity, current.started);
+            task(current);
         }
         for queued in &state.queue {
-            task(queued.meta().identity(), None);
+            task(&Live::new(queued.meta().identity()));
         }
         state.phase == Phase::Open && !state.queue.is_empty()
     }

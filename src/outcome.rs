@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, panic::Location, sync::Arc, time::Duration};
 
-use crate::{SetId, TaskId, ledger::Stage};
+use crate::{SetId, TaskId, live::Stage};
 
 /// The error that a failed task leaves: anything that a `?` in its body can turn into one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -195,7 +195,7 @@ pub struct TaskReport {
     pub location: &'static Location<'static>,
     /// The set it was added to; `None` if it was spawned.
     pub set: Option<SetId>,
-    /// The attempt that decided the outcome, from 1; 0 if it never started. In this version there is only one.
+    /// The attempt that decided the outcome, from 1; 0 if it never started.
     pub attempt: u32,
     /// From the add to the start of the first attempt, or to the end of a task that never started.
     pub queued_for: Duration,

@@ -11,8 +11,9 @@ use crate::{
     TaskRegistryBuilder, TaskReport, TaskSet,
     admission::Permits,
     drain::Drain,
-    ledger::{Ledger, Stage},
+    ledger::Ledger,
     line::Line,
+    live::{Ended, Live, Stage},
     outcome::drop_quietly,
     run,
     shutdown::Progress,
@@ -23,7 +24,6 @@ use crate::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Identity, Kind, Meta},
-    turn::Ended,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -156,14 +156,13 @@ impl TaskRegistry {
         let mut metrics = TaskMetrics::default();
         inner.ledger.add_up(&mut metrics);
         let mut oldest: Option<Instant> = None;
-        let mut pending = |identity: Identity, started: Option<Instant>| {
-            if started.is_none() {
-                oldest = Some(oldest.map_or(identity.added, |oldest| oldest.min(identity.added)));
+        let mut look = |task: &Live| {
+            if task.stage() == Stage::Pending {
+                oldest = Some(oldest.map_or(task.identity.added, |oldest| oldest.min(task.identity.added)));
             }
         };
-        let sets = inner.ledger.survey(|task| pending(task.identity, task.started));
-        for set in sets {
-            metrics.open_sets += u64::from(set.survey(&mut pending));
+        for set in inner.ledger.survey(&mut look) {
+            metrics.open_sets += u64::from(set.survey(&mut look));
         }
         metrics.oldest_pending = oldest.map(|oldest| oldest.elapsed()).unwrap_or_default();
         metrics.stuck = inner.stuck.len() as u64;
@@ -177,9 +176,8 @@ impl TaskRegistry {
     pub fn tasks(&self) -> Vec<TaskInfo> {
         let now = Instant::now();
         let mut tasks = Vec::new();
-        let mut list = |identity: Identity, started| tasks.push(TaskInfo::live(&identity, started, now));
-        let sets = self.inner.ledger.survey(|task| list(task.identity, task.started));
-        for set in sets {
+        let mut list = |task: &Live| tasks.push(task.info(now));
+        for set in self.inner.ledger.survey(&mut list) {
             set.survey(&mut list);
         }
         tasks.sort_by_key(|task| (std::cmp::Reverse(task.age), task.id));
@@ -242,7 +240,7 @@ impl TaskRegistry {
         let identity = task.meta().identity();
         drop_quietly(task);
         self.inner.ledger.books(identity.id.line).refuse(identity.name);
-        self.inner.tell(Ended { identity, started: None, outcome, now: identity.added });
+        self.inner.tell(Ended { live: Live::new(identity), outcome, now: identity.added, side: Side::Outside });
         identity.id
     }
 }
@@ -318,8 +316,9 @@ impl Inner {
         let Some(task) = books.spawned(id.line) else {
             return false;
         };
-        task.started = Some(now);
-        books.start();
+        if task.start(now) {
+            books.start();
+        }
         true
     }
 
@@ -327,33 +326,24 @@ impl Inner {
     pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
         let now = Instant::now();
         let mut books = self.ledger.books(id.line);
-        let Some(task) = books.take_spawned(id.line) else {
+        let Some(live) = books.take_spawned(id.line) else {
             // Before `outcome` goes, which may hold an error of the user's.
             drop(books);
             return false;
         };
-        let outcome = outcome(Stage::of(task.started));
-        books.end(task.identity.name, task.started, &outcome, now);
-        if task.started.is_none() && matches!(outcome, Outcome::Discarded(_)) {
+        let outcome = outcome(live.stage());
+        books.end(&live, &outcome, now);
+        if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }
-        if side == Side::Outside && task.started.is_some() {
+        if side == Side::Outside && live.stage() == Stage::Running {
             // Under the lock: its own end comes after this, and takes it out again.
-            self.stuck.insert_cut(task.identity);
+            self.stuck.insert_cut(live.identity);
         }
         drop(books);
-        // Unboxed first: most tasks have none, and the default must not cost an allocation.
-        let extras = task.extras.map(|extras| *extras).unwrap_or_default();
-        if let (Some(token), true) = (extras.token, side == Side::Outside || matches!(outcome, Outcome::TimedOut(_))) {
-            token.cancel();
-        }
-        if let (Some(abort), Side::Outside) = (task.abort, side) {
-            abort.abort();
-        }
-        self.settle(Ended { identity: task.identity, started: task.started, outcome, now });
-        if let (Some(waker), Side::Outside) = (extras.waker, side) {
-            waker.wake();
-        }
+        let mut ended = Ended { live, outcome, now, side };
+        ended.release();
+        self.settle(ended);
         true
     }
 
@@ -366,7 +356,7 @@ impl Inner {
             drop(books);
             return self.stuck.was_cut(id).then_some(Outcome::Aborted);
         };
-        let replaced = task.extras.get_or_insert_default().waker.replace(waker);
+        let replaced = task.wake_at_end(waker);
         drop(books);
         drop(replaced);
         None
@@ -386,8 +376,7 @@ impl Inner {
             self.ledger.set(id.line).and_then(|set| set.token(id, &fresh))
         } else {
             let mut books = self.ledger.books(id.line);
-            let extras = books.spawned(id.line).map(|task| task.extras.get_or_insert_default());
-            extras.map(|extras| extras.token.get_or_insert_with(|| fresh.clone()).clone())
+            books.spawned(id.line).map(|task| task.token(&fresh))
         };
         token.unwrap_or_else(|| {
             // The task has its outcome, while its work goes on.

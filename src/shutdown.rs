@@ -4,10 +4,11 @@ use std::{fmt, future::Future, panic::Location, time::Duration};
 
 use futures::future::{Either, select};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
-    ledger::Stage,
+    live::{Ended, Live},
     registry::{Inner, Side},
     sync::{
         Mutex,
@@ -28,6 +29,8 @@ const STRAGGLERS_NAMED: usize = 10;
 #[derive(Default)]
 pub(crate) struct Progress {
     begun: AtomicBool,
+    /// Cancelled when a shutdown begins.
+    stopping: CancellationToken,
     losses: Mutex<Losses>,
 }
 
@@ -42,7 +45,7 @@ struct Losses {
 
 impl Progress {
     /// Remembers a task that was lost in a shutdown.
-    pub(crate) fn note(&self, identity: &Identity, started: Option<Instant>, now: Instant, outcome: &Outcome) {
+    pub(crate) fn note(&self, ended: &Ended) {
         if !self.has_begun() {
             return;
         }
@@ -50,10 +53,10 @@ impl Progress {
         if losses.reported {
             return;
         }
-        match outcome {
-            Outcome::Aborted => losses.aborted.push(TaskInfo::live(identity, started, now)),
+        match &ended.outcome {
+            Outcome::Aborted => losses.aborted.push(ended.live.info(ended.now)),
             Outcome::Discarded(DiscardReason::Closed | DiscardReason::Capacity | DiscardReason::Refused) => {
-                losses.discarded.push(TaskInfo::live(identity, started, now));
+                losses.discarded.push(ended.live.info(ended.now));
             }
             _ => {}
         }
@@ -68,6 +71,12 @@ impl Progress {
 impl Inner {
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.progress.has_begun()
+    }
+
+    /// Cancelled when a shutdown begins: what repeats or gathers by itself ends then.
+    #[expect(dead_code, reason = "for what repeats")]
+    pub(crate) const fn stopping(&self) -> &CancellationToken {
+        &self.progress.stopping
     }
 }
 
@@ -126,6 +135,7 @@ impl TaskRegistry {
             self.inner.progress.begun.store(true, Ordering::SeqCst);
         }
         drop(losses);
+        self.inner.progress.stopping.cancel();
         for set in self.inner.ledger.survey(|_| ()) {
             set.launch_answered();
         }
@@ -173,7 +183,7 @@ impl TaskRegistry {
             completed: completed.saturating_sub(losses.completed_before),
             aborted: losses.aborted.clone(),
             discarded: losses.discarded.clone(),
-            stuck: stuck.iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
+            stuck: stuck.into_iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
             took: now - start,
         }
     }
@@ -260,30 +270,19 @@ pub struct TaskInfo {
     pub set: Option<SetId>,
     /// Where it stands, or stood when it was lost.
     pub state: TaskState,
+    /// The attempt under way, or the last one, from 1; 0 if it has not started, or is stuck.
+    pub attempt: u32,
     /// How long ago it was added.
     pub age: Duration,
-    /// How long it has been running; `None` if it has not started, or is stuck.
+    /// How long its attempt has been running; `None` if none is, or if it is stuck.
     pub running_for: Option<Duration>,
+    /// In how long its next attempt is due, if it waits for a time; `None` if it waits for its turn, or for nothing.
+    pub due_in: Option<Duration>,
 }
 
 impl TaskInfo {
-    pub(crate) fn live(identity: &Identity, started: Option<Instant>, now: Instant) -> Self {
-        Self {
-            id: identity.id,
-            name: identity.name,
-            location: identity.location,
-            set: identity.id.set(),
-            state: match Stage::of(started) {
-                Stage::Pending => TaskState::Pending,
-                Stage::Running => TaskState::Running,
-            },
-            age: now.saturating_duration_since(identity.added),
-            running_for: started.map(|started| now.saturating_duration_since(started)),
-        }
-    }
-
-    fn stuck(identity: &Identity, now: Instant) -> Self {
-        Self { state: TaskState::Stuck, ..Self::live(identity, None, now) }
+    fn stuck(identity: Identity, now: Instant) -> Self {
+        Self { state: TaskState::Stuck, ..Live::new(identity).info(now) }
     }
 }
 
@@ -299,8 +298,10 @@ impl fmt::Display for TaskInfo {
 pub enum TaskState {
     /// Added, not started.
     Pending,
-    /// Started.
+    /// An attempt is under way.
     Running,
+    /// An attempt has failed, and the next one is not yet due.
+    Retrying,
     /// Its outcome is counted, and its work goes on.
     Stuck,
 }
@@ -310,6 +311,7 @@ impl fmt::Display for TaskState {
         f.write_str(match self {
             Self::Pending => "pending",
             Self::Running => "running",
+            Self::Retrying => "retrying",
             Self::Stuck => "stuck",
         })
     }

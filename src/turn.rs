@@ -2,18 +2,18 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
     events::wants_completed,
-    ledger::{Books, Stage},
-    line::{Current, Line, Next, Phase, State},
+    ledger::Books,
+    line::{Line, Next, Phase, State},
+    live::{Ended, Live, Stage},
     outcome::drop_quietly,
+    registry::Side,
     run::{self, BoxedWork},
     sync::MutexGuard,
-    task::Identity,
 };
 
 /// A line and its books, locked, at one moment.
@@ -39,8 +39,6 @@ pub(crate) struct Rest {
 /// What few turns leave, in the order in which it is done.
 #[derive(Default)]
 struct Rare {
-    token: Option<CancellationToken>,
-    join: Option<JoinHandle<()>>,
     dropped: Vec<Task>,
     ended: Vec<Ended>,
     waiting: Vec<oneshot::Sender<()>>,
@@ -50,14 +48,6 @@ impl Rest {
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
-}
-
-/// A task that has ended: what remains to be told of it.
-pub(crate) struct Ended {
-    pub(crate) identity: Identity,
-    pub(crate) started: Option<Instant>,
-    pub(crate) outcome: Outcome,
-    pub(crate) now: Instant,
 }
 
 /// The task that has come to the head of the line.
@@ -85,7 +75,7 @@ impl<'a> Turn<'a> {
         count
     }
 
-    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Current> {
+    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Live> {
         self.state.current.take_if(|current| current.identity.id == id)
     }
 
@@ -97,21 +87,23 @@ impl<'a> Turn<'a> {
         };
         let meta = task.meta();
         let plain = self.line.registry.inner.runs_plain(meta);
+        let mut current = Live::new(meta.identity());
         if plain {
+            current.start(self.now);
             self.books.start();
         }
-        self.state.current =
-            Some(Current { identity: meta.identity(), started: plain.then_some(self.now), token: None });
+        self.state.current = Some(current);
         Some(Popped { work: task.work, plain, ending: self.state.ending })
     }
 
     /// Counts the end of the current task, and of those that its failure stops.
-    pub(crate) fn end(&mut self, current: Current, outcome: Outcome) {
-        let stops = self.state.stop_on_failure && current.started.is_some() && outcome.is_failure();
-        if matches!(outcome, Outcome::TimedOut(_)) {
-            self.rest.rare().token = current.token;
-        }
-        self.count(current.identity, current.started, outcome);
+    pub(crate) fn end(&mut self, current: Live, outcome: Outcome) {
+        self.end_by(Side::Inside, current, outcome);
+    }
+
+    fn end_by(&mut self, side: Side, current: Live, outcome: Outcome) {
+        let stops = self.state.stop_on_failure && current.stage() == Stage::Running && outcome.is_failure();
+        self.count(side, current, outcome);
         if stops {
             self.discard_queue(DiscardReason::PreviousFailed);
             self.state.refusal = Some(RejectReason::PreviousFailed);
@@ -120,17 +112,17 @@ impl<'a> Turn<'a> {
 
     /// Counts the end of a task that was taken from the queue.
     pub(crate) fn end_pending(&mut self, task: Task, outcome: Outcome) {
-        self.count(task.meta().identity(), None, outcome);
+        self.count(Side::Outside, Live::new(task.meta().identity()), outcome);
         self.rest.rare().dropped.push(task);
     }
 
-    fn count(&mut self, identity: Identity, started: Option<Instant>, outcome: Outcome) {
-        self.books.end(identity.name, started, &outcome, self.now);
+    fn count(&mut self, side: Side, live: Live, outcome: Outcome) {
+        self.books.end(&live, &outcome, self.now);
         self.state.report.count(&outcome);
-        if outcome.is_completed() && !wants_completed() {
+        if outcome.is_completed() && live.is_bare() && !wants_completed() {
             self.rest.quiet_end = true;
         } else {
-            self.rest.rare().ended.push(Ended { identity, started, outcome, now: self.now });
+            self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side });
         }
     }
 
@@ -146,15 +138,13 @@ impl<'a> Turn<'a> {
         let Some(mut current) = self.take_current(id) else {
             return false;
         };
-        if current.started.is_some() {
+        if current.stage() == Stage::Running {
             // Under the lock: the old drain's own end comes after this, and takes it out again.
             self.line.registry.inner.stuck.insert_cut(current.identity);
         }
-        let rare = self.rest.rare();
-        rare.token = current.token.take();
-        rare.join = self.state.join.take();
-        let stage = Stage::of(current.started);
-        self.end(current, outcome(stage));
+        current.abort = self.state.join.take().map(|join| join.abort_handle());
+        let outcome = outcome(current.stage());
+        self.end_by(Side::Outside, current, outcome);
         self.state.phase = Phase::Drained;
         if self.state.queue.is_empty() {
             self.drained();
@@ -225,9 +215,10 @@ impl Line {
         }
         let mut turn = Turn::new(self);
         turn.discard_queue(DiscardReason::Cleared);
-        match turn.state.current {
-            Some(Current { identity, started: None, .. }) => {
-                turn.cut(identity.id, |_| Outcome::Discarded(DiscardReason::Cleared));
+        match &turn.state.current {
+            Some(current) if current.stage() == Stage::Pending => {
+                let id = current.identity.id;
+                turn.cut(id, |_| Outcome::Discarded(DiscardReason::Cleared));
             }
             Some(_) | None => turn.delist_if_idle(),
         }
@@ -238,9 +229,10 @@ impl Line {
     pub(crate) fn shut(self: &Arc<Self>) {
         let mut turn = Turn::new(self);
         turn.discard_queue(DiscardReason::Closed);
-        match turn.state.current {
-            Some(Current { identity, .. }) => {
-                turn.cut(identity.id, Outcome::unfinished);
+        match &turn.state.current {
+            Some(current) => {
+                let id = current.identity.id;
+                turn.cut(id, Outcome::unfinished);
             }
             None => turn.delist_if_idle(),
         }
@@ -263,12 +255,9 @@ impl Line {
         }
     }
 
-    fn settle_rare(&self, rare: Rare) {
-        if let Some(token) = rare.token {
-            token.cancel();
-        }
-        if let Some(join) = rare.join {
-            join.abort();
+    fn settle_rare(&self, mut rare: Rare) {
+        for ended in &mut rare.ended {
+            ended.release();
         }
         for task in rare.dropped {
             drop_quietly(task);

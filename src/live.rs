@@ -1,0 +1,185 @@
+//! A live task, as its line or the ledger knows it.
+
+use std::{mem, task::Waker, time::Duration};
+
+use tokio::{task::AbortHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Outcome, TaskInfo, TaskReport, TaskState, registry::Side, task::Identity};
+
+/// A task that was accepted and has no outcome.
+pub(crate) struct Live {
+    pub(crate) identity: Identity,
+    /// When its current or last attempt started; `None` before the first.
+    pub(crate) started: Option<Instant>,
+    /// The tokio task that runs it, if it has one to itself.
+    pub(crate) abort: Option<AbortHandle>,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few tasks have: those whose handle is awaited, whose cancellation token was asked for, or that wait for a
+/// time.
+#[derive(Default)]
+struct Extras {
+    waker: Option<Waker>,
+    token: Option<CancellationToken>,
+    /// When its next attempt is due.
+    due: Option<Instant>,
+    retried: Option<Retried>,
+}
+
+/// What only a task has whose first attempt has failed.
+struct Retried {
+    /// Attempts that were started.
+    attempts: u32,
+    first_started: Instant,
+    /// How long the last attempt ran, while the next one is awaited.
+    resting: Option<Duration>,
+}
+
+/// Where a live task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Pending,
+    /// Has started; also between two attempts.
+    Running,
+}
+
+impl Live {
+    pub(crate) const fn new(identity: Identity) -> Self {
+        Self { identity, started: None, abort: None, extras: None }
+    }
+
+    /// Its next attempt starts; says whether that is the first.
+    pub(crate) fn start(&mut self, now: Instant) -> bool {
+        if let Some(extras) = &mut self.extras {
+            extras.due = None;
+            if let Some(retried) = &mut extras.retried {
+                retried.attempts = retried.attempts.saturating_add(1);
+                retried.resting = None;
+            }
+        }
+        self.started.replace(now).is_none()
+    }
+
+    /// Its next attempt is due then.
+    #[expect(dead_code, reason = "for retries")]
+    pub(crate) fn wait_until(&mut self, due: Instant) {
+        self.extras().due = Some(due);
+    }
+
+    /// Its attempt has failed, and another will follow; says how long it ran.
+    #[expect(dead_code, reason = "for retries")]
+    pub(crate) fn rest(&mut self, now: Instant) -> Duration {
+        let started = self.started.unwrap_or(now);
+        let ran_for = now.saturating_duration_since(started);
+        let retried = &mut self.extras().retried;
+        retried.get_or_insert(Retried { attempts: 1, first_started: started, resting: None }).resting = Some(ran_for);
+        ran_for
+    }
+
+    /// Its token: `fresh` if nobody has asked before.
+    pub(crate) fn token(&mut self, fresh: &CancellationToken) -> CancellationToken {
+        self.extras().token.get_or_insert_with(|| fresh.clone()).clone()
+    }
+
+    /// Leaves a waker to be woken when it is ended from outside; returns the last one, to be dropped without a lock.
+    pub(crate) fn wake_at_end(&mut self, waker: Waker) -> Option<Waker> {
+        self.extras().waker.replace(waker)
+    }
+
+    pub(crate) const fn stage(&self) -> Stage {
+        match self.started {
+            None => Stage::Pending,
+            Some(_) => Stage::Running,
+        }
+    }
+
+    /// Whether it has nothing that must be dropped without a lock, or that somebody waits for.
+    pub(crate) const fn is_bare(&self) -> bool {
+        self.extras.is_none() && self.abort.is_none()
+    }
+
+    /// The attempt under way, or the last one; 0 before the first.
+    pub(crate) fn attempt(&self) -> u32 {
+        let begun = u32::from(self.started.is_some());
+        self.retried().map_or(begun, |retried| retried.attempts)
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> TaskInfo {
+        let resting = self.retried().is_some_and(|retried| retried.resting.is_some());
+        let running_for = self.started.filter(|_| !resting).map(|started| now.saturating_duration_since(started));
+        TaskInfo {
+            id: self.identity.id,
+            name: self.identity.name,
+            location: self.identity.location,
+            set: self.identity.id.set(),
+            state: match self.stage() {
+                Stage::Pending => TaskState::Pending,
+                Stage::Running if resting => TaskState::Retrying,
+                Stage::Running => TaskState::Running,
+            },
+            attempt: self.attempt(),
+            age: now.saturating_duration_since(self.identity.added),
+            running_for,
+            due_in: self.extras.as_ref().and_then(|extras| extras.due).map(|due| due.saturating_duration_since(now)),
+        }
+    }
+
+    fn report(&self, outcome: Outcome, now: Instant) -> TaskReport {
+        let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
+        let resting = self.retried().and_then(|retried| retried.resting);
+        let running = self.started.map(|started| now.saturating_duration_since(started));
+        TaskReport {
+            id: self.identity.id,
+            name: self.identity.name,
+            location: self.identity.location,
+            set: self.identity.id.set(),
+            attempt: self.attempt(),
+            queued_for: first_started.unwrap_or(now).saturating_duration_since(self.identity.added),
+            ran_for: resting.or(running).unwrap_or_default(),
+            outcome,
+        }
+    }
+
+    fn retried(&self) -> Option<&Retried> {
+        self.extras.as_ref()?.retried.as_ref()
+    }
+
+    fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+}
+
+/// A task that has ended: what remains to be done and told, without a lock.
+pub(crate) struct Ended {
+    pub(crate) live: Live,
+    pub(crate) outcome: Outcome,
+    pub(crate) now: Instant,
+    /// Who ended it.
+    pub(crate) side: Side,
+}
+
+impl Ended {
+    /// Lets go of whatever still runs for it.
+    pub(crate) fn release(&mut self) {
+        let from_outside = self.side == Side::Outside;
+        let token = self.live.extras.as_mut().and_then(|extras| extras.token.take());
+        if let (Some(token), true) = (token, from_outside || matches!(self.outcome, Outcome::TimedOut(_))) {
+            token.cancel();
+        }
+        if let (Some(abort), true) = (self.live.abort.take(), from_outside) {
+            abort.abort();
+        }
+    }
+
+    /// Whoever is to be woken once the end was told.
+    pub(crate) fn waker(&mut self) -> Option<Waker> {
+        let waker = mem::take(&mut self.live.extras)?.waker;
+        waker.filter(|_| self.side == Side::Outside)
+    }
+
+    pub(crate) fn report(&self) -> TaskReport {
+        self.live.report(self.outcome.clone(), self.now)
+    }
+}
