@@ -6,8 +6,9 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    TaskRegistry, TaskReport,
+    DeadLetter, TaskRegistry, TaskReport,
     admission::Permits,
+    dead_letters::{DeadLetterHook, Store},
     ledger::Ledger,
     registry::{FailureHook, Inner},
     shutdown::Progress,
@@ -27,6 +28,7 @@ use crate::{
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
 /// - [`on_failure`](Self::on_failure): none; failures are logged all the same
+/// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
 ///
 /// ```
@@ -52,6 +54,8 @@ pub struct TaskRegistryBuilder {
     default_timeout: Option<Duration>,
     settle: Duration,
     on_failure: Option<Box<FailureHook>>,
+    dead_letters: usize,
+    on_dead_letter: Option<Box<DeadLetterHook>>,
     handle: Option<Handle>,
 }
 
@@ -118,6 +122,21 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// How many tasks that did not get done are kept, to be looked at and [replayed](crate::DeadLetters). Zero keeps none.
+    ///
+    /// A [retrying](crate::Task::retrying) task is kept with everything that its factory has captured.
+    pub const fn dead_letters(mut self, letters: usize) -> Self {
+        self.dead_letters = letters;
+        self
+    }
+
+    /// Calls `hook` with each dead letter, once it can be found in the [list](crate::TaskRegistry::dead_letters), and after
+    /// [`on_failure`](Self::on_failure). What holds for that hook holds for this one. Never called if none are kept.
+    pub fn on_dead_letter(mut self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        self.on_dead_letter = Some(Box::new(hook));
+        self
+    }
+
     /// The runtime on which the tasks run.
     pub fn handle(mut self, handle: Handle) -> Self {
         self.handle = Some(handle);
@@ -160,6 +179,7 @@ impl TaskRegistryBuilder {
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             on_failure: self.on_failure,
+            dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
             hook_panics: AtomicU64::new(0),
             token: CancellationToken::new(),
             progress: Progress::default(),
@@ -177,6 +197,8 @@ impl Default for TaskRegistryBuilder {
             default_timeout: None,
             settle: Duration::from_secs(1),
             on_failure: None,
+            dead_letters: 1_000,
+            on_dead_letter: None,
             handle: None,
         }
     }
@@ -190,6 +212,7 @@ impl fmt::Debug for TaskRegistryBuilder {
             .field("max_blocking", &self.max_blocking)
             .field("default_timeout", &self.default_timeout)
             .field("settle", &self.settle)
+            .field("dead_letters", &self.dead_letters)
             .finish_non_exhaustive()
     }
 }

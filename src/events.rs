@@ -1,6 +1,6 @@
 //! What is told of a task: its span, the log line of its end, and the failure hook.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use tracing::Span;
 
@@ -42,6 +42,7 @@ pub(crate) fn log(report: &TaskReport) {
                 location = %report.location,
                 set = report.set.map(|set| set.0),
                 attempt = report.attempt,
+                replay_of = report.replay_of.map(tracing::field::display),
                 queued_for = ?report.queued_for,
                 ran_for = ?report.ran_for,
                 $($field)*
@@ -81,7 +82,7 @@ impl Inner {
 
     /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
     /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
-    pub(crate) fn tell(&self, ended: Ended) {
+    pub(crate) fn tell(&self, mut ended: Ended) {
         let (line, completed) = (ended.live.identity.id.line, ended.outcome.is_completed());
         if !completed || wants_completed() {
             let report = ended.report();
@@ -90,30 +91,53 @@ impl Inner {
             }
             if !completed {
                 self.progress.note(&ended);
-                self.call_hook(&report);
+                if let Some(hook) = &self.on_failure {
+                    self.call("the failure hook", || hook(&report));
+                }
+                self.bury(&report, ended.trail());
             }
             drop_quietly((report, ended));
         }
         self.ledger.told(line, completed);
     }
 
-    /// Calls the failure hook, unless this comes from within it: a hook that spawns at a registry that
-    /// refuses would be told of that for ever.
-    fn call_hook(&self, report: &TaskReport) {
+    /// Tells of an attempt that has failed and will be followed by another.
+    pub(crate) fn attempt_failed(&self, report: &TaskReport, next_in: Duration) {
+        let logged = guarded(|| {
+            tracing::warn!(
+                target: "postlude",
+                id = %report.id,
+                name = report.name,
+                location = %report.location,
+                set = report.set.map(|set| set.0),
+                attempt = report.attempt,
+                ran_for = ?report.ran_for,
+                ?next_in,
+                error = %report.outcome,
+                "attempt failed, another will follow"
+            );
+        });
+        if let Err(panic) = logged {
+            self.hook_panicked("the log", &panic);
+        }
+    }
+
+    /// Calls a hook, unless this comes from within one: a hook that spawns at a registry that refuses would be told of
+    /// that for ever.
+    pub(crate) fn call(&self, whose: &'static str, hook: impl FnOnce()) {
         thread_local! {
             static INSIDE: Cell<bool> = const { Cell::new(false) };
         }
 
-        let Some(hook) = &self.on_failure else { return };
         let inside = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
         if inside {
             return;
         }
-        let called = guarded(|| hook(report));
+        let called = guarded(hook);
         // On a thread that is ending there is nothing to remember.
         let _forgotten = INSIDE.try_with(|inside| inside.set(false));
         if let Err(panic) = called {
-            self.hook_panicked("the failure hook", &panic);
+            self.hook_panicked(whose, &panic);
         }
     }
 
@@ -126,7 +150,7 @@ impl Inner {
         })
     }
 
-    fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
+    pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
         // Relaxed: a statistic.
         self.hook_panics.fetch_add(1, Ordering::Relaxed);
         let _even_the_log = guarded(|| {

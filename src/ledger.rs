@@ -11,7 +11,7 @@
 //! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
 //!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
 
-use std::{collections::BTreeMap, sync::Arc, thread};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, time::Instant};
@@ -25,7 +25,6 @@ use crate::{
         Mutex, MutexGuard, StaticUsize,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::Identity,
 };
 
 /// The number of live tasks at which the first warning is due.
@@ -180,6 +179,23 @@ impl Ledger {
         sets
     }
 
+    /// Whether all that live are so.
+    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&Live) -> bool) -> bool {
+        self.shards.iter().all(|shard| {
+            let books = shard.books.lock();
+            let mut sets = Vec::new();
+            let all = books.lines.values().all(|entry| match entry {
+                Entry::Task(live) => is_so(live),
+                Entry::Set(set) => {
+                    sets.push(Arc::clone(set));
+                    true
+                }
+            });
+            drop(books);
+            all && sets.iter().all(|set| set.all_live(&mut is_so))
+        })
+    }
+
     /// Live tasks; exact if nothing moves.
     pub(crate) fn live(&self) -> u64 {
         self.shards.iter().map(|shard| shard.books.lock().live()).sum()
@@ -278,6 +294,16 @@ impl Books {
         self.running += 1;
     }
 
+    /// Counts the start of an attempt after the first.
+    pub(crate) fn retry(&mut self, name: &'static str) {
+        self.figures(name).retries += 1;
+    }
+
+    /// Counts the time of an attempt that will be followed by another.
+    pub(crate) fn attempt_failed(&mut self, name: &'static str, ran_for: Duration) {
+        self.figures(name).record_attempt(ran_for);
+    }
+
     pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant) {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
@@ -297,8 +323,8 @@ impl Books {
         self.lines.insert(line, Entry::Set(set));
     }
 
-    pub(crate) fn list_spawned(&mut self, identity: Identity) {
-        self.lines.insert(identity.id.line, Entry::Task(Live::new(identity)));
+    pub(crate) fn list_spawned(&mut self, live: Live) {
+        self.lines.insert(live.identity.id.line, Entry::Task(live));
     }
 
     pub(crate) fn is_listed(&self, line: u64) -> bool {

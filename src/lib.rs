@@ -65,7 +65,9 @@
 struct Readme;
 
 mod admission;
+mod attempts;
 mod builder;
+mod dead_letters;
 mod drain;
 mod events;
 #[cfg(all(any(doc, doctest), feature = "axum"))]
@@ -80,8 +82,10 @@ mod middleware;
 #[cfg(all(test, postlude_loom))]
 mod models;
 mod outcome;
+mod policy;
 mod registry;
 mod rejected;
+mod repeat;
 mod run;
 mod scope;
 mod set;
@@ -97,13 +101,16 @@ mod turn;
 
 pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
+    dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
     handle::{SetId, TaskHandle, TaskId},
     metrics::{NameMetrics, TaskMetrics},
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
+    policy::{RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
     rejected::{RejectReason, Rejected},
-    scope::{after, cancellation},
+    repeat::RepeatHandle,
+    scope::{after, attempt, cancellation},
     set::TaskSet,
     shutdown::{ShutdownReport, TaskInfo, TaskState},
     task::{IntoTask, Task, TaskOutput},

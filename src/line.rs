@@ -18,7 +18,6 @@ use std::{
 };
 
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
@@ -59,6 +58,8 @@ pub(crate) struct State {
     pub(crate) queue: VecDeque<Task>,
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
+    /// Tasks that have left the line to wait for a time, each with the drain that had it in hand.
+    pub(crate) away: Vec<Away>,
     pub(crate) listed: bool,
     /// Counts the drains; tells whose join handle comes late.
     pub(crate) drains: u64,
@@ -87,9 +88,23 @@ pub(crate) enum Phase {
     Drained,
 }
 
+/// A task that goes on beside the line.
+pub(crate) struct Away {
+    pub(crate) live: Live,
+    /// The number of its drain.
+    pub(crate) drain: u64,
+}
+
 impl State {
-    pub(crate) fn current(&mut self, id: TaskId) -> Option<&mut Live> {
-        self.current.as_mut().filter(|current| current.identity.id == id)
+    /// A task that has left the queue.
+    fn live(&mut self, id: TaskId) -> Option<&mut Live> {
+        let away = self.away.iter_mut().map(|away| &mut away.live);
+        self.current.iter_mut().chain(away).find(|live| live.identity.id == id)
+    }
+
+    /// Whether nothing is in the line, nor has left it for a while.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none() && self.away.is_empty()
     }
 }
 
@@ -149,7 +164,8 @@ impl Line {
     /// How many tasks have not started.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.queue.len() + usize::from(state.current.as_ref().is_some_and(|current| current.stage() == Stage::Pending))
+        let taken = state.current.iter().chain(state.away.iter().map(|away| &away.live));
+        state.queue.len() + taken.filter(|live| live.stage() == Stage::Pending).count()
     }
 
     pub(crate) fn stop_on_failure(&self) {
@@ -287,7 +303,9 @@ impl Line {
     /// drain has been superseded.
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let mut turn = Turn::new(self);
-        let current = turn.take_current(id)?;
+        let Some(current) = turn.take_current(id) else {
+            return turn.end_away(id, |_| outcome).then_some(Next::Done);
+        };
         let completed = outcome.is_completed();
         turn.end(current, outcome);
         if !completed {
@@ -306,7 +324,7 @@ impl Line {
         let mut turn = Turn::new(self);
         if let Some(id) = id {
             let Some(current) = turn.take_current(id) else {
-                return false;
+                return turn.end_away(id, Outcome::unfinished);
             };
             let stage = current.stage();
             turn.end(current, Outcome::unfinished(stage));
@@ -317,39 +335,46 @@ impl Line {
         true
     }
 
-    /// The waiting task has its permit; `false` if it is no longer current.
+    /// The waiting task has its permit; `false` if it has ended.
     pub(crate) fn start(&self, id: TaskId, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let Some(current) = state.current(id) else {
+        let Some(live) = state.live(id) else {
             return false;
         };
-        if current.start(now) {
+        if live.start(now) {
             self.books().start();
+        } else {
+            self.books().retry(live.identity.name);
         }
         true
     }
 
-    /// The token of the running task: `fresh` if nobody has asked before.
-    pub(crate) fn token(&self, id: TaskId, fresh: &CancellationToken) -> Option<CancellationToken> {
-        Some(self.state.lock().current(id)?.token(fresh))
+    /// Looks at a task that has left the queue, under the lock.
+    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
+        self.state.lock().live(id).map(look)
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
         let state = self.state.lock();
-        if let Some(current) = &state.current {
-            task(current);
-        }
+        state.current.iter().chain(state.away.iter().map(|away| &away.live)).for_each(&mut task);
         for queued in &state.queue {
             task(&Live::new(queued.meta().identity()));
         }
         state.phase == Phase::Open && !state.queue.is_empty()
     }
 
+    /// Whether all that live are so. What is queued waits for nothing but its turn.
+    pub(crate) fn all_live(&self, is_so: impl FnMut(&Live) -> bool) -> bool {
+        let state = self.state.lock();
+        let mut taken = state.current.iter().chain(state.away.iter().map(|away| &away.live));
+        state.queue.is_empty() && taken.all(is_so)
+    }
+
     /// A way to learn when the line is empty; `None` if it is.
     pub(crate) fn wait_drained(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        if state.phase == Phase::Drained {
+        if state.phase == Phase::Drained && state.is_empty() {
             return None;
         }
         let (sender, receiver) = oneshot::channel();

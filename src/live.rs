@@ -1,11 +1,11 @@
 //! A live task, as its line or the ledger knows it.
 
-use std::{mem, task::Waker, time::Duration};
+use std::{task::Waker, time::Duration};
 
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Outcome, TaskInfo, TaskReport, TaskState, registry::Side, task::Identity};
+use crate::{Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity};
 
 /// A task that was accepted and has no outcome.
 pub(crate) struct Live {
@@ -26,6 +26,9 @@ struct Extras {
     /// When its next attempt is due.
     due: Option<Instant>,
     retried: Option<Retried>,
+    trail: Option<Box<Trail>>,
+    /// The dead letter that this is a replay of.
+    replay_of: Option<TaskId>,
 }
 
 /// What only a task has whose first attempt has failed.
@@ -63,19 +66,26 @@ impl Live {
     }
 
     /// Its next attempt is due then.
-    #[expect(dead_code, reason = "for retries")]
     pub(crate) fn wait_until(&mut self, due: Instant) {
         self.extras().due = Some(due);
     }
 
     /// Its attempt has failed, and another will follow; says how long it ran.
-    #[expect(dead_code, reason = "for retries")]
     pub(crate) fn rest(&mut self, now: Instant) -> Duration {
         let started = self.started.unwrap_or(now);
         let ran_for = now.saturating_duration_since(started);
         let retried = &mut self.extras().retried;
         retried.get_or_insert(Retried { attempts: 1, first_started: started, resting: None }).resting = Some(ran_for);
         ran_for
+    }
+
+    /// It has used up its attempts, and will not get done. Returns what must be dropped without a lock.
+    pub(crate) fn give_up(&mut self, trail: Box<Trail>) -> Option<Box<Trail>> {
+        self.extras().trail.replace(trail)
+    }
+
+    pub(crate) fn replays(&mut self, dead: TaskId) {
+        self.extras().replay_of = Some(dead);
     }
 
     /// Its token: `fresh` if nobody has asked before.
@@ -95,6 +105,28 @@ impl Live {
         }
     }
 
+    /// Whether an attempt has failed and the next one is not yet due.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.retried().is_some_and(|retried| retried.resting.is_some())
+    }
+
+    /// Since when a pending task could have started; `None` for one that has, or that is not yet due.
+    pub(crate) fn pending_since(&self, now: Instant) -> Option<Instant> {
+        let due = self.extras.as_ref().and_then(|extras| extras.due).unwrap_or(self.identity.added);
+        (self.stage() == Stage::Pending && due <= now).then_some(due)
+    }
+
+    /// Whether nothing is to happen to it before `then`.
+    pub(crate) fn is_due_after(&self, then: Instant) -> bool {
+        self.extras.as_ref().and_then(|extras| extras.due).is_some_and(|due| due > then)
+    }
+
+    /// How many attempts were made, and how long ago the first one started.
+    pub(crate) fn attempts_made(&self, now: Instant) -> (u32, Duration) {
+        let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
+        (self.attempt(), now.saturating_duration_since(first_started.unwrap_or(now)))
+    }
+
     /// Whether it has nothing that must be dropped without a lock, or that somebody waits for.
     pub(crate) const fn is_bare(&self) -> bool {
         self.extras.is_none() && self.abort.is_none()
@@ -107,7 +139,7 @@ impl Live {
     }
 
     pub(crate) fn info(&self, now: Instant) -> TaskInfo {
-        let resting = self.retried().is_some_and(|retried| retried.resting.is_some());
+        let resting = self.is_resting();
         let running_for = self.started.filter(|_| !resting).map(|started| now.saturating_duration_since(started));
         TaskInfo {
             id: self.identity.id,
@@ -126,7 +158,7 @@ impl Live {
         }
     }
 
-    fn report(&self, outcome: Outcome, now: Instant) -> TaskReport {
+    pub(crate) fn report(&self, outcome: Outcome, now: Instant) -> TaskReport {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         let resting = self.retried().and_then(|retried| retried.resting);
         let running = self.started.map(|started| now.saturating_duration_since(started));
@@ -136,6 +168,7 @@ impl Live {
             location: self.identity.location,
             set: self.identity.id.set(),
             attempt: self.attempt(),
+            replay_of: self.extras.as_ref().and_then(|extras| extras.replay_of),
             queued_for: first_started.unwrap_or(now).saturating_duration_since(self.identity.added),
             ran_for: resting.or(running).unwrap_or_default(),
             outcome,
@@ -175,8 +208,13 @@ impl Ended {
 
     /// Whoever is to be woken once the end was told.
     pub(crate) fn waker(&mut self) -> Option<Waker> {
-        let waker = mem::take(&mut self.live.extras)?.waker;
+        let waker = self.live.extras.as_mut()?.waker.take();
         waker.filter(|_| self.side == Side::Outside)
+    }
+
+    /// What a task that has used up its attempts has left.
+    pub(crate) fn trail(&mut self) -> Option<Box<Trail>> {
+        self.live.extras.as_mut()?.trail.take()
     }
 
     pub(crate) fn report(&self) -> TaskReport {

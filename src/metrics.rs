@@ -20,6 +20,7 @@ pub(crate) struct Figures {
     pub(crate) timed_out: u64,
     pub(crate) aborted: u64,
     pub(crate) discarded: u64,
+    pub(crate) retries: u64,
     total_time: Duration,
     durations: Durations,
 }
@@ -35,9 +36,13 @@ impl Figures {
             Outcome::Discarded(_) => &mut self.discarded,
         } += 1;
         if let (Some(ran_for), false) = (ran_for, matches!(outcome, Outcome::Aborted | Outcome::Discarded(_))) {
-            self.total_time = self.total_time.saturating_add(ran_for);
-            self.durations.record(ran_for);
+            self.record_attempt(ran_for);
         }
+    }
+
+    pub(crate) fn record_attempt(&mut self, ran_for: Duration) {
+        self.total_time = self.total_time.saturating_add(ran_for);
+        self.durations.record(ran_for);
     }
 }
 
@@ -125,15 +130,22 @@ pub struct TaskMetrics {
     pub aborted: u64,
     /// Tasks that never started.
     pub discarded: u64,
-    /// Attempts after the first. In this version no task is tried again: zero.
+    /// Attempts after the first.
     pub retries: u64,
+    /// Of the running tasks, those whose attempt has failed and whose next one is not yet due.
+    pub retrying: u64,
     /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
     pub open_sets: u64,
     /// Tasks whose outcome is counted while their work goes on: aborted or timed out, and not (yet) returned.
     pub stuck: u64,
     /// Panics of the user's own hooks and conditions, caught.
     pub hook_panics: u64,
-    /// How long the oldest pending task has been waiting; zero if none is pending.
+    /// Dead letters that are kept: see [`DeadLetters`](crate::DeadLetters).
+    pub dead_letters: u64,
+    /// Dead letters that had to go for newer ones.
+    pub dead_letters_displaced: u64,
+    /// How long the oldest pending task has been waiting for its turn, its own [delay](crate::Task::delay) apart; zero if none
+    /// is pending.
     pub oldest_pending: Duration,
     /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
     /// a turn is not part of them.
@@ -179,6 +191,7 @@ impl TaskMetrics {
             self.timed_out += name.timed_out;
             self.aborted += name.aborted;
             self.discarded += name.discarded;
+            self.retries += name.retries;
             self.total_time = self.total_time.saturating_add(name.total_time);
             self.durations.absorb(&name.durations);
         }
@@ -202,6 +215,8 @@ pub struct NameMetrics {
     pub aborted: u64,
     /// Tasks that never started.
     pub discarded: u64,
+    /// Attempts after the first.
+    pub retries: u64,
     /// As [`TaskMetrics::total_time`].
     pub total_time: Duration,
     durations: Durations,
@@ -233,6 +248,7 @@ impl NameMetrics {
         self.timed_out += figures.timed_out;
         self.aborted += figures.aborted;
         self.discarded += figures.discarded;
+        self.retries += figures.retries;
         self.total_time = self.total_time.saturating_add(figures.total_time);
         self.durations.absorb(&figures.durations);
     }

@@ -68,6 +68,11 @@ impl Outcome {
         }
     }
 
+    /// Whether the work did not get done by its own fault: what is worth another attempt, or a dead letter.
+    pub(crate) const fn is_dead(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_))
+    }
+
     /// Whether the work was attempted and did not get done: what stops a set that
     /// [stops on failure](crate::TaskSet::stop_on_failure).
     pub(crate) const fn is_failure(&self) -> bool {
@@ -181,7 +186,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// What is known of a task that has ended: given to the failure hook.
+/// What is known of a task that has ended, or of an attempt that will be followed by another: given to hooks.
 ///
 /// It holds nothing of what the task captured: its name, its place in the source, its times and its outcome.
 #[derive(Clone, Debug)]
@@ -197,9 +202,11 @@ pub struct TaskReport {
     pub set: Option<SetId>,
     /// The attempt that decided the outcome, from 1; 0 if it never started.
     pub attempt: u32,
+    /// The dead letter that it was a [replay](crate::DeadLetters::replay) of.
+    pub replay_of: Option<TaskId>,
     /// From the add to the start of the first attempt, or to the end of a task that never started.
     pub queued_for: Duration,
-    /// How long the attempt ran; zero if it never started.
+    /// How long that attempt ran; zero if it never started.
     pub ran_for: Duration,
     /// How it ended.
     pub outcome: Outcome,

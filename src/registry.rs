@@ -10,6 +10,7 @@ use crate::{
     IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
     admission::Permits,
+    dead_letters,
     drain::Drain,
     ledger::Ledger,
     line::Line,
@@ -23,7 +24,7 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Identity, Kind, Meta},
+    task::{Kind, Meta},
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) on_failure: Option<Box<FailureHook>>,
+    pub(crate) dead_letters: dead_letters::Store,
     pub(crate) hook_panics: AtomicU64,
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
@@ -155,16 +157,21 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let mut metrics = TaskMetrics::default();
         inner.ledger.add_up(&mut metrics);
+        let now = Instant::now();
         let mut oldest: Option<Instant> = None;
         let mut look = |task: &Live| {
-            if task.stage() == Stage::Pending {
-                oldest = Some(oldest.map_or(task.identity.added, |oldest| oldest.min(task.identity.added)));
+            metrics.retrying += u64::from(task.is_resting());
+            if let Some(since) = task.pending_since(now) {
+                oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
             }
         };
+        let mut open_sets = 0;
         for set in inner.ledger.survey(&mut look) {
-            metrics.open_sets += u64::from(set.survey(&mut look));
+            open_sets += u64::from(set.survey(&mut look));
         }
-        metrics.oldest_pending = oldest.map(|oldest| oldest.elapsed()).unwrap_or_default();
+        metrics.open_sets = open_sets;
+        metrics.oldest_pending = oldest.map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
+        (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
         metrics.stuck = inner.stuck.len() as u64;
         // Relaxed: a statistic.
         metrics.hook_panics = inner.hook_panics.load(Ordering::Relaxed);
@@ -222,7 +229,11 @@ impl TaskRegistry {
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
         task.accept(id, Instant::now());
         let identity = task.meta().identity();
-        let crowded = match inner.admit_spawned(identity) {
+        let mut live = Live::new(identity);
+        if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
+            live.replays(dead);
+        }
+        let crowded = match inner.admit_spawned(live) {
             Ok(crowded) => crowded,
             Err(reason) => return Err(Rejected::new(task, reason)),
         };
@@ -282,12 +293,12 @@ impl Inner {
     }
 
     /// Counts and lists a spawned task; says whether that made a crowd.
-    fn admit_spawned(&self, identity: Identity) -> Result<bool, RejectReason> {
+    fn admit_spawned(&self, live: Live) -> Result<bool, RejectReason> {
         self.ledger.reserve()?;
-        let mut books = self.ledger.books(identity.id.line);
+        let mut books = self.ledger.books(live.identity.id.line);
         let admitted = books.admit();
         if admitted.is_ok() {
-            books.list_spawned(identity);
+            books.list_spawned(live);
         } else {
             self.ledger.give_back();
         }
@@ -316,8 +327,11 @@ impl Inner {
         let Some(task) = books.spawned(id.line) else {
             return false;
         };
+        let name = task.identity.name;
         if task.start(now) {
             books.start();
+        } else {
+            books.retry(name);
         }
         true
     }
@@ -372,13 +386,7 @@ impl Inner {
     pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
         // Made before, dropped after the lock: its kin have a lock of their own.
         let fresh = self.token.child_token();
-        let token = if id.set().is_some() {
-            self.ledger.set(id.line).and_then(|set| set.token(id, &fresh))
-        } else {
-            let mut books = self.ledger.books(id.line);
-            books.spawned(id.line).map(|task| task.token(&fresh))
-        };
-        token.unwrap_or_else(|| {
+        self.with_live(id, |live| live.token(&fresh)).unwrap_or_else(|| {
             // The task has its outcome, while its work goes on.
             fresh.cancel();
             fresh

@@ -17,10 +17,12 @@ use tracing::Span;
 
 use crate::{
     DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
+    attempts::attempts,
     outcome::guarded,
+    registry::Inner,
     scope::{self, Scope},
     sync::atomic::{AtomicBool, Ordering},
-    task::{Identity, Kind, Meta, Record},
+    task::{Identity, Kind, Meta, Policy, Record},
     timer,
 };
 
@@ -31,6 +33,11 @@ pub(crate) trait Work: Send {
     fn meta(&self) -> &Meta;
     fn meta_mut(self: Pin<&mut Self>) -> &mut Meta;
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome>;
+
+    /// The work of the next attempt, from what can be tried more than once.
+    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
+        None
+    }
 }
 
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
@@ -65,21 +72,11 @@ pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
     slot.take().map_or(Ok(()), |work| guarded(|| drop(work)))
 }
 
-/// Wraps work that can't just be polled: it has to be asked about its ending, waits for a permit, runs on
-/// another thread, or has a time limit.
-pub(crate) fn under_policy(mut work: BoxedWork, registry: &TaskRegistry, ending: Option<Ending>) -> BoxedWork {
-    let inner = work.as_mut().meta_mut();
-    let meta = Meta {
-        id: inner.id,
-        name: inner.name,
-        location: inner.location,
-        added: inner.added,
-        span: None,
-        policy: None,
-        kind: Kind::Async,
-        started: true,
-    };
-    let future = attempt(work, registry.clone(), ending);
+/// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on
+/// another thread, has a time limit, or is tried again.
+pub(crate) fn under_policy(work: BoxedWork, registry: &TaskRegistry, ending: Option<Ending>) -> BoxedWork {
+    let meta = work.meta().on_behalf(Kind::Async);
+    let future = run(work, registry.clone(), ending);
     Box::pin(Record { meta, future })
 }
 
@@ -92,31 +89,66 @@ impl TaskOutput for Settled {
     }
 }
 
-async fn attempt(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>) -> Settled {
-    let (id, kind) = (work.meta().id, work.meta().kind);
-    let policy = work.as_mut().meta_mut().policy.take().map(|policy| *policy).unwrap_or_default();
-    let limit = policy.timeout.or(registry.inner.default_timeout);
-
-    if let (Some(condition), Some(ending)) = (policy.when, ending) {
-        if !registry.inner.ask("the condition of a task", || condition(&ending)) {
+async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>) -> Settled {
+    let inner = &*registry.inner;
+    let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
+    if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
+        if !inner.ask("the condition of a task", || condition(&ending)) {
             return Settled(Outcome::Discarded(DiscardReason::Ending));
         }
     }
-    let permit = registry.inner.permits.acquire(kind).await;
-    if kind == Kind::Blocking || limit.is_some_and(|limit| !limit.is_zero()) {
-        return Settled(apart(work, permit, &registry, kind, limit).await);
+    if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
+        if !inner.delay(work.meta().id, delay) {
+            return Settled(Outcome::Aborted);
+        }
+        timer::sleep(inner, delay).await;
     }
-    if !registry.inner.start(id) {
+    if let Some(retry) = policy.retry.take() {
+        return Settled(attempts(work, retry, policy, &registry).await);
+    }
+    let terms = Terms::of(work.meta(), &policy, inner);
+    Settled(attempt(&terms, &registry, || Some(work)).await)
+}
+
+/// What holds for each attempt of a task.
+pub(crate) struct Terms {
+    id: TaskId,
+    kind: Kind,
+    limit: Option<Duration>,
+}
+
+impl Terms {
+    pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
+        Self { id: meta.id, kind: meta.kind, limit: policy.timeout.or(inner.default_timeout) }
+    }
+}
+
+/// One attempt: waits for its turn, then does the work that `make` makes.
+pub(crate) async fn attempt(
+    terms: &Terms,
+    registry: &TaskRegistry,
+    make: impl FnOnce() -> Option<BoxedWork>,
+) -> Outcome {
+    let permit = registry.inner.permits.acquire(terms.kind).await;
+    if terms.kind == Kind::Async && !registry.inner.start(terms.id) {
         // Ended in this very moment, by somebody who has counted it.
-        return Settled(Outcome::Aborted);
+        return Outcome::Aborted;
     }
-    if let Some(limit) = limit {
-        return Settled(Outcome::TimedOut(limit));
+    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (terms.kind, terms.limit) {
+        return Outcome::TimedOut(limit);
+    }
+    let work = match guarded(make) {
+        Ok(Some(work)) => work,
+        Ok(None) => return Outcome::Aborted,
+        Err(panic) => return Outcome::Panicked(panic),
+    };
+    if terms.kind == Kind::Blocking || terms.limit.is_some() {
+        return apart(work, permit, registry, terms.kind, terms.limit).await;
     }
     let mut work = Some(work);
     let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
     drop(permit);
-    Settled(outcome)
+    outcome
 }
 
 /// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
@@ -178,6 +210,10 @@ struct Tenant {
 impl Tenant {
     /// Calls a blocking closure.
     fn call(mut self) -> Outcome {
+        if !self.registry.inner.start(self.id) {
+            // Ended while it waited for a thread, by somebody who has counted it.
+            return Outcome::Aborted;
+        }
         let mut context = Context::from_waker(Waker::noop());
         match Pin::new(&mut self).poll(&mut context) {
             Poll::Ready(outcome) => outcome,
@@ -192,10 +228,6 @@ impl Future for Tenant {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.get_mut();
         if let Some(begin) = this.begin.take() {
-            if !this.registry.inner.start(this.id) {
-                // Ended while it waited for a thread, by somebody who has counted it.
-                return Poll::Ready(Outcome::Aborted);
-            }
             // Without a limit nobody listens.
             let _unheard = begin.send(());
         }

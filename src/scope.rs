@@ -121,6 +121,34 @@ pub fn cancellation() -> CancellationToken {
     }
 }
 
+/// The attempt in which this is called, from 1; 0 outside a task.
+///
+/// It is more than 1 only in a [retrying](crate::Task::retrying) task. A task whose outcome is counted, while its work goes on,
+/// has no attempt either.
+///
+/// ```
+/// use postlude::{RetryPolicy, Task, TaskRegistry, attempt};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let flaky = Task::retrying(RetryPolicy::default(), || async {
+///     if attempt() == 1 { Err("once more") } else { Ok(()) }
+/// });
+/// assert!(registry.spawn(flaky).await.is_completed());
+/// assert_eq!(attempt(), 0);
+/// # }
+/// ```
+#[must_use]
+pub fn attempt() -> u32 {
+    let attempt = match Scope::current() {
+        Scope::InSet(line, id) => line.with_live(id, |live| live.attempt()),
+        Scope::Spawned(registry, id) => registry.inner.with_live(id, |live| live.attempt()),
+        Scope::Request(_) | Scope::None => None,
+    };
+    attempt.unwrap_or(0)
+}
+
 impl TaskSet {
     /// The set of the request that is being handled, or of the task that is running.
     ///

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
+    attempts::later,
     live::{Ended, Live},
     registry::{Inner, Side},
     sync::{
@@ -20,6 +21,8 @@ use crate::{
 
 /// How often a shutdown that waits says what it waits for.
 const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
+/// How often it looks whether what it waits for can come at all.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long aborted tasks are given to be dropped, if the settle time allows.
 const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 /// How many stragglers it names.
@@ -74,7 +77,6 @@ impl Inner {
     }
 
     /// Cancelled when a shutdown begins: what repeats or gathers by itself ends then.
-    #[expect(dead_code, reason = "for what repeats")]
     pub(crate) const fn stopping(&self) -> &CancellationToken {
         &self.progress.stopping
     }
@@ -90,6 +92,8 @@ impl TaskRegistry {
     ///    flight, and tasks added by tasks, are accepted.
     /// 3. When nothing is live, the registry closes. Later adds are discarded, or handed back by the `try_`
     ///    methods.
+    ///    Tasks that wait for a time after the deadline, for a [delay](crate::Task::delay) or another
+    ///    [attempt](crate::Task::retrying), are not waited for: when nothing else is left, they are given up.
     /// 4. If `grace` ends first, the registry closes then, cancels the
     ///    [token](crate::cancellation) of every task, waits the settle time, and aborts what is left.
     ///
@@ -112,13 +116,15 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let start = Instant::now();
         self.launch_answered_sets();
-        let ended_in_time = before(inner, grace, self.close_when_idle()).await;
+        let end = before(inner, grace, self.close_when_idle(later(start, grace))).await;
         inner.ledger.close();
         inner.token.cancel();
         // What is aborted needs a moment to be dropped; it comes out of the settle time.
         let last = (inner.settle_time / 10).max(inner.settle_time.min(DROPPED_WITHIN));
-        if !ended_in_time {
+        if end.is_none() {
             before(inner, inner.settle_time - last, inner.ledger.wait_idle()).await;
+        }
+        if end != Some(End::Idle) {
             self.end_everything();
         }
         before(inner, last, inner.stuck.wait_empty()).await;
@@ -141,15 +147,24 @@ impl TaskRegistry {
         }
     }
 
-    async fn close_when_idle(&self) {
+    /// Waits until nothing is live, or nothing but what is due after the deadline.
+    async fn close_when_idle(&self, deadline: Instant) -> End {
         let inner = &*self.inner;
+        let mut next_log = Instant::now() + STRAGGLERS_EVERY;
         loop {
             let idle = std::pin::pin!(inner.ledger.wait_idle());
-            match select(idle, timer::sleep(inner, STRAGGLERS_EVERY)).await {
+            if let Either::Left(_) = select(idle, timer::sleep(inner, LOOK_EVERY)).await {
                 // Something may have been added since it was idle.
-                Either::Left(_) if inner.ledger.close_if_idle() => return,
-                Either::Left(_) => {}
-                Either::Right(_) => self.log_stragglers(),
+                if inner.ledger.close_if_idle() {
+                    return End::Idle;
+                }
+            }
+            if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
+                return End::Hopeless;
+            }
+            if Instant::now() >= next_log {
+                next_log += STRAGGLERS_EVERY;
+                self.log_stragglers();
             }
         }
     }
@@ -189,10 +204,21 @@ impl TaskRegistry {
     }
 }
 
-/// Whether `event` came before `limit` was over.
-async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>) -> bool {
+/// What a shutdown need not wait for any longer.
+#[derive(PartialEq, Eq)]
+enum End {
+    Idle,
+    /// What is left is due after the deadline.
+    Hopeless,
+}
+
+/// What `event` gives, if it comes before `limit` is over.
+async fn before<T>(inner: &Inner, limit: Duration, event: impl Future<Output = T>) -> Option<T> {
     let event = std::pin::pin!(event);
-    matches!(select(event, timer::sleep(inner, limit)).await, Either::Left(_))
+    match select(event, timer::sleep(inner, limit)).await {
+        Either::Left((given, _)) => Some(given),
+        Either::Right(_) => None,
+    }
 }
 
 /// What a shutdown achieved, and what it cost.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    BoxError, Ending, Outcome, TaskId,
+    BoxError, Ending, Outcome, RetryPolicy, TaskId,
     run::{BoxedWork, Work},
 };
 
@@ -74,6 +74,66 @@ impl Task {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
     }
 
+    /// A task that is tried again when it fails: `factory` makes the future of each attempt, and `policy` says when the
+    /// next one follows.
+    ///
+    /// An attempt that returns an error or takes longer than the [`timeout`](Self::timeout) is tried again, one that panics
+    /// only [if asked](RetryPolicy::retry_panics). Between two attempts the task holds no permit, and the next task of
+    /// its set runs: the retry comes by itself. (In a set that [stops on failure](crate::TaskSet::stop_on_failure) the others wait.)
+    /// A task that has used up its attempts is kept as a [dead letter](crate::TaskRegistry::dead_letters).
+    ///
+    /// The factory should only make the future, and leave the work to that. It is called in the task, so
+    /// [`attempt()`](crate::attempt) tells which attempt it is for; its panics count as the attempt's.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{RetryPolicy, Task, TaskRegistry, attempt};
+    ///
+    /// async fn deliver(url: &str) -> Result<(), std::io::Error> {
+    ///     # let _ = url;
+    ///     if attempt() < 3 { Err(std::io::Error::other("receiver is down")) } else { Ok(()) }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let url = String::from("http://receiver/hook");
+    /// let webhook = Task::retrying(RetryPolicy::default(), move || {
+    ///     let url = url.clone();
+    ///     async move { deliver(&url).await }
+    /// });
+    /// let outcome = registry.spawn(webhook.named("webhook").timeout(Duration::from_secs(10))).await;
+    /// assert!(outcome.is_completed());
+    /// assert_eq!(registry.metrics().retries, 2);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn retrying<F, Fut>(policy: RetryPolicy, mut factory: F) -> Self
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: TaskOutput,
+    {
+        Self::from_source(Kind::Async, policy, move |meta| Box::pin(Record { meta, future: factory() }))
+    }
+
+    /// The same for a [blocking](Self::blocking) closure, which is called anew for each attempt.
+    ///
+    /// A closure that has timed out can't be stopped and may still be running when the next attempt calls it: hence
+    /// `Fn + Sync`.
+    #[track_caller]
+    pub fn retrying_blocking<F, T>(policy: RetryPolicy, closure: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: TaskOutput,
+    {
+        let closure = Arc::new(closure);
+        Self::from_source(Kind::Blocking, policy, move |meta| {
+            let closure = Arc::clone(&closure);
+            Box::pin(Record { meta, future: Call(Some(move || closure())) })
+        })
+    }
+
     /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
     /// put no ids into them. An empty name counts as none: `unnamed`.
     pub fn named(mut self, name: &'static str) -> Self {
@@ -88,6 +148,17 @@ impl Task {
     /// begins. `Duration::MAX` is no limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.policy_mut().timeout = Some(limit);
+        self
+    }
+
+    /// Starts the task this much later than its turn: after it was spawned, or, in a set, after the response has left and
+    /// the tasks before it have ended.
+    ///
+    /// While it waits it holds no permit, and the next task of its set runs. (In a set that
+    /// [stops on failure](crate::TaskSet::stop_on_failure) the others wait.) A shutdown does not wait for a task that is due
+    /// after its deadline. `Duration::MAX` never comes.
+    pub fn delay(mut self, duration: Duration) -> Self {
+        self.policy_mut().delay = Some(duration);
         self
     }
 
@@ -122,21 +193,34 @@ impl Task {
         F: Future + Send + 'static,
         F::Output: TaskOutput,
     {
-        let meta = Meta {
-            id: TaskId::UNASSIGNED,
-            name: UNNAMED,
-            location: Location::caller(),
-            added: None,
-            span: None,
-            policy: None,
-            kind,
-            started: false,
-        };
-        Self { work: Box::pin(Record { meta, future }) }
+        Self { work: Box::pin(Record { meta: Meta::new(kind), future }) }
+    }
+
+    #[track_caller]
+    fn from_source(kind: Kind, retry: RetryPolicy, make: impl FnMut(Meta) -> BoxedWork + Send + 'static) -> Self {
+        let policy = Policy { retry: Some(retry), ..Policy::default() };
+        let meta = Meta { policy: Some(Box::new(policy)), ..Meta::new(kind) };
+        Self { work: Box::pin(Source { meta, make }) }
     }
 
     pub(crate) fn meta(&self) -> &Meta {
         self.work.meta()
+    }
+
+    /// A dead letter, to be tried again from the start.
+    pub(crate) fn replay(source: BoxedWork, dead: TaskId) -> Self {
+        let mut task = Self { work: source };
+        task.meta_mut().started = false;
+        let policy = task.policy_mut();
+        policy.replay_of = Some(dead);
+        task
+    }
+
+    /// A task with another place in the source than the one that made it.
+    pub(crate) fn made_at(location: &'static Location<'static>, task: impl IntoTask) -> Self {
+        let mut task = task.into_task();
+        task.meta_mut().location = location;
+        task
     }
 
     fn meta_mut(&mut self) -> &mut Meta {
@@ -287,6 +371,10 @@ pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;
 pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) retry: Option<RetryPolicy>,
+    /// The dead letter that this is a replay of.
+    pub(crate) replay_of: Option<TaskId>,
 }
 
 /// What tells a task from another, in lists, logs and reports.
@@ -311,6 +399,34 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    #[track_caller]
+    fn new(kind: Kind) -> Self {
+        Self {
+            id: TaskId::UNASSIGNED,
+            name: UNNAMED,
+            location: Location::caller(),
+            added: None,
+            span: None,
+            policy: None,
+            kind,
+            started: false,
+        }
+    }
+
+    /// For work that runs on behalf of this: its wrapper, or one of its attempts.
+    pub(crate) const fn on_behalf(&self, kind: Kind) -> Self {
+        Self {
+            id: self.id,
+            name: self.name,
+            location: self.location,
+            added: self.added,
+            span: None,
+            policy: None,
+            kind,
+            started: true,
+        }
+    }
+
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             id: self.id,
@@ -345,6 +461,39 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         self.project().future.poll(context).map(TaskOutput::into_outcome)
+    }
+}
+
+/// What makes the work of each attempt of a retrying task. It is never polled itself.
+struct Source<M> {
+    meta: Meta,
+    make: M,
+}
+
+impl<M> Unpin for Source<M> {}
+
+impl<M> Work for Source<M>
+where
+    M: FnMut(Meta) -> BoxedWork + Send,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta {
+        &mut self.get_mut().meta
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Outcome> {
+        Poll::Ready(Outcome::Aborted)
+    }
+
+    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
+        let this = self.get_mut();
+        let span = this.meta.span.clone();
+        let _entered = span.as_deref().map(Span::enter);
+        let meta = Meta { span: span.clone(), ..this.meta.on_behalf(this.meta.kind) };
+        Some((this.make)(meta))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 use crate::{
     DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
     events::wants_completed,
     ledger::Books,
-    line::{Line, Next, Phase, State},
+    line::{Away, Line, Next, Phase, State},
     live::{Ended, Live, Stage},
     outcome::drop_quietly,
     registry::Side,
@@ -75,6 +75,13 @@ impl<'a> Turn<'a> {
         count
     }
 
+    /// The tasks that have left the queue, as far as they are wanted.
+    fn taken(&self, wanted: impl Fn(&Live) -> bool) -> Vec<TaskId> {
+        let away = self.state.away.iter().map(|away| &away.live);
+        let taken = self.state.current.iter().chain(away);
+        taken.filter(|live| wanted(live)).map(|live| live.identity.id).collect()
+    }
+
     pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Live> {
         self.state.current.take_if(|current| current.identity.id == id)
     }
@@ -135,45 +142,92 @@ impl<'a> Turn<'a> {
     /// Cuts the current task loose: its outcome is counted now, and another drain takes over the line. The
     /// old one is told to end, whenever its work lets it. `false` if the task is not current.
     pub(crate) fn cut(&mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
+        if let Some(away) = self.take_away(id) {
+            self.cut_loose(away, outcome);
+            self.rest_if_empty();
+            return true;
+        }
         let Some(mut current) = self.take_current(id) else {
             return false;
         };
-        if current.stage() == Stage::Running {
+        current.abort = self.take_drain();
+        self.cut_loose(current, outcome);
+        self.hand_over();
+        true
+    }
+
+    fn cut_loose(&mut self, live: Live, outcome: impl FnOnce(Stage) -> Outcome) {
+        if live.stage() == Stage::Running {
             // Under the lock: the old drain's own end comes after this, and takes it out again.
-            self.line.registry.inner.stuck.insert_cut(current.identity);
+            self.line.registry.inner.stuck.insert_cut(live.identity);
         }
-        current.abort = self.state.join.take().map(|join| join.abort_handle());
-        let outcome = outcome(current.stage());
-        self.end_by(Side::Outside, current, outcome);
+        let outcome = outcome(live.stage());
+        self.end_by(Side::Outside, live, outcome);
+    }
+
+    /// Lets the current task go on by itself, while it waits for a time: its drain goes with it, and another takes over
+    /// the line. In a line that stops on failure it stays, and the others wait.
+    fn part(&mut self, id: TaskId) {
+        if self.state.stop_on_failure {
+            return;
+        }
+        if let Some(mut live) = self.take_current(id) {
+            live.abort = self.take_drain();
+            let drain = self.state.drains;
+            self.state.away.push(Away { live, drain });
+            self.hand_over();
+        }
+    }
+
+    fn take_away(&mut self, id: TaskId) -> Option<Live> {
+        let place = self.state.away.iter().position(|away| away.live.identity.id == id)?;
+        Some(self.state.away.swap_remove(place).live)
+    }
+
+    /// Counts the end of a task that had left the line, and with it the end of its drain. `false` if there is none.
+    pub(crate) fn end_away(mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
+        let Some(live) = self.take_away(id) else {
+            return false;
+        };
+        let outcome = outcome(live.stage());
+        self.end(live, outcome);
+        self.rest_if_empty();
+        self.done();
+        true
+    }
+
+    /// What can abort the drain of the line, which is about to lose it.
+    fn take_drain(&mut self) -> Option<AbortHandle> {
+        self.state.join.take().map(|join| join.abort_handle())
+    }
+
+    /// The line has lost its drain: starts another, if there is something to drain.
+    fn hand_over(&mut self) {
         self.state.phase = Phase::Drained;
         if self.state.queue.is_empty() {
             self.drained();
         } else {
             self.state.wake(&mut self.rest);
         }
-        true
     }
 
-    /// The line is empty, and nothing of it runs.
+    /// The queue is empty, and no drain is at it.
     pub(crate) fn drained(&mut self) {
         self.state.phase = Phase::Drained;
         // That of the drain which has just found the line empty: nothing more to abort.
         drop(self.state.join.take());
+        self.rest_if_empty();
+    }
+
+    /// After a task has ended: strikes a line that has none off the list, and tells those who wait for that. A draining
+    /// one is left to its drain, which will find it empty.
+    pub(crate) fn rest_if_empty(&mut self) {
+        if self.state.phase == Phase::Draining || !self.state.is_empty() {
+            return;
+        }
         if !self.state.waiting.is_empty() {
             self.rest.rare().waiting = mem::take(&mut self.state.waiting);
         }
-        self.delist();
-    }
-
-    /// After tasks were taken from the queue: strikes a line that has none off the list. A draining one is
-    /// left to its drain, which will find it empty.
-    pub(crate) fn delist_if_idle(&mut self) {
-        if self.state.queue.is_empty() && self.state.phase != Phase::Draining {
-            self.delist();
-        }
-    }
-
-    fn delist(&mut self) {
         if mem::take(&mut self.state.listed) {
             self.rest.delisted = self.books.strike_set(self.line.number());
         }
@@ -199,7 +253,7 @@ impl Line {
         let place = turn.state.queue.iter().position(|task| task.meta().id == id);
         let found = if let Some(task) = place.and_then(|place| turn.state.queue.remove(place)) {
             turn.end_pending(task, Outcome::Aborted);
-            turn.delist_if_idle();
+            turn.rest_if_empty();
             true
         } else {
             turn.cut(id, |_| Outcome::Aborted)
@@ -215,13 +269,10 @@ impl Line {
         }
         let mut turn = Turn::new(self);
         turn.discard_queue(DiscardReason::Cleared);
-        match &turn.state.current {
-            Some(current) if current.stage() == Stage::Pending => {
-                let id = current.identity.id;
-                turn.cut(id, |_| Outcome::Discarded(DiscardReason::Cleared));
-            }
-            Some(_) | None => turn.delist_if_idle(),
+        for id in turn.taken(|live| live.stage() == Stage::Pending) {
+            turn.cut(id, |_| Outcome::Discarded(DiscardReason::Cleared));
         }
+        turn.rest_if_empty();
         turn.done()
     }
 
@@ -229,13 +280,17 @@ impl Line {
     pub(crate) fn shut(self: &Arc<Self>) {
         let mut turn = Turn::new(self);
         turn.discard_queue(DiscardReason::Closed);
-        match &turn.state.current {
-            Some(current) => {
-                let id = current.identity.id;
-                turn.cut(id, Outcome::unfinished);
-            }
-            None => turn.delist_if_idle(),
+        for id in turn.taken(|_| true) {
+            turn.cut(id, Outcome::unfinished);
         }
+        turn.rest_if_empty();
+        turn.done();
+    }
+
+    /// A task waits for a time: see [`Turn::part`].
+    pub(crate) fn part(self: &Arc<Self>, id: TaskId) {
+        let mut turn = Turn::new(self);
+        turn.part(id);
         turn.done();
     }
 }
@@ -276,6 +331,9 @@ impl Line {
         let mut state = self.state.lock();
         if state.phase == Phase::Draining && state.drains == number {
             state.join = Some(join);
+        } else if let Some(away) = state.away.iter_mut().find(|away| away.drain == number) {
+            // It has already left, with its task.
+            away.live.abort = Some(join.abort_handle());
         } else {
             drop(state);
             // It has ended, and this does nothing; or it was superseded before anybody could tell it.

@@ -1,0 +1,155 @@
+//! The attempts of a retrying task: one after another, until one gets it done or the policy gives up.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    Attempt, Outcome, RetryPolicy, TaskId, TaskRegistry, TaskReport,
+    live::Live,
+    outcome::drop_quietly,
+    registry::Inner,
+    run::{BoxedWork, Terms, attempt},
+    task::Policy,
+    timer,
+};
+
+/// How many attempts a dead letter tells of: enough for Celery's and Sidekiq's defaults, and a bound for a policy that
+/// never ends.
+const KEPT: usize = 32;
+
+/// What a task that has used up its attempts leaves.
+pub(crate) struct Trail {
+    pub(crate) failed: Failed,
+    /// What could make another.
+    pub(crate) source: BoxedWork,
+}
+
+/// The attempts before the last one, as far as they are kept.
+#[derive(Default)]
+pub(crate) struct Failed(VecDeque<Attempt>);
+
+impl Failed {
+    fn push(&mut self, attempt: Attempt) {
+        if self.0.len() == KEPT - 1 {
+            drop_quietly(self.0.pop_front());
+        }
+        self.0.push_back(attempt);
+    }
+
+    pub(crate) fn into_vec(mut self) -> Vec<Attempt> {
+        mem::take(&mut self.0).into()
+    }
+}
+
+impl Drop for Failed {
+    /// One by one, as each may panic.
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(drop_quietly);
+    }
+}
+
+pub(crate) async fn attempts(
+    mut source: BoxedWork,
+    retry: RetryPolicy,
+    policy: Box<Policy>,
+    registry: &TaskRegistry,
+) -> Outcome {
+    let inner = &*registry.inner;
+    let id = source.meta().id;
+    let terms = Terms::of(source.meta(), &policy, inner);
+    let mut failed = Failed::default();
+    loop {
+        let outcome = attempt(&terms, registry, || source.as_mut().next_attempt()).await;
+        if !outcome.is_dead() {
+            return outcome;
+        }
+        let now = Instant::now();
+        let Some((made, since_first)) = inner.with_live(id, |live| live.attempts_made(now)) else {
+            return Outcome::Aborted;
+        };
+        let again = inner.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
+        let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| again) else {
+            source.as_mut().meta_mut().policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
+            inner.give_up(id, Box::new(Trail { failed, source }));
+            return outcome;
+        };
+        let Some(report) = inner.rest(id, outcome, delay) else {
+            return Outcome::Aborted;
+        };
+        inner.attempt_failed(&report, delay);
+        failed.push(Attempt::of(&report));
+        drop_quietly(report);
+        timer::sleep(inner, delay).await;
+    }
+}
+
+impl Attempt {
+    /// The attempt of which a report tells, which has ended just now.
+    pub(crate) fn of(report: &TaskReport) -> Self {
+        Self {
+            number: report.attempt,
+            ended_at: SystemTime::now(),
+            ran_for: report.ran_for,
+            outcome: report.outcome.clone(),
+        }
+    }
+}
+
+/// What is noted of a task that waits for a time.
+impl Inner {
+    /// The first attempt is due after `delay`. `false` if the task has ended meanwhile.
+    pub(crate) fn delay(&self, id: TaskId, delay: Duration) -> bool {
+        let due = later(Instant::now(), delay);
+        let found = self.with_live(id, |live| live.wait_until(due)).is_some();
+        self.part(id);
+        found
+    }
+
+    /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
+    fn rest(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
+        let now = Instant::now();
+        let due = later(now, delay);
+        let mut report = self.with_live(id, |live| {
+            live.rest(now);
+            live.wait_until(due);
+            live.report(Outcome::Completed, now)
+        })?;
+        report.outcome = outcome;
+        self.ledger.books(id.line).attempt_failed(report.name, report.ran_for);
+        self.part(id);
+        Some(report)
+    }
+
+    fn give_up(&self, id: TaskId, trail: Box<Trail>) {
+        if self.dead_letters.are_kept() {
+            let mut trail = Some(trail);
+            let _replaced = self.with_live(id, |live| trail.take().and_then(|trail| live.give_up(trail)));
+        }
+    }
+
+    /// Takes a task that waits for a time out of its line, so that the next one runs.
+    fn part(&self, id: TaskId) {
+        if let (Some(_), Some(set)) = (id.set(), self.ledger.set(id.line)) {
+            set.part(id);
+        }
+    }
+
+    /// Looks at a live task, under its lock; `None` if it has ended.
+    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
+        if id.set().is_some() {
+            return self.ledger.set(id.line)?.with_live(id, look);
+        }
+        self.ledger.books(id.line).spawned(id.line).map(look)
+    }
+}
+
+/// The moment after `delay`; one that never comes, if it is beyond what the clock counts to.
+pub(crate) fn later(now: Instant, delay: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    now.checked_add(delay).unwrap_or(now + NEVER)
+}
