@@ -3,11 +3,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use postlude::{Task, TaskId, TaskRegistry, TaskReport, TaskSet, after};
+use postlude::{
+    RepeatHandle, RetryPolicy, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, TaskSet, after, attempt,
+};
 use proptest::prelude::*;
 
 use crate::support::{assert_conserved, outcomes};
@@ -25,6 +30,9 @@ enum Work {
     BlocksAndFails,
     Adds,
     PanicsInDrop,
+    Retries(u32),
+    RetriesBlocking(u32),
+    Delayed,
 }
 
 #[derive(Clone, Debug)]
@@ -32,6 +40,9 @@ enum Step {
     Open,
     Add { set: usize, work: Work },
     Spawn(Work),
+    Repeat(Work),
+    StopRepeating(bool),
+    Replay,
     Drain(usize),
     Drop(usize),
     Clear(usize),
@@ -50,6 +61,8 @@ struct Witness {
     told: Arc<Mutex<HashMap<TaskId, &'static str>>>,
     added: Arc<Mutex<Vec<TaskId>>>,
     serial: Arc<Mutex<u64>>,
+    /// Runs of what is repeated; held by each repetition until it has ended.
+    runs: Arc<AtomicU64>,
 }
 
 struct Bomb;
@@ -101,6 +114,14 @@ impl Witness {
                     end();
                 })
             }
+            Work::Retries(last) => Task::retrying(twice(), move || {
+                let result = if attempt() < last { Err("once more") } else { Ok(end()) };
+                async move { result }
+            }),
+            Work::RetriesBlocking(last) => {
+                Task::retrying_blocking(twice(), move || if attempt() < last { Err("once more") } else { Ok(end()) })
+            }
+            Work::Delayed => Task::new(async move { end() }).delay(Duration::from_millis(1)),
             Work::PanicsInDrop => {
                 let bomb = Bomb;
                 Task::new(async move {
@@ -116,10 +137,27 @@ impl Witness {
         self.added.lock().unwrap().push(id);
     }
 
+    fn repeat(&self, registry: &TaskRegistry, work: Work) -> RepeatHandle {
+        let (witness, runs) = (self.clone(), Arc::clone(&self.runs));
+        registry.spawn_every(Duration::from_millis(1), move || {
+            runs.fetch_add(1, Ordering::SeqCst);
+            witness.task(work)
+        })
+    }
+
+    fn replay(&self, registry: &TaskRegistry) {
+        let replayed = registry.dead_letters().replay_all();
+        self.added.lock().unwrap().extend(replayed.iter().map(TaskHandle::id));
+    }
+
     fn spawn(&self, registry: &TaskRegistry, work: Work) {
         let id = registry.spawn(self.task(work)).id();
         self.added.lock().unwrap().push(id);
     }
+}
+
+fn twice() -> RetryPolicy {
+    RetryPolicy::constant(Duration::from_micros(300)).attempts(2)
 }
 
 fn work() -> impl Strategy<Value = Work> {
@@ -134,6 +172,9 @@ fn work() -> impl Strategy<Value = Work> {
         1 => Just(Work::BlocksAndFails),
         2 => Just(Work::Adds),
         1 => Just(Work::PanicsInDrop),
+        2 => (1..4_u32).prop_map(Work::Retries),
+        1 => (1..4_u32).prop_map(Work::RetriesBlocking),
+        1 => Just(Work::Delayed),
     ]
 }
 
@@ -143,6 +184,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Open),
         10 => (at.clone(), work()).prop_map(|(set, work)| Step::Add { set, work }),
         5 => work().prop_map(Step::Spawn),
+        1 => work().prop_map(Step::Repeat),
+        1 => proptest::bool::ANY.prop_map(Step::StopRepeating),
+        1 => Just(Step::Replay),
         3 => at.clone().prop_map(Step::Drain),
         2 => at.clone().prop_map(Step::Drop),
         1 => at.clone().prop_map(Step::Clear),
@@ -184,12 +228,20 @@ async fn run(program: Vec<Step>, setup: Setup) {
     }
     let registry = builder.build().unwrap();
     let mut sets = vec![registry.set()];
+    let mut repetitions = Vec::new();
     for step in program {
         let pick = |at: usize| &sets[at % sets.len()];
         match step {
             Step::Open => sets.push(registry.set()),
             Step::Add { set, work } => witness.add(pick(set), work),
             Step::Spawn(work) => witness.spawn(&registry, work),
+            Step::Repeat(work) => repetitions.push(witness.repeat(&registry, work)),
+            Step::StopRepeating(abort) => match repetitions.pop() {
+                Some(repetition) if abort => repetition.abort(),
+                Some(repetition) => repetition.stop(),
+                None => {}
+            },
+            Step::Replay => witness.replay(&registry),
             Step::Drain(at) => drop(pick(at).clone().drain()),
             Step::Drop(at) => {
                 let at = at % sets.len();
@@ -213,6 +265,10 @@ async fn run(program: Vec<Step>, setup: Setup) {
     }
     sets.clear();
     let report = registry.shutdown(Duration::from_millis(5)).await;
+    // Each repetition holds a copy until it has ended; the other two are the witness's and the hook's.
+    while Arc::strong_count(&witness.runs) > 2 {
+        tokio::task::yield_now().await;
+    }
     registry.wait_idle().await;
     assert!(registry.metrics().discarded >= report.discarded.len() as u64);
     compare(&witness, &registry);
@@ -220,7 +276,7 @@ async fn run(program: Vec<Step>, setup: Setup) {
 
 /// The counters must say what the hook and the tasks say.
 fn compare(witness: &Witness, registry: &TaskRegistry) {
-    let added = witness.added.lock().unwrap().len() as u64;
+    let added = witness.added.lock().unwrap().len() as u64 + witness.runs.load(Ordering::SeqCst);
     assert_conserved(registry, added);
     let m = registry.metrics();
     assert_eq!((m.pending, m.running, m.open_sets), (0, 0, 0), "{m:?}");

@@ -7,10 +7,14 @@ mod support;
 
 // The core, with or without HTTP.
 mod conservation;
+mod dead_letters;
+mod delay;
 mod foreign;
 mod limits;
 mod misuse;
 mod order;
+mod repeat;
+mod retry;
 mod shutdown;
 mod spawn;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use postlude::{TaskMetrics, TaskRegistry};
+use postlude::{TaskMetrics, TaskRegistry, TaskReport};
 
 /// What happened, in order.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,21 @@ impl Journal {
     pub(crate) fn task(&self, name: &'static str) -> impl Future<Output = ()> + Send + use<> {
         let journal = self.clone();
         async move { journal.note(name) }
+    }
+}
+
+/// What the failure hook was told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reports(Arc<Mutex<Vec<TaskReport>>>);
+
+impl Reports {
+    pub(crate) fn hook(&self) -> impl Fn(&TaskReport) + Send + Sync + use<> {
+        let reports = self.clone();
+        move |report| reports.0.lock().unwrap().push(report.clone())
+    }
+
+    pub(crate) fn read(&self) -> Vec<TaskReport> {
+        self.0.lock().unwrap().clone()
     }
 }
 

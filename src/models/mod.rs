@@ -5,6 +5,8 @@
 //! as the tokio task would. Each model says which seeded bug it was seen to catch.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a model may stop where it stands")]
 
+mod retries;
+
 use std::{
     cell::RefCell,
     mem,

@@ -1,0 +1,101 @@
+//! Tasks that leave their line to wait for a time, and the dead letters of those that gave up.
+
+use std::{sync::Arc, time::Duration};
+
+use loom::thread;
+use tokio::time::Instant;
+
+use super::{SPAWNED, check, registry, run_drains, set};
+use crate::{
+    Outcome, RetryPolicy, Task, TaskId,
+    attempts::{Failed, Trail},
+    line::{Line, Next},
+    live::Live,
+};
+
+/// A drain that takes a task in hand, which then leaves the line. `false` if the task is no longer in it.
+fn take_and_part(line: &Arc<Line>, id: TaskId) -> bool {
+    let Next::Work(work) = line.next() else { panic!("there is a task") };
+    let taken = work.meta().id == id;
+    if taken {
+        line.part(id);
+    } else {
+        line.finish(work.meta().id, Outcome::Completed);
+    }
+    taken
+}
+
+/// Seeded: `Turn::cut` does not look among the tasks that are away: the abort finds nothing to abort.
+#[test]
+fn an_abort_finds_a_task_that_is_leaving_its_line_and_the_next_one_runs() {
+    check(|| {
+        let registry = registry(None);
+        let (tasks, line) = set(&registry);
+        let id = tasks.add(async {});
+        tasks.add(async {});
+        line.launch(None, None);
+        SPAWNED.with_borrow_mut(Vec::clear);
+        let aborter = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.abort(id))
+        };
+        if take_and_part(&line, id) {
+            // Its drain goes on with it, whenever it was aborted.
+            assert!(aborter.join().unwrap());
+            assert!(line.finish(id, Outcome::Completed).is_none(), "counted already");
+            registry.inner.stuck.remove(id);
+        } else {
+            assert!(aborter.join().unwrap());
+        }
+        run_drains();
+        let metrics = registry.metrics();
+        assert_eq!((metrics.aborted, metrics.completed), (1, 1), "{metrics:?}");
+        assert_eq!((metrics.pending, metrics.running, metrics.stuck), (0, 0, 0), "{metrics:?}");
+        assert!(registry.tasks().is_empty());
+    });
+}
+
+/// Seeded: `Line::spawn_drain` does not look among the tasks that are away: nothing could abort the drain.
+#[test]
+fn a_task_that_leaves_before_its_drain_is_known_can_be_aborted_all_the_same() {
+    check(|| {
+        let registry = registry(None);
+        let (tasks, line) = set(&registry);
+        let id = tasks.add(async {});
+        let launcher = {
+            let line = Arc::clone(&line);
+            thread::spawn(move || line.launch(None, None))
+        };
+        // The other thread may be anywhere in its launch.
+        assert_eq!(tasks.len(), 1);
+        let drain = SPAWNED.with_borrow_mut(Vec::pop);
+        let parted = drain.is_some_and(|line| take_and_part(&line, id));
+        launcher.join().unwrap();
+        if parted {
+            assert_eq!(line.with_live(id, |live: &mut Live| live.abort.is_some()), Some(true));
+        } else {
+            assert!(line.state.lock().join.is_some());
+        }
+        line.shut();
+    });
+}
+
+/// Seeded: `DeadLetters::replay` looks the letter up and takes it out under two locks: both replay it.
+#[test]
+fn a_letter_is_replayed_once() {
+    check(|| {
+        let registry = registry(None);
+        let source = Task::retrying(RetryPolicy::default(), || async {});
+        let report = Live::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Instant::now());
+        let id = report.id;
+        registry.inner.bury(&report, Some(Box::new(Trail { failed: Failed::default(), source: source.work })));
+        let other = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.dead_letters().replay(id).is_ok())
+        };
+        let replayed = registry.dead_letters().replay(id).is_ok();
+        assert!(replayed != other.join().unwrap());
+        assert!(registry.dead_letters().is_empty());
+        assert_eq!(registry.metrics().pending, 1);
+    });
+}
