@@ -1,7 +1,10 @@
-//! The guide: when tasks run, how a service ends, how to test handlers that leave tasks, what was measured.
+//! The guide: when tasks run, what is tried again, how a service ends, how to test handlers that leave tasks, what was measured.
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}
+
+#[doc = include_str!("../docs/retries.md")]
+pub mod retries {}
 
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}

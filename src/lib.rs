@@ -28,7 +28,8 @@
 //! ```
 //!
 //! # What it promises
-//! What is added runs after the response has left, whatever happened to the request; it starts at most once,
+//! What is added runs after the response has left, whatever happened to the request; it starts at most once (a retry
+//! policy aside),
 //! and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped: by a limit,
 //! a condition, a shutdown; and nothing without being counted and logged.
 //!
@@ -39,13 +40,15 @@
 //! | what a request leaves behind | [`TaskSet`]: an extractor, or [`after`] from anywhere in a handler |
 //! | giving each request its set | [`TaskLayer`], or [`TaskSet::attach`] for plain hyper |
 //! | work without a request | [`TaskRegistry::spawn`] and its [`TaskHandle`] |
+//! | trying again, later, and again and again | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
+//! | what did not get done | [`TaskRegistry::dead_letters`] |
 //! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
 //! | limits, a failure hook | [`TaskRegistryBuilder`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
-//! The [guide] tells [when tasks run](crate::guide::lifecycle), how to
+//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), how to
 //! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
 //! [measured](crate::guide::wire) on the wire.
 //!

@@ -110,10 +110,10 @@ impl Live {
         self.retried().is_some_and(|retried| retried.resting.is_some())
     }
 
-    /// Since when a pending task could have started; `None` for one that has, or that is not yet due.
-    pub(crate) fn pending_since(&self, now: Instant) -> Option<Instant> {
+    /// Since when a pending task could have started, or from when on it can; `None` for one that has.
+    pub(crate) fn pending_since(&self) -> Option<Instant> {
         let due = self.extras.as_ref().and_then(|extras| extras.due).unwrap_or(self.identity.added);
-        (self.stage() == Stage::Pending && due <= now).then_some(due)
+        (self.stage() == Stage::Pending).then_some(due)
     }
 
     /// Whether nothing is to happen to it before `then`.

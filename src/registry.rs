@@ -161,7 +161,7 @@ impl TaskRegistry {
         let mut oldest: Option<Instant> = None;
         let mut look = |task: &Live| {
             metrics.retrying += u64::from(task.is_resting());
-            if let Some(since) = task.pending_since(now) {
+            if let Some(since) = task.pending_since() {
                 oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
             }
         };

@@ -115,12 +115,10 @@ impl Witness {
                 })
             }
             Work::Retries(last) => Task::retrying(twice(), move || {
-                let result = if attempt() < last { Err("once more") } else { Ok(end()) };
+                let result = succeed_at(last, &end);
                 async move { result }
             }),
-            Work::RetriesBlocking(last) => {
-                Task::retrying_blocking(twice(), move || if attempt() < last { Err("once more") } else { Ok(end()) })
-            }
+            Work::RetriesBlocking(last) => Task::retrying_blocking(twice(), move || succeed_at(last, &end)),
             Work::Delayed => Task::new(async move { end() }).delay(Duration::from_millis(1)),
             Work::PanicsInDrop => {
                 let bomb = Bomb;
@@ -154,6 +152,14 @@ impl Witness {
         let id = registry.spawn(self.task(work)).id();
         self.added.lock().unwrap().push(id);
     }
+}
+
+fn succeed_at(last: u32, end: impl Fn()) -> Result<(), &'static str> {
+    if attempt() < last {
+        return Err("once more");
+    }
+    end();
+    Ok(())
 }
 
 fn twice() -> RetryPolicy {

@@ -2,13 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use postlude::{RepeatPolicy, Task, TaskRegistry, TaskState};
+use postlude::{RepeatHandle, RepeatPolicy, Task, TaskRegistry, TaskState};
 use tokio::time::Instant;
 
 use crate::support::{Journal, Reports, assert_conserved};
@@ -106,6 +106,22 @@ async fn stop_lets_the_run_under_way_end_and_abort_does_not() {
     let metrics = registry.metrics();
     assert_eq!((metrics.completed, metrics.aborted), (3, 1));
     assert_conserved(&registry, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_while_a_run_is_being_made_aborts_that_run() {
+    let registry = TaskRegistry::new();
+    let handle: Arc<OnceLock<RepeatHandle>> = Arc::default();
+    let own = Arc::clone(&handle);
+    let policy = RepeatPolicy::every(10 * SECOND).first_after(SECOND);
+    let repetition = registry.spawn_every(policy, move || {
+        own.get().unwrap().abort();
+        std::future::pending::<()>()
+    });
+    handle.set(repetition).unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    let metrics = registry.metrics();
+    assert_eq!((metrics.added, metrics.aborted), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
