@@ -364,11 +364,12 @@ impl Line {
         state.phase == Phase::Open && !state.queue.is_empty()
     }
 
-    /// Whether all that live are so. What is queued waits for nothing but its turn.
-    pub(crate) fn all_live(&self, is_so: impl FnMut(&Live) -> bool) -> bool {
+    /// Whether all that live are so. What is queued waits for the current task, or for nothing but its turn.
+    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&Live) -> bool) -> bool {
         let state = self.state.lock();
+        let queue_is_so = state.queue.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
         let mut taken = state.current.iter().chain(state.away.iter().map(|away| &away.live));
-        state.queue.is_empty() && taken.all(is_so)
+        queue_is_so && taken.all(is_so)
     }
 
     /// A way to learn when the line is empty; `None` if it is.

@@ -321,6 +321,21 @@ async fn a_shutdown_gives_up_at_once_what_is_due_after_its_grace_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_gives_up_what_waits_behind_a_task_that_is_due_too_late() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    set.stop_on_failure();
+    let id = set.add(Task::retrying(RetryPolicy::constant(3600 * SECOND), || async { Err::<(), _>("once more") }));
+    set.add(async {});
+    drop(set);
+    resting(&registry, id).await;
+    let start = Instant::now();
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(start.elapsed() < 5 * SECOND, "{:?}", start.elapsed());
+    assert_eq!((report.aborted.len(), report.discarded.len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policy_that_never_ends_ends_with_the_registry() {
     let registry = TaskRegistry::builder().settle(SECOND).build().unwrap();
     let endless = RetryPolicy::constant(Duration::ZERO).attempts(u32::MAX);
