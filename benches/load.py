@@ -1,4 +1,5 @@
-"""Loads the variants of a server in turns, and prints requests/s and latencies as ratios. Run by benches/http.sh.
+"""Loads the variants of a server in turns, and prints requests/s, the processor's time a request takes the server,
+and latencies, as ratios. Run by benches/http.sh.
 
 In each round every variant is loaded once, one after the other, so that whatever else the machine does meets them
 all. A ratio is made within a round, of a variant and what it is compared to; of the rounds, the median and the
@@ -17,6 +18,8 @@ import urllib.request
 ROUNDS = int(os.environ.get("ROUNDS", "9"))
 SECONDS = os.environ.get("SECONDS_EACH", "2")
 CONNECTIONS = "32"
+# Only these, if it is set: names with spaces between them.
+VARIANTS = os.environ.get("VARIANTS", "").split()
 
 STARLETTE = """
 from starlette.applications import Starlette
@@ -42,6 +45,8 @@ app = Starlette(routes=[Route("/{count:int}", hello)])
 # What is compared to what.
 PAIRS = [
     ("layer_unused", "no_layer"),
+    ("floor", "no_layer"),
+    ("layer_unused", "floor"),
     ("layer_1", "spawn_1"),
     ("layer_4", "spawn_4"),
     ("layer_1", "no_layer"),
@@ -65,7 +70,7 @@ def main():
         stderr=subprocess.PIPE, text=True,
     )
     try:
-        measure(addresses(axum, uvicorn))
+        measure(addresses(axum, uvicorn), {True: uvicorn.pid, False: axum.pid})
     finally:
         axum.kill()
         uvicorn.kill()
@@ -73,7 +78,7 @@ def main():
 
 def addresses(axum, uvicorn):
     variants = {}
-    for _ in range(6):
+    for _ in range(7):
         name, port = axum.stdout.readline().split()
         variants[name] = f"http://127.0.0.1:{port}/"
     for line in uvicorn.stderr:
@@ -84,7 +89,7 @@ def addresses(axum, uvicorn):
         variants[f"starlette_{count}"] = f"http://127.0.0.1:{port.group(1)}/{count}"
     for url in variants.values():
         wait_until_it_answers(url)
-    return variants
+    return {name: url for name, url in variants.items() if not VARIANTS or name in VARIANTS}
 
 
 def wait_until_it_answers(url):
@@ -97,22 +102,24 @@ def wait_until_it_answers(url):
     sys.exit(f"{url} does not answer")
 
 
-def measure(variants):
+def measure(variants, pids):
     rounds = []
     for number in range(ROUNDS + 1):
         # The first round warms up, and every other round goes backwards, so that nobody always has the same neighbour.
         order = list(variants) if number % 2 else list(reversed(variants))
-        results = {name: load(variants[name]) for name in order}
+        results = {name: load(variants[name], pids[name.startswith("starlette")]) for name in order}
         if number:
             rounds.append(results)
         print(f"round {number} of {ROUNDS}", file=sys.stderr)
-    print("| variant | requests/s | p50 in µs | p99 in µs |\n|---|---|---|---|")
+    print("| variant | requests/s | CPU in µs | p50 in µs | p99 in µs |\n|---|---|---|---|---|")
     for name in variants:
-        values = [statistics.median(results[name][column] for results in rounds) for column in range(3)]
-        print(f"| {name} | {values[0]:.0f} | {values[1]:.0f} | {values[2]:.0f} |")
-    print("\n| variant | against | requests/s | p50 | p99 |\n|---|---|---|---|---|")
+        values = [statistics.median(results[name][column] for results in rounds) for column in range(4)]
+        print(f"| {name} | {values[0]:.0f} | {values[1]:.2f} | {values[2]:.0f} | {values[3]:.0f} |")
+    print("\n| variant | against | requests/s | CPU | p50 | p99 |\n|---|---|---|---|---|---|")
     for name, base in PAIRS:
-        ratios = [ratio([results[name][column] / results[base][column] for results in rounds]) for column in range(3)]
+        if name not in variants or base not in variants:
+            continue
+        ratios = [ratio([results[name][column] / results[base][column] for results in rounds]) for column in range(4)]
         print(f"| {name} | {base} | " + " | ".join(ratios) + " |")
 
 
@@ -122,7 +129,8 @@ def ratio(values):
     return f"no difference: {spread}" if low <= 1.0 <= high else spread
 
 
-def load(url):
+def load(url, pid):
+    before = processor_time(pid)
     output = subprocess.run(
         ["wrk", "--threads", "1", "--connections", CONNECTIONS, "--duration", SECONDS + "s", "--latency", url],
         capture_output=True, text=True, check=True,
@@ -130,7 +138,16 @@ def load(url):
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"{url} answers with errors:\n{output}")
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output).group(1))
-    return rate, microseconds(output, "50%"), microseconds(output, "99%")
+    requests = int(re.search(r"(\d+) requests in", output).group(1))
+    spent = (processor_time(pid) - before) / requests * 1e6
+    return rate, spent, microseconds(output, "50%"), microseconds(output, "99%")
+
+
+def processor_time(pid):
+    """The seconds that a process has spent on a processor, its own and the system's for it."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def microseconds(output, quantile):

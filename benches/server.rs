@@ -6,6 +6,9 @@
 #![expect(clippy::print_stdout, reason = "the ports are there to be read")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
+#[path = "shared/floor.rs"]
+mod floor;
+
 use axum::{Router, routing::get, serve::ListenerExt};
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
 use tokio::net::TcpListener;
@@ -20,6 +23,7 @@ fn main() {
         let layer = TaskLayer::new(TaskRegistry::new());
         let variants = [
             ("no_layer", spawns(0)),
+            ("floor", floor::floor(spawns(0))),
             ("layer_unused", spawns(0).layer(layer.clone())),
             ("layer_1", tasks(1).layer(layer.clone())),
             ("layer_4", tasks(4).layer(layer)),

@@ -125,7 +125,7 @@ def live(core):
 
 def layer(runs):
     group, bare = "request", {"layer, 1 task": "1 bare spawn", "layer, 4 tasks": "4 bare spawns"}
-    names = ["no layer", "a layer that does nothing", "layer, no task", "layer, 1 task", "1 bare spawn",
+    names = ["no layer", "a layer that does nothing", "the floor", "layer, no task", "layer, 1 task", "1 bare spawn",
              "layer, 4 tasks", "4 bare spawns"]
     rows = [[name, runs.ratio(group, name, "no layer"),
              runs.ratio(group, name, bare[name]) if name in bare else "", runs.nanoseconds(group, name)]
@@ -221,7 +221,7 @@ def write(folder):
         file = folder / f"{step}.md"
         if file.exists():
             fill(step, file.read_text())
-    for step in ("core", "layer", "memory", "instructions", "http"):
+    for step in ("core", "layer", "http"):
         file = folder / f"{step}.machine"
         if file.exists():
             fill(f"machine of {step}", file.read_text())

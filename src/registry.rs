@@ -6,6 +6,8 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "http")]
+use crate::middleware::Timetable;
 use crate::{
     IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
@@ -78,6 +80,8 @@ pub(crate) struct Inner {
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
+    #[cfg(feature = "http")]
+    pub(crate) timetable: Timetable,
 }
 
 /// Who ends a task: what runs it, or somebody else.
