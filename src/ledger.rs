@@ -20,7 +20,7 @@ use crate::{
     Outcome, RejectReason,
     line::Line,
     live::{Live, Stage},
-    metrics::{Figures, NameMetrics, TaskMetrics},
+    metrics::{Figures, NameMetrics, Names, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -58,7 +58,7 @@ pub(crate) struct Books {
     /// Ended, and not yet told to the log and the hook.
     untold: u64,
     warn_at: u64,
-    names: FxHashMap<&'static str, Figures>,
+    names: Names,
 }
 
 enum Entry {
@@ -209,7 +209,7 @@ impl Ledger {
             metrics.added += books.added;
             metrics.pending += books.pending;
             metrics.running += books.running;
-            for (name, figures) in &books.names {
+            for (name, figures) in books.names.iter() {
                 names.entry(name).or_default().absorb(figures);
             }
         }
@@ -316,7 +316,7 @@ impl Books {
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {
-        self.names.entry(name).or_default()
+        self.names.of(name)
     }
 
     pub(crate) fn list_set(&mut self, line: u64, set: Arc<Line>) {

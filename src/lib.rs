@@ -86,6 +86,7 @@ mod middleware;
 mod models;
 mod outcome;
 mod policy;
+mod queue;
 mod registry;
 mod rejected;
 mod repeat;

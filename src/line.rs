@@ -11,7 +11,6 @@
 //!    the line empty: there is no moment at which it could be lost.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -22,12 +21,13 @@ use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
     ledger::Books,
     live::{Live, Stage},
+    queue::Queue,
     run::BoxedWork,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    turn::{Rest, Turn},
+    turn::Turn,
 };
 
 /// Whether a line is to be drained, by how its request ended.
@@ -46,7 +46,7 @@ pub(crate) struct Line {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    pub(crate) queue: VecDeque<Task>,
+    pub(crate) queue: Queue,
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
     /// Tasks that have left the line to wait for a time, each with the drain that had it in hand.
@@ -180,13 +180,14 @@ impl Line {
                 return Err(Rejected::new(task, reason));
             }
         };
-        state.queue.push_back(task);
-        let mut rest = Rest::default();
-        state.wake(&mut rest);
+        state.queue.push(task);
+        let drain = state.wake();
         let late_answer =
             !was_listed && (state.phase == Phase::Leaving || state.phase == Phase::Open && state.answered.is_some());
         drop(state);
-        self.settle(rest);
+        if let Some(drain) = drain {
+            self.spawn_drain(drain);
+        }
         if late_answer && inner.is_shutting_down() {
             self.launch_answered();
         }
@@ -246,13 +247,12 @@ impl Line {
 
     /// Drains from here on.
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let mut rest = Rest::default();
         state.phase = Phase::Drained;
-        if !state.queue.is_empty() {
-            state.wake(&mut rest);
-        }
+        let drain = if state.queue.is_empty() { None } else { state.wake() };
         drop(state);
-        self.settle(rest);
+        if let Some(drain) = drain {
+            self.spawn_drain(drain);
+        }
     }
 
     /// Notes that there is a response, so that a shutdown need not wait for the client to take it.
@@ -300,10 +300,15 @@ impl Line {
     /// drain has been superseded.
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let mut turn = Turn::new(self);
+        let completed = outcome.is_completed();
+        if completed && turn.end_quietly(id) {
+            let next = turn.pop();
+            turn.done();
+            return Some(self.prepare(next));
+        }
         let Some(current) = turn.take_current(id) else {
             return turn.end_away(id, |_| outcome).then_some(Next::Done);
         };
-        let completed = outcome.is_completed();
         turn.end(current, outcome);
         if !completed {
             // Told before the next one starts, so that a hook may still have a say in that.
@@ -355,7 +360,7 @@ impl Line {
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
         let state = self.state.lock();
         state.current.iter().chain(state.away.iter().map(|away| &away.live)).for_each(&mut task);
-        for queued in &state.queue {
+        for queued in state.queue.iter() {
             task(&Live::new(queued.meta().identity()));
         }
         state.phase == Phase::Open && !state.queue.is_empty()

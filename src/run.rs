@@ -43,28 +43,35 @@ pub(crate) trait Work: Send {
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// the outcome is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    let Some(work) = slot else { return Poll::Pending };
-    let span = work.as_mut().meta_mut().span.take();
+    let span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
+    let mut outcome = None;
+    // The poll and the drop under one guard.
     let polled = guarded(|| {
         let _entered = span.as_deref().map(Span::enter);
-        work.as_mut().poll(context)
-    });
-    let outcome = match polled {
-        Ok(Poll::Pending) => {
-            work.as_mut().meta_mut().span = span;
-            return Poll::Pending;
-        }
-        Ok(Poll::Ready(outcome)) => outcome,
-        Err(panic) => Outcome::Panicked(panic),
-    };
-    let dropped = guarded(|| {
-        let _entered = span.as_deref().map(Span::enter);
+        let Some(Poll::Ready(ready)) = slot.as_mut().map(|work| work.as_mut().poll(context)) else {
+            return;
+        };
+        outcome = Some(ready);
         drop(slot.take());
     });
-    Poll::Ready(match dropped {
-        Err(panic) if outcome.is_completed() => Outcome::Panicked(panic),
-        _ => outcome,
-    })
+    match (polled, outcome) {
+        (Ok(()), None) => {
+            if let Some(work) = slot {
+                work.as_mut().meta_mut().span = span;
+            }
+            Poll::Pending
+        }
+        // The panic of its drop.
+        (Err(panic), Some(Outcome::Completed)) => Poll::Ready(Outcome::Panicked(panic)),
+        (Ok(()) | Err(_), Some(outcome)) => Poll::Ready(outcome),
+        (Err(panic), None) => {
+            let _its_drop_may_panic_too = guarded(|| {
+                let _entered = span.as_deref().map(Span::enter);
+                drop(slot.take());
+            });
+            Poll::Ready(Outcome::Panicked(panic))
+        }
+    }
 }
 
 /// Drops the work and catches what its `Drop` throws.
