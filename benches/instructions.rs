@@ -7,6 +7,9 @@
 #![expect(clippy::print_stdout, reason = "the list is there to be read")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
+#[path = "shared/floor.rs"]
+mod floor;
+
 use std::time::Duration;
 
 use axum::{Router, body::Body, http::Request, routing::get};
@@ -19,12 +22,13 @@ use tower::ServiceExt;
 const WINDOW: usize = 128;
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 7] = [
+const SCENARIOS: [(&str, Side, Side); 8] = [
     ("spawn", Side::Spawned, Side::Tokio),
     ("set of 1", Side::Sets(1), Side::Tokio),
     ("set of 4", Side::Sets(4), Side::Tokio),
     ("set of 16", Side::Sets(16), Side::Tokio),
     ("layer, no task", Side::Layer(0), Side::Handler(0)),
+    ("layer, no task, against the floor", Side::Layer(0), Side::Floor),
     ("layer, 1 task", Side::Layer(1), Side::Handler(1)),
     ("layer, 4 tasks", Side::Layer(4), Side::Handler(4)),
 ];
@@ -39,6 +43,8 @@ enum Side {
     Sets(usize),
     /// Calls of a router with a layer, whose handler adds so many tasks.
     Layer(usize),
+    /// Calls of a router with a layer that does the least that it can.
+    Floor,
     /// Calls of a router without a layer, whose handler spawns so many.
     Handler(usize),
 }
@@ -70,7 +76,7 @@ async fn run(side: Side, rounds: usize) {
                 let set = registry.set();
                 (0..size).for_each(|_| _ = set.add(async {}));
             }),
-            Side::Layer(_) | Side::Handler(_) => {
+            Side::Layer(_) | Side::Floor | Side::Handler(_) => {
                 for _ in 0..WINDOW {
                     let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
                     response.into_body().collect().await.unwrap();
@@ -96,6 +102,7 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
     };
     match side {
         Side::Handler(tasks) => handler(tasks),
+        Side::Floor => floor::floor(handler(0)),
         // No byte waits for a client here, and the two milliseconds for the last write are not counted work.
         Side::Layer(tasks) => if tasks == 0 {
             handler(0)
