@@ -65,6 +65,7 @@ def table(head, rows):
 
 def spawn(core):
     peers = [("`TaskTracker::spawn`", BASE), ("**`TaskRegistry::spawn`**", "postlude"),
+             ("`TaskTracker::spawn`, with three readings of the clock", "timed"),
              ("`tokio::spawn`, awaited", "tokio_spawn"), ("`JoinSet`", "JoinSet"),
              ("a mutex and a hash map", "by_hand"), ("`TaskTracker`, with tokio-metrics", "tokio_metrics"),
              ("`FuturesUnordered`", "FuturesUnordered"), ("boxed futures, awaited in place", "in_place")]
@@ -78,6 +79,8 @@ def sets(core):
     for size in (1, 4, 16, 256):
         groups = [f"set_of_{size}/{flavor}" for flavor in FLAVORS]
         rows.append([f"**a set of {size}**"] + [core.ratio(group, "postlude") for group in groups])
+        rows.append([f"{size} boxed in one spawn, with two readings of the clock each"]
+                    + [core.ratio(group, "timed") for group in groups])
         rows.append([f"{size} boxed in one spawn"] + [core.ratio(group, "rows_in_TaskTracker") for group in groups])
     rows.append(["a set without tasks, in ns"] + [core.nanoseconds(f"set_of_0/{f}", "postlude") for f in FLAVORS])
     return table(["a task, against a `TaskTracker::spawn`", *FLAVORS], rows)

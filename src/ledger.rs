@@ -358,10 +358,13 @@ impl Books {
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
     pub(crate) fn take_spawned(&mut self, line: u64) -> Option<Live> {
-        self.spawned(line)?;
-        match self.strike(line) {
-            Some(Entry::Task(task)) => Some(task),
-            Some(Entry::Set(_)) | None => None,
+        match self.strike(line)? {
+            Entry::Task(task) => Some(task),
+            // A number belongs to one line for good, and this one is asked for by a spawned task's.
+            set @ Entry::Set(_) => {
+                self.lines.insert(line, set);
+                None
+            }
         }
     }
 }

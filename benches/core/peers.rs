@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    hint::black_box,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,6 +14,7 @@ use postlude::TaskRegistry;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 use tokio_metrics::TaskMonitor;
 use tokio_util::task::TaskTracker;
@@ -46,6 +48,42 @@ pub(crate) async fn task_tracker(tasks: usize) {
     let tracker = TaskTracker::new();
     for _ in 0..tasks {
         tracker.spawn(work());
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+/// [`task_tracker`] with nothing but the times of each task: when it was added, when it started, how long it took. What
+/// a registry costs at least that knows these.
+pub(crate) async fn timed(tasks: usize) {
+    let tracker = TaskTracker::new();
+    for _ in 0..tasks {
+        let added = Instant::now();
+        tracker.spawn(async move {
+            let started = Instant::now();
+            work().await;
+            black_box((started - added, started.elapsed()));
+        });
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+/// [`rows_in_task_tracker`] with the times of each task, the end of one being the start of the next.
+pub(crate) async fn timed_rows(sets: usize, size: usize) {
+    let tracker = TaskTracker::new();
+    for _ in 0..sets {
+        let boxed: Vec<(Instant, BoxFuture<'static, ()>)> =
+            (0..size).map(|_| (Instant::now(), work().boxed())).collect();
+        tracker.spawn(async {
+            let mut started = Instant::now();
+            for (added, task) in boxed {
+                task.await;
+                let ended = Instant::now();
+                black_box((started - added, ended - started));
+                started = ended;
+            }
+        });
     }
     tracker.close();
     tracker.wait().await;

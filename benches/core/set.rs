@@ -20,6 +20,7 @@ pub(crate) fn sizes(criterion: &mut Criterion) {
             measure_of(criterion, &group, &runtime, "postlude", tasks, || {
                 peers::postlude_sets(registry.clone(), sets, size)
             });
+            measure_of(criterion, &group, &runtime, "timed", tasks, || peers::timed_rows(sets, size));
             measure_of(criterion, &group, &runtime, "rows_in_TaskTracker", tasks, || {
                 peers::rows_in_task_tracker(sets, size)
             });

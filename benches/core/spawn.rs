@@ -17,6 +17,7 @@ pub(crate) fn peers(criterion: &mut Criterion) {
         let (by_hand, monitor) = (ByHand::default(), TaskMonitor::new());
         measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
         measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "timed", || peers::timed(WINDOW));
         measure(criterion, &group, &runtime, "tokio_spawn", || peers::tokio_spawn(WINDOW));
         measure(criterion, &group, &runtime, "JoinSet", || peers::join_set(WINDOW));
         measure(criterion, &group, &runtime, "by_hand", || peers::by_hand(by_hand.clone(), WINDOW));
