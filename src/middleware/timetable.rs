@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -19,6 +20,11 @@ use crate::{
 
 /// How many lines one poll launches before the runtime gets to do something else.
 const LINES_PER_POLL: usize = 64;
+
+/// How long the clock stays set after the last row: so that on a server at work, a limit finds it set, and nobody has
+/// to set it where a body ends. Setting a clock may wake another thread, which over HTTP/2 is one that the task which
+/// is about to write the response has to share a core with.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// When the sets of responses that are leaving are to launch: one timer for all of a registry.
 ///
@@ -44,6 +50,8 @@ struct Rows {
     /// The ticker's, once that has run.
     waker: Option<Waker>,
     has_ticker: bool,
+    /// Something was noted since the ticker ran with nothing to do.
+    is_busy: bool,
     /// The runtime has ended.
     is_over: bool,
 }
@@ -93,6 +101,7 @@ impl Timetable {
             return None;
         }
         let noted = write(&mut rows, Arc::clone(line));
+        rows.is_busy = true;
         if !rows.has_ticker {
             rows.has_ticker = true;
             drop(rows);
@@ -138,7 +147,7 @@ impl Timetable {
             rows.waker = Some(context.waker().clone());
         }
         let due = rows.take_due(now);
-        let next = rows.earliest();
+        let next = rows.earliest().or_else(|| std::mem::take(&mut rows.is_busy).then(|| now + LINGER));
         // Set for somebody who has gone or been struck off: the next one sets it anew.
         let spent = rows.clock.take_if(|clock| {
             next != Some(clock.at)
