@@ -14,6 +14,7 @@ use crate::{
     admission::Permits,
     dead_letters,
     drain::Drain,
+    events::wants_completed,
     ledger::Ledger,
     line::Line,
     live::{Ended, Live, Stage},
@@ -351,6 +352,11 @@ impl Inner {
         };
         let outcome = outcome(live.stage());
         books.end(&live, &outcome, now);
+        if outcome.is_completed() && live.is_alone() && !wants_completed() {
+            drop(books);
+            self.settle_quietly(id.line);
+            return true;
+        }
         if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }
