@@ -74,7 +74,10 @@ pub(crate) async fn attempts(
         };
         let again = inner.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
         let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| again) else {
-            source.as_mut().meta_mut().policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
+            let meta = source.as_mut().meta_mut();
+            meta.policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
+            // The work is over, and its span with it, however long the letter is kept.
+            meta.span = None;
             inner.give_up(id, Box::new(Trail { failed, source }));
             return outcome;
         };
@@ -82,7 +85,9 @@ pub(crate) async fn attempts(
             return Outcome::Aborted;
         };
         inner.attempt_failed(&report, delay);
-        failed.push(Attempt::of(&report));
+        if inner.dead_letters.are_kept() {
+            failed.push(Attempt::of(&report));
+        }
         drop_quietly(report);
         timer::sleep(inner, delay).await;
     }
@@ -104,7 +109,7 @@ impl Attempt {
 impl Inner {
     /// The first attempt is due after `delay`. `false` if the task has ended meanwhile.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration) -> bool {
-        let due = later(Instant::now(), delay);
+        let due = due_after(Instant::now(), delay);
         let found = self.with_live(id, |live| live.wait_until(due)).is_some();
         self.part(id);
         found
@@ -113,12 +118,18 @@ impl Inner {
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
     fn rest(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
         let now = Instant::now();
-        let due = later(now, delay);
-        let mut report = self.with_live(id, |live| {
+        let due = due_after(now, delay);
+        let timed_out = matches!(outcome, Outcome::TimedOut(_));
+        let (token, mut report) = self.with_live(id, |live| {
             live.rest(now);
             live.wait_until(due);
-            live.report(Outcome::Completed, now)
+            let token = if timed_out { live.take_token() } else { None };
+            (token, live.report(Outcome::Completed, now))
         })?;
+        if let Some(token) = token {
+            // For work that goes on; the next attempt gets a token of its own.
+            token.cancel();
+        }
         report.outcome = outcome;
         self.ledger.books(id.line).attempt_failed(report.name, report.ran_for);
         self.part(id);
@@ -126,10 +137,11 @@ impl Inner {
     }
 
     fn give_up(&self, id: TaskId, trail: Box<Trail>) {
+        let mut trail = Some(trail);
         if self.dead_letters.are_kept() {
-            let mut trail = Some(trail);
-            let _replaced = self.with_live(id, |live| trail.take().and_then(|trail| live.give_up(trail)));
+            let _none = self.with_live(id, |live| trail.take().and_then(|trail| live.give_up(trail)));
         }
+        drop_quietly(trail);
     }
 
     /// Takes a task that waits for a time out of its line, so that the next one runs.
@@ -148,8 +160,14 @@ impl Inner {
     }
 }
 
-/// The moment after `delay`; one that never comes, if it is beyond what the clock counts to.
-pub(crate) fn later(now: Instant, delay: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
-    now.checked_add(delay).unwrap_or(now + NEVER)
+const YEAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
+/// The moment after `delay`; one beyond any deadline, if it is beyond what the clock counts to.
+fn due_after(now: Instant, delay: Duration) -> Instant {
+    now.checked_add(delay).unwrap_or(now + 100 * YEAR)
+}
+
+/// The end of a time of grace, if only after decades.
+pub(crate) fn deadline_after(now: Instant, grace: Duration) -> Instant {
+    now + grace.min(30 * YEAR)
 }

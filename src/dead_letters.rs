@@ -61,9 +61,10 @@ impl fmt::Display for DeadLetter {
 ///
 /// They are kept in memory, as many as [`TaskRegistryBuilder::dead_letters`](crate::TaskRegistryBuilder::dead_letters)
 /// says, and no longer than the process lives; the oldest goes first, which
-/// [`TaskMetrics::dead_letters_displaced`](crate::TaskMetrics::dead_letters_displaced) counts. The letter of a
-/// [retrying](Task::retrying) task keeps its factory, and so everything that the factory has captured: a bound of 1,000
-/// and a factory with a megabyte in it make a gigabyte.
+/// [`TaskMetrics::dead_letters_displaced`](crate::TaskMetrics::dead_letters_displaced) counts. Each letter keeps the
+/// errors of its attempts. The letter of a [retrying](Task::retrying) task keeps its factory, too, and so everything
+/// that the factory has captured: a bound of 1,000 and a factory with a megabyte in it make a gigabyte, and a factory
+/// that holds a [`TaskSet`](crate::TaskSet) keeps that set from draining by itself.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,8 +121,12 @@ impl DeadLetters {
         self.len() == 0
     }
 
-    /// Spawns the task again, with its whole policy and all its attempts before it, and takes its letter from the list. It is a new
-    /// task, with an id of its own, that knows whose replay it is; if it does not get done either, it leaves a letter of its own.
+    /// Spawns the task again, with its name, its time limit and its policy, and takes its letter from the list. It is a
+    /// new task, with an id of its own, that knows whose replay it is; its attempts count from 1, and if it does not get
+    /// done either, it leaves a letter of its own.
+    ///
+    /// It is spawned, also if the first one was in a set: it starts now, whatever its `delay` and its condition were, and
+    /// it has no request, so [`after`](crate::after) adds to nothing in it.
     ///
     /// # Errors
     /// If there is no such letter (any more), if the task can't be made again, or if the registry does not accept it.
@@ -301,6 +306,8 @@ impl Inner {
     /// Keeps the letter of a task that did not get done, and tells the hook. Never under a lock.
     pub(crate) fn bury(&self, report: &TaskReport, trail: Option<Box<Trail>>) {
         if !self.dead_letters.are_kept() || !report.outcome.is_dead() {
+            // Aborted after its last attempt, and before that was counted.
+            drop_quietly(trail);
             return;
         }
         let (failed, source) = trail.map(|trail| (trail.failed, trail.source)).unzip();

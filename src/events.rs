@@ -1,6 +1,6 @@
 //! What is told of a task: its span, the log line of its end, and the failure hook.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, fmt, time::Duration};
 
 use tracing::Span;
 
@@ -63,6 +63,18 @@ pub(crate) fn log(report: &TaskReport) {
     }
 }
 
+/// Why an attempt failed, in the words in which it is logged.
+struct Cause<'a>(&'a Outcome);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Outcome::Failed(error) => Chain(error).fmt(f),
+            outcome => outcome.fmt(f),
+        }
+    }
+}
+
 impl Inner {
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
     pub(crate) fn settle(&self, mut ended: Ended) {
@@ -113,7 +125,7 @@ impl Inner {
                 attempt = report.attempt,
                 ran_for = ?report.ran_for,
                 ?next_in,
-                error = %report.outcome,
+                error = %Cause(&report.outcome),
                 "attempt failed, another will follow"
             );
         });

@@ -11,7 +11,8 @@
 //!    the line empty: there is no moment at which it could be lost.
 
 use std::{
-    fmt,
+    collections::BTreeMap,
+    fmt, mem,
     sync::{Arc, OnceLock},
 };
 
@@ -49,8 +50,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
-    /// Tasks that have left the line to wait for a time, each with the drain that had it in hand.
-    pub(crate) away: Vec<Away>,
+    /// Tasks that have left the line to wait for a time, by their places.
+    pub(crate) away: BTreeMap<u32, Away>,
     pub(crate) listed: bool,
     /// Counts the drains; tells whose join handle comes late.
     pub(crate) drains: u64,
@@ -64,6 +65,8 @@ pub(crate) struct State {
     /// Why nothing is accepted any more.
     pub(crate) refusal: Option<RejectReason>,
     pub(crate) report: DrainReport,
+    /// Ends that are counted, and not yet told to the log and the hooks.
+    pub(crate) untold: usize,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -90,8 +93,20 @@ pub(crate) struct Away {
 impl State {
     /// A task that has left the queue.
     fn live(&mut self, id: TaskId) -> Option<&mut Live> {
-        let away = self.away.iter_mut().map(|away| &mut away.live);
-        self.current.iter_mut().chain(away).find(|live| live.identity.id == id)
+        match &mut self.current {
+            Some(current) if current.identity.id == id => Some(current),
+            Some(_) | None => self.away.get_mut(&id.place).map(|away| &mut away.live),
+        }
+    }
+
+    /// The tasks that have left the queue.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &Live> {
+        self.current.iter().chain(self.away.values().map(|away| &away.live))
+    }
+
+    /// Whether it is launched, and nothing is to come, nor to be told.
+    fn is_at_rest(&self) -> bool {
+        self.is_empty() && self.untold == 0 && matches!(self.phase, Phase::Leaving | Phase::Drained)
     }
 
     /// Whether nothing is in the line, nor has left it for a while.
@@ -155,8 +170,7 @@ impl Line {
     /// How many tasks have not started.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        let taken = state.current.iter().chain(state.away.iter().map(|away| &away.live));
-        state.queue.len() + taken.filter(|live| live.stage() == Stage::Pending).count()
+        state.queue.len() + state.taken().filter(|live| live.stage() == Stage::Pending).count()
     }
 
     pub(crate) fn stop_on_failure(&self) {
@@ -359,7 +373,7 @@ impl Line {
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
         let state = self.state.lock();
-        state.current.iter().chain(state.away.iter().map(|away| &away.live)).for_each(&mut task);
+        state.taken().for_each(&mut task);
         for queued in state.queue.iter() {
             task(&Live::new(queued.meta().identity()));
         }
@@ -370,20 +384,26 @@ impl Line {
     pub(crate) fn all_live(&self, mut is_so: impl FnMut(&Live) -> bool) -> bool {
         let state = self.state.lock();
         let queue_is_so = state.queue.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
-        let mut taken = state.current.iter().chain(state.away.iter().map(|away| &away.live));
-        queue_is_so && taken.all(is_so)
+        queue_is_so && state.taken().all(is_so)
     }
 
     /// A way to learn when the line is empty; `None` if it is.
     pub(crate) fn wait_drained(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        if state.is_empty() && matches!(state.phase, Phase::Leaving | Phase::Drained) {
+        if state.is_at_rest() {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
         state.waiting.retain(|waiting| !waiting.is_closed());
         state.waiting.push(sender);
         Some(receiver)
+    }
+
+    /// So many ends have been told; returns those who have waited for the last one.
+    pub(crate) fn told(&self, ends: usize) -> Vec<oneshot::Sender<()>> {
+        let mut state = self.state.lock();
+        state.untold -= ends;
+        if state.is_at_rest() { mem::take(&mut state.waiting) } else { Vec::new() }
     }
 
     /// Counts a task that was refused, but not handed back.

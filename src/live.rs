@@ -93,6 +93,11 @@ impl Live {
         self.extras().token.get_or_insert_with(|| fresh.clone()).clone()
     }
 
+    /// Takes the token of an attempt that has ended.
+    pub(crate) fn take_token(&mut self) -> Option<CancellationToken> {
+        self.extras.as_mut()?.token.take()
+    }
+
     /// Leaves a waker to be woken when it is ended from outside; returns the last one, to be dropped without a lock.
     pub(crate) fn wake_at_end(&mut self, waker: Waker) -> Option<Waker> {
         self.extras().waker.replace(waker)
@@ -105,20 +110,23 @@ impl Live {
         }
     }
 
-    /// Whether an attempt has failed and the next one is not yet due.
+    /// Whether an attempt has failed and the next one has not started.
     pub(crate) fn is_resting(&self) -> bool {
         self.retried().is_some_and(|retried| retried.resting.is_some())
     }
 
     /// Since when a pending task could have started, or from when on it can; `None` for one that has.
     pub(crate) fn pending_since(&self) -> Option<Instant> {
-        let due = self.extras.as_ref().and_then(|extras| extras.due).unwrap_or(self.identity.added);
-        (self.stage() == Stage::Pending).then_some(due)
+        (self.stage() == Stage::Pending).then_some(self.due().unwrap_or(self.identity.added))
     }
 
     /// Whether nothing is to happen to it before `then`.
     pub(crate) fn is_due_after(&self, then: Instant) -> bool {
-        self.extras.as_ref().and_then(|extras| extras.due).is_some_and(|due| due > then)
+        self.due().is_some_and(|due| due > then)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.extras.as_ref()?.due
     }
 
     /// How many attempts were made, and how long ago the first one started.
@@ -159,7 +167,7 @@ impl Live {
             attempt: self.attempt(),
             age: now.saturating_duration_since(self.identity.added),
             running_for,
-            due_in: self.extras.as_ref().and_then(|extras| extras.due).map(|due| due.saturating_duration_since(now)),
+            due_in: self.due().map(|due| due.saturating_duration_since(now)).filter(|wait| !wait.is_zero()),
         }
     }
 

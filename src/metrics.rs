@@ -161,7 +161,7 @@ pub struct TaskMetrics {
     pub discarded: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Of the running tasks, those whose attempt has failed and whose next one is not yet due.
+    /// Of the running tasks, those whose attempt has failed and whose next one has not started.
     pub retrying: u64,
     /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
     pub open_sets: u64,

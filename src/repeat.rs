@@ -3,7 +3,7 @@
 use std::{panic::Location, sync::Arc};
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     IntoTask, RepeatPolicy, Task, TaskId, TaskRegistry,
@@ -20,7 +20,7 @@ impl TaskRegistry {
     ///
     /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition; nor does a
     /// factory that panics, which is logged and counted. Runs never overlap: the beats that a long run misses
-    /// are skipped. It ends when a shutdown begins, or by its handle, which is optional.
+    /// are skipped. (A blocking closure that has timed out may still be running when the next run starts.) It ends when a shutdown begins, or by its handle, which is optional.
     ///
     /// Between two runs nothing of it is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next one.
     ///
@@ -61,7 +61,9 @@ impl TaskRegistry {
         if run.stop.is_cancelled() {
             tracing::warn!(target: "postlude", location = %Location::caller(), "the registry is shut down: nothing will be repeated");
         }
-        self.inner.spawn(repeat(Arc::clone(&run), policy.into(), factory, Location::caller()));
+        // However it ends, also with its runtime: the handle is to know.
+        let stopped = run.stop.clone().drop_guard();
+        self.inner.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
         RepeatHandle { run }
     }
 }
@@ -73,7 +75,7 @@ pub struct RepeatHandle {
 }
 
 impl RepeatHandle {
-    /// Starts no further run. One that is under way goes on to its end.
+    /// Starts no further run. One that is under way, or just being made, goes on to its end.
     pub fn stop(&self) {
         self.run.stop.cancel();
     }
@@ -111,13 +113,16 @@ impl Run {
     }
 }
 
-async fn repeat<F, T>(run: Arc<Run>, policy: RepeatPolicy, mut factory: F, location: &'static Location<'static>)
-where
+async fn repeat<F, T>(
+    run: Arc<Run>,
+    _stopped: DropGuard,
+    policy: RepeatPolicy,
+    mut factory: F,
+    location: &'static Location<'static>,
+) where
     F: FnMut() -> T,
     T: IntoTask,
 {
-    // However this ends, also with its runtime: the handle is to know.
-    let _stopped = run.stop.clone().drop_guard();
     let inner = &*run.registry.inner;
     let start = Instant::now();
     let mut last = None;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
-    attempts::later,
+    attempts::deadline_after,
     live::{Ended, Live},
     registry::{Inner, Side},
     sync::{
@@ -92,10 +92,11 @@ impl TaskRegistry {
     ///    flight, and tasks added by tasks, are accepted.
     /// 3. When nothing is live, the registry closes. Later adds are discarded, or handed back by the `try_`
     ///    methods.
-    ///    Tasks that wait for a time after the deadline, for a [delay](crate::Task::delay) or another
-    ///    [attempt](crate::Task::retrying), are not waited for: when nothing else is left, they are given up.
     /// 4. If `grace` ends first, the registry closes then, cancels the
     ///    [token](crate::cancellation) of every task, waits the settle time, and aborts what is left.
+    ///
+    /// Tasks that wait for a time after the deadline, for their [delay](crate::Task::delay) or another
+    /// [attempt](crate::Task::retrying), are not waited for: when nothing else is left, they are given up, and reported.
     ///
     /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second
     /// call, also at the same time, is harmless and reports the same losses.
@@ -116,15 +117,13 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let start = Instant::now();
         self.launch_answered_sets();
-        let end = before(inner, grace, self.close_when_idle(later(start, grace))).await;
+        let idle = before(inner, grace, self.close_when_idle(deadline_after(start, grace))).await;
         inner.ledger.close();
         inner.token.cancel();
         // What is aborted needs a moment to be dropped; it comes out of the settle time.
         let last = (inner.settle_time / 10).max(inner.settle_time.min(DROPPED_WITHIN));
-        if end.is_none() {
+        if !idle {
             before(inner, inner.settle_time - last, inner.ledger.wait_idle()).await;
-        }
-        if end != Some(End::Idle) {
             self.end_everything();
         }
         before(inner, last, inner.stuck.wait_empty()).await;
@@ -147,20 +146,21 @@ impl TaskRegistry {
         }
     }
 
-    /// Waits until nothing is live, or nothing but what is due after the deadline.
-    async fn close_when_idle(&self, deadline: Instant) -> End {
+    /// Waits until nothing is live. What is due after the deadline is given up when nothing else is left.
+    async fn close_when_idle(&self, deadline: Instant) {
         let inner = &*self.inner;
         let mut next_log = Instant::now() + STRAGGLERS_EVERY;
         loop {
+            // One shard after the other, so something may have been added to the first meanwhile: it goes on.
+            if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
+                self.end_due_after(deadline);
+            }
             let idle = std::pin::pin!(inner.ledger.wait_idle());
             if let Either::Left(_) = select(idle, timer::sleep(inner, LOOK_EVERY)).await {
                 // Something may have been added since it was idle.
                 if inner.ledger.close_if_idle() {
-                    return End::Idle;
+                    return;
                 }
-            }
-            if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
-                return End::Hopeless;
             }
             if Instant::now() >= next_log {
                 next_log += STRAGGLERS_EVERY;
@@ -174,6 +174,21 @@ impl TaskRegistry {
         tracing::warn!(target: "postlude", live = tasks.len(), "the shutdown is waiting for tasks");
         for task in tasks.iter().take(STRAGGLERS_NAMED) {
             tracing::warn!(target: "postlude", "waiting for {task}");
+        }
+    }
+
+    fn end_due_after(&self, deadline: Instant) {
+        let mut spawned = Vec::new();
+        let sets = self.inner.ledger.survey(|task| {
+            if task.is_due_after(deadline) {
+                spawned.push(task.identity.id);
+            }
+        });
+        for id in spawned {
+            self.inner.end_spawned(id, Outcome::unfinished, Side::Outside);
+        }
+        for set in sets {
+            set.end_due_after(deadline);
         }
     }
 
@@ -204,21 +219,10 @@ impl TaskRegistry {
     }
 }
 
-/// What a shutdown need not wait for any longer.
-#[derive(PartialEq, Eq)]
-enum End {
-    Idle,
-    /// What is left is due after the deadline.
-    Hopeless,
-}
-
-/// What `event` gives, if it comes before `limit` is over.
-async fn before<T>(inner: &Inner, limit: Duration, event: impl Future<Output = T>) -> Option<T> {
+/// Whether `event` came before `limit` was over.
+async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>) -> bool {
     let event = std::pin::pin!(event);
-    match select(event, timer::sleep(inner, limit)).await {
-        Either::Left((given, _)) => Some(given),
-        Either::Right(_) => None,
-    }
+    matches!(select(event, timer::sleep(inner, limit)).await, Either::Left(_))
 }
 
 /// What a shutdown achieved, and what it cost.
@@ -302,7 +306,7 @@ pub struct TaskInfo {
     pub age: Duration,
     /// How long its attempt has been running; `None` if none is, or if it is stuck.
     pub running_for: Option<Duration>,
-    /// In how long its next attempt is due, if it waits for a time; `None` if it waits for its turn, or for nothing.
+    /// In how long its next attempt is due, if it waits for a time; `None` if it waits for its turn, or runs.
     pub due_in: Option<Duration>,
 }
 
@@ -326,7 +330,7 @@ pub enum TaskState {
     Pending,
     /// An attempt is under way.
     Running,
-    /// An attempt has failed, and the next one is not yet due.
+    /// An attempt has failed, and the next one has not started.
     Retrying,
     /// Its outcome is counted, and its work goes on.
     Stuck,

@@ -35,7 +35,7 @@ fn sleep_on_thread(duration: Duration) -> Sleep {
         let _unheard = wake.send(());
     });
     if let Err(error) = started {
-        tracing::error!(target: "postlude", %error, "no thread could be started to wait in the place of a timer: a time limit is not kept");
+        tracing::error!(target: "postlude", %error, "no thread could be started to wait in the place of a timer: a time limit is not kept, and a delay does not end");
     }
     Box::pin(async move {
         if woken.await.is_err() {

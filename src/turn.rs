@@ -77,9 +77,7 @@ impl<'a> Turn<'a> {
 
     /// The tasks that have left the queue, as far as they are wanted.
     fn taken(&self, wanted: impl Fn(&Live) -> bool) -> Vec<TaskId> {
-        let away = self.state.away.iter().map(|away| &away.live);
-        let taken = self.state.current.iter().chain(away);
-        taken.filter(|live| wanted(live)).map(|live| live.identity.id).collect()
+        self.state.taken().filter(|live| wanted(live)).map(|live| live.identity.id).collect()
     }
 
     pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Live> {
@@ -123,10 +121,15 @@ impl<'a> Turn<'a> {
 
     fn end_by(&mut self, side: Side, current: Live, outcome: Outcome) {
         let stops = self.state.stop_on_failure && current.stage() == Stage::Running && outcome.is_failure();
+        let place = current.identity.id.place;
         self.count(side, current, outcome);
         if stops {
             self.discard_queue(DiscardReason::PreviousFailed);
             self.state.refusal = Some(RejectReason::PreviousFailed);
+            // Those that had left the line for a while before it was told to stop.
+            for later in self.taken(|live| live.stage() == Stage::Pending && live.identity.id.place > place) {
+                self.cut(later, |_| Outcome::Discarded(DiscardReason::PreviousFailed));
+            }
         }
     }
 
@@ -139,6 +142,7 @@ impl<'a> Turn<'a> {
     fn count(&mut self, side: Side, live: Live, outcome: Outcome) {
         self.books.end(&live, &outcome, self.now);
         self.state.report.count(&outcome);
+        self.state.untold += 1;
         self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side });
     }
 
@@ -183,19 +187,20 @@ impl<'a> Turn<'a> {
         if let Some(mut live) = self.take_current(id) {
             live.abort = self.take_drain();
             let drain = self.state.drains;
-            self.state.away.push(Away { live, drain });
+            self.state.away.insert(id.place, Away { live, drain });
             self.hand_over();
         }
     }
 
     fn take_away(&mut self, id: TaskId) -> Option<Live> {
-        let place = self.state.away.iter().position(|away| away.live.identity.id == id)?;
-        Some(self.state.away.swap_remove(place).live)
+        Some(self.state.away.remove(&id.place)?.live)
     }
 
     /// Counts the end of a task that had left the line, and with it the end of its drain. `false` if there is none.
     pub(crate) fn end_away(mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
         let Some(live) = self.take_away(id) else {
+            // The locks go before `outcome` does, which may hold an error of the user's.
+            self.done();
             return false;
         };
         let outcome = outcome(live.stage());
@@ -234,7 +239,8 @@ impl<'a> Turn<'a> {
         if self.state.phase == Phase::Draining || !self.state.is_empty() {
             return;
         }
-        if !self.state.waiting.is_empty() {
+        // Otherwise whoever tells the last end tells them, too.
+        if !self.state.waiting.is_empty() && self.state.untold == 0 {
             self.rest.rare().waiting = mem::take(&mut self.state.waiting);
         }
         if mem::take(&mut self.state.listed) {
@@ -297,6 +303,18 @@ impl Line {
         turn.done();
     }
 
+    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait behind such a one.
+    pub(crate) fn end_due_after(self: &Arc<Self>, deadline: Instant) {
+        let mut turn = Turn::new(self);
+        if turn.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline)) {
+            turn.discard_queue(DiscardReason::Closed);
+        }
+        for id in turn.taken(|live| live.is_due_after(deadline)) {
+            turn.cut(id, Outcome::unfinished);
+        }
+        turn.done();
+    }
+
     /// A task waits for a time: see [`Turn::part`].
     pub(crate) fn part(self: &Arc<Self>, id: TaskId) {
         let mut turn = Turn::new(self);
@@ -327,8 +345,12 @@ impl Line {
         for task in rare.dropped {
             drop_quietly(task);
         }
+        let told = rare.ended.len();
         for ended in rare.ended {
             self.registry.inner.settle(ended);
+        }
+        if told > 0 {
+            rare.waiting.extend(self.told(told));
         }
         for waiting in rare.waiting {
             // Whoever has stopped waiting need not be told.
@@ -341,7 +363,7 @@ impl Line {
         let mut state = self.state.lock();
         if state.phase == Phase::Draining && state.drains == number {
             state.join = Some(join);
-        } else if let Some(away) = state.away.iter_mut().find(|away| away.drain == number) {
+        } else if let Some(away) = state.away.values_mut().find(|away| away.drain == number) {
             // It has already left, with its task.
             away.live.abort = Some(join.abort_handle());
         } else {

@@ -31,7 +31,7 @@ use crate::{BoxError, Outcome};
 /// - [`retry_panics`](Self::retry_panics): no
 ///
 /// Sidekiq's way, 25 retries over three weeks, is
-/// `RetryPolicy::delays((1..=25_u64).map(|n| Duration::from_secs(n.pow(4) + 15)))`; mind that nothing here outlives
+/// `RetryPolicy::delays((0..25_u64).map(|n| Duration::from_secs(n.pow(4) + 15)))`; mind that nothing here outlives
 /// the process.
 #[derive(Clone)]
 #[must_use = "a policy does nothing until it is given to a task"]
@@ -39,8 +39,8 @@ pub struct RetryPolicy {
     first_delay: Duration,
     factor: f64,
     max_delay: Duration,
-    /// In place of the computed ones, if not empty.
-    delays: Arc<[Duration]>,
+    /// In place of the computed ones.
+    delays: Option<Arc<[Duration]>>,
     jitter: bool,
     attempts: u32,
     give_up_after: Duration,
@@ -57,7 +57,7 @@ impl RetryPolicy {
             first_delay: Duration::from_secs(1),
             factor: 2.0,
             max_delay: Duration::from_secs(600),
-            delays: Arc::new([]),
+            delays: None,
             jitter: true,
             attempts: 4,
             give_up_after: Duration::MAX,
@@ -68,7 +68,7 @@ impl RetryPolicy {
 
     /// The same delay before each further attempt, without jitter. Four attempts, unless told otherwise.
     pub fn constant(delay: Duration) -> Self {
-        Self { first_delay: delay, factor: 1.0, max_delay: delay, jitter: false, ..Self::exponential() }
+        Self { first_delay: delay, factor: 1.0, max_delay: Duration::MAX, jitter: false, ..Self::exponential() }
     }
 
     /// These delays, one before each further attempt, without jitter; so one attempt more than there are delays.
@@ -78,7 +78,7 @@ impl RetryPolicy {
     pub fn delays(delays: impl IntoIterator<Item = Duration>) -> Self {
         let delays: Arc<[Duration]> = delays.into_iter().collect();
         let attempts = u32::try_from(delays.len()).unwrap_or(u32::MAX).saturating_add(1);
-        Self { delays, attempts, jitter: false, max_delay: Duration::MAX, ..Self::exponential() }
+        Self { delays: Some(delays), attempts, jitter: false, max_delay: Duration::MAX, ..Self::exponential() }
     }
 
     /// The delay before the second attempt, before jitter.
@@ -112,8 +112,8 @@ impl RetryPolicy {
         self
     }
 
-    /// No attempt begins later than this after the start of the first. It does not cut short an attempt under way:
-    /// that is what [`Task::timeout`](crate::Task::timeout) does.
+    /// No attempt is due later than this after the start of the first; it may then wait for its turn. It does not cut
+    /// short an attempt under way: that is what [`Task::timeout`](crate::Task::timeout) does.
     pub const fn give_up_after(mut self, limit: Duration) -> Self {
         self.give_up_after = limit;
         self
@@ -150,16 +150,19 @@ impl RetryPolicy {
         if failed >= self.attempts && self.attempts != u32::MAX {
             return None;
         }
-        let computed = self.computed_delay(failed);
+        let computed = self.computed_delay(failed)?;
         let delay = if self.jitter { scaled(computed, random) } else { computed };
         (since_first.saturating_add(delay) <= self.give_up_after).then_some(delay)
     }
 
-    fn computed_delay(&self, failed: u32) -> Duration {
+    /// Before jitter; `None` from a list without any.
+    fn computed_delay(&self, failed: u32) -> Option<Duration> {
         let nth = failed.saturating_sub(1);
-        let index = usize::try_from(nth).unwrap_or(usize::MAX);
-        let delay = match self.delays.get(index).or_else(|| self.delays.last()) {
-            Some(delay) => *delay,
+        let delay = match &self.delays {
+            Some(delays) => {
+                let index = usize::try_from(nth).unwrap_or(usize::MAX);
+                *delays.get(index).or_else(|| delays.last())?
+            }
             None if self.first_delay.is_zero() => Duration::ZERO,
             None => {
                 let exponent = i32::try_from(nth).unwrap_or(i32::MAX);
@@ -168,7 +171,7 @@ impl RetryPolicy {
                 Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
             }
         };
-        delay.min(self.max_delay)
+        Some(delay.min(self.max_delay))
     }
 }
 
@@ -230,6 +233,7 @@ mod tests {
         expect(&policy, 2, NONE, Some(SECOND));
         expect(&policy, 3, NONE, None);
         expect(&RetryPolicy::constant(SECOND).attempts(1), 1, NONE, None);
+        expect(&RetryPolicy::constant(SECOND).factor(3.0), 2, NONE, Some(3 * SECOND));
         expect(&RetryPolicy::constant(SECOND).attempts(0), 1, NONE, None);
         expect(&RetryPolicy::default(), 3, NONE, Some(2 * SECOND));
         expect(&RetryPolicy::default(), 4, NONE, None);
@@ -246,6 +250,7 @@ mod tests {
         expect(&policy, 8, NONE, Some(4 * SECOND));
         expect(&policy, 9, NONE, None);
         expect(&RetryPolicy::delays([]), 1, NONE, None);
+        expect(&RetryPolicy::delays([]).attempts(3), 1, NONE, None);
     }
 
     #[test]

@@ -155,36 +155,6 @@ async fn an_attempt_that_times_out_is_followed_by_another_async_or_blocking() {
     assert_eq!(registry.metrics().retries, 2 + 3);
 }
 
-#[tokio::test]
-async fn a_blocking_attempt_that_was_given_up_holds_its_permit_and_the_next_one_waits_for_another() {
-    let registry = TaskRegistry::builder().max_blocking(2).build().unwrap();
-    let policy = RetryPolicy::constant(Duration::ZERO).attempts(3);
-    let gave_up = Arc::new(AtomicU32::new(0));
-    let noted = Arc::clone(&gave_up);
-    let stubborn = Task::retrying_blocking(policy, move || {
-        if attempt() == 3 {
-            return;
-        }
-        let token = cancellation();
-        while noted.load(Ordering::SeqCst) < 1 && !token.is_cancelled() {
-            std::thread::yield_now();
-        }
-        noted.fetch_add(1, Ordering::SeqCst);
-    });
-    let handle = registry.spawn(stubborn.timeout(Duration::from_millis(5)));
-    // The first two are given up and fill both permits, until they are let go.
-    while registry.metrics().stuck < 1 || registry.metrics().retries < 1 {
-        tokio::task::yield_now().await;
-    }
-    gave_up.fetch_add(1, Ordering::SeqCst);
-    assert!(handle.await.is_completed());
-    registry.wait_idle().await;
-    while registry.metrics().stuck > 0 {
-        tokio::task::yield_now().await;
-    }
-    assert_conserved(&registry, 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_followed_by_another_attempt_only_if_asked_also_one_of_the_factory() {
     async fn bursts() {
