@@ -1,10 +1,10 @@
 """Makes the tables and plots of docs/performance.md out of what scripts/measure has measured.
 
-    performance.py collect <criterion's folder>    prints the medians of a run as JSON
+    performance.py collect <criterion's folder>    prints the times of a run as JSON
     performance.py write <folder of results>       fills in docs/performance.md and docs/*.svg
 
-A table stands between `<!-- name -->` and `<!-- end -->`. Times are compared within a run; of several runs, the
-median of the ratios is given, and their range where it shows.
+A table stands between `<!-- name -->` and `<!-- end -->`. A benchmark's time is that of its fastest sample. Times are
+compared within a run; of several runs, the median of the ratios is given, and their range where it shows.
 """
 
 import json
@@ -20,19 +20,19 @@ DOCUMENT = pathlib.Path("docs/performance.md")
 
 
 def collect(folder):
-    medians = {}
+    """The fastest of the samples of each benchmark: the one that other work on the machine has disturbed least."""
+    fastest = {}
     for file in pathlib.Path(folder).glob("**/new/benchmark.json"):
         names = json.loads(file.read_text())
-        estimates = json.loads(file.with_name("estimates.json").read_text())
+        sample = json.loads(file.with_name("sample.json").read_text())
         tasks = (names["throughput"] or {"Elements": 1})["Elements"]
-        medians.setdefault(names["group_id"], {})[names["function_id"]] = (
-            estimates["median"]["point_estimate"] / tasks
-        )
-    json.dump(medians, sys.stdout, indent=1)
+        time = min(time / count for time, count in zip(sample["times"], sample["iters"]))
+        fastest.setdefault(names["group_id"], {})[names["function_id"]] = time / tasks
+    json.dump(fastest, sys.stdout, indent=1)
 
 
 class Runs:
-    """The medians, in nanoseconds a task, of some runs of the micro-benchmarks."""
+    """The times, in nanoseconds a task, of some runs of the micro-benchmarks."""
 
     def __init__(self, folder, step):
         self.runs = [json.loads(file.read_text()) for file in sorted(folder.glob(f"{step}-*.json"))]

@@ -34,6 +34,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// # Invariants
 /// 1. While something is noted, the clock is set to the earliest moment or before it, or the ticker is about to run.
 /// 2. When the ticker is dropped with its runtime, all that is noted launches, and finds that out by itself.
+/// 3. Its lock is taken alone: no line's and no shard's lock is taken under it, nor it under them.
 #[derive(Default)]
 pub(crate) struct Timetable {
     rows: Mutex<Rows>,

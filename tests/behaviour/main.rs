@@ -9,7 +9,6 @@ mod support;
 mod conservation;
 mod dead_letters;
 mod delay;
-mod departures;
 mod foreign;
 mod limits;
 mod misuse;
@@ -22,6 +21,8 @@ mod spawn;
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]
 mod attach;
+#[cfg(feature = "axum")]
+mod departures;
 #[cfg(feature = "axum")]
 mod endings;
 #[cfg(feature = "axum")]
