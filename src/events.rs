@@ -1,4 +1,4 @@
-//! What is told of a task: its span, the log line of its end, and the failure hook.
+//! What is told of a task: its span, the log lines of its attempts and its end, and who else hears of it.
 
 use std::{cell::Cell, time::Duration};
 
@@ -7,6 +7,7 @@ use tracing::Span;
 use crate::{
     DiscardReason, Outcome, Panic, TaskId, TaskReport,
     live::Ended,
+    observer::News,
     outcome::{Chain, drop_quietly, guarded},
     registry::Inner,
     sync::atomic::Ordering,
@@ -23,11 +24,6 @@ pub(crate) fn task_span(id: TaskId, name: &'static str) -> Span {
         span.follows_from(Span::current());
     }
     span
-}
-
-/// Whether somebody wants to know of tasks that completed.
-pub(crate) fn wants_completed() -> bool {
-    tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
 }
 
 /// Logs how a task ended: an error for what went wrong, a warning for what somebody asked for, and nothing above
@@ -74,31 +70,41 @@ impl Inner {
         }
     }
 
-    /// The same for a task that completed, if nobody [wants to hear](wants_completed) of that.
+    /// The same for a task that completed and has left nothing, if nobody [wants to hear](Self::wants_completed) of
+    /// that.
     pub(crate) fn settle_quietly(&self, line: u64) {
         self.ledger.give_back();
-        self.ledger.told(line, true);
+        self.ledger.settled(line);
     }
 
-    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
-    /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
+    /// Whether somebody wants to know of tasks that completed. Not to be asked under a lock: a subscriber of the
+    /// user's may have a say in it.
+    pub(crate) fn wants_completed(&self) -> bool {
+        self.audience.is_attentive() || tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
+    }
+
+    /// Tells what has become of a task: the log, a shutdown, the observers, the dead letters, and whoever waits.
+    /// Nothing that the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
     pub(crate) fn tell(&self, mut ended: Ended) {
-        let (line, completed) = (ended.live.identity.id.line, ended.outcome.is_completed());
-        if !completed || wants_completed() {
-            let report = ended.report();
-            if let Err(panic) = guarded(|| log(&report)) {
-                self.hook_panicked("the log", &panic);
-            }
-            if !completed {
-                self.progress.note(&ended);
-                if let Some(hook) = &self.on_failure {
-                    self.call("the failure hook", || hook(&report));
-                }
-                self.bury(&report, ended.trail());
-            }
-            drop_quietly((report, ended));
+        let line = ended.live.identity.id.line;
+        if ended.quiet {
+            drop_quietly(ended);
+            return self.ledger.settled(line);
         }
-        self.ledger.told(line, completed);
+        let report = ended.report();
+        if let Err(panic) = guarded(|| log(&report)) {
+            self.hook_panicked("the log", &panic);
+        }
+        let completed = report.outcome.is_completed();
+        if !completed {
+            self.progress.note(&ended);
+        }
+        self.announce(News::Finished(&report));
+        if !completed {
+            self.bury(&report, ended.trail());
+        }
+        drop_quietly((report, ended));
+        self.ledger.told(line);
     }
 
     /// Tells of an attempt that has failed and will be followed by another.
@@ -119,6 +125,9 @@ impl Inner {
         });
         if let Err(panic) = logged {
             self.hook_panicked("the log", &panic);
+        }
+        if self.audience.is_attentive() {
+            self.announce(News::AttemptFailed(report));
         }
     }
 

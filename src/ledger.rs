@@ -17,7 +17,8 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Outcome, RejectReason,
+    BoxError, Outcome, RejectReason, TaskId, TaskReport,
+    history::{History, PIECE, Past},
     line::Line,
     live::{Live, Stage},
     metrics::{Figures, NameMetrics, TaskMetrics},
@@ -55,10 +56,11 @@ pub(crate) struct Books {
     added: u64,
     pending: u64,
     running: u64,
-    /// Ended, and not yet told to the log and the hook.
+    /// Ended, and not yet told to the log and the observers.
     untold: u64,
     warn_at: u64,
     names: FxHashMap<&'static str, Figures>,
+    history: History,
 }
 
 enum Entry {
@@ -75,12 +77,14 @@ thread_local! {
 }
 
 impl Ledger {
-    pub(crate) fn new(capacity: Option<u64>) -> Self {
+    pub(crate) fn new(capacity: Option<u64>, remembered: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = (2 * cores).next_power_of_two().min(64);
         let first = FIRST_WARNING / count as u64;
-        let shard =
-            |_| Shard { next: AtomicU64::new(1), books: Mutex::new(Books { warn_at: first, ..Books::default() }) };
+        let shard = |_| {
+            let books = Books { warn_at: first, history: History::new(remembered), ..Books::default() };
+            Shard { next: AtomicU64::new(1), books: Mutex::new(books) }
+        };
         Self {
             shards: (0..count).map(shard).collect(),
             capacity,
@@ -126,12 +130,15 @@ impl Ledger {
         }
     }
 
-    /// To be called when an end has been told, without a lock: wakes whoever waits for idleness, if this may
-    /// be it.
-    pub(crate) fn told(&self, line: u64, completed: bool) {
-        if !completed {
-            self.books(line).untold -= 1;
-        }
+    /// To be called when an end that was not [quiet](Books::end) has been told, without a lock.
+    pub(crate) fn told(&self, line: u64) {
+        self.books(line).untold -= 1;
+        self.settled(line);
+    }
+
+    /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if
+    /// this may be it.
+    pub(crate) fn settled(&self, line: u64) {
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.
         if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).is_idle() {
@@ -194,6 +201,41 @@ impl Ledger {
             drop(books);
             all && sets.iter().all(|set| set.all_live(&mut is_so))
         })
+    }
+
+    /// How many outcomes are remembered.
+    pub(crate) fn remembers(&self) -> usize {
+        self.shards.first().map_or(0, |shard| shard.books.lock().history.room())
+    }
+
+    /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
+    pub(crate) fn history(&self) -> Vec<Past> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut end = Some(u64::MAX);
+            while let Some(before) = end {
+                all.reserve(PIECE);
+                let books = shard.books.lock();
+                let (piece, next) = books.history.piece(before);
+                all.extend(piece.cloned());
+                end = next;
+            }
+        }
+        all
+    }
+
+    /// The end of a task, if it is remembered. The lock is held for a few at a time.
+    pub(crate) fn remembered(&self, id: TaskId) -> Option<Past> {
+        let mut end = Some(u64::MAX);
+        while let Some(before) = end {
+            let books = self.books(id.line);
+            let (mut piece, next) = books.history.piece(before);
+            if let Some(past) = piece.find(|past| past.report.id == id) {
+                return Some(past.clone());
+            }
+            end = next;
+        }
+        None
     }
 
     /// Live tasks; exact if nothing moves.
@@ -283,10 +325,12 @@ impl Books {
     }
 
     /// Counts a task that was refused but not handed back: added and discarded in one.
-    pub(crate) fn refuse(&mut self, name: &'static str) {
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn refuse(&mut self, report: TaskReport, now: Instant) -> Option<Arc<BoxError>> {
         self.added += 1;
         self.untold += 1;
-        self.figures(name).discarded += 1;
+        self.figures(report.name).discarded += 1;
+        if self.history.room() == 0 { None } else { self.history.note(report, now) }
     }
 
     pub(crate) const fn start(&mut self) {
@@ -304,15 +348,22 @@ impl Books {
         self.figures(name).record_attempt(ran_for);
     }
 
-    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant) {
+    /// Counts and remembers an end. Unless it is `quiet`, it is then to be [told](Ledger::told). What it returns is
+    /// forgotten.
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant, quiet: bool) -> Option<Arc<BoxError>> {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
         } -= 1;
-        // A failure is an end only when it was told: a shutdown must not return, and the process exit, before.
-        self.untold += u64::from(!outcome.is_completed());
+        // An end is one only when it was told: a shutdown must not return, and the process exit, before.
+        self.untold += u64::from(!quiet);
         let ran_for = live.started.map(|started| now.saturating_duration_since(started));
         self.figures(live.identity.name).record(outcome, ran_for);
+        if self.history.room() == 0 {
+            return None;
+        }
+        self.history.note(live.report(outcome.clone(), now), now)
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {
@@ -336,6 +387,20 @@ impl Books {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
         }
+    }
+
+    /// Starts an attempt of a task, unless it has ended.
+    pub(crate) fn start_spawned(&mut self, line: u64, now: Instant) -> bool {
+        let Some(task) = self.spawned(line) else {
+            return false;
+        };
+        let name = task.identity.name;
+        if task.start(now) {
+            self.start();
+        } else {
+            self.retry(name);
+        }
+        true
     }
 
     /// Strikes a line off the list. What is returned must be dropped without the lock.

@@ -73,9 +73,11 @@ mod builder;
 mod dead_letters;
 mod drain;
 mod events;
+mod feed;
 #[cfg(all(any(doc, doctest), feature = "axum"))]
 pub mod guide;
 mod handle;
+mod history;
 mod ledger;
 mod line;
 mod live;
@@ -84,6 +86,7 @@ mod metrics;
 mod middleware;
 #[cfg(all(test, postlude_loom))]
 mod models;
+mod observer;
 mod outcome;
 mod policy;
 mod registry;
@@ -106,8 +109,11 @@ pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
+    feed::{TaskEvent, TaskEvents},
     handle::{SetId, TaskHandle, TaskId},
+    history::TaskStatus,
     metrics::{NameMetrics, TaskMetrics},
+    observer::TaskObserver,
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
     policy::{RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,

@@ -20,7 +20,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
-    DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
+    DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     ledger::Books,
     live::{Live, Stage},
     run::BoxedWork,
@@ -189,11 +189,13 @@ impl Line {
                 return Err(Rejected::new(task, reason));
             }
         };
+        let identity = task.meta().identity();
         state.queue.push_back(task);
         let mut rest = Rest::default();
         state.wake(&mut rest);
         let late_answer = !was_listed && state.phase == Phase::Open && state.answered.is_some();
         drop(state);
+        inner.added(identity);
         self.settle(rest);
         if late_answer && inner.is_shutting_down() {
             self.launch_answered();
@@ -352,6 +354,16 @@ impl Line {
     /// Looks at a task that has left the queue, under the lock.
     pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
         self.state.lock().live(id).map(look)
+    }
+
+    /// A live task, as lists show it.
+    pub(crate) fn info(&self, id: TaskId, now: Instant) -> Option<TaskInfo> {
+        let mut state = self.state.lock();
+        if let Some(live) = state.live(id) {
+            return Some(live.info(now));
+        }
+        let queued = state.queue.iter().find(|task| task.meta().id == id)?;
+        Some(Live::new(queued.meta().identity()).info(now))
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.

@@ -171,6 +171,7 @@ impl Live {
             replay_of: self.extras.as_ref().and_then(|extras| extras.replay_of),
             queued_for: first_started.unwrap_or(now).saturating_duration_since(self.identity.added),
             ran_for: resting.or(running).unwrap_or_default(),
+            ended_ago: Duration::ZERO,
             outcome,
         }
     }
@@ -191,6 +192,8 @@ pub(crate) struct Ended {
     pub(crate) now: Instant,
     /// Who ended it.
     pub(crate) side: Side,
+    /// It completed, and nobody wants to hear of that.
+    pub(crate) quiet: bool,
 }
 
 impl Ended {

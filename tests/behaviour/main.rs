@@ -12,6 +12,7 @@ mod delay;
 mod foreign;
 mod limits;
 mod misuse;
+mod observe;
 mod order;
 mod repeat;
 mod retry;
