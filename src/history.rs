@@ -146,6 +146,9 @@ impl History {
     /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
     /// whose `Drop` may do anything.
     pub(crate) fn note(&mut self, report: TaskReport, ended: Instant) -> Option<Arc<BoxError>> {
+        if self.room == 0 {
+            return report.outcome.into_error();
+        }
         let past = Past { report, ended };
         let mut forgotten = None;
         match self.ring.get_mut(self.next) {

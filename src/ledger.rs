@@ -172,18 +172,47 @@ impl Ledger {
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at
+    /// the numbers of all, and then for a few at a time; what ends meanwhile is left out.
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> Vec<Arc<Line>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
-            for entry in shard.books.lock().lines.values() {
-                match entry {
-                    Entry::Task(spawned) => task(spawned),
-                    Entry::Set(set) => sets.push(Arc::clone(set)),
+            let mut lines = Vec::new();
+            shard.collect_lines(0, &mut lines);
+            for few in lines.chunks(PIECE) {
+                sets.reserve(few.len());
+                let books = shard.books.lock();
+                for entry in few.iter().filter_map(|line| books.lines.get(line)) {
+                    match entry {
+                        Entry::Task(live) => task(live),
+                        Entry::Set(set) => sets.push(Arc::clone(set)),
+                    }
                 }
             }
         }
         sets
+    }
+
+    /// The numbers of the listed lines from `first` on, in order, and no more than `count`.
+    #[cfg(feature = "status")]
+    pub(crate) fn lines_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let mut lines = Vec::new();
+        for shard in &self.shards {
+            shard.collect_lines(first, &mut lines);
+        }
+        if lines.len() > count {
+            lines.select_nth_unstable(count);
+            lines.truncate(count);
+        }
+        lines.sort_unstable();
+        lines
+    }
+
+    /// Whether there is a capacity, and it is used up.
+    #[cfg(feature = "status")]
+    pub(crate) fn is_full(&self) -> bool {
+        // Relaxed: a statistic.
+        self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
     }
 
     /// Whether all that live are so.
@@ -305,6 +334,16 @@ impl Ledger {
     }
 }
 
+impl Shard {
+    /// Adds the numbers of the listed lines from `first` on.
+    fn collect_lines(&self, first: u64, lines: &mut Vec<u64>) {
+        // Room for them is made without the lock.
+        let count = self.books.lock().lines.len();
+        lines.reserve(count);
+        lines.extend(self.books.lock().lines.keys().filter(|line| **line >= first));
+    }
+}
+
 impl Books {
     const fn live(&self) -> u64 {
         self.pending + self.running
@@ -329,8 +368,8 @@ impl Books {
     pub(crate) fn refuse(&mut self, report: TaskReport, now: Instant) -> Option<Arc<BoxError>> {
         self.added += 1;
         self.untold += 1;
-        self.figures(report.name).discarded += 1;
-        if self.history.room() == 0 { None } else { self.history.note(report, now) }
+        self.figures(report.name).record(&report);
+        self.history.note(report, now)
     }
 
     pub(crate) const fn start(&mut self) {
@@ -358,12 +397,9 @@ impl Books {
         } -= 1;
         // An end is one only when it was told: a shutdown must not return, and the process exit, before.
         self.untold += u64::from(!quiet);
-        let ran_for = live.started.map(|started| now.saturating_duration_since(started));
-        self.figures(live.identity.name).record(outcome, ran_for);
-        if self.history.room() == 0 {
-            return None;
-        }
-        self.history.note(live.report(outcome.clone(), now), now)
+        let report = live.report(outcome.clone(), now);
+        self.figures(report.name).record(&report);
+        self.history.note(report, now)
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {

@@ -45,6 +45,8 @@
 //! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
 //! | limits, a failure hook | [`TaskRegistryBuilder`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
+//! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
+//! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
@@ -56,6 +58,9 @@
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
+//! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
+//! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
+//! - `serde`: infos, reports, events and metrics serialise; [`TaskId`] also deserialises.
 //!
 //! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
@@ -72,6 +77,7 @@ mod attempts;
 mod builder;
 mod dead_letters;
 mod drain;
+mod durations;
 mod events;
 mod feed;
 #[cfg(all(any(doc, doctest), feature = "axum"))]
@@ -89,16 +95,22 @@ mod models;
 mod observer;
 mod outcome;
 mod policy;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod registry;
 mod rejected;
 mod repeat;
 mod run;
 mod scope;
+#[cfg(feature = "serde")]
+mod serialize;
 mod set;
 mod shutdown;
 #[cfg(feature = "signal")]
 mod signal;
 mod spawned;
+#[cfg(feature = "status")]
+pub mod status;
 mod stuck;
 mod sync;
 mod task;
@@ -129,6 +141,8 @@ pub use self::{
 pub use self::middleware::MissingTaskLayer;
 #[cfg(feature = "http")]
 pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
+#[cfg(feature = "prometheus")]
+pub use self::prometheus::TaskCollector;
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

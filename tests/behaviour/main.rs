@@ -40,3 +40,7 @@ mod streams;
 mod websocket;
 #[cfg(feature = "axum")]
 mod wire;
+
+// The operator's view.
+#[cfg(all(feature = "status", feature = "prometheus"))]
+mod status;

@@ -224,7 +224,7 @@ async fn closures_tuples_and_arcs_observe_and_a_failure_hook_hears_of_failures_a
     let (first, second, third) = (ends.clone(), ends.clone(), failures.clone());
     let registry = TaskRegistry::builder()
         .observe((Arc::new(move |report: &TaskReport| first.note(report.name)), move |report: &TaskReport| {
-            second.note(report.outcome.label())
+            second.note(report.outcome.label());
         }))
         .on_failure(move |report| third.note(report.name))
         .build()
