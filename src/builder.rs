@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DeadLetter, TaskObserver, TaskRegistry, TaskReport,
+    DeadLetter, SpanRelation, TaskObserver, TaskRegistry, TaskReport,
     admission::Permits,
     dead_letters::{DeadLetterHook, Store},
     ledger::Ledger,
@@ -30,6 +30,7 @@ use crate::{
 /// - [`settle`](Self::settle): 1 s
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are logged all the same
 /// - [`history`](Self::history): the last 1,024 outcomes
+/// - [`spans`](Self::spans): follow from the request's
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
 ///
@@ -56,6 +57,7 @@ pub struct TaskRegistryBuilder {
     default_timeout: Option<Duration>,
     settle: Duration,
     audience: Audience,
+    spans: SpanRelation,
     history: usize,
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
@@ -138,6 +140,13 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// How the `tracing` span of a task is related to the one in which it was added, mostly the request's: see
+    /// [`SpanRelation`].
+    pub const fn spans(mut self, relation: SpanRelation) -> Self {
+        self.spans = relation;
+        self
+    }
+
     /// How many outcomes are remembered, for [`TaskRegistry::get`] and [`TaskRegistry::history`]. Zero remembers
     /// none.
     ///
@@ -205,6 +214,7 @@ impl TaskRegistryBuilder {
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             audience: self.audience,
+            spans: self.spans,
             dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
             hook_panics: AtomicU64::new(0),
             token: CancellationToken::new(),
@@ -223,6 +233,7 @@ impl Default for TaskRegistryBuilder {
             default_timeout: None,
             settle: Duration::from_secs(1),
             audience: Audience::default(),
+            spans: SpanRelation::default(),
             history: 1024,
             dead_letters: 1_000,
             on_dead_letter: None,

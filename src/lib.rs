@@ -121,6 +121,7 @@ pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
+    events::SpanRelation,
     feed::{TaskEvent, TaskEvents},
     handle::{SetId, TaskHandle, TaskId},
     history::TaskStatus,

@@ -177,7 +177,7 @@ impl Line {
         let number = self.number();
         // Relaxed: only uniqueness is asked of it.
         let id = TaskId { line: number, place: self.places.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1) };
-        task.accept(id, Instant::now());
+        task.accept(id, Instant::now(), self.registry.inner.spans);
 
         let inner = &self.registry.inner;
         let mut state = self.state.lock();

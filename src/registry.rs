@@ -7,8 +7,8 @@ use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
-    TaskRegistryBuilder, TaskSet,
+    IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
+    TaskOutput, TaskRegistryBuilder, TaskSet,
     admission::Permits,
     dead_letters,
     drain::Drain,
@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) audience: Audience,
+    pub(crate) spans: SpanRelation,
     pub(crate) dead_letters: dead_letters::Store,
     pub(crate) hook_panics: AtomicU64,
     /// The parent of every task's token.
@@ -226,7 +227,7 @@ impl TaskRegistry {
     fn launch(&self, mut task: Task) -> Result<TaskHandle, Rejected> {
         let inner = &*self.inner;
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
-        task.accept(id, Instant::now());
+        task.accept(id, Instant::now(), inner.spans);
         let identity = task.meta().identity();
         let mut live = Live::new(identity);
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {

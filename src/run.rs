@@ -43,6 +43,14 @@ pub(crate) trait Work: Send {
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// the outcome is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
+    poll_to_end(slot, context).map(|(outcome, _)| outcome)
+}
+
+/// The same, and hands out the span, so that the end is told inside it.
+pub(crate) fn poll_to_end(
+    slot: &mut Option<BoxedWork>,
+    context: &mut Context<'_>,
+) -> Poll<(Outcome, Option<Box<Span>>)> {
     let Some(work) = slot else { return Poll::Pending };
     let span = work.as_mut().meta_mut().span.take();
     let polled = guarded(|| {
@@ -61,10 +69,11 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
         let _entered = span.as_deref().map(Span::enter);
         drop(slot.take());
     });
-    Poll::Ready(match dropped {
+    let outcome = match dropped {
         Err(panic) if outcome.is_completed() => Outcome::Panicked(panic),
         _ => outcome,
-    })
+    };
+    Poll::Ready((outcome, span))
 }
 
 /// Drops the work and catches what its `Drop` throws.

@@ -13,7 +13,8 @@ use std::{
 
 use futures::StreamExt;
 use postlude::{
-    DiscardReason, Outcome, Task, TaskEvent, TaskInfo, TaskObserver, TaskRegistry, TaskReport, TaskState, TaskStatus,
+    DiscardReason, Outcome, RetryPolicy, Task, TaskEvent, TaskInfo, TaskObserver, TaskRegistry, TaskReport, TaskState,
+    TaskStatus,
 };
 
 use crate::support::{Journal, assert_conserved};
@@ -30,6 +31,10 @@ impl TaskObserver for Noting {
     fn started(&self, task: &TaskInfo) {
         assert_eq!(task.state, TaskState::Running);
         self.0.note(format!("{} started", task.name));
+    }
+
+    fn attempt_failed(&self, report: &TaskReport) {
+        self.0.note(format!("{} attempt {} {}", report.name, report.attempt, report.outcome));
     }
 
     fn finished(&self, report: &TaskReport) {
@@ -62,6 +67,35 @@ async fn so_it_is_of_spawned_and_of_blocking_tasks() {
     registry.wait_idle().await;
     let told = ["c added", "c started", "c completed", "d added", "d started", "d panicked"];
     assert_eq!(journal.read(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_told_of_when_it_starts_and_when_it_fails_and_the_end_comes_once() {
+    let (registry, journal) = noting();
+    let mut events = registry.subscribe();
+    let policy = RetryPolicy::constant(Duration::from_secs(1)).attempts(3);
+    let id = registry.spawn(Task::retrying(policy, || async { Err::<(), _>("down") }).named("mail")).id();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(registry.get(id).unwrap().label(), "retrying");
+    registry.wait_idle().await;
+    let told = [
+        "mail added",
+        "mail started",
+        "mail attempt 1 failed: down",
+        "mail started",
+        "mail attempt 2 failed: down",
+        "mail started",
+        "mail failed",
+    ];
+    assert_eq!(journal.read(), told);
+    let Some(TaskStatus::Ended(report)) = registry.get(id) else { panic!("it has ended") };
+    assert_eq!(report.attempt, 3);
+    let mut labels = Vec::new();
+    for _ in told {
+        labels.push(events.recv().await.unwrap().label());
+    }
+    let attempt = ["started", "attempt_failed"];
+    assert_eq!(labels, [&["added"][..], &attempt, &attempt, &["started", "finished"]].concat());
 }
 
 #[tokio::test]
