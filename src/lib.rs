@@ -51,9 +51,8 @@
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
 //! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), how to
-//! [shut down](crate::guide::shutdown), how to
-//! [watch](crate::guide::observing) tasks, how to [test](crate::guide::testing) handlers that leave tasks, and what was
-//! [measured](crate::guide::wire) on the wire.
+//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
+//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
