@@ -41,15 +41,17 @@ pub enum SpanRelation {
 
 /// The span in which the task's work runs.
 pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Span {
-    let request = Span::current();
-    let parent = if relation == SpanRelation::ChildOf { request.id() } else { None };
-    let span = tracing::info_span!(target: "postlude", parent: parent, "task", %id, name, set = tracing::field::Empty);
+    let set = tracing::field::Empty;
+    let span = match relation {
+        SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
+        SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
+    };
     if !span.is_disabled() {
         if let Some(set) = id.set() {
             span.record("set", set.0);
         }
         if relation == SpanRelation::FollowsFrom {
-            span.follows_from(request);
+            span.follows_from(Span::current());
         }
     }
     span

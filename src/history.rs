@@ -4,7 +4,7 @@ use std::{mem, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::{BoxError, Outcome, TaskId, TaskInfo, TaskRegistry, TaskReport, outcome::drop_quietly};
+use crate::{BoxError, Outcome, TaskId, TaskInfo, TaskRegistry, TaskReport, live::Past, outcome::drop_quietly};
 
 /// How many outcomes are read under one lock.
 pub(crate) const PIECE: usize = 128;
@@ -79,7 +79,7 @@ impl TaskRegistry {
     pub fn get(&self, id: TaskId) -> Option<TaskStatus> {
         // In this order: a task is struck off the list and remembered under one lock.
         let live = self.inner.live(id).map(TaskStatus::Live);
-        live.or_else(|| self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report_at(Instant::now()))))
+        live.or_else(|| self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Instant::now()))))
     }
 
     /// The last outcomes, the latest first: as many as the registry [remembers](crate::TaskRegistryBuilder::history).
@@ -101,23 +101,10 @@ impl TaskRegistry {
     pub fn history(&self) -> Vec<TaskReport> {
         let now = Instant::now();
         let mut all = self.inner.ledger.history();
-        all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.report.id)));
+        all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.identity.id)));
         let forgotten = all.split_off(all.len().min(self.inner.ledger.remembers()));
         forgotten.into_iter().for_each(drop_quietly);
-        all.into_iter().map(|past| past.report_at(now)).collect()
-    }
-}
-
-/// An end that is remembered.
-#[derive(Clone)]
-pub(crate) struct Past {
-    pub(crate) report: TaskReport,
-    ended: Instant,
-}
-
-impl Past {
-    fn report_at(self, now: Instant) -> TaskReport {
-        TaskReport { ended_ago: now.saturating_duration_since(self.ended), ..self.report }
+        all.into_iter().map(|past| past.report(now)).collect()
     }
 }
 
@@ -145,15 +132,14 @@ impl History {
 
     /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
     /// whose `Drop` may do anything.
-    pub(crate) fn note(&mut self, report: TaskReport, ended: Instant) -> Option<Arc<BoxError>> {
+    pub(crate) fn note(&mut self, past: Past) -> Option<Arc<BoxError>> {
         if self.room == 0 {
-            return report.outcome.into_error();
+            return past.outcome.into_error();
         }
-        let past = Past { report, ended };
         let mut forgotten = None;
         match self.ring.get_mut(self.next) {
             Some(slot) => {
-                forgotten = mem::replace(&mut slot.report.outcome, Outcome::Completed).into_error();
+                forgotten = mem::replace(&mut slot.outcome, Outcome::Completed).into_error();
                 *slot = past;
             }
             None => self.ring.push(past),

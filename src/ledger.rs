@@ -17,10 +17,10 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    BoxError, Outcome, RejectReason, TaskId, TaskReport,
-    history::{History, PIECE, Past},
+    BoxError, Outcome, RejectReason, TaskId,
+    history::{History, PIECE},
     line::Line,
-    live::{Live, Stage},
+    live::{Live, Past, Stage},
     metrics::{Figures, NameMetrics, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
@@ -259,7 +259,7 @@ impl Ledger {
         while let Some(before) = end {
             let books = self.books(id.line);
             let (mut piece, next) = books.history.piece(before);
-            if let Some(past) = piece.find(|past| past.report.id == id) {
+            if let Some(past) = piece.find(|past| past.identity.id == id) {
                 return Some(past.clone());
             }
             end = next;
@@ -365,11 +365,11 @@ impl Books {
 
     /// Counts a task that was refused but not handed back: added and discarded in one.
     #[must_use = "to be dropped without the lock"]
-    pub(crate) fn refuse(&mut self, report: TaskReport, now: Instant) -> Option<Arc<BoxError>> {
+    pub(crate) fn refuse(&mut self, past: Past) -> Option<Arc<BoxError>> {
         self.added += 1;
         self.untold += 1;
-        self.figures(report.name).record(&report);
-        self.history.note(report, now)
+        self.figures(past.identity.name).record(&past);
+        self.history.note(past)
     }
 
     pub(crate) const fn start(&mut self) {
@@ -397,9 +397,9 @@ impl Books {
         } -= 1;
         // An end is one only when it was told: a shutdown must not return, and the process exit, before.
         self.untold += u64::from(!quiet);
-        let report = live.report(outcome.clone(), now);
-        self.figures(report.name).record(&report);
-        self.history.note(report, now)
+        let past = live.past(outcome.clone(), now);
+        self.figures(past.identity.name).record(&past);
+        self.history.note(past)
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {

@@ -189,13 +189,15 @@ impl Line {
                 return Err(Rejected::new(task, reason));
             }
         };
-        let identity = task.meta().identity();
+        let told = inner.audience.is_attentive().then(|| task.meta().identity());
         state.queue.push_back(task);
         let mut rest = Rest::default();
         state.wake(&mut rest);
         let late_answer = !was_listed && state.phase == Phase::Open && state.answered.is_some();
         drop(state);
-        inner.added(identity);
+        if let Some(identity) = told {
+            inner.added(identity);
+        }
         self.settle(rest);
         if late_answer && inner.is_shutting_down() {
             self.launch_answered();

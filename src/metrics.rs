@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use crate::{Outcome, TaskReport, durations::Durations};
+use crate::{Outcome, durations::Durations, live::Past};
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
@@ -21,8 +21,8 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn record(&mut self, report: &TaskReport) {
-        *match report.outcome {
+    pub(crate) fn record(&mut self, past: &Past) {
+        *match past.outcome {
             Outcome::Completed => &mut self.completed,
             Outcome::Failed(_) => &mut self.failed,
             Outcome::Panicked(_) => &mut self.panicked,
@@ -30,13 +30,14 @@ impl Figures {
             Outcome::Aborted => &mut self.aborted,
             Outcome::Discarded(_) => &mut self.discarded,
         } += 1;
-        if report.attempt == 0 {
+        if past.started.is_none() {
             return;
         }
-        self.total_queued = self.total_queued.saturating_add(report.queued_for);
-        self.queued.record(report.queued_for);
-        if !matches!(report.outcome, Outcome::Aborted | Outcome::Discarded(_)) {
-            self.record_attempt(report.ran_for);
+        let queued_for = past.queued_for();
+        self.total_queued = self.total_queued.saturating_add(queued_for);
+        self.queued.record(queued_for);
+        if !matches!(past.outcome, Outcome::Aborted | Outcome::Discarded(_)) {
+            self.record_attempt(past.ran_for());
         }
     }
 

@@ -252,8 +252,8 @@ impl TaskRegistry {
         let identity = task.meta().identity();
         drop_quietly(task);
         let (live, now) = (Live::new(identity), identity.added);
-        let report = live.report(outcome.clone(), now);
-        let forgotten = self.inner.ledger.books(identity.id.line).refuse(report, now);
+        let past = live.past(outcome.clone(), now);
+        let forgotten = self.inner.ledger.books(identity.id.line).refuse(past);
         drop_quietly(forgotten);
         self.inner.added(identity);
         self.inner.tell(Ended { live, outcome, now, side: Side::Outside, quiet: false });
