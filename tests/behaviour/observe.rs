@@ -13,8 +13,8 @@ use std::{
 
 use futures::StreamExt;
 use postlude::{
-    DiscardReason, Outcome, RetryPolicy, Task, TaskEvent, TaskInfo, TaskObserver, TaskRegistry, TaskReport, TaskState,
-    TaskStatus,
+    DiscardReason, Outcome, RetryPolicy, Task, TaskEvent, TaskEvents, TaskInfo, TaskObserver, TaskRegistry, TaskReport,
+    TaskState, TaskStatus,
 };
 
 use crate::support::{Journal, assert_conserved};
@@ -374,8 +374,14 @@ impl Error for Clinging {}
 
 #[tokio::test]
 async fn an_error_that_is_forgotten_is_dropped_under_no_lock_and_its_panic_goes_nowhere() {
-    let registry = TaskRegistry::builder().history(1).build().unwrap();
-    let events = registry.subscribe();
+    // Once the history is the last that holds it, once the feed.
+    forget_errors(None).await;
+    forget_errors(Some(TaskRegistry::subscribe)).await;
+}
+
+async fn forget_errors(subscribe: Option<fn(&TaskRegistry) -> TaskEvents>) {
+    let registry = TaskRegistry::builder().history(1).dead_letters(0).build().unwrap();
+    let events = subscribe.map(|subscribe| subscribe(&registry));
     for _ in 0..10 {
         let set = registry.set();
         for _ in 0..300 {
