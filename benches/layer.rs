@@ -1,9 +1,12 @@
 //! What a request pays: an in-process call of an axum router, with the response's body taken to its end.
 //!
-//! Without a layer; with the layer and no task; with one and four tasks; and, beside them, with bare spawns in the
+//! Without a layer; with one that does the least that such a layer can; with the layer and no task; with one and four tasks; and, beside them, with bare spawns in the
 //! handler. Each iteration makes 128 calls and then lets all that they left behind come to its end.
 #![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
+
+#[path = "shared/floor.rs"]
+mod floor;
 
 use std::time::Duration;
 
@@ -50,6 +53,7 @@ fn request(criterion: &mut Criterion) {
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),
         ("a layer that does nothing", spawns_of(0, tracker.clone()).layer(Identity::new())),
+        ("the floor", floor::floor(spawns_of(0, tracker.clone()))),
         ("layer, no task", spawns_of(0, tracker.clone()).layer(layer.clone())),
         ("layer, 1 task", tasks_of(1).layer(layer.clone())),
         ("layer, 4 tasks", tasks_of(4).layer(layer)),
@@ -57,6 +61,7 @@ fn request(criterion: &mut Criterion) {
         ("4 bare spawns", spawns_of(4, tracker.clone())),
     ];
     let mut group = criterion.benchmark_group("request");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2)).sample_size(40);
     group.throughput(Throughput::Elements(CALLS));
     for (name, router) in peers {
         group.bench_function(name, |bencher| {

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "http")]
+use crate::middleware::Timetable;
 use crate::{
     DeadLetter, SpanRelation, TaskObserver, TaskRegistry, TaskReport,
     admission::Permits,
@@ -219,6 +221,8 @@ impl TaskRegistryBuilder {
             hook_panics: AtomicU64::new(0),
             token: CancellationToken::new(),
             progress: Progress::default(),
+            #[cfg(feature = "http")]
+            timetable: Timetable::default(),
         };
         Ok(TaskRegistry { inner: Arc::new(inner) })
     }

@@ -71,10 +71,6 @@ impl Future for Drain {
             };
             match next {
                 Next::Work(work) => this.work = Some(work),
-                Next::Gate(gate) => {
-                    ready!(gate.poll_open(context));
-                    line.gate_opened();
-                }
                 Next::Decide(condition, ending) => {
                     let drain = line.registry.inner.ask("the condition of a layer", || condition(&ending));
                     line.decided(drain);

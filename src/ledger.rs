@@ -21,7 +21,7 @@ use crate::{
     history::{History, PIECE},
     line::Line,
     live::{Live, Past, Stage},
-    metrics::{Figures, NameMetrics, TaskMetrics},
+    metrics::{Figures, NameMetrics, Names, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -59,7 +59,7 @@ pub(crate) struct Books {
     /// Ended, and not yet told to the log and the observers.
     untold: u64,
     warn_at: u64,
-    names: FxHashMap<&'static str, Figures>,
+    names: Names,
     history: History,
 }
 
@@ -280,7 +280,7 @@ impl Ledger {
             metrics.added += books.added;
             metrics.pending += books.pending;
             metrics.running += books.running;
-            for (name, figures) in &books.names {
+            for (name, figures) in books.names.iter() {
                 names.entry(name).or_default().absorb(figures);
             }
         }
@@ -403,7 +403,7 @@ impl Books {
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {
-        self.names.entry(name).or_default()
+        self.names.of(name)
     }
 
     pub(crate) fn list_set(&mut self, line: u64, set: Arc<Line>) {
@@ -459,10 +459,13 @@ impl Books {
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
     pub(crate) fn take_spawned(&mut self, line: u64) -> Option<Live> {
-        self.spawned(line)?;
-        match self.strike(line) {
-            Some(Entry::Task(task)) => Some(task),
-            Some(Entry::Set(_)) | None => None,
+        match self.strike(line)? {
+            Entry::Task(task) => Some(task),
+            // A number belongs to one line for good, and this one is asked for by a spawned task's.
+            set @ Entry::Set(_) => {
+                self.lines.insert(line, set);
+                None
+            }
         }
     }
 }

@@ -97,6 +97,7 @@ mod outcome;
 mod policy;
 #[cfg(feature = "prometheus")]
 mod prometheus;
+mod queue;
 mod registry;
 mod rejected;
 mod repeat;

@@ -11,10 +11,8 @@
 //!    the line empty: there is no moment at which it could be lost.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
 };
 
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
@@ -23,21 +21,14 @@ use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     ledger::Books,
     live::{Live, Stage},
+    queue::Queue,
     run::BoxedWork,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    turn::{Rest, Turn},
+    turn::Turn,
 };
-
-/// What a launched line waits for before its first task may start.
-pub(crate) trait Gate: Send + Sync {
-    /// Ready when the response has left.
-    fn poll_open(&self, context: &mut Context<'_>) -> Poll<()>;
-    /// Waits no longer.
-    fn open_now(&self);
-}
 
 /// Whether a line is to be drained, by how its request ended.
 pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
@@ -55,7 +46,7 @@ pub(crate) struct Line {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    pub(crate) queue: VecDeque<Task>,
+    pub(crate) queue: Queue,
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
     /// Tasks that have left the line to wait for a time, each with the drain that had it in hand.
@@ -64,7 +55,6 @@ pub(crate) struct State {
     /// Counts the drains; tells whose join handle comes late.
     pub(crate) drains: u64,
     pub(crate) join: Option<JoinHandle<()>>,
-    gate: Option<Arc<dyn Gate>>,
     /// The condition has been asked.
     decided: bool,
     pub(crate) ending: Option<Ending>,
@@ -82,6 +72,8 @@ pub(crate) enum Phase {
     /// Collecting.
     #[default]
     Open,
+    /// The response is on its way out: somebody will call [`Line::left`].
+    Leaving,
     /// Launched, with tasks.
     Draining,
     /// Launched, and empty.
@@ -111,7 +103,6 @@ impl State {
 /// What a drain does next.
 pub(crate) enum Next {
     Work(BoxedWork),
-    Gate(Arc<dyn Gate>),
     Decide(Arc<DrainCondition>, Ending),
     Done,
 }
@@ -150,7 +141,7 @@ impl Line {
     pub(crate) fn handle_dropped(self: &Arc<Self>) {
         // AcqRel: what other handles did happens before the last one launches.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_number() {
-            self.launch(None, None);
+            self.launch(None);
         }
     }
 
@@ -190,15 +181,17 @@ impl Line {
             }
         };
         let told = inner.audience.is_attentive().then(|| task.meta().identity());
-        state.queue.push_back(task);
-        let mut rest = Rest::default();
-        state.wake(&mut rest);
-        let late_answer = !was_listed && state.phase == Phase::Open && state.answered.is_some();
+        state.queue.push(task);
+        let drain = state.wake();
+        let late_answer =
+            !was_listed && (state.phase == Phase::Leaving || state.phase == Phase::Open && state.answered.is_some());
         drop(state);
         if let Some(identity) = told {
             inner.added(identity);
         }
-        self.settle(rest);
+        if let Some(drain) = drain {
+            self.spawn_drain(drain);
+        }
         if late_answer && inner.is_shutting_down() {
             self.launch_answered();
         }
@@ -226,28 +219,43 @@ impl Line {
         admitted
     }
 
-    /// Lets the drain begin, now or when the gate opens. Only the first call counts, and a gate is not
-    /// put before a line that somebody else has launched.
-    pub(crate) fn launch(self: &Arc<Self>, gate: Option<Arc<dyn Gate>>, ending: Option<Ending>) {
-        let mut rest = Rest::default();
+    /// Lets the drain begin. Only the first call counts, and none counts for a line whose response is leaving.
+    pub(crate) fn launch(self: &Arc<Self>, ending: Option<Ending>) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Open {
+            state.ending = ending;
+            self.begin(state);
+        }
+    }
+
+    /// Launches the line for as soon as its response, which was [noted](Self::answered) before, [has
+    /// left](Self::left). `false` if it was launched already: by hand, or by a shutdown.
+    #[cfg(feature = "http")]
+    pub(crate) fn depart(self: &Arc<Self>, ending: Ending) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
-            return;
+            return false;
         }
-        state.gate = gate;
-        state.ending = ending;
+        state.ending = Some(ending);
+        state.phase = Phase::Leaving;
+        true
+    }
+
+    /// The response has left, or is waited for no longer. Only the first call counts.
+    pub(crate) fn left(self: &Arc<Self>) {
+        let state = self.state.lock();
+        if state.phase == Phase::Leaving {
+            self.begin(state);
+        }
+    }
+
+    /// Drains from here on.
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         state.phase = Phase::Drained;
-        if !state.queue.is_empty() {
-            state.wake(&mut rest);
-        }
-        let gate = state.gate.clone();
+        let drain = if state.queue.is_empty() { None } else { state.wake() };
         drop(state);
-        self.settle(rest);
-        // A shutdown that looked before the gate was there has set its phase before that.
-        if let Some(gate) = gate {
-            if self.registry.inner.is_shutting_down() {
-                gate.open_now();
-            }
+        if let Some(drain) = drain {
+            self.spawn_drain(drain);
         }
     }
 
@@ -261,35 +269,24 @@ impl Line {
         }
     }
 
-    /// Launches at once if there is a response, also past a gate that still waits for its bytes.
+    /// Launches at once if there is a response, also one that is still leaving.
     pub(crate) fn launch_answered(self: &Arc<Self>) {
-        let state = self.state.lock();
-        let (answered, gate) = (state.answered, state.gate.clone());
-        drop(state);
-        if let Some(gate) = gate {
-            gate.open_now();
-        } else if answered.is_some() {
-            self.launch(None, answered);
+        let answered = self.state.lock().answered;
+        if answered.is_some() {
+            self.launch(answered);
         }
+        self.left();
     }
 
     /// The drain's question when it has no work in hand.
     pub(crate) fn next(self: &Arc<Self>) -> Next {
         let mut turn = Turn::new(self);
-        if let Some(gate) = &turn.state.gate {
-            return Next::Gate(Arc::clone(gate));
-        }
         if let (Some(condition), Some(ending), false) = (&self.condition, turn.state.ending, turn.state.decided) {
             return Next::Decide(Arc::clone(condition), ending);
         }
         let next = turn.pop();
         turn.done();
         self.prepare(next)
-    }
-
-    /// The gate has opened.
-    pub(crate) fn gate_opened(&self) {
-        self.state.lock().gate = None;
     }
 
     /// The condition was asked: on to the tasks, or to none of them.
@@ -307,10 +304,15 @@ impl Line {
     /// drain has been superseded.
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let mut turn = Turn::new(self);
+        let completed = outcome.is_completed();
+        if completed && turn.end_quietly(id) {
+            let next = turn.pop();
+            turn.done();
+            return Some(self.prepare(next));
+        }
         let Some(current) = turn.take_current(id) else {
             return turn.end_away(id, |_| outcome).then_some(Next::Done);
         };
-        let completed = outcome.is_completed();
         turn.end(current, outcome);
         if !completed {
             // Told before the next one starts, so that a hook may still have a say in that.
@@ -372,7 +374,7 @@ impl Line {
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
         let state = self.state.lock();
         state.current.iter().chain(state.away.iter().map(|away| &away.live)).for_each(&mut task);
-        for queued in &state.queue {
+        for queued in state.queue.iter() {
             task(&Live::new(queued.meta().identity()));
         }
         state.phase == Phase::Open && !state.queue.is_empty()
@@ -389,7 +391,7 @@ impl Line {
     /// A way to learn when the line is empty; `None` if it is.
     pub(crate) fn wait_drained(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        if state.phase == Phase::Drained && state.is_empty() {
+        if state.is_empty() && matches!(state.phase, Phase::Leaving | Phase::Drained) {
             return None;
         }
         let (sender, receiver) = oneshot::channel();

@@ -130,7 +130,12 @@ impl Live {
 
     /// Whether it has nothing that must be dropped without a lock, or that somebody waits for.
     pub(crate) const fn is_bare(&self) -> bool {
-        self.extras.is_none() && self.abort.is_none()
+        self.is_alone() && self.abort.is_none()
+    }
+
+    /// Whether nobody waits for it, and it has no past: its end concerns nobody but the figures.
+    pub(crate) const fn is_alone(&self) -> bool {
+        self.extras.is_none()
     }
 
     /// The attempt under way, or the last one; 0 before the first.

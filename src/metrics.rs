@@ -1,6 +1,8 @@
 //! The counters that the ledger keeps, and the figures that a user reads.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, ptr, time::Duration};
+
+use rustc_hash::FxHashMap;
 
 use crate::{Outcome, durations::Durations, live::Past};
 
@@ -44,6 +46,34 @@ impl Figures {
     pub(crate) fn record_attempt(&mut self, ran_for: Duration) {
         self.total_time = self.total_time.saturating_add(ran_for);
         self.durations.record(ran_for);
+    }
+}
+
+/// The figures of each name, in one shard.
+#[derive(Default)]
+pub(crate) struct Names {
+    figures: Vec<(&'static str, Figures)>,
+    places: FxHashMap<&'static str, usize>,
+    /// The place of the name that was asked for last.
+    last: usize,
+}
+
+impl Names {
+    /// The figures of a name.
+    #[expect(clippy::indexing_slicing, reason = "a place is made with its figures, and these are never taken away")]
+    pub(crate) fn of(&mut self, name: &'static str) -> &mut Figures {
+        // Mostly it is the name of the task before, the same literal at the same address: no need to read it.
+        if !self.figures.get(self.last).is_some_and(|(last, _)| ptr::eq(*last, name)) {
+            self.last = *self.places.entry(name).or_insert(self.figures.len());
+            if self.last == self.figures.len() {
+                self.figures.push((name, Figures::default()));
+            }
+        }
+        &mut self.figures[self.last].1
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Figures)> {
+        self.figures.iter().map(|(name, figures)| (*name, figures))
     }
 }
 

@@ -6,6 +6,8 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "http")]
+use crate::middleware::Timetable;
 use crate::{
     IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
     TaskOutput, TaskRegistryBuilder, TaskSet,
@@ -78,6 +80,8 @@ pub(crate) struct Inner {
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
+    #[cfg(feature = "http")]
+    pub(crate) timetable: Timetable,
 }
 
 /// Who ends a task: what runs it, or somebody else.
@@ -357,6 +361,14 @@ impl Inner {
         let outcome = outcome(live.stage());
         let quiet = outcome.is_completed() && !attentive;
         let forgotten = books.end(&live, &outcome, now, quiet);
+        if quiet && live.is_alone() {
+            drop(books);
+            if forgotten.is_some() {
+                drop_quietly(forgotten);
+            }
+            self.settle_quietly(id.line);
+            return true;
+        }
         if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }

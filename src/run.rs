@@ -51,29 +51,35 @@ pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
     context: &mut Context<'_>,
 ) -> Poll<(Outcome, Option<Box<Span>>)> {
-    let Some(work) = slot else { return Poll::Pending };
-    let span = work.as_mut().meta_mut().span.take();
+    let span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
+    let mut outcome = None;
+    // The poll and the drop under one guard.
     let polled = guarded(|| {
         let _entered = span.as_deref().map(Span::enter);
-        work.as_mut().poll(context)
-    });
-    let outcome = match polled {
-        Ok(Poll::Pending) => {
-            work.as_mut().meta_mut().span = span;
-            return Poll::Pending;
-        }
-        Ok(Poll::Ready(outcome)) => outcome,
-        Err(panic) => Outcome::Panicked(panic),
-    };
-    let dropped = guarded(|| {
-        let _entered = span.as_deref().map(Span::enter);
+        let Some(Poll::Ready(ready)) = slot.as_mut().map(|work| work.as_mut().poll(context)) else {
+            return;
+        };
+        outcome = Some(ready);
         drop(slot.take());
     });
-    let outcome = match dropped {
-        Err(panic) if outcome.is_completed() => Outcome::Panicked(panic),
-        _ => outcome,
-    };
-    Poll::Ready((outcome, span))
+    match (polled, outcome) {
+        (Ok(()), None) => {
+            if let Some(work) = slot {
+                work.as_mut().meta_mut().span = span;
+            }
+            Poll::Pending
+        }
+        // The panic of its drop.
+        (Err(panic), Some(Outcome::Completed)) => Poll::Ready((Outcome::Panicked(panic), span)),
+        (Ok(()) | Err(_), Some(outcome)) => Poll::Ready((outcome, span)),
+        (Err(panic), None) => {
+            let _its_drop_may_panic_too = guarded(|| {
+                let _entered = span.as_deref().map(Span::enter);
+                drop(slot.take());
+            });
+            Poll::Ready((Outcome::Panicked(panic), span))
+        }
+    }
 }
 
 /// Drops the work and catches what its `Drop` throws.

@@ -1,6 +1,6 @@
 //! Where the calling code runs: in a request, in a task of a set, in a spawned task, or in none of them.
 
-use std::{cell::RefCell, mem, sync::Arc};
+use std::{cell::Cell, mem, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +20,19 @@ pub(crate) enum Scope {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Scope> = const { RefCell::new(Scope::None) };
+    static CURRENT: Cell<Scope> = const { Cell::new(Scope::None) };
 }
 
 impl Scope {
     pub(crate) fn current() -> Self {
         // A thread that is ending has no current scope any more.
-        CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+        let current = CURRENT.try_with(|current| {
+            let scope = current.take();
+            let clone = scope.clone();
+            current.set(scope);
+            clone
+        });
+        current.unwrap_or_default()
     }
 }
 
@@ -49,7 +55,7 @@ pub(crate) fn enter<R>(scope: &mut Scope, inside: impl FnOnce() -> R) -> R {
 
 fn swap(scope: &mut Scope) {
     // On a thread that is ending there is nothing to swap with, both times.
-    let _missing = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), scope));
+    let _missing = CURRENT.try_with(|current| *scope = current.replace(mem::take(scope)));
 }
 
 /// Adds a task to the set of the request that is being handled, or of the task that is running.

@@ -125,7 +125,7 @@ impl TaskSet {
     /// The handle may be awaited for a report or dropped. (A task of the set that awaits it waits for itself.) Other handles of the set may go on adding.
     #[expect(clippy::must_use_candidate, reason = "the handle is optional")]
     pub fn drain(self) -> DrainHandle {
-        self.line.launch(None, None);
+        self.line.launch(None);
         DrainHandle { drained: self.line.wait_drained(), line: Arc::clone(&self.line) }
     }
 
@@ -156,7 +156,7 @@ impl TaskSet {
 
         impl Drop for Launch {
             fn drop(&mut self) {
-                self.0.line.launch(None, None);
+                self.0.line.launch(None);
             }
         }
 

@@ -91,7 +91,7 @@ impl<'a> Turn<'a> {
 
     /// Takes the next task to the head of the line, started if nothing stands in its way.
     pub(crate) fn pop(&mut self) -> Option<Popped> {
-        let Some(task) = self.state.queue.pop_front() else {
+        let Some(task) = self.state.queue.pop() else {
             self.drained();
             return None;
         };
@@ -104,6 +104,21 @@ impl<'a> Turn<'a> {
         }
         self.state.current = Some(current);
         Some(Popped { work: task.work, plain, ending: self.state.ending })
+    }
+
+    /// Counts the end of the current task, which has completed, if there is no more to it than that.
+    pub(crate) fn end_quietly(&mut self, id: TaskId) -> bool {
+        let state = &mut *self.state;
+        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_bare() && !self.attentive;
+        let Some(live) = state.current.take_if(is_quiet) else {
+            return false;
+        };
+        if let Some(error) = self.books.end(&live, &Outcome::Completed, self.now, true) {
+            self.rest.rare().forgotten.push(error);
+        }
+        state.report.count(&Outcome::Completed);
+        self.rest.quiet_end = true;
+        true
     }
 
     /// Counts the end of the current task, and of those that its failure stops.
@@ -132,11 +147,7 @@ impl<'a> Turn<'a> {
             self.rest.rare().forgotten.push(error);
         }
         self.state.report.count(&outcome);
-        if quiet && live.is_bare() {
-            self.rest.quiet_end = true;
-        } else {
-            self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side, quiet });
-        }
+        self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side, quiet });
     }
 
     pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
@@ -213,7 +224,7 @@ impl<'a> Turn<'a> {
         if self.state.queue.is_empty() {
             self.drained();
         } else {
-            self.state.wake(&mut self.rest);
+            self.rest.spawn = self.state.wake();
         }
     }
 
@@ -241,13 +252,14 @@ impl<'a> Turn<'a> {
 }
 
 impl State {
-    /// Sees to it that the queue is drained, if the line is launched.
-    pub(crate) fn wake(&mut self, rest: &mut Rest) {
-        if self.phase == Phase::Drained {
-            self.phase = Phase::Draining;
-            self.drains += 1;
-            rest.spawn = Some(self.drains);
+    /// Sees to it that the queue is drained, if the line is launched: the number of the drain that is to be spawned.
+    pub(crate) fn wake(&mut self) -> Option<u64> {
+        if self.phase != Phase::Drained {
+            return None;
         }
+        self.phase = Phase::Draining;
+        self.drains += 1;
+        Some(self.drains)
     }
 }
 
@@ -256,8 +268,8 @@ impl Line {
     /// Aborts one task, wherever it stands.
     pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
         let mut turn = Turn::new(self);
-        let place = turn.state.queue.iter().position(|task| task.meta().id == id);
-        let found = if let Some(task) = place.and_then(|place| turn.state.queue.remove(place)) {
+        let queued = turn.state.queue.remove(|task| task.meta().id == id);
+        let found = if let Some(task) = queued {
             turn.end_pending(task, Outcome::Aborted);
             turn.rest_if_empty();
             true
@@ -335,7 +347,7 @@ impl Line {
         }
     }
 
-    fn spawn_drain(self: &Arc<Self>, number: u64) {
+    pub(crate) fn spawn_drain(self: &Arc<Self>, number: u64) {
         let join = self.registry.inner.spawn_drain(Arc::clone(self));
         let mut state = self.state.lock();
         if state.phase == Phase::Draining && state.drains == number {

@@ -10,8 +10,8 @@ use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{Ending, gate::BodyGate, launch::Launch, layer::Config};
-use crate::{TaskSet, scope};
+use super::{Ending, departure::Departure, launch::Launch, layer::LAUNCH_WITHIN};
+use crate::TaskSet;
 
 pin_project! {
     /// A response's body that launches the request's set when it has left.
@@ -30,7 +30,8 @@ pin_project! {
 struct Tail {
     /// Taken when it is launched.
     launch: Option<Launch>,
-    gate: Option<Arc<BodyGate>>,
+    /// Once a chunk went to the server while the set had tasks.
+    departure: Option<Arc<Departure>>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
     without_body: bool,
@@ -54,9 +55,9 @@ impl<B: Body> TaskBody<B> {
         let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = remaining == Some(0) || response.body().is_end_stream();
-        let line = Arc::clone(launch.set.line());
-        let tail = Tail { launch: Some(launch), gate: None, status, without_body, remaining, complete };
-        line.answered(tail.ending());
+        let mut tail = Tail { launch: None, departure: None, status, without_body, remaining, complete };
+        launch.answered(tail.ending());
+        tail.launch = Some(launch);
         response.map(|inner| Self { inner, tail: Some(tail) })
     }
 }
@@ -73,8 +74,8 @@ where
         let Some(tail) = this.tail else {
             return this.inner.poll_frame(context);
         };
-        let frame = match &tail.launch {
-            Some(launch) => scope::enter(&mut launch.set.scope(), || this.inner.as_mut().poll_frame(context)),
+        let frame = match &mut tail.launch {
+            Some(launch) => launch.enter(|| this.inner.as_mut().poll_frame(context)),
             None => this.inner.as_mut().poll_frame(context),
         };
         let frame = match ready!(frame) {
@@ -126,13 +127,10 @@ impl Tail {
     }
 
     fn watch(&mut self, chunk: Bytes) -> Bytes {
-        let Some(launch) = &self.launch else {
-            return chunk;
-        };
-        if chunk.is_empty() || launch.set.is_empty() {
-            return chunk;
+        match &self.launch {
+            Some(launch) => launch.watch(&mut self.departure, chunk),
+            None => chunk,
         }
-        self.gate.get_or_insert_with(|| launch.gate()).watch(chunk)
     }
 
     fn launch(&mut self) {
@@ -140,8 +138,8 @@ impl Tail {
             return;
         };
         let ending = self.ending();
-        match self.gate.take() {
-            Some(gate) => launch.behind(gate, ending),
+        match self.departure.take() {
+            Some(departure) => departure.body_ended(ending),
             None => launch.without_bytes(ending),
         }
     }
@@ -192,10 +190,9 @@ impl TaskSet {
     where
         B: Body<Data = Bytes>,
     {
-        let config = Arc::new(Config::new(self.registry().clone()));
         let status = response.status();
         let without_body =
             status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        TaskBody::attach(response, Launch::new(self, config), without_body)
+        TaskBody::attach(response, Launch::new(Arc::clone(self.line()), LAUNCH_WITHIN), without_body)
     }
 }

@@ -2,7 +2,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,8 +10,7 @@ use http::{Method, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{Ending, TaskBody, launch::Launch, layer::Config};
-use crate::{TaskSet, scope};
+use super::{Ending, TaskBody, launch::Launch};
 
 pin_project! {
     /// The future of a [`TaskService`](crate::TaskService).
@@ -70,9 +68,9 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(set: TaskSet, config: Arc<Config>, method: &Method) -> Self {
+    pub(crate) fn new(launch: Launch, method: &Method) -> Self {
         Self {
-            launch: Some(Launch::new(set, config)),
+            launch: Some(launch),
             if_dropped: Ending::Cancelled,
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
@@ -82,8 +80,8 @@ impl InFlight {
     /// Calls into the handler, with the request's set as the current one.
     pub(crate) fn watch<R>(&mut self, handler: impl FnOnce() -> R) -> R {
         self.if_dropped = Ending::HandlerPanicked;
-        let result = match &self.launch {
-            Some(launch) => scope::enter(&mut launch.set.scope(), handler),
+        let result = match &mut self.launch {
+            Some(launch) => launch.enter(handler),
             None => handler(),
         };
         self.if_dropped = Ending::Cancelled;

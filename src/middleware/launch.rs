@@ -1,42 +1,73 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{Ending, gate::BodyGate, layer::Config};
-use crate::TaskSet;
+use bytes::Bytes;
 
-/// What it takes to launch a request's set.
+use super::{
+    Ending,
+    departure::{self, Departure},
+};
+use crate::{
+    line::Line,
+    scope::{self, Scope},
+};
+
+/// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
 pub(crate) struct Launch {
-    pub(crate) set: TaskSet,
-    config: Arc<Config>,
+    scope: Scope,
+    launch_within: Duration,
 }
 
 impl Launch {
-    pub(crate) const fn new(set: TaskSet, config: Arc<Config>) -> Self {
-        Self { set, config }
+    pub(crate) fn new(line: Arc<Line>, launch_within: Duration) -> Self {
+        line.handle_made();
+        Self { scope: Scope::Request(line), launch_within }
     }
 
-    /// A gate that opens when the bytes it has counted have left.
-    pub(crate) fn gate(&self) -> Arc<BodyGate> {
-        Arc::new(BodyGate::new(Arc::clone(&self.config)))
+    /// Calls into what answers the request, with its set as the current one.
+    pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
+        scope::enter(&mut self.scope, inside)
     }
 
-    /// Launches the set behind a gate.
-    pub(crate) fn behind(self, gate: Arc<BodyGate>, ending: Ending) {
-        gate.body_ended();
-        self.set.line().launch(Some(gate), Some(ending));
+    /// A chunk of the body on its way to the server; watched, if there is something to launch.
+    pub(crate) fn watch(&self, departure: &mut Option<Arc<Departure>>, chunk: Bytes) -> Bytes {
+        match self.line() {
+            Some(line) if !chunk.is_empty() && line.has_number() && line.len() > 0 => {
+                departure.get_or_insert_with(|| Departure::new(Arc::clone(line), self.launch_within)).watch(chunk)
+            }
+            _ => chunk,
+        }
+    }
+
+    /// There is a response, whose end is still to come.
+    pub(crate) fn answered(&self, ending: Ending) {
+        if let Some(line) = self.line() {
+            line.answered(ending);
+        }
     }
 
     /// Launches the set after a response whose end has no bytes that could tell when it has left.
     pub(crate) fn without_bytes(self, ending: Ending) {
-        if self.is_over() {
-            return;
+        let Some(line) = self.line() else { return };
+        // Empty, and it will stay so, if nobody else has a handle.
+        let is_over = line.is_sole() && (!line.has_number() || line.len() == 0);
+        if !is_over && line.depart(ending) {
+            departure::last_bytes_left(line, self.launch_within);
         }
-        let gate = self.gate();
-        self.behind(gate, ending);
     }
 
-    /// Whether the set is empty and will stay so, because nobody else has a handle of it.
-    fn is_over(&self) -> bool {
-        let line = self.set.line();
-        line.is_sole() && (!line.has_number() || self.set.is_empty())
+    const fn line(&self) -> Option<&Arc<Line>> {
+        match &self.scope {
+            Scope::Request(line) => Some(line),
+            // Only while it is entered.
+            Scope::None | Scope::InSet(..) | Scope::Spawned(..) => None,
+        }
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        if let Some(line) = self.line() {
+            line.handle_dropped();
+        }
     }
 }

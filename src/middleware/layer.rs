@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{Ending, TaskService};
+use super::{Ending, TaskService, launch::Launch};
 use crate::{
     TaskRegistry, TaskSet,
     line::{DrainCondition, Line},
@@ -41,6 +41,8 @@ pub struct TaskLayer {
     config: Arc<Config>,
 }
 
+pub(crate) const LAUNCH_WITHIN: Duration = Duration::from_secs(5);
+
 /// What every request of a layer shares.
 #[derive(Clone)]
 pub(crate) struct Config {
@@ -51,12 +53,14 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, drain_when: None, launch_within: Duration::from_secs(5) }
+        Self { registry, drain_when: None, launch_within: LAUNCH_WITHIN }
     }
 
-    /// A set for a request.
-    pub(crate) fn set(&self) -> TaskSet {
-        TaskSet::of(Line::new(self.registry.clone(), self.drain_when.clone()))
+    /// A set for a request, and what launches it.
+    pub(crate) fn set(&self) -> (TaskSet, Launch) {
+        let line = Line::new(self.registry.clone(), self.drain_when.clone());
+        let launch = Launch::new(Arc::clone(&line), self.launch_within);
+        (TaskSet::of(line), launch)
     }
 }
 

@@ -43,9 +43,9 @@ where
             // A layer further out has given the request its set, and will drain it.
             return ResponseFuture::new(self.inner.call(request), None);
         }
-        let set = self.config.set();
-        request.extensions_mut().insert(set.clone());
-        let mut in_flight = InFlight::new(set, Arc::clone(&self.config), request.method());
+        let (set, launch) = self.config.set();
+        request.extensions_mut().insert(set);
+        let mut in_flight = InFlight::new(launch, request.method());
         let inner = &mut self.inner;
         let future = in_flight.watch(|| inner.call(request));
         ResponseFuture::new(future, Some(in_flight))

@@ -65,7 +65,7 @@ fn drain(line: &Arc<Line>) {
                     }
                 }
             }
-            Next::Gate(_) | Next::Decide(..) => panic!("no gates in these models"),
+            Next::Decide(..) => panic!("no conditions in these models"),
             Next::Done => return,
         }
     }
@@ -106,7 +106,7 @@ fn an_add_that_meets_the_end_of_a_drain_is_run() {
         let registry = registry(None);
         let (tasks, line) = set(&registry);
         tasks.add(async {});
-        line.launch(None, None);
+        line.launch(None);
         let adder = {
             let tasks = tasks.clone();
             thread::spawn(move || {
@@ -130,7 +130,7 @@ fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
         let (tasks, line) = set(&registry);
         let id = tasks.add(async {});
         tasks.add(async {});
-        line.launch(None, None);
+        line.launch(None);
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))
@@ -160,7 +160,7 @@ fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
         let registry = registry(None);
         let (tasks, line) = set(&registry);
         tasks.add(async {});
-        line.launch(None, None);
+        line.launch(None);
         let drainer = thread::spawn(run_drains);
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(Arc::clone(&woken));
@@ -211,6 +211,25 @@ fn a_shutdown_that_meets_an_answer_launches_the_set() {
     });
 }
 
+/// Seeded: `Line::offer` launches late answers in phase `Open` only: a set that was empty when the shutdown looked.
+#[test]
+fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
+    check(|| {
+        let registry = registry(None);
+        let (tasks, line) = set(&registry);
+        line.answered(Ending::Disconnected(StatusCode::OK));
+        line.depart(Ending::Sent(StatusCode::OK));
+        let shutdown = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.launch_answered_sets())
+        };
+        tasks.add(async {});
+        shutdown.join().unwrap();
+        run_drains();
+        assert_eq!(registry.metrics().completed, 1, "still leaving");
+    });
+}
+
 /// Seeded: `Ledger::reserve` as a load and a store: two tasks within a capacity of one.
 #[test]
 fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() {
@@ -218,8 +237,8 @@ fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() 
         let registry = registry(Some(1));
         let (tasks, line) = set(&registry);
         let (others, other_line) = set(&registry);
-        line.launch(None, None);
-        other_line.launch(None, None);
+        line.launch(None);
+        other_line.launch(None);
         let other = thread::spawn(move || {
             let accepted = others.try_add(async {}).is_ok();
             run_drains();
@@ -246,7 +265,7 @@ fn an_abort_that_meets_completion_gives_the_place_within_the_capacity_back_once(
         let registry = registry(Some(1));
         let (tasks, line) = set(&registry);
         let id = tasks.add(async {});
-        line.launch(None, None);
+        line.launch(None);
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))

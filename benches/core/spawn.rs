@@ -1,0 +1,43 @@
+//! A task spawned by itself, beside its peers; without a tracing subscriber, and with one that is filtered off.
+
+use criterion::Criterion;
+use tokio_metrics::TaskMonitor;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::{
+    WINDOW, measure,
+    peers::{self, ByHand},
+    registry, runtimes,
+};
+
+pub(crate) fn peers(criterion: &mut Criterion) {
+    for (flavor, runtime) in runtimes() {
+        let group = format!("spawn/{flavor}");
+        let registry = registry(&runtime);
+        let (by_hand, monitor) = (ByHand::default(), TaskMonitor::new());
+        measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
+        measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "timed", || peers::timed(WINDOW));
+        measure(criterion, &group, &runtime, "tokio_spawn", || peers::tokio_spawn(WINDOW));
+        measure(criterion, &group, &runtime, "JoinSet", || peers::join_set(WINDOW));
+        measure(criterion, &group, &runtime, "by_hand", || peers::by_hand(by_hand.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "tokio_metrics", || peers::instrumented(monitor.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "FuturesUnordered", || peers::futures_unordered(WINDOW));
+        measure(criterion, &group, &runtime, "in_place", || peers::awaited_in_place(WINDOW));
+    }
+}
+
+/// To be run last: the subscriber stays for the rest of the process.
+pub(crate) fn filtered_off(criterion: &mut Criterion) {
+    let quiet = fmt().with_env_filter(EnvFilter::new("postlude=warn")).finish();
+    tracing::subscriber::set_global_default(quiet).unwrap();
+    for (flavor, runtime) in runtimes() {
+        let group = format!("filtered_off/{flavor}");
+        let registry = registry(&runtime);
+        measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
+        measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "postlude_sets_of_4", || {
+            peers::postlude_sets(registry.clone(), WINDOW / 4, 4)
+        });
+    }
+}

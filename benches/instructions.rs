@@ -1,0 +1,121 @@
+//! Fixed amounts of work for `scripts/instructions`, which counts the processor's instructions with callgrind: each
+//! scenario once with postlude and once with what it is compared to.
+//!
+//! `instructions <scenario> with|without <rounds>` runs one of them and is silent; without arguments it lists them. Counts of
+//! two numbers of rounds are subtracted from each other, so that what happens once is not part of them.
+#![expect(clippy::disallowed_methods, reason = "it plays the peers that spawn by themselves")]
+#![expect(clippy::print_stdout, reason = "the list is there to be read")]
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
+
+#[path = "shared/floor.rs"]
+mod floor;
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, http::Request, routing::get};
+use http_body_util::BodyExt;
+use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use tokio::runtime::Builder;
+use tower::ServiceExt;
+
+/// Tasks, or requests, in a round.
+const WINDOW: usize = 128;
+
+/// A scenario, what runs it, and what runs the same without postlude.
+const SCENARIOS: [(&str, Side, Side); 8] = [
+    ("spawn", Side::Spawned, Side::Tokio),
+    ("set of 1", Side::Sets(1), Side::Tokio),
+    ("set of 4", Side::Sets(4), Side::Tokio),
+    ("set of 16", Side::Sets(16), Side::Tokio),
+    ("layer, no task", Side::Layer(0), Side::Handler(0)),
+    ("layer, no task, against the floor", Side::Layer(0), Side::Floor),
+    ("layer, 1 task", Side::Layer(1), Side::Handler(1)),
+    ("layer, 4 tasks", Side::Layer(4), Side::Handler(4)),
+];
+
+#[derive(Clone, Copy)]
+enum Side {
+    /// `tokio::spawn`, each by itself.
+    Tokio,
+    /// `TaskRegistry::spawn`.
+    Spawned,
+    /// Sets of so many tasks.
+    Sets(usize),
+    /// Calls of a router with a layer, whose handler adds so many tasks.
+    Layer(usize),
+    /// Calls of a router with a layer that does the least that it can.
+    Floor,
+    /// Calls of a router without a layer, whose handler spawns so many.
+    Handler(usize),
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.as_slice() {
+        [scenario, side, rounds] => {
+            let (_, with, without) = SCENARIOS.into_iter().find(|(name, ..)| name == scenario).unwrap();
+            let side = if side == "with" { with } else { without };
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(run(side, rounds.parse().unwrap()));
+        }
+        _ => {
+            for (name, ..) in SCENARIOS {
+                println!("{name}");
+            }
+        }
+    }
+}
+
+async fn run(side: Side, rounds: usize) {
+    let registry = TaskRegistry::new();
+    let router = router(side, &registry);
+    for _ in 0..rounds {
+        match side {
+            Side::Tokio => (0..WINDOW).for_each(|_| drop(tokio::spawn(async {}))),
+            Side::Spawned => (0..WINDOW).for_each(|_| drop(registry.spawn(async {}))),
+            Side::Sets(size) => (0..WINDOW / size).for_each(|_| {
+                let set = registry.set();
+                (0..size).for_each(|_| _ = set.add(async {}));
+            }),
+            Side::Layer(_) | Side::Floor | Side::Handler(_) => {
+                for _ in 0..WINDOW {
+                    let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+                    response.into_body().collect().await.unwrap();
+                }
+            }
+        }
+        // Tokio comes back to this after 61 polls of tasks: by then, what was spawned has run.
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn router(side: Side, registry: &TaskRegistry) -> Router {
+    let handler = |tasks: usize| {
+        Router::new().route(
+            "/",
+            get(move || async move {
+                (0..tasks).for_each(|_| drop(tokio::spawn(async {})));
+                "ok"
+            }),
+        )
+    };
+    match side {
+        Side::Handler(tasks) => handler(tasks),
+        Side::Floor => floor::floor(handler(0)),
+        // No byte waits for a client here, and the two milliseconds for the last write are not counted work.
+        Side::Layer(tasks) => if tasks == 0 {
+            handler(0)
+        } else {
+            Router::new().route(
+                "/",
+                get(move |set: TaskSet| async move {
+                    (0..tasks).for_each(|_| _ = set.add(async {}));
+                    "ok"
+                }),
+            )
+        }
+        .layer(TaskLayer::new(registry.clone()).launch_within(Duration::ZERO)),
+        Side::Tokio | Side::Spawned | Side::Sets(_) => Router::new(),
+    }
+}

@@ -1,0 +1,134 @@
+//! Responses that are on their way out, many at a time and to the end of a runtime. Time is paused.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use postlude::{Outcome, TaskBody, TaskLayer, TaskRegistry, TaskSet};
+use tokio::{
+    runtime::Builder,
+    time::{Instant, advance, sleep},
+};
+use tower::{Layer, Service, service_fn};
+
+use crate::support::assert_conserved;
+
+/// The response of a handler that left a task, and when that ran.
+async fn respond(
+    layer: &TaskLayer,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> Response<TaskBody<Full<Bytes>>> {
+    let mut task = Some(task);
+    let mut service = layer.layer(service_fn(move |request: Request<()>| {
+        request.extensions().get::<TaskSet>().unwrap().add(task.take().unwrap());
+        async { Ok::<_, Infallible>(Response::new(Full::from("an answer"))) }
+    }));
+    service.call(Request::new(())).await.unwrap()
+}
+
+/// Takes the body to its end, as a server does, and gives back the bytes that the server would be writing.
+async fn take<B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin>(mut body: B) -> Bytes {
+    body.frame().await.unwrap().unwrap().into_data().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_set_waits_for_its_own_bytes_and_two_milliseconds_more() {
+    let registry = TaskRegistry::new();
+    let layer = TaskLayer::new(registry.clone());
+    let begun = Instant::now();
+    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let mut held = Vec::new();
+    for number in 0..100_u64 {
+        let sender = sender.clone();
+        let task = async move { sender.send((number, begun.elapsed())).unwrap() };
+        held.push(take(respond(&layer, task).await.into_body()).await);
+    }
+    // The server is done with them backwards, ten milliseconds apart.
+    for bytes in held.into_iter().rev() {
+        sleep(Duration::from_millis(10)).await;
+        drop(bytes);
+    }
+    registry.wait_idle().await;
+    for place in 0..100_u64 {
+        let (number, at) = started.recv().await.unwrap();
+        let released = Duration::from_millis(10 * (place + 1));
+        assert_eq!(number, 99 - place);
+        assert!(
+            at >= released + Duration::from_millis(2) && at < released + Duration::from_millis(5),
+            "{number}: {at:?}"
+        );
+    }
+    assert_conserved(&registry, 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
+    let registry = TaskRegistry::new();
+    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(3));
+    let stalled = take(respond(&layer, async {}).await.into_body()).await;
+    advance(Duration::from_secs(1)).await;
+    drop(take(respond(&layer, async {}).await.into_body()).await);
+    sleep(Duration::from_millis(5)).await;
+    assert_eq!((registry.metrics().completed, registry.metrics().pending), (1, 1));
+    sleep(Duration::from_millis(1_900)).await;
+    assert_eq!(registry.metrics().completed, 1, "the limit is three seconds");
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(registry.metrics().completed, 2);
+    drop(stalled);
+    sleep(Duration::from_millis(5)).await;
+    assert_conserved(&registry, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_waits_for_no_bytes() {
+    let registry = TaskRegistry::new();
+    let layer = TaskLayer::new(registry.clone());
+    let held = take(respond(&layer, async {}).await.into_body()).await;
+    let begun = Instant::now();
+    let report = registry.shutdown(Duration::from_secs(60)).await;
+    assert!(report.is_clean() && report.completed == 1, "{report}");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(held);
+    assert_conserved(&registry, 1);
+}
+
+#[test]
+fn sets_whose_responses_were_leaving_when_the_runtime_ended_are_discarded_with_it() {
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (registry, held) = runtime.block_on(async {
+        let registry = TaskRegistry::new();
+        let layer = TaskLayer::new(registry.clone());
+        let held = take(respond(&layer, async {}).await.into_body()).await;
+        // This one has only the two milliseconds to wait.
+        drop(take(respond(&layer, async {}).await.into_body()).await);
+        // And this one ends after the runtime.
+        let late = respond(&layer, async {}).await.into_body();
+        (registry, (held, late))
+    });
+    assert_eq!(registry.metrics().pending, 3);
+    drop(runtime);
+    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (2, 1));
+    drop(held);
+    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (3, 0));
+    assert_conserved(&registry, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_that_is_cleared_while_its_response_leaves_tells_whoever_waits_for_it() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    set.add(async {});
+    let held = take(set.clone().attach(Response::new(Full::from("an answer"))).into_body()).await;
+    let report = set.clone().drain();
+    assert_eq!(set.clear(), 1);
+    assert_eq!(report.await.discarded, 1);
+    drop(held);
+    // What is added while the response is still leaving waits for that.
+    set.add(async {});
+    assert_eq!(registry.spawn(async {}).await.label(), Outcome::Completed.label());
+    assert_eq!(set.len(), 1);
+    registry.wait_idle().await;
+    assert_conserved(&registry, 3);
+}
