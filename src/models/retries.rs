@@ -33,7 +33,7 @@ fn an_abort_finds_a_task_that_is_leaving_its_line_and_the_next_one_runs() {
         let (tasks, line) = set(&registry);
         let id = tasks.add(async {});
         tasks.add(async {});
-        line.launch(None, None);
+        line.launch(None);
         SPAWNED.with_borrow_mut(Vec::clear);
         let aborter = {
             let registry = registry.clone();
@@ -64,7 +64,7 @@ fn a_task_that_leaves_before_its_drain_is_known_can_be_aborted_all_the_same() {
         let id = tasks.add(async {});
         let launcher = {
             let line = Arc::clone(&line);
-            thread::spawn(move || line.launch(None, None))
+            thread::spawn(move || line.launch(None))
         };
         // The other thread may be anywhere in its launch.
         assert_eq!(tasks.len(), 1);
