@@ -9,6 +9,7 @@ mod support;
 mod conservation;
 mod dead_letters;
 mod delay;
+#[cfg(feature = "http")]
 mod departures;
 mod foreign;
 mod limits;
