@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    DeadLetter, TaskRegistry, TaskReport,
+    DeadLetter, SpanRelation, TaskObserver, TaskRegistry, TaskReport,
     admission::Permits,
     dead_letters::{DeadLetterHook, Store},
     ledger::Ledger,
-    registry::{FailureHook, Inner},
+    observer::{Audience, OnFailure},
+    registry::Inner,
     shutdown::Progress,
     stuck::Stuck,
     sync::{
@@ -29,7 +30,9 @@ use crate::{
 /// - [`max_blocking`](Self::max_blocking): 64
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
-/// - [`on_failure`](Self::on_failure): none; failures are logged all the same
+/// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are logged all the same
+/// - [`history`](Self::history): the last 1,024 outcomes
+/// - [`spans`](Self::spans): follow from the request's
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
 ///
@@ -55,7 +58,9 @@ pub struct TaskRegistryBuilder {
     max_blocking: usize,
     default_timeout: Option<Duration>,
     settle: Duration,
-    on_failure: Option<Box<FailureHook>>,
+    audience: Audience,
+    spans: SpanRelation,
+    history: usize,
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
     handle: Option<Handle>,
@@ -98,29 +103,59 @@ impl TaskRegistryBuilder {
     }
 
     /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
-    /// it was counted. That includes tasks that somebody took back: a hook that wakes people will leave them out.
+    /// it was counted. That includes tasks that somebody took back: a hook that wakes people
+    /// [leaves them out](crate::Outcome::is_loss).
     ///
     /// ```
-    /// use postlude::{DiscardReason, Outcome, TaskRegistry, TaskReport};
+    /// use postlude::{TaskRegistry, TaskReport};
     ///
     /// fn alert(report: &TaskReport) {
-    ///     if !matches!(report.outcome, Outcome::Discarded(DiscardReason::Ending | DiscardReason::Cleared)) {
-    ///         eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
-    ///     }
+    ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
     /// }
     ///
-    /// let builder = TaskRegistry::builder().on_failure(alert);
+    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
     /// # drop(builder);
     /// ```
     ///
-    /// It is called where the task ended, which may be a worker of the runtime, the thread that adds, or a
-    /// `Drop`: it must not block. A hook that panics is caught and counted. What ends while the hook runs, on its
-    /// thread, is logged and counted, but not handed to it again: a hook may spawn.
+    /// It is an [observer](Self::observe) that hears of failures alone, and is called like one: it must not block, a
+    /// panic is caught and counted, and it is not told of what ends because of it, on its thread, while it runs: a
+    /// hook may spawn. Each call of this adds another hook.
     ///
     /// A hook that holds a clone of the registry keeps the registry's memory for as long as the process lives;
     /// nothing else depends on it.
     pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
-        self.on_failure = Some(Box::new(hook));
+        self.audience.push(Arc::new(OnFailure(hook)), false);
+        self
+    }
+
+    /// Tells `observer` of every task as it comes and goes: see [`TaskObserver`]. Any number of them, called in the
+    /// order in which they were given.
+    ///
+    /// ```
+    /// use postlude::{TaskRegistry, TaskReport};
+    ///
+    /// let builder = TaskRegistry::builder().observe(|report: &TaskReport| println!("{} {}", report.id, report.outcome));
+    /// # drop(builder);
+    /// ```
+    pub fn observe(mut self, observer: impl TaskObserver) -> Self {
+        self.audience.push(Arc::new(observer), true);
+        self
+    }
+
+    /// How the `tracing` span of a task is related to the one in which it was added, mostly the request's: see
+    /// [`SpanRelation`].
+    pub const fn spans(mut self, relation: SpanRelation) -> Self {
+        self.spans = relation;
+        self
+    }
+
+    /// How many outcomes are remembered, for [`TaskRegistry::get`] and [`TaskRegistry::history`]. Zero remembers
+    /// none.
+    ///
+    /// Each takes about two hundred bytes, and keeps the error of a task that failed. Threads remember apart from
+    /// each other, so there may be as many in each of the registry's shards: twice as many as the machine has cores.
+    pub const fn history(mut self, outcomes: usize) -> Self {
+        self.history = outcomes;
         self
     }
 
@@ -174,13 +209,14 @@ impl TaskRegistryBuilder {
         let inner = Inner {
             handle,
             no_timer: AtomicBool::new(false),
-            ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64)),
+            ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             permits: Permits::new(self.max_concurrent, self.max_blocking),
             stuck: Stuck::default(),
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
-            on_failure: self.on_failure,
+            audience: self.audience,
+            spans: self.spans,
             dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
             hook_panics: AtomicU64::new(0),
             token: CancellationToken::new(),
@@ -200,7 +236,9 @@ impl Default for TaskRegistryBuilder {
             max_blocking: 64,
             default_timeout: None,
             settle: Duration::from_secs(1),
-            on_failure: None,
+            audience: Audience::default(),
+            spans: SpanRelation::default(),
+            history: 1024,
             dead_letters: 1_000,
             on_dead_letter: None,
             handle: None,
@@ -216,6 +254,7 @@ impl fmt::Debug for TaskRegistryBuilder {
             .field("max_blocking", &self.max_blocking)
             .field("default_timeout", &self.default_timeout)
             .field("settle", &self.settle)
+            .field("history", &self.history)
             .field("dead_letters", &self.dead_letters)
             .finish_non_exhaustive()
     }

@@ -8,11 +8,13 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::{
     Outcome,
+    events::inside,
     line::{Line, Next},
-    run::{BoxedWork, drop_work, poll_work},
+    run::{BoxedWork, drop_work, poll_to_end},
     scope::{self, Scope},
 };
 
@@ -33,12 +35,12 @@ impl Drain {
     }
 
     /// Polls the work in hand as a part of its line.
-    fn poll_in_scope(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll_in_scope(&mut self, context: &mut Context<'_>) -> Poll<(Outcome, Option<Box<Span>>)> {
         let (Some(line), Some(work)) = (self.line.take(), &self.work) else {
             return Poll::Pending;
         };
         let mut scope = Scope::InSet(line, work.meta().id);
-        let polled = scope::enter(&mut scope, || poll_work(&mut self.work, context));
+        let polled = scope::enter(&mut scope, || poll_to_end(&mut self.work, context));
         if let Scope::InSet(line, _) = scope {
             self.line = Some(line);
         }
@@ -62,7 +64,7 @@ impl Future for Drain {
             let Some(line) = &this.line else { return Poll::Ready(()) };
             let next = match finished {
                 None => line.next(),
-                Some((id, outcome)) => line.finish(id, outcome).unwrap_or_else(|| {
+                Some((id, (outcome, span))) => inside(span, || line.finish(id, outcome)).unwrap_or_else(|| {
                     line.registry.inner.stuck.remove(id);
                     Next::Done
                 }),

@@ -1,4 +1,4 @@
-//! What is told of a task: its span, the log line of its end, and the failure hook.
+//! What is told of a task: its span, the log lines of its attempts and its end, and who else hears of it.
 
 use std::{cell::Cell, fmt, time::Duration};
 
@@ -7,27 +7,67 @@ use tracing::Span;
 use crate::{
     DiscardReason, Outcome, Panic, TaskId, TaskReport,
     live::Ended,
+    observer::News,
     outcome::{Chain, drop_quietly, guarded},
     registry::Inner,
     sync::atomic::Ordering,
 };
 
-/// The span in which the task's work runs. It follows from the span that is current now, and does not keep
-/// that open.
-pub(crate) fn task_span(id: TaskId, name: &'static str) -> Span {
-    let span = tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set = tracing::field::Empty);
+/// How the span of a task is related to the span in which it was added, mostly the request's.
+///
+/// What a task logs, and the line that says how it ended, stand in a span of its own: `task{id, name, set}`.
+///
+/// ```
+/// use postlude::{SpanRelation, TaskRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), postlude::BuildError> {
+/// let registry = TaskRegistry::builder().spans(SpanRelation::ChildOf).build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpanRelation {
+    /// It follows from that span, which is closed with the response, whatever the task takes: a trace shows a request of
+    /// the length that the client saw, and a link from the task to it. A log line of the task does not show the fields of
+    /// the request.
+    #[default]
+    FollowsFrom,
+    /// It is a child of that span, which stays open until its last task has ended: a log line of the task shows the fields
+    /// of the request, such as its id, and a trace shows one tree. A span that measures the request measures its tasks, too.
+    ChildOf,
+}
+
+/// The span in which the task's work runs.
+pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Span {
+    let set = tracing::field::Empty;
+    let span = match relation {
+        SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
+        SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
+    };
     if !span.is_disabled() {
         if let Some(set) = id.set() {
             span.record("set", set.0);
         }
-        span.follows_from(Span::current());
+        if relation == SpanRelation::FollowsFrom {
+            span.follows_from(Span::current());
+        }
     }
     span
 }
 
-/// Whether somebody wants to know of tasks that completed.
-pub(crate) fn wants_completed() -> bool {
-    tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
+/// Runs our own code inside a task's span, and then lets go of the span.
+pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R {
+    let Some(span) = span else {
+        return then();
+    };
+    // The subscriber is the user's code: a panic of it goes no further.
+    let entered = guarded(|| span.enter()).ok();
+    let result = then();
+    drop_quietly(entered);
+    drop_quietly(span);
+    result
 }
 
 /// Logs how a task ended: an error for what went wrong, a warning for what somebody asked for, and nothing above
@@ -86,31 +126,41 @@ impl Inner {
         }
     }
 
-    /// The same for a task that completed, if nobody [wants to hear](wants_completed) of that.
+    /// The same for a task that completed and has left nothing, if nobody [wants to hear](Self::wants_completed) of
+    /// that.
     pub(crate) fn settle_quietly(&self, line: u64) {
         self.ledger.give_back();
-        self.ledger.told(line, true);
+        self.ledger.settled(line);
     }
 
-    /// Tells what has become of a task: the log, the failure hook, a shutdown, and whoever waits. Nothing that
-    /// the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
+    /// Whether somebody wants to know of tasks that completed. Not to be asked under a lock: a subscriber of the
+    /// user's may have a say in it.
+    pub(crate) fn wants_completed(&self) -> bool {
+        self.audience.is_attentive() || tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
+    }
+
+    /// Tells what has become of a task: the log, a shutdown, the observers, the dead letters, and whoever waits.
+    /// Nothing that the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
     pub(crate) fn tell(&self, mut ended: Ended) {
-        let (line, completed) = (ended.live.identity.id.line, ended.outcome.is_completed());
-        if !completed || wants_completed() {
-            let report = ended.report();
-            if let Err(panic) = guarded(|| log(&report)) {
-                self.hook_panicked("the log", &panic);
-            }
-            if !completed {
-                self.progress.note(&ended);
-                if let Some(hook) = &self.on_failure {
-                    self.call("the failure hook", || hook(&report));
-                }
-                self.bury(&report, ended.trail());
-            }
-            drop_quietly((report, ended));
+        let line = ended.live.identity.id.line;
+        if ended.quiet {
+            drop_quietly(ended);
+            return self.ledger.settled(line);
         }
-        self.ledger.told(line, completed);
+        let report = ended.report();
+        if let Err(panic) = guarded(|| log(&report)) {
+            self.hook_panicked("the log", &panic);
+        }
+        let completed = report.outcome.is_completed();
+        if !completed {
+            self.progress.note(&ended);
+        }
+        self.announce(News::Finished(&report));
+        if !completed {
+            self.bury(&report, ended.trail());
+        }
+        drop_quietly((report, ended));
+        self.ledger.told(line);
     }
 
     /// Tells of an attempt that has failed and will be followed by another.
@@ -131,6 +181,9 @@ impl Inner {
         });
         if let Err(panic) = logged {
             self.hook_panicked("the log", &panic);
+        }
+        if self.audience.is_attentive() {
+            self.announce(News::AttemptFailed(report));
         }
     }
 

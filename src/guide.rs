@@ -1,4 +1,5 @@
-//! The guide: when tasks run, what is tried again, how a service ends, how to test handlers that leave tasks, what was measured.
+//! The guide: when tasks run, what is tried again, how to watch tasks, how a service ends, how to test handlers that leave
+//! tasks, what was measured.
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}
@@ -8,6 +9,9 @@ pub mod retries {}
 
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}
+
+#[cfg_attr(feature = "status", doc = include_str!("../docs/observing.md"))]
+pub mod observing {}
 
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}

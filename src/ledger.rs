@@ -17,9 +17,10 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    Outcome, RejectReason,
+    BoxError, Outcome, RejectReason, TaskId,
+    history::{History, PIECE},
     line::Line,
-    live::{Live, Stage},
+    live::{Live, Past, Stage},
     metrics::{Figures, NameMetrics, Names, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
@@ -55,10 +56,11 @@ pub(crate) struct Books {
     added: u64,
     pending: u64,
     running: u64,
-    /// Ended, and not yet told to the log and the hook.
+    /// Ended, and not yet told to the log and the observers.
     untold: u64,
     warn_at: u64,
     names: Names,
+    history: History,
 }
 
 enum Entry {
@@ -75,12 +77,14 @@ thread_local! {
 }
 
 impl Ledger {
-    pub(crate) fn new(capacity: Option<u64>) -> Self {
+    pub(crate) fn new(capacity: Option<u64>, remembered: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = (2 * cores).next_power_of_two().min(64);
         let first = FIRST_WARNING / count as u64;
-        let shard =
-            |_| Shard { next: AtomicU64::new(1), books: Mutex::new(Books { warn_at: first, ..Books::default() }) };
+        let shard = |_| {
+            let books = Books { warn_at: first, history: History::new(remembered), ..Books::default() };
+            Shard { next: AtomicU64::new(1), books: Mutex::new(books) }
+        };
         Self {
             shards: (0..count).map(shard).collect(),
             capacity,
@@ -126,12 +130,15 @@ impl Ledger {
         }
     }
 
-    /// To be called when an end has been told, without a lock: wakes whoever waits for idleness, if this may
-    /// be it.
-    pub(crate) fn told(&self, line: u64, completed: bool) {
-        if !completed {
-            self.books(line).untold -= 1;
-        }
+    /// To be called when an end that was not [quiet](Books::end) has been told, without a lock.
+    pub(crate) fn told(&self, line: u64) {
+        self.books(line).untold -= 1;
+        self.settled(line);
+    }
+
+    /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if
+    /// this may be it.
+    pub(crate) fn settled(&self, line: u64) {
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.
         if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).is_idle() {
@@ -165,18 +172,47 @@ impl Ledger {
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at
+    /// the numbers of all, and then for a few at a time; what ends meanwhile is left out.
     pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> Vec<Arc<Line>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
-            for entry in shard.books.lock().lines.values() {
-                match entry {
-                    Entry::Task(spawned) => task(spawned),
-                    Entry::Set(set) => sets.push(Arc::clone(set)),
+            let mut lines = Vec::new();
+            shard.collect_lines(0, &mut lines);
+            for few in lines.chunks(PIECE) {
+                sets.reserve(few.len());
+                let books = shard.books.lock();
+                for entry in few.iter().filter_map(|line| books.lines.get(line)) {
+                    match entry {
+                        Entry::Task(live) => task(live),
+                        Entry::Set(set) => sets.push(Arc::clone(set)),
+                    }
                 }
             }
         }
         sets
+    }
+
+    /// The numbers of the listed lines from `first` on, in order, and no more than `count`.
+    #[cfg(feature = "status")]
+    pub(crate) fn lines_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let mut lines = Vec::new();
+        for shard in &self.shards {
+            shard.collect_lines(first, &mut lines);
+        }
+        if lines.len() > count {
+            lines.select_nth_unstable(count);
+            lines.truncate(count);
+        }
+        lines.sort_unstable();
+        lines
+    }
+
+    /// Whether there is a capacity, and it is used up.
+    #[cfg(feature = "status")]
+    pub(crate) fn is_full(&self) -> bool {
+        // Relaxed: a statistic.
+        self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
     }
 
     /// Whether all that live are so.
@@ -194,6 +230,41 @@ impl Ledger {
             drop(books);
             all && sets.iter().all(|set| set.all_live(&mut is_so))
         })
+    }
+
+    /// How many outcomes are remembered.
+    pub(crate) fn remembers(&self) -> usize {
+        self.shards.first().map_or(0, |shard| shard.books.lock().history.room())
+    }
+
+    /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
+    pub(crate) fn history(&self) -> Vec<Past> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut end = Some(u64::MAX);
+            while let Some(before) = end {
+                all.reserve(PIECE);
+                let books = shard.books.lock();
+                let (piece, next) = books.history.piece(before);
+                all.extend(piece.cloned());
+                end = next;
+            }
+        }
+        all
+    }
+
+    /// The end of a task, if it is remembered. The lock is held for a few at a time.
+    pub(crate) fn remembered(&self, id: TaskId) -> Option<Past> {
+        let mut end = Some(u64::MAX);
+        while let Some(before) = end {
+            let books = self.books(id.line);
+            let (mut piece, next) = books.history.piece(before);
+            if let Some(past) = piece.find(|past| past.identity.id == id) {
+                return Some(past.clone());
+            }
+            end = next;
+        }
+        None
     }
 
     /// Live tasks; exact if nothing moves.
@@ -263,6 +334,16 @@ impl Ledger {
     }
 }
 
+impl Shard {
+    /// Adds the numbers of the listed lines from `first` on.
+    fn collect_lines(&self, first: u64, lines: &mut Vec<u64>) {
+        // Room for them is made without the lock.
+        let count = self.books.lock().lines.len();
+        lines.reserve(count);
+        lines.extend(self.books.lock().lines.keys().filter(|line| **line >= first));
+    }
+}
+
 impl Books {
     const fn live(&self) -> u64 {
         self.pending + self.running
@@ -283,10 +364,12 @@ impl Books {
     }
 
     /// Counts a task that was refused but not handed back: added and discarded in one.
-    pub(crate) fn refuse(&mut self, name: &'static str) {
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn refuse(&mut self, past: Past) -> Option<Arc<BoxError>> {
         self.added += 1;
         self.untold += 1;
-        self.figures(name).discarded += 1;
+        self.figures(past.identity.name).record(&past);
+        self.history.note(past)
     }
 
     pub(crate) const fn start(&mut self) {
@@ -304,15 +387,19 @@ impl Books {
         self.figures(name).record_attempt(ran_for);
     }
 
-    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant) {
+    /// Counts and remembers an end. Unless it is `quiet`, it is then to be [told](Ledger::told). What it returns is
+    /// forgotten.
+    #[must_use = "to be dropped without the lock"]
+    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant, quiet: bool) -> Option<Arc<BoxError>> {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
         } -= 1;
-        // A failure is an end only when it was told: a shutdown must not return, and the process exit, before.
-        self.untold += u64::from(!outcome.is_completed());
-        let ran_for = live.started.map(|started| now.saturating_duration_since(started));
-        self.figures(live.identity.name).record(outcome, ran_for);
+        // An end is one only when it was told: a shutdown must not return, and the process exit, before.
+        self.untold += u64::from(!quiet);
+        let past = live.past(outcome.clone(), now);
+        self.figures(past.identity.name).record(&past);
+        self.history.note(past)
     }
 
     fn figures(&mut self, name: &'static str) -> &mut Figures {
@@ -336,6 +423,20 @@ impl Books {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
         }
+    }
+
+    /// Starts an attempt of a task, unless it has ended.
+    pub(crate) fn start_spawned(&mut self, line: u64, now: Instant) -> bool {
+        let Some(task) = self.spawned(line) else {
+            return false;
+        };
+        let name = task.identity.name;
+        if task.start(now) {
+            self.start();
+        } else {
+            self.retry(name);
+        }
+        true
     }
 
     /// Strikes a line off the list. What is returned must be dropped without the lock.

@@ -45,17 +45,22 @@
 //! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
 //! | limits, a failure hook | [`TaskRegistryBuilder`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
+//! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
+//! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
 //! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), how to
-//! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
-//! [measured](crate::guide::wire) on the wire.
+//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
+//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
+//! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
+//! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
+//! - `serde`: infos, reports, events and metrics serialise; [`TaskId`] also deserialises.
 //!
 //! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
@@ -72,10 +77,13 @@ mod attempts;
 mod builder;
 mod dead_letters;
 mod drain;
+mod durations;
 mod events;
+mod feed;
 #[cfg(all(any(doc, doctest), feature = "axum"))]
 pub mod guide;
 mod handle;
+mod history;
 mod ledger;
 mod line;
 mod live;
@@ -84,19 +92,26 @@ mod metrics;
 mod middleware;
 #[cfg(all(test, postlude_loom))]
 mod models;
+mod observer;
 mod outcome;
 mod policy;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod queue;
 mod registry;
 mod rejected;
 mod repeat;
 mod run;
 mod scope;
+#[cfg(feature = "serde")]
+mod serialize;
 mod set;
 mod shutdown;
 #[cfg(feature = "signal")]
 mod signal;
 mod spawned;
+#[cfg(feature = "status")]
+pub mod status;
 mod stuck;
 mod sync;
 mod task;
@@ -107,8 +122,12 @@ pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
+    events::SpanRelation,
+    feed::{TaskEvent, TaskEvents},
     handle::{SetId, TaskHandle, TaskId},
+    history::TaskStatus,
     metrics::{NameMetrics, TaskMetrics},
+    observer::TaskObserver,
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
     policy::{RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
@@ -124,6 +143,8 @@ pub use self::{
 pub use self::middleware::MissingTaskLayer;
 #[cfg(feature = "http")]
 pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
+#[cfg(feature = "prometheus")]
+pub use self::prometheus::TaskCollector;
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

@@ -19,7 +19,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
-    DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskRegistry,
+    DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     ledger::Books,
     live::{Live, Stage},
     queue::Queue,
@@ -182,7 +182,7 @@ impl Line {
         let number = self.number();
         // Relaxed: only uniqueness is asked of it.
         let id = TaskId { line: number, place: self.places.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1) };
-        task.accept(id, Instant::now());
+        task.accept(id, Instant::now(), self.registry.inner.spans);
 
         let inner = &self.registry.inner;
         let mut state = self.state.lock();
@@ -194,11 +194,15 @@ impl Line {
                 return Err(Rejected::new(task, reason));
             }
         };
+        let told = inner.audience.is_attentive().then(|| task.meta().identity());
         state.queue.push(task);
         let drain = state.wake();
         let late_answer =
             !was_listed && (state.phase == Phase::Leaving || state.phase == Phase::Open && state.answered.is_some());
         drop(state);
+        if let Some(identity) = told {
+            inner.added(identity);
+        }
         if let Some(drain) = drain {
             self.spawn_drain(drain);
         }
@@ -368,6 +372,16 @@ impl Line {
     /// Looks at a task that has left the queue, under the lock.
     pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
         self.state.lock().live(id).map(look)
+    }
+
+    /// A live task, as lists show it.
+    pub(crate) fn info(&self, id: TaskId, now: Instant) -> Option<TaskInfo> {
+        let mut state = self.state.lock();
+        if let Some(live) = state.live(id) {
+            return Some(live.info(now));
+        }
+        let queued = state.queue.iter().find(|task| task.meta().id == id)?;
+        Some(Live::new(queued.meta().identity()).info(now))
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.

@@ -32,6 +32,7 @@ struct Extras {
 }
 
 /// What only a task has whose first attempt has failed.
+#[derive(Clone, Copy)]
 struct Retried {
     /// Attempts that were started.
     attempts: u32,
@@ -172,19 +173,18 @@ impl Live {
     }
 
     pub(crate) fn report(&self, outcome: Outcome, now: Instant) -> TaskReport {
-        let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
-        let resting = self.retried().and_then(|retried| retried.resting);
-        let running = self.started.map(|started| now.saturating_duration_since(started));
-        TaskReport {
-            id: self.identity.id,
-            name: self.identity.name,
-            location: self.identity.location,
-            set: self.identity.id.set(),
-            attempt: self.attempt(),
+        self.past(outcome, now).report(now)
+    }
+
+    /// What is to be remembered of it, which ends now.
+    pub(crate) fn past(&self, outcome: Outcome, now: Instant) -> Past {
+        Past {
+            identity: self.identity,
+            started: self.started,
+            retried: self.retried().copied(),
             replay_of: self.extras.as_ref().and_then(|extras| extras.replay_of),
-            queued_for: first_started.unwrap_or(now).saturating_duration_since(self.identity.added),
-            ran_for: resting.or(running).unwrap_or_default(),
             outcome,
+            ended: now,
         }
     }
 
@@ -197,6 +197,47 @@ impl Live {
     }
 }
 
+/// What is remembered of a task that has ended. The rest is worked out when somebody asks.
+#[derive(Clone)]
+pub(crate) struct Past {
+    pub(crate) identity: Identity,
+    pub(crate) outcome: Outcome,
+    pub(crate) ended: Instant,
+    /// When its last attempt started; `None` if it had none.
+    pub(crate) started: Option<Instant>,
+    retried: Option<Retried>,
+    replay_of: Option<TaskId>,
+}
+
+impl Past {
+    pub(crate) fn queued_for(&self) -> Duration {
+        let first_started = self.retried.map(|retried| retried.first_started).or(self.started);
+        first_started.unwrap_or(self.ended).saturating_duration_since(self.identity.added)
+    }
+
+    pub(crate) fn ran_for(&self) -> Duration {
+        let resting = self.retried.and_then(|retried| retried.resting);
+        resting
+            .or_else(|| self.started.map(|started| self.ended.saturating_duration_since(started)))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn report(self, now: Instant) -> TaskReport {
+        TaskReport {
+            id: self.identity.id,
+            name: self.identity.name,
+            location: self.identity.location,
+            set: self.identity.id.set(),
+            attempt: self.retried.map_or_else(|| u32::from(self.started.is_some()), |retried| retried.attempts),
+            replay_of: self.replay_of,
+            queued_for: self.queued_for(),
+            ran_for: self.ran_for(),
+            ended_ago: now.saturating_duration_since(self.ended),
+            outcome: self.outcome,
+        }
+    }
+}
+
 /// A task that has ended: what remains to be done and told, without a lock.
 pub(crate) struct Ended {
     pub(crate) live: Live,
@@ -204,6 +245,8 @@ pub(crate) struct Ended {
     pub(crate) now: Instant,
     /// Who ended it.
     pub(crate) side: Side,
+    /// It completed, and nobody wants to hear of that.
+    pub(crate) quiet: bool,
 }
 
 impl Ended {

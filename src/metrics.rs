@@ -2,15 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, ptr, time::Duration};
 
-use histogram::Histogram;
 use rustc_hash::FxHashMap;
 
-use crate::Outcome;
-
-/// Each power of two of nanoseconds is split into 2^4 buckets: a quantile is at most 1/16 too high.
-const GROUPING_POWER: u8 = 4;
-/// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
-const MAX_VALUE_POWER: u8 = 46;
+use crate::{Outcome, durations::Durations, live::Past};
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
@@ -24,11 +18,13 @@ pub(crate) struct Figures {
     pub(crate) retries: u64,
     total_time: Duration,
     durations: Durations,
+    total_queued: Duration,
+    queued: Durations,
 }
 
 impl Figures {
-    pub(crate) fn record(&mut self, outcome: &Outcome, ran_for: Option<Duration>) {
-        *match outcome {
+    pub(crate) fn record(&mut self, past: &Past) {
+        *match past.outcome {
             Outcome::Completed => &mut self.completed,
             Outcome::Failed(_) => &mut self.failed,
             Outcome::Panicked(_) => &mut self.panicked,
@@ -36,8 +32,14 @@ impl Figures {
             Outcome::Aborted => &mut self.aborted,
             Outcome::Discarded(_) => &mut self.discarded,
         } += 1;
-        if let (Some(ran_for), false) = (ran_for, matches!(outcome, Outcome::Aborted | Outcome::Discarded(_))) {
-            self.record_attempt(ran_for);
+        if past.started.is_none() {
+            return;
+        }
+        let queued_for = past.queued_for();
+        self.total_queued = self.total_queued.saturating_add(queued_for);
+        self.queued.record(queued_for);
+        if !matches!(past.outcome, Outcome::Aborted | Outcome::Discarded(_)) {
+            self.record_attempt(past.ran_for());
         }
     }
 
@@ -72,48 +74,6 @@ impl Names {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Figures)> {
         self.figures.iter().map(|(name, figures)| (*name, figures))
-    }
-}
-
-/// How long attempts took, in nanoseconds; takes no room until the first.
-#[derive(Clone, Default)]
-struct Durations(Option<Box<Histogram>>);
-
-impl Durations {
-    fn histogram(&mut self) -> Option<&mut Histogram> {
-        if self.0.is_none() {
-            self.0 = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
-        }
-        self.0.as_deref_mut()
-    }
-
-    fn record(&mut self, duration: Duration) {
-        let longest = (1_u64 << MAX_VALUE_POWER) - 1;
-        let nanos = u64::try_from(duration.as_nanos()).map_or(longest, |nanos| nanos.min(longest));
-        if let Some(histogram) = self.histogram() {
-            // A value within the range always has a bucket.
-            let _recorded = histogram.increment(nanos);
-        }
-    }
-
-    fn absorb(&mut self, other: &Self) {
-        if let (Some(other), Some(histogram)) = (other.0.as_deref(), self.histogram()) {
-            // Refused only for another configuration or beyond 2^64 values.
-            let _added = histogram.checked_add_assign(other);
-        }
-    }
-
-    fn quantile(&self, q: f64) -> Duration {
-        let bucket = self.0.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
-        bucket
-            .and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end())))
-            .unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for Durations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {:?}, p99 {:?}", self.quantile(0.5), self.quantile(0.99))
     }
 }
 
@@ -179,7 +139,11 @@ pub struct TaskMetrics {
     /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
     /// a turn is not part of them.
     pub total_time: Duration,
+    /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt, added
+    /// up.
+    pub total_queued: Duration,
     durations: Durations,
+    queued: Durations,
     names: BTreeMap<&'static str, NameMetrics>,
 }
 
@@ -206,6 +170,13 @@ impl TaskMetrics {
         self.durations.quantile(q)
     }
 
+    /// As [`quantile`](Self::quantile), of how long tasks waited for the start of their first attempt: the tasks that
+    /// ended, and had started.
+    #[must_use]
+    pub fn queued_quantile(&self, q: f64) -> Duration {
+        self.queued.quantile(q)
+    }
+
     /// The figures of each name, in the order of the alphabet.
     #[must_use]
     pub const fn by_name(&self) -> &BTreeMap<&'static str, NameMetrics> {
@@ -223,8 +194,35 @@ impl TaskMetrics {
             self.retries += name.retries;
             self.total_time = self.total_time.saturating_add(name.total_time);
             self.durations.absorb(&name.durations);
+            self.total_queued = self.total_queued.saturating_add(name.total_queued);
+            self.queued.absorb(&name.queued);
         }
         self.names = names;
+    }
+}
+
+impl fmt::Display for TaskMetrics {
+    /// One line for a log or a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} added: {} pending, {} running, {} completed, {} failed, {} panicked, {} timed out, {} aborted, \
+             {} discarded; ran p50 {:.1?}, p99 {:.1?}; waited p50 {:.1?}, p99 {:.1?}, oldest {:.1?}",
+            self.added,
+            self.pending,
+            self.running,
+            self.completed,
+            self.failed,
+            self.panicked,
+            self.timed_out,
+            self.aborted,
+            self.discarded,
+            self.quantile(0.5),
+            self.quantile(0.99),
+            self.queued_quantile(0.5),
+            self.queued_quantile(0.99),
+            self.oldest_pending,
+        )
     }
 }
 
@@ -248,7 +246,10 @@ pub struct NameMetrics {
     pub retries: u64,
     /// As [`TaskMetrics::total_time`].
     pub total_time: Duration,
-    durations: Durations,
+    /// As [`TaskMetrics::total_queued`].
+    pub total_queued: Duration,
+    pub(crate) durations: Durations,
+    pub(crate) queued: Durations,
 }
 
 impl NameMetrics {
@@ -270,6 +271,12 @@ impl NameMetrics {
         self.durations.quantile(q)
     }
 
+    /// As [`TaskMetrics::queued_quantile`].
+    #[must_use]
+    pub fn queued_quantile(&self, q: f64) -> Duration {
+        self.queued.quantile(q)
+    }
+
     pub(crate) fn absorb(&mut self, figures: &Figures) {
         self.completed += figures.completed;
         self.failed += figures.failed;
@@ -280,6 +287,8 @@ impl NameMetrics {
         self.retries += figures.retries;
         self.total_time = self.total_time.saturating_add(figures.total_time);
         self.durations.absorb(&figures.durations);
+        self.total_queued = self.total_queued.saturating_add(figures.total_queued);
+        self.queued.absorb(&figures.queued);
     }
 }
 

@@ -60,6 +60,34 @@ impl Outcome {
         }
     }
 
+    /// Whether something is lost: the work did not get done, and nobody took it back. True of all but
+    /// [`Completed`](Self::Completed) and what a condition or a `clear` discarded
+    /// ([`Ending`](DiscardReason::Ending), [`Cleared`](DiscardReason::Cleared)).
+    ///
+    /// It is the filter for a hook that wakes people:
+    ///
+    /// ```
+    /// use postlude::{TaskRegistry, TaskReport};
+    ///
+    /// fn alert(report: &TaskReport) {
+    ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
+    /// }
+    ///
+    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// # drop(builder);
+    /// ```
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        !matches!(self, Self::Completed | Self::Discarded(DiscardReason::Ending | DiscardReason::Cleared))
+    }
+
+    pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// What becomes of a task that will not get to its end.
     pub(crate) const fn unfinished(stage: Stage) -> Self {
         match stage {
@@ -109,6 +137,21 @@ pub enum DiscardReason {
     PreviousFailed,
     /// An admission check refused it. In this version there are none.
     Refused,
+}
+
+impl DiscardReason {
+    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `previous_failed` or `refused`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Ending => "ending",
+            Self::Cleared => "cleared",
+            Self::Capacity => "capacity",
+            Self::Closed => "closed",
+            Self::PreviousFailed => "previous_failed",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 impl fmt::Display for DiscardReason {
@@ -186,7 +229,8 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// What is known of a task that has ended, or of an attempt that will be followed by another: given to hooks.
+/// What is known of a task that has ended, or of an attempt that will be followed by another: given to hooks
+/// and observers, and kept as history.
 ///
 /// It holds nothing of what the task captured: its name, its place in the source, its times and its outcome.
 #[derive(Clone, Debug)]
@@ -208,6 +252,8 @@ pub struct TaskReport {
     pub queued_for: Duration,
     /// How long that attempt ran; zero if it never started.
     pub ran_for: Duration,
+    /// How long ago it ended; zero in a hook.
+    pub ended_ago: Duration,
     /// How it ended.
     pub outcome: Outcome,
 }

@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
-    TaskRegistryBuilder, TaskReport, TaskSet,
+    IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
+    TaskOutput, TaskRegistryBuilder, TaskSet,
     admission::Permits,
     dead_letters,
     drain::Drain,
-    events::wants_completed,
     ledger::Ledger,
     line::Line,
     live::{Ended, Live, Stage},
+    observer::Audience,
     outcome::drop_quietly,
     run,
     shutdown::Progress,
@@ -62,8 +62,6 @@ pub struct TaskRegistry {
     pub(crate) inner: Arc<Inner>,
 }
 
-pub(crate) type FailureHook = dyn Fn(&TaskReport) + Send + Sync;
-
 pub(crate) struct Inner {
     pub(crate) handle: Handle,
     /// Set when a runtime without a timer was met.
@@ -75,7 +73,8 @@ pub(crate) struct Inner {
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
-    pub(crate) on_failure: Option<Box<FailureHook>>,
+    pub(crate) audience: Audience,
+    pub(crate) spans: SpanRelation,
     pub(crate) dead_letters: dead_letters::Store,
     pub(crate) hook_panics: AtomicU64,
     /// The parent of every task's token.
@@ -232,7 +231,7 @@ impl TaskRegistry {
     fn launch(&self, mut task: Task) -> Result<TaskHandle, Rejected> {
         let inner = &*self.inner;
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
-        task.accept(id, Instant::now());
+        task.accept(id, Instant::now(), inner.spans);
         let identity = task.meta().identity();
         let mut live = Live::new(identity);
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
@@ -243,6 +242,7 @@ impl TaskRegistry {
             Err(reason) => return Err(Rejected::new(task, reason)),
         };
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
+        inner.added(identity);
         let join = inner.spawn(Spawned::new(work, self.clone()));
         inner.attach(id, &join);
         if crowded {
@@ -255,8 +255,12 @@ impl TaskRegistry {
     pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
         let identity = task.meta().identity();
         drop_quietly(task);
-        self.inner.ledger.books(identity.id.line).refuse(identity.name);
-        self.inner.tell(Ended { live: Live::new(identity), outcome, now: identity.added, side: Side::Outside });
+        let (live, now) = (Live::new(identity), identity.added);
+        let past = live.past(outcome.clone(), now);
+        let forgotten = self.inner.ledger.books(identity.id.line).refuse(past);
+        drop_quietly(forgotten);
+        self.inner.added(identity);
+        self.inner.tell(Ended { live, outcome, now, side: Side::Outside, quiet: false });
         identity.id
     }
 }
@@ -325,25 +329,29 @@ impl Inner {
     /// Marks a waiting task as started; `false` if it has already ended.
     pub(crate) fn start(&self, id: TaskId) -> bool {
         let now = Instant::now();
-        if id.set().is_some() {
-            return self.ledger.set(id.line).is_some_and(|set| set.start(id, now));
-        }
-        let mut books = self.ledger.books(id.line);
-        let Some(task) = books.spawned(id.line) else {
-            return false;
+        let started = match id.set() {
+            Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
+            None => self.ledger.books(id.line).start_spawned(id.line, now),
         };
-        let name = task.identity.name;
-        if task.start(now) {
-            books.start();
-        } else {
-            books.retry(name);
+        if started {
+            self.started(id);
         }
-        true
+        started
+    }
+
+    /// A live task, as lists show it.
+    pub(crate) fn live(&self, id: TaskId) -> Option<TaskInfo> {
+        let now = Instant::now();
+        match id.set() {
+            Some(_) => self.ledger.set(id.line)?.info(id, now),
+            None => self.with_live(id, |live| live.info(now)),
+        }
     }
 
     /// Ends a spawned task; `false` if it had already ended.
     pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
         let now = Instant::now();
+        let attentive = self.wants_completed();
         let mut books = self.ledger.books(id.line);
         let Some(live) = books.take_spawned(id.line) else {
             // Before `outcome` goes, which may hold an error of the user's.
@@ -351,9 +359,13 @@ impl Inner {
             return false;
         };
         let outcome = outcome(live.stage());
-        books.end(&live, &outcome, now);
-        if outcome.is_completed() && live.is_alone() && !wants_completed() {
+        let quiet = outcome.is_completed() && !attentive;
+        let forgotten = books.end(&live, &outcome, now, quiet);
+        if quiet && live.is_alone() {
             drop(books);
+            if forgotten.is_some() {
+                drop_quietly(forgotten);
+            }
             self.settle_quietly(id.line);
             return true;
         }
@@ -365,7 +377,10 @@ impl Inner {
             self.stuck.insert_cut(live.identity);
         }
         drop(books);
-        let mut ended = Ended { live, outcome, now, side };
+        if forgotten.is_some() {
+            drop_quietly(forgotten);
+        }
+        let mut ended = Ended { live, outcome, now, side, quiet };
         ended.release();
         self.settle(ended);
         true

@@ -43,6 +43,14 @@ pub(crate) trait Work: Send {
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// the outcome is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
+    poll_to_end(slot, context).map(|(outcome, _)| outcome)
+}
+
+/// The same, and hands out the span, so that the end is told inside it.
+pub(crate) fn poll_to_end(
+    slot: &mut Option<BoxedWork>,
+    context: &mut Context<'_>,
+) -> Poll<(Outcome, Option<Box<Span>>)> {
     let span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
     let mut outcome = None;
     // The poll and the drop under one guard.
@@ -62,14 +70,14 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
             Poll::Pending
         }
         // The panic of its drop.
-        (Err(panic), Some(Outcome::Completed)) => Poll::Ready(Outcome::Panicked(panic)),
-        (Ok(()) | Err(_), Some(outcome)) => Poll::Ready(outcome),
+        (Err(panic), Some(Outcome::Completed)) => Poll::Ready((Outcome::Panicked(panic), span)),
+        (Ok(()) | Err(_), Some(outcome)) => Poll::Ready((outcome, span)),
         (Err(panic), None) => {
             let _its_drop_may_panic_too = guarded(|| {
                 let _entered = span.as_deref().map(Span::enter);
                 drop(slot.take());
             });
-            Poll::Ready(Outcome::Panicked(panic))
+            Poll::Ready((Outcome::Panicked(panic), span))
         }
     }
 }

@@ -336,13 +336,21 @@ pub enum TaskState {
     Stuck,
 }
 
-impl fmt::Display for TaskState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl TaskState {
+    /// One lower-case word: `pending`, `running`, `retrying` or `stuck`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
             Self::Pending => "pending",
             Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Stuck => "stuck",
-        })
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
     }
 }

@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     Outcome, TaskId, TaskRegistry,
+    events::inside,
     registry::Side,
-    run::{BoxedWork, drop_work, poll_work},
+    run::{BoxedWork, drop_work, poll_to_end},
     scope::{self, Scope},
 };
 
@@ -55,12 +56,12 @@ impl Future for Spawned {
             }
         }
         let mut scope = Scope::Spawned(registry, id);
-        let polled = scope::enter(&mut scope, || poll_work(&mut this.work, context));
+        let polled = scope::enter(&mut scope, || poll_to_end(&mut this.work, context));
         let Scope::Spawned(registry, _) = scope else {
             return Poll::Ready(Outcome::Aborted);
         };
         match polled {
-            Poll::Ready(outcome) => Poll::Ready(Self::finish(&registry, id, outcome)),
+            Poll::Ready((outcome, span)) => Poll::Ready(inside(span, || Self::finish(&registry, id, outcome))),
             Poll::Pending => {
                 this.registry = Some(registry);
                 Poll::Pending

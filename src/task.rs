@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    BoxError, Ending, Outcome, RetryPolicy, TaskId,
+    BoxError, Ending, Outcome, RetryPolicy, SpanRelation, TaskId,
     run::{BoxedWork, Work},
 };
 
@@ -231,13 +231,12 @@ impl Task {
         self.meta_mut().policy.get_or_insert_default()
     }
 
-    /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open,
-    /// and following from it.
-    pub(crate) fn accept(&mut self, id: TaskId, now: Instant) {
+    /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
+    pub(crate) fn accept(&mut self, id: TaskId, now: Instant, relation: SpanRelation) {
         let meta = self.meta_mut();
         meta.id = id;
         meta.added = Some(now);
-        let span = crate::events::task_span(id, meta.name);
+        let span = crate::events::task_span(id, meta.name, relation);
         meta.span = (!span.is_disabled()).then(|| Box::new(span));
     }
 }
@@ -414,13 +413,13 @@ impl Meta {
     }
 
     /// For work that runs on behalf of this: its wrapper, or one of its attempts.
-    pub(crate) const fn on_behalf(&self, kind: Kind) -> Self {
+    pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
         Self {
             id: self.id,
             name: self.name,
             location: self.location,
             added: self.added,
-            span: None,
+            span: self.span.clone(),
             policy: None,
             kind,
             started: true,
@@ -492,7 +491,7 @@ where
         let this = self.get_mut();
         let span = this.meta.span.clone();
         let _entered = span.as_deref().map(Span::enter);
-        let meta = Meta { span: span.clone(), ..this.meta.on_behalf(this.meta.kind) };
+        let meta = this.meta.on_behalf(this.meta.kind);
         Some((this.make)(meta))
     }
 }

@@ -5,8 +5,7 @@ use std::{mem, sync::Arc};
 use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 use crate::{
-    DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
-    events::wants_completed,
+    BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
     ledger::Books,
     line::{Away, Line, Next, Phase, State},
     live::{Ended, Live, Stage},
@@ -22,6 +21,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) state: MutexGuard<'a, State>,
     books: MutexGuard<'a, Books>,
     now: Instant,
+    /// Whether somebody wants to hear of tasks that completed.
+    attentive: bool,
     rest: Rest,
 }
 
@@ -41,6 +42,7 @@ pub(crate) struct Rest {
 struct Rare {
     dropped: Vec<Task>,
     ended: Vec<Ended>,
+    forgotten: Vec<Arc<BoxError>>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -60,9 +62,10 @@ pub(crate) struct Popped {
 impl<'a> Turn<'a> {
     pub(crate) fn new(line: &'a Arc<Line>) -> Self {
         let now = Instant::now();
+        let attentive = line.registry.inner.wants_completed();
         let state = line.state.lock();
         let books = line.books();
-        Self { line, state, books, now, rest: Rest::default() }
+        Self { line, state, books, now, attentive, rest: Rest::default() }
     }
 
     /// Releases the locks and does the rest; returns how many tasks have ended.
@@ -104,11 +107,13 @@ impl<'a> Turn<'a> {
     /// Counts the end of the current task, which has completed, if there is no more to it than that.
     pub(crate) fn end_quietly(&mut self, id: TaskId) -> bool {
         let state = &mut *self.state;
-        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_bare() && !wants_completed();
+        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_bare() && !self.attentive;
         let Some(live) = state.current.take_if(is_quiet) else {
             return false;
         };
-        self.books.end(&live, &Outcome::Completed, self.now);
+        if let Some(error) = self.books.end(&live, &Outcome::Completed, self.now, true) {
+            self.rest.rare().forgotten.push(error);
+        }
         state.report.count(&Outcome::Completed);
         self.rest.quiet_end = true;
         true
@@ -140,10 +145,13 @@ impl<'a> Turn<'a> {
     }
 
     fn count(&mut self, side: Side, live: Live, outcome: Outcome) {
-        self.books.end(&live, &outcome, self.now);
+        let quiet = outcome.is_completed() && !self.attentive;
+        if let Some(error) = self.books.end(&live, &outcome, self.now, quiet) {
+            self.rest.rare().forgotten.push(error);
+        }
         self.state.report.count(&outcome);
         self.state.untold += 1;
-        self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side });
+        self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side, quiet });
     }
 
     pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
@@ -352,6 +360,9 @@ impl Line {
         if told > 0 {
             rare.waiting.extend(self.told(told));
         }
+        for error in rare.forgotten {
+            drop_quietly(error);
+        }
         for waiting in rare.waiting {
             // Whoever has stopped waiting need not be told.
             let _unheard = waiting.send(());
@@ -376,7 +387,10 @@ impl Line {
     pub(crate) fn prepare(&self, popped: Option<Popped>) -> Next {
         match popped {
             None => Next::Done,
-            Some(Popped { work, plain: true, .. }) => Next::Work(work),
+            Some(Popped { work, plain: true, .. }) => {
+                self.registry.inner.started(work.meta().id);
+                Next::Work(work)
+            }
             Some(Popped { work, ending, .. }) => Next::Work(run::under_policy(work, &self.registry, ending)),
         }
     }

@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use postlude::{Task, TaskRegistry};
-use tracing::{info, info_span, instrument::WithSubscriber};
+use postlude::{SpanRelation, Task, TaskRegistry};
+use tracing::{
+    Instrument, info, info_span,
+    instrument::{Instrumented, WithSubscriber},
+};
 use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan};
 
 /// What was logged, as text.
@@ -119,6 +122,67 @@ fn what_a_task_logs_stands_in_its_span_with_id_name_and_set() {
     assert!(line.contains("name=\"mail\"}"), "no set: {line}");
 }
 
+async fn broken() -> Result<(), io::Error> {
+    info!("connecting");
+    Err(io::Error::other("connection refused"))
+}
+
+#[test]
+fn the_line_of_an_end_stands_in_the_span_of_its_task_and_says_what_an_operator_asks() {
+    let text = logged(async {
+        TaskRegistry::new().spawn(Task::new(broken()).named("mail")).await;
+    });
+    let line = &text.lines_with("task failed")[0];
+    let (_time, line) = line.split_once("ERROR ").unwrap();
+    let mut rest = line;
+    for part in [
+        "task{id=",
+        " name=\"mail\"}: postlude: task failed id=",
+        " name=\"mail\" location=tests/logs.rs:",
+        " attempt=1 queued_for=",
+        " ran_for=",
+        " error=connection refused",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part}: {line}"));
+        rest = &rest[at + part.len()..];
+    }
+}
+
+#[test]
+fn a_child_of_the_requests_span_has_its_fields_in_all_lines_also_in_that_of_its_end() {
+    let text = logged(async {
+        let registry = TaskRegistry::builder().spans(SpanRelation::ChildOf).build().unwrap();
+        let set = registry.set();
+        info_span!("request", request_id = 42).in_scope(|| {
+            set.add(Task::new(broken()).named("mail"));
+            set.add(Task::new(broken()).named("mail").timeout(Duration::from_secs(60)));
+            set.add(Task::blocking(|| panic!("a bug")).named("mail"));
+        });
+        set.drain().await;
+    });
+    for (message, count) in [("connecting", 2), ("task failed", 2), ("task panicked", 1)] {
+        let lines = text.lines_with(message);
+        assert_eq!(lines.len(), count, "{}", text.read());
+        assert!(lines.iter().all(|line| line.contains("request{request_id=42}:task{id=")), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_span_made_inside_the_task_adds_what_its_lines_are_to_have() {
+    fn with_request_id(request_id: u64, work: impl Future) -> Instrumented<impl Future> {
+        work.instrument(info_span!("for", request_id))
+    }
+    let text = logged(async {
+        let set = TaskRegistry::new().set();
+        info_span!("request").in_scope(|| {
+            set.add(async { drop(with_request_id(42, broken()).await) });
+        });
+        set.drain().await;
+    });
+    let line = &text.lines_with("connecting")[0];
+    assert!(line.contains("}:for{request_id=42}: ") && line.contains("task{id="), "{line}");
+}
+
 /// Notes which span follows from which, by name, and which are closed.
 #[derive(Clone, Default)]
 struct Links(Arc<Mutex<Vec<String>>>);
@@ -158,6 +222,26 @@ async fn the_span_of_a_task_follows_from_the_requests_and_does_not_keep_it_open(
     .await;
     let links = links.0.lock().unwrap().clone();
     assert_eq!(links, ["task follows request", "request closed", "the task may run", "task closed"]);
+}
+
+#[test]
+fn a_child_keeps_the_requests_span_open_until_it_has_ended() {
+    listen_everywhere();
+    let links = Links::default();
+    let subscriber = tracing_subscriber::registry().with(links.clone());
+    // For the whole thread: a span that is closed looks for its parent in the subscriber of the thread.
+    tracing::subscriber::with_default(subscriber, || {
+        let scenario = async {
+            let registry = TaskRegistry::builder().spans(SpanRelation::ChildOf).build().unwrap();
+            let set = registry.set();
+            info_span!("request").in_scope(|| set.add(async {}));
+            links.0.lock().unwrap().push("the task may run".to_owned());
+            set.drain().await;
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
+    });
+    let links = links.0.lock().unwrap().clone();
+    assert_eq!(links, ["the task may run", "task closed", "request closed"]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod delay;
 mod foreign;
 mod limits;
 mod misuse;
+mod observe;
 mod order;
 mod repeat;
 mod retry;
@@ -41,3 +42,7 @@ mod streams;
 mod websocket;
 #[cfg(feature = "axum")]
 mod wire;
+
+// The operator's view.
+#[cfg(all(feature = "status", feature = "prometheus"))]
+mod status;

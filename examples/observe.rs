@@ -1,0 +1,142 @@
+//! An axum service that can be watched: logs with request ids, status and health over HTTP, Prometheus, a stream of
+//! events, an alert. The sign-up leaves a mail behind, which fails for addresses at `.invalid`; the export takes long.
+//!
+//! `cargo run --all-features --example observe`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in order.
+#![expect(clippy::print_stdout, reason = "an example may print")]
+
+use std::{
+    convert::Infallible,
+    env,
+    error::Error,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{Query, Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post},
+};
+use futures::{Stream, StreamExt};
+use postlude::{
+    RetryPolicy, SpanRelation, Task, TaskLayer, TaskRegistry, TaskReport, TaskSet,
+    status::{Accepted, StatusRouter},
+};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span};
+
+#[derive(Clone)]
+struct App {
+    registry: TaskRegistry,
+    stop: CancellationToken,
+}
+
+#[derive(Deserialize)]
+struct Signup {
+    email: String,
+}
+
+async fn signup(tasks: TaskSet, Query(Signup { email }): Query<Signup>) -> (StatusCode, &'static str) {
+    tasks.add(Task::new(async { tokio::time::sleep(Duration::from_millis(20)).await }).named("audit_log"));
+    let policy = RetryPolicy::constant(Duration::from_secs(1)).attempts(2);
+    tasks.add(Task::retrying(policy, move || send_mail(email.clone())).named("welcome_mail"));
+    (StatusCode::ACCEPTED, "welcome!\n")
+}
+
+/// Stands for a conversation with a mail server.
+async fn send_mail(email: String) -> io::Result<()> {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    if email.ends_with(".invalid") {
+        return Err(io::Error::other("the mail server knows no such host"));
+    }
+    info!("mail sent");
+    Ok(())
+}
+
+/// Accept, then poll: the response says where to ask for the task.
+async fn export(tasks: TaskSet) -> impl IntoResponse {
+    let id = tasks.add(Task::new(async { tokio::time::sleep(Duration::from_secs(60)).await }).named("export"));
+    Accepted(id).under("/admin")
+}
+
+/// What happens to tasks, as it happens. Ends when the server is told to stop, which a stream without end would hold up.
+async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let as_json = |event| Ok(Event::default().json_data(&event).unwrap_or_default());
+    Sse::new(app.registry.subscribe().map(as_json).take_until(app.stop.cancelled_owned()))
+        .keep_alive(KeepAlive::default())
+}
+
+/// Gives each request a span with an id.
+async fn with_request_id(request: Request, next: Next) -> Response {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let span = info_span!("request", request_id = NEXT.fetch_add(1, Ordering::Relaxed));
+    next.run(request).instrument(span).await
+}
+
+fn router(registry: &TaskRegistry, stop: CancellationToken) -> Router {
+    let status = StatusRouter::new(registry.clone())
+        .allow_abort()
+        .max_failure_rate(0.5)
+        .max_pending_age(Duration::from_secs(60));
+    let admin = Router::new().route("/events", get(events)).merge(status.build()); // .layer(your_authentication)
+    Router::new()
+        .route("/signup", post(signup))
+        .route("/exports", post(export))
+        .nest("/admin", admin)
+        .with_state(App { registry: registry.clone(), stop })
+        .layer(from_fn(with_request_id))
+        .layer(TaskLayer::new(registry.clone()))
+}
+
+/// Stands for the message that wakes somebody.
+fn alert(report: &TaskReport) {
+    println!("ALERT: task {} `{}` {}", report.id, report.name, report.outcome);
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().init();
+    let port: u16 = match env::var("PORT") {
+        Ok(port) => port.parse().map_err(|error| format!("PORT={port}: {error}"))?,
+        Err(_) => 3000,
+    };
+    let registry = TaskRegistry::builder()
+        .spans(SpanRelation::ChildOf)
+        .on_failure(|report| {
+            if report.outcome.is_loss() {
+                alert(report);
+            }
+        })
+        .build()?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
+        format!("port {port}: {error}; try another one: PORT=3001 cargo run --all-features --example observe")
+    })?;
+    let address = listener.local_addr()?;
+    println!("listening on {address}; leave some tasks:");
+    println!("  curl -X POST 'http://{address}/signup?email=a@example.com'");
+    println!("  curl -X POST 'http://{address}/signup?email=a@example.invalid'");
+    println!("  curl -i -X POST http://{address}/exports");
+    println!("and look at them:");
+    for path in ["tasks", "tasks?state=failed&limit=10", "tasks/{id}", "metrics.json", "metrics", "health"] {
+        println!("  curl 'http://{address}/admin/{path}'");
+    }
+    println!("  curl -X DELETE 'http://{address}/admin/tasks/{{id}}'");
+    println!("  curl -N http://{address}/admin/events");
+    println!("and Ctrl-C to end it in order");
+
+    let serve = |stop: CancellationToken| {
+        axum::serve(listener, router(&registry, stop.clone())).with_graceful_shutdown(stop.cancelled_owned())
+    };
+    let report = registry.serve(Duration::from_secs(10), serve).await?;
+    println!("{report}");
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! How infos, reports, events and figures are written: objects with the names of the fields, durations as seconds,
+//! ids as text, words in lower case.
+
+use std::{fmt, panic::Location, time::Duration};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+    ser::SerializeMap,
+};
+
+use crate::{
+    DiscardReason, DrainReport, NameMetrics, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskMetrics,
+    TaskReport, TaskState, TaskStatus,
+    outcome::{Chain, guarded},
+};
+
+/// Writes entries of an object.
+macro_rules! entries {
+    ($map:ident: $($key:literal = $value:expr),+ $(,)?) => {{
+        $($map.serialize_entry($key, &$value)?;)+
+    }};
+}
+
+impl Serialize for TaskId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TaskId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = TaskId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a task's id, like \"17\" or \"17.2\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TaskId, E> {
+                text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Serialize for SetId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for TaskState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
+    }
+}
+
+impl Serialize for DiscardReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
+    }
+}
+
+impl Serialize for TaskInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "id" = self.id,
+            "name" = self.name,
+            "location" = Place(self.location),
+            "set" = self.set,
+            "state" = self.state,
+            "attempt" = self.attempt,
+            "age" = self.age.as_secs_f64(),
+            "running_for" = seconds(self.running_for),
+            "due_in" = seconds(self.due_in),
+        );
+        map.end()
+    }
+}
+
+impl Serialize for TaskReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "id" = self.id,
+            "name" = self.name,
+            "location" = Place(self.location),
+            "set" = self.set,
+            "state" = self.outcome.label(),
+            "attempt" = self.attempt,
+            "replay_of" = self.replay_of,
+            "queued_for" = self.queued_for.as_secs_f64(),
+            "ran_for" = self.ran_for.as_secs_f64(),
+            "ended_ago" = self.ended_ago.as_secs_f64(),
+        );
+        details(&mut map, &self.outcome)?;
+        map.end()
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map: "state" = self.label());
+        details(&mut map, self)?;
+        map.end()
+    }
+}
+
+/// What only some outcomes have.
+fn details<M: SerializeMap>(map: &mut M, outcome: &Outcome) -> Result<(), M::Error> {
+    match outcome {
+        // Its `Display` is the user's code.
+        Outcome::Failed(error) => match guarded(|| Chain(error).to_string()) {
+            Ok(error) => map.serialize_entry("error", &error),
+            Err(panic) => map.serialize_entry("error", &format!("(its message can't be had: {panic})")),
+        },
+        Outcome::Panicked(panic) => map.serialize_entry("error", panic.message()),
+        Outcome::TimedOut(limit) => map.serialize_entry("limit", &limit.as_secs_f64()),
+        Outcome::Discarded(reason) => map.serialize_entry("reason", reason),
+        Outcome::Completed | Outcome::Aborted => Ok(()),
+    }
+}
+
+impl Serialize for TaskStatus {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Live(task) => task.serialize(serializer),
+            Self::Ended(report) => report.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for TaskEvent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map: "event" = self.label());
+        match self {
+            Self::Added(task) | Self::Started(task) => entries!(map: "task" = task),
+            Self::AttemptFailed(report) | Self::Finished(report) => entries!(map: "task" = report),
+            Self::Missed(count) => entries!(map: "count" = count),
+        }
+        map.end()
+    }
+}
+
+impl Serialize for DrainReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "completed" = self.completed,
+            "failed" = self.failed,
+            "panicked" = self.panicked,
+            "timed_out" = self.timed_out,
+            "aborted" = self.aborted,
+            "discarded" = self.discarded,
+        );
+        map.end()
+    }
+}
+
+impl Serialize for ShutdownReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "completed" = self.completed,
+            "aborted" = self.aborted,
+            "discarded" = self.discarded,
+            "stuck" = self.stuck,
+            "took" = self.took.as_secs_f64(),
+        );
+        map.end()
+    }
+}
+
+impl Serialize for TaskMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "added" = self.added,
+            "pending" = self.pending,
+            "running" = self.running,
+            "completed" = self.completed,
+            "failed" = self.failed,
+            "panicked" = self.panicked,
+            "timed_out" = self.timed_out,
+            "aborted" = self.aborted,
+            "discarded" = self.discarded,
+            "retries" = self.retries,
+            "retrying" = self.retrying,
+            "open_sets" = self.open_sets,
+            "stuck" = self.stuck,
+            "hook_panics" = self.hook_panics,
+            "dead_letters" = self.dead_letters,
+            "dead_letters_displaced" = self.dead_letters_displaced,
+            "oldest_pending" = self.oldest_pending.as_secs_f64(),
+            "total_time" = self.total_time.as_secs_f64(),
+            "total_queued" = self.total_queued.as_secs_f64(),
+            "failure_rate" = self.failure_rate(),
+            "ran" = Quantiles(|q| self.quantile(q)),
+            "queued" = Quantiles(|q| self.queued_quantile(q)),
+            "by_name" = self.by_name(),
+        );
+        map.end()
+    }
+}
+
+impl Serialize for NameMetrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        entries!(map:
+            "completed" = self.completed,
+            "failed" = self.failed,
+            "panicked" = self.panicked,
+            "timed_out" = self.timed_out,
+            "aborted" = self.aborted,
+            "discarded" = self.discarded,
+            "retries" = self.retries,
+            "total_time" = self.total_time.as_secs_f64(),
+            "total_queued" = self.total_queued.as_secs_f64(),
+            "failure_rate" = self.failure_rate(),
+            "ran" = Quantiles(|q| self.quantile(q)),
+            "queued" = Quantiles(|q| self.queued_quantile(q)),
+        );
+        map.end()
+    }
+}
+
+/// The median and two later quantiles, in seconds.
+struct Quantiles<F>(F);
+
+impl<F: Fn(f64) -> Duration> Serialize for Quantiles<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        for (key, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            map.serialize_entry(key, &(self.0)(q).as_secs_f64())?;
+        }
+        map.end()
+    }
+}
+
+/// A place in the source, as `file:line`.
+struct Place(&'static Location<'static>);
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{}", self.0.file(), self.0.line()))
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
+}

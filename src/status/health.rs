@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use crate::{Outcome, TaskReport};
+
+/// How far back failures count.
+const RECENTLY: Duration = Duration::from_secs(300);
+/// How many tasks it takes to speak of a rate.
+const ENOUGH: usize = 10;
+
+/// From where on a registry is not healthy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) failure_rate: Option<f64>,
+    pub(crate) pending_age: Option<Duration>,
+}
+
+/// How a registry is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Condition {
+    pub(crate) is_closing: bool,
+    pub(crate) is_full: bool,
+    pub(crate) oldest_pending: Duration,
+    pub(crate) failure_rate: Option<f64>,
+}
+
+impl Limits {
+    /// What is wrong with it, in sentences.
+    pub(crate) fn problems(&self, condition: &Condition) -> Vec<String> {
+        let mut problems = Vec::new();
+        if condition.is_closing {
+            problems.push("the registry is shut down, or about to be".to_owned());
+        }
+        if condition.is_full {
+            problems.push("the registry is at its capacity: what is added is discarded".to_owned());
+        }
+        if let Some(age) = self.pending_age.filter(|age| condition.oldest_pending > *age) {
+            problems.push(format!(
+                "a task has been waiting for {:.1?}, longer than {age:?}: see `/tasks?state=pending`",
+                condition.oldest_pending
+            ));
+        }
+        if let (Some(limit), Some(rate)) = (self.failure_rate, condition.failure_rate) {
+            if rate > limit {
+                problems.push(format!(
+                    "of the tasks of the last five minutes {:.0} % failed, more than {:.0} %: see `/tasks?state=failed`",
+                    rate * 100.0,
+                    limit * 100.0
+                ));
+            }
+        }
+        problems
+    }
+}
+
+/// The share of tasks that failed, panicked or timed out lately, if there were enough to speak of a share.
+pub(crate) fn failure_rate(history: &[TaskReport]) -> Option<f64> {
+    let (mut done, mut bad) = (0_u32, 0_u32);
+    for report in history.iter().filter(|report| report.ended_ago <= RECENTLY) {
+        match report.outcome {
+            Outcome::Completed => done += 1,
+            Outcome::Failed(_) | Outcome::Panicked(_) | Outcome::TimedOut(_) => bad += 1,
+            Outcome::Aborted | Outcome::Discarded(_) => {}
+        }
+    }
+    let all = done + bad;
+    (all as usize >= ENOUGH).then(|| f64::from(bad) / f64::from(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_for_each_limit() {
+        let limits = Limits { failure_rate: Some(0.5), pending_age: Some(Duration::from_secs(60)) };
+        let none = Limits { failure_rate: None, pending_age: None };
+        let fine =
+            Condition { oldest_pending: Duration::from_secs(60), failure_rate: Some(0.5), ..Condition::default() };
+        let cases = [
+            (fine, 0, 0),
+            (Condition { failure_rate: None, ..fine }, 0, 0),
+            (Condition { is_closing: true, ..fine }, 1, 1),
+            (Condition { is_full: true, ..fine }, 1, 1),
+            (Condition { oldest_pending: Duration::from_secs(61), ..fine }, 1, 0),
+            (Condition { failure_rate: Some(0.6), ..fine }, 1, 0),
+            (Condition { failure_rate: Some(1.0), is_full: true, is_closing: true, ..fine }, 3, 2),
+        ];
+        for (condition, with_limits, without) in cases {
+            assert_eq!(limits.problems(&condition).len(), with_limits, "{condition:?}");
+            assert_eq!(none.problems(&condition).len(), without, "{condition:?}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus};
+
+/// How many tasks a page has, if nobody says otherwise.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+/// How many sets and spawned tasks are looked at for one page.
+const LOOKED_AT: usize = 10_000;
+
+/// What a client wants listed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    state: State,
+    name: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<TaskId>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Live,
+    LiveIn(TaskState),
+    Ended,
+    EndedAs(&'static str),
+}
+
+impl State {
+    fn parse(word: &str) -> Result<Self, String> {
+        Ok(match word {
+            "live" => Self::Live,
+            "pending" => Self::LiveIn(TaskState::Pending),
+            "running" => Self::LiveIn(TaskState::Running),
+            "retrying" => Self::LiveIn(TaskState::Retrying),
+            "ended" => Self::Ended,
+            "completed" => Self::EndedAs("completed"),
+            "failed" => Self::EndedAs("failed"),
+            "panicked" => Self::EndedAs("panicked"),
+            "timed_out" => Self::EndedAs("timed_out"),
+            "aborted" => Self::EndedAs("aborted"),
+            "discarded" => Self::EndedAs("discarded"),
+            _ => {
+                return Err(format!(
+                    "`state={word}`: there are live, pending, running, retrying; and ended, completed, failed, \
+                     panicked, timed_out, aborted, discarded"
+                ));
+            }
+        })
+    }
+}
+
+impl Query {
+    /// Understands the parameters of a request, or says what is wrong with them.
+    pub(crate) fn parse(parameters: BTreeMap<String, String>) -> Result<Self, String> {
+        let mut query = Self::default();
+        for (key, value) in parameters {
+            match key.as_str() {
+                "state" => query.state = State::parse(&value)?,
+                "name" => query.name = Some(value),
+                "limit" => match value.parse() {
+                    Ok(limit @ 1..=MAX_LIMIT) => query.limit = Some(limit),
+                    _ => return Err(format!("`limit={value}`: it is a number from 1 to {MAX_LIMIT}")),
+                },
+                "cursor" => match value.parse() {
+                    Ok(id) => query.cursor = Some(id),
+                    Err(_) => return Err(format!("`cursor={value}`: it is the `next` of the page before")),
+                },
+                _ => return Err(format!("`{key}`: there are state, name, limit and cursor")),
+            }
+        }
+        Ok(query)
+    }
+}
+
+/// What is answered: some tasks, and where the next ones begin.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) tasks: Vec<TaskStatus>,
+    pub(crate) next: Option<TaskId>,
+}
+
+impl Page {
+    /// Adds a task; `false` if it is the first that has no room.
+    fn add(&mut self, task: TaskStatus, limit: usize) -> bool {
+        if self.tasks.len() == limit {
+            self.next = self.tasks.last().map(TaskStatus::id);
+            return false;
+        }
+        self.tasks.push(task);
+        true
+    }
+
+    pub(crate) fn of(registry: &TaskRegistry, query: &Query) -> Self {
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        let is_named = |name: &str| query.name.as_ref().is_none_or(|wanted| wanted == name);
+        match &query.state {
+            State::Live => Self::of_live(registry, query.cursor, limit, |task| is_named(task.name)),
+            State::LiveIn(state) => {
+                Self::of_live(registry, query.cursor, limit, |task| task.state == *state && is_named(task.name))
+            }
+            State::Ended => Self::of_ended(registry, query.cursor, limit, |report| is_named(report.name)),
+            State::EndedAs(label) => Self::of_ended(registry, query.cursor, limit, |report| {
+                report.outcome.label() == *label && is_named(report.name)
+            }),
+        }
+    }
+
+    /// Live tasks, by id.
+    fn of_live(
+        registry: &TaskRegistry,
+        after: Option<TaskId>,
+        limit: usize,
+        is_wanted: impl Fn(&TaskInfo) -> bool,
+    ) -> Self {
+        let mut page = Self::default();
+        let now = Instant::now();
+        let lines = registry.inner.ledger.lines_from(after.map_or(0, |id| id.line), LOOKED_AT);
+        for line in &lines {
+            let mut tasks = registry.inner.tasks_of(*line, now);
+            tasks.sort_unstable_by_key(|task| task.id);
+            tasks.retain(|task| after.is_none_or(|after| task.id > after) && is_wanted(task));
+            for task in tasks {
+                if !page.add(TaskStatus::Live(task), limit) {
+                    return page;
+                }
+            }
+        }
+        if lines.len() == LOOKED_AT {
+            // There may be more: after all that were looked at.
+            page.next = lines.last().map(|line| TaskId { line: *line, place: u32::MAX });
+        }
+        page
+    }
+
+    /// Tasks that ended, the latest first. What was forgotten since the page before is older than what that showed, and
+    /// with it all that would have come after it.
+    fn of_ended(
+        registry: &TaskRegistry,
+        after: Option<TaskId>,
+        limit: usize,
+        is_wanted: impl Fn(&TaskReport) -> bool,
+    ) -> Self {
+        let mut page = Self::default();
+        let mut history = registry.history().into_iter();
+        if let Some(after) = after {
+            history.by_ref().find(|report| report.id == after);
+        }
+        for report in history.filter(is_wanted) {
+            if !page.add(TaskStatus::Ended(report), limit) {
+                break;
+            }
+        }
+        page
+    }
+}
+
+impl crate::registry::Inner {
+    /// The live tasks of one line.
+    fn tasks_of(&self, line: u64, now: Instant) -> Vec<TaskInfo> {
+        let mut tasks = Vec::new();
+        if let Some(set) = self.ledger.set(line) {
+            set.survey(|live| tasks.push(live.info(now)));
+            drop::<Arc<_>>(set);
+        } else {
+            tasks.extend(self.ledger.books(line).spawned(line).map(|live| live.info(now)));
+        }
+        tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Query, String> {
+        let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+        Query::parse(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    #[test]
+    fn parameters_are_understood_or_what_is_wrong_is_said() {
+        assert_eq!(parse(""), Ok(Query::default()));
+        let query = parse("state=failed&name=mail&limit=5&cursor=17.2").unwrap();
+        assert_eq!(query.state, State::EndedAs("failed"));
+        assert_eq!((query.name.as_deref(), query.limit), (Some("mail"), Some(5)));
+        assert_eq!(query.cursor, "17.2".parse().ok());
+        let wrong = [
+            ("state=done", "completed"),
+            ("limit=0", "from 1 to 1000"),
+            ("limit=1001", "from 1 to 1000"),
+            ("limit=-1", "from 1 to 1000"),
+            ("cursor=last", "`next`"),
+            ("stat=failed", "state, name, limit and cursor"),
+        ];
+        for (text, hint) in wrong {
+            let message = parse(text).unwrap_err();
+            assert!(message.contains(hint), "{text}: {message}");
+        }
+    }
+}
