@@ -55,6 +55,7 @@
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
+//! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
 //!
 //! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
@@ -85,8 +86,11 @@ mod middleware;
 #[cfg(all(test, postlude_loom))]
 mod models;
 mod outcome;
+mod permits;
 mod policy;
 mod queue;
+#[cfg(feature = "rate-limit")]
+mod rate;
 mod registry;
 mod rejected;
 mod repeat;
@@ -110,7 +114,7 @@ pub use self::{
     handle::{SetId, TaskHandle, TaskId},
     metrics::{NameMetrics, TaskMetrics},
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
-    policy::{RepeatPolicy, RetryPolicy},
+    policy::{Priority, RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
     rejected::{RejectReason, Rejected},
     repeat::RepeatHandle,
@@ -124,6 +128,8 @@ pub use self::{
 pub use self::middleware::MissingTaskLayer;
 #[cfg(feature = "http")]
 pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
+#[cfg(feature = "rate-limit")]
+pub use self::policy::RateLimit;
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

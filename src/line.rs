@@ -171,6 +171,7 @@ impl Line {
         task.accept(id, Instant::now());
 
         let inner = &self.registry.inner;
+        inner.admission.note_priority(task.meta());
         let mut state = self.state.lock();
         let was_listed = state.listed;
         let crowded = match self.admit(&mut state) {

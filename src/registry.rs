@@ -11,7 +11,7 @@ use crate::middleware::Timetable;
 use crate::{
     IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
-    admission::Permits,
+    admission::Admission,
     dead_letters,
     drain::Drain,
     events::wants_completed,
@@ -27,7 +27,7 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Kind, Meta},
+    task::Meta,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -69,7 +69,7 @@ pub(crate) struct Inner {
     /// Set when a runtime without a timer was met.
     pub(crate) no_timer: AtomicBool,
     pub(crate) ledger: Ledger,
-    pub(crate) permits: Permits,
+    pub(crate) admission: Admission,
     pub(crate) stuck: Stuck,
     /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
@@ -233,6 +233,7 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
         task.accept(id, Instant::now());
+        inner.admission.note_priority(task.meta());
         let identity = task.meta().identity();
         let mut live = Live::new(identity);
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
@@ -269,11 +270,8 @@ impl fmt::Debug for TaskRegistry {
 
 impl Inner {
     /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
-    pub(crate) const fn runs_plain(&self, meta: &Meta) -> bool {
-        matches!(meta.kind, Kind::Async)
-            && meta.policy.is_none()
-            && self.default_timeout.is_none()
-            && self.permits.are_unlimited()
+    pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
+        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]

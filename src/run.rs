@@ -9,14 +9,12 @@ use std::{
 };
 
 use futures::future::{Either, select};
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    task::JoinHandle,
-};
+use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::Span;
 
 use crate::{
     DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
+    admission::{Claim, Pass},
     attempts::attempts,
     outcome::guarded,
     registry::Inner,
@@ -119,14 +117,13 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
 
 /// What holds for each attempt of a task.
 pub(crate) struct Terms {
-    id: TaskId,
-    kind: Kind,
+    claim: Claim,
     limit: Option<Duration>,
 }
 
 impl Terms {
     pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
-        Self { id: meta.id, kind: meta.kind, limit: policy.timeout.or(inner.default_timeout) }
+        Self { claim: Claim::of(meta), limit: policy.timeout.or(inner.default_timeout) }
     }
 }
 
@@ -136,12 +133,13 @@ pub(crate) async fn attempt(
     registry: &TaskRegistry,
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
-    let permit = registry.inner.permits.acquire(terms.kind).await;
-    if terms.kind == Kind::Async && !registry.inner.start(terms.id) {
+    let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
+    let pass = registry.inner.admit(claim).await;
+    if kind == Kind::Async && !registry.inner.start(id) {
         // Ended in this very moment, by somebody who has counted it.
         return Outcome::Aborted;
     }
-    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (terms.kind, terms.limit) {
+    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (kind, limit) {
         return Outcome::TimedOut(limit);
     }
     let work = match guarded(make) {
@@ -149,24 +147,18 @@ pub(crate) async fn attempt(
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };
-    if terms.kind == Kind::Blocking || terms.limit.is_some() {
-        return apart(work, permit, registry, terms.kind, terms.limit).await;
+    if kind == Kind::Blocking || limit.is_some() {
+        return apart(work, pass, registry, kind, limit).await;
     }
     let mut work = Some(work);
     let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
-    drop(permit);
+    drop(pass);
     outcome
 }
 
 /// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
 /// return.
-async fn apart(
-    work: BoxedWork,
-    permit: Option<OwnedSemaphorePermit>,
-    registry: &TaskRegistry,
-    kind: Kind,
-    limit: Option<Duration>,
-) -> Outcome {
+async fn apart(work: BoxedWork, pass: Pass, registry: &TaskRegistry, kind: Kind, limit: Option<Duration>) -> Outcome {
     let identity = work.meta().identity();
     let over = Arc::new(AtomicBool::new(false));
     let (begin, begun) = oneshot::channel();
@@ -177,7 +169,7 @@ async fn apart(
         work: Some(work),
         over: Arc::clone(&over),
         registry: registry.clone(),
-        _permit: permit,
+        _pass: pass,
     };
     let join = match kind {
         Kind::Async => registry.inner.spawn(tenant),
@@ -211,7 +203,7 @@ struct Tenant {
     over: Arc<AtomicBool>,
     registry: TaskRegistry,
     /// Held until the work has really returned, whatever became of its task.
-    _permit: Option<OwnedSemaphorePermit>,
+    _pass: Pass,
 }
 
 impl Tenant {

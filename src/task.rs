@@ -15,11 +15,15 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    BoxError, Ending, Outcome, RetryPolicy, TaskId,
+    BoxError, Ending, Outcome, Priority, RetryPolicy, TaskId,
     run::{BoxedWork, Work},
 };
 
 pub(crate) const UNNAMED: &str = "unnamed";
+
+pub(crate) const fn name_or_unnamed(name: &'static str) -> &'static str {
+    if name.is_empty() { UNNAMED } else { name }
+}
 
 /// One unit of work: a future or a blocking closure, its name, its place in the source and its policy.
 ///
@@ -137,7 +141,7 @@ impl Task {
     /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
     /// put no ids into them. An empty name counts as none: `unnamed`.
     pub fn named(mut self, name: &'static str) -> Self {
-        self.meta_mut().name = if name.is_empty() { UNNAMED } else { name };
+        self.meta_mut().name = name_or_unnamed(name);
         self
     }
 
@@ -159,6 +163,16 @@ impl Task {
     /// after its deadline. `Duration::MAX` never comes.
     pub fn delay(mut self, duration: Duration) -> Self {
         self.policy_mut().delay = Some(duration);
+        self
+    }
+
+    /// Where the task has to wait for its turn, it goes before those of a lower [`Priority`]. Default:
+    /// [`Priority::Normal`].
+    ///
+    /// It has an effect only where tasks wait: for the limit on their name, on async, blocking or CPU tasks, or
+    /// for their rate. Tasks of a set keep their order among themselves.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.meta_mut().priority = priority;
         self
     }
 
@@ -395,6 +409,7 @@ pub(crate) struct Meta {
     pub(crate) span: Option<Box<Span>>,
     pub(crate) policy: Option<Box<Policy>>,
     pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
     pub(crate) started: bool,
 }
 
@@ -409,6 +424,7 @@ impl Meta {
             span: None,
             policy: None,
             kind,
+            priority: Priority::Normal,
             started: false,
         }
     }
@@ -423,6 +439,7 @@ impl Meta {
             span: None,
             policy: None,
             kind,
+            priority: self.priority,
             started: true,
         }
     }

@@ -10,8 +10,10 @@ mod retries;
 use std::{
     cell::RefCell,
     mem,
+    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use http::StatusCode;
@@ -25,6 +27,7 @@ use tokio::runtime::Runtime;
 use crate::{
     Ending, Outcome, TaskRegistry, TaskSet,
     line::{Line, Next},
+    permits::Permits,
     registry::Side,
     run::poll_work,
 };
@@ -98,6 +101,30 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     });
 }
 
+/// A waker that remembers.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Woken {
+    fn poll<F: Future + Unpin>(self: &Arc<Self>, future: &mut F) -> Poll<F::Output> {
+        let waker = Waker::from(Arc::clone(self));
+        Pin::new(future).poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
 /// Seeded: `Turn::pop` leaves the phase as it is when the queue is empty, and the drain sets it to `Drained`
 /// under a second lock: the added task stays pending.
 #[test]
@@ -148,29 +175,19 @@ fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
 /// Seeded: `Ledger::told` reads the number of waiters before the end is counted: the wake-up is missed.
 #[test]
 fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-
     check(|| {
         let registry = registry(None);
         let (tasks, line) = set(&registry);
         tasks.add(async {});
         line.launch(None);
         let drainer = thread::spawn(run_drains);
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        let waker = Waker::from(Arc::clone(&woken));
+        let woken = Arc::new(Woken::default());
         let mut idle = Box::pin(registry.wait_idle());
-        let mut context = Context::from_waker(&waker);
-        let polled = idle.as_mut().poll(&mut context);
+        let polled = woken.poll(&mut idle);
         drainer.join().unwrap();
         if polled.is_pending() {
             assert!(woken.0.load(Ordering::SeqCst), "nobody woke the waiter");
-            assert!(idle.as_mut().poll(&mut context).is_ready());
+            assert!(woken.poll(&mut idle).is_ready());
         }
     });
 }
@@ -301,5 +318,50 @@ fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
         let metrics = registry.metrics();
         assert_eq!((metrics.completed, metrics.aborted), (u64::from(inside), u64::from(outside)), "{metrics:?}");
         assert_eq!((metrics.running, metrics.stuck), (0, 0), "{metrics:?}");
+    });
+}
+
+/// Seeded: `Waiting::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.
+#[test]
+fn a_permit_that_comes_back_to_one_who_gives_up_goes_to_the_next() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let mut waiting = [permits.wait(Duration::ZERO), permits.wait(Duration::from_secs(1))];
+        let woken = Arc::new(Woken::default());
+        for waiting in &mut waiting {
+            assert!(woken.poll(waiting).is_pending());
+        }
+        let [gives_up, mut stays] = waiting;
+        let other = thread::spawn(move || drop(gives_up));
+        drop(held);
+        other.join().unwrap();
+        assert!(woken.0.load(Ordering::SeqCst), "somebody was told");
+        assert!(woken.poll(&mut stays).is_ready());
+    });
+}
+
+/// Seeded: `Waiting::poll` looks for a free permit under one lock and takes its place in the queue under another: the
+/// permit comes back in between, and nobody is woken.
+#[test]
+fn a_permit_that_comes_back_while_one_joins_the_queue_is_taken() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let other = thread::spawn(move || drop(held));
+        let woken = Arc::new(Woken::default());
+        let mut waiting = permits.wait(Duration::ZERO);
+        let polled = woken.poll(&mut waiting);
+        other.join().unwrap();
+        let permit = match polled {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => {
+                assert!(woken.0.load(Ordering::SeqCst));
+                poll_once(waiting).unwrap()
+            }
+        };
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_none(), "there is one permit");
+        drop(permit);
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "which has come back");
     });
 }

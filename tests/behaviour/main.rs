@@ -14,6 +14,9 @@ mod foreign;
 mod limits;
 mod misuse;
 mod order;
+mod priority;
+#[cfg(feature = "rate-limit")]
+mod rate;
 mod repeat;
 mod retry;
 mod shutdown;
