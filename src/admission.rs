@@ -6,7 +6,8 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::{
-    BuildError, Priority, TaskId,
+    BoxError, BuildError, Priority, TaskId,
+    live::Live,
     permits::{Permit, Permits},
     registry::Inner,
     sync::atomic::{AtomicBool, Ordering},
@@ -135,6 +136,18 @@ impl Admission {
 }
 
 impl Inner {
+    /// Looks at a task before it is accepted. Never under a lock.
+    ///
+    /// # Errors
+    /// If the rule of the user's says no.
+    pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
+        self.admission.note_priority(meta);
+        self.ask_rule(|| {
+            let identity = meta.identity();
+            Live::new(identity).info(identity.added)
+        })
+    }
+
     /// Waits for a turn: for the rate of the task's name, then for a permit of its name, then for one of its kind.
     /// Cancel safe.
     pub(crate) async fn admit(&self, claim: Claim) -> Pass {

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    DeadLetter, TaskRegistry, TaskReport,
+    BoxError, DeadLetter, TaskInfo, TaskRegistry, TaskReport,
     admission::{self, Admission, Limits},
     dead_letters::{DeadLetterHook, Store},
     ledger::Ledger,
-    registry::{FailureHook, Inner},
+    registry::{FailureHook, Inner, Rule},
     shutdown::Progress,
     stuck::Stuck,
     sync::{
@@ -31,6 +31,7 @@ use crate::{
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
+/// - [`admit`](Self::admit): every task
 /// - [`on_failure`](Self::on_failure): none; failures are logged all the same
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
@@ -56,6 +57,7 @@ pub struct TaskRegistryBuilder {
     limits: Limits,
     default_timeout: Option<Duration>,
     settle: Duration,
+    rule: Option<Box<Rule>>,
     on_failure: Option<Box<FailureHook>>,
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
@@ -144,6 +146,43 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// Asks `rule` about every task before it is accepted, and refuses those for which it returns an error.
+    ///
+    /// A refused task ends as [`DiscardReason::Refused`](crate::DiscardReason::Refused), or is handed back by the
+    /// `try_` methods. The error is kept: in the log, in the [`TaskReport`] and as the source of
+    /// [`Rejected`](crate::Rejected).
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+    /// use postlude::{DiscardReason, Outcome, Task, TaskInfo, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let maintenance = Arc::new(AtomicBool::new(true));
+    /// let is_on = Arc::clone(&maintenance);
+    /// let registry = TaskRegistry::builder()
+    ///     .admit(move |task: &TaskInfo| match task.name {
+    ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
+    ///         _ => Ok(()),
+    ///     })
+    ///     .build()?;
+    ///
+    /// let outcome = registry.spawn(Task::new(async {}).named("report")).await;
+    /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Refused)));
+    /// let refused = registry.try_spawn(Task::new(async {}).named("report")).unwrap_err();
+    /// assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "no reports during maintenance");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It is called on the thread that adds, in the handler: it must not block. It is asked before the
+    /// [capacity](Self::capacity), so a yes does not mean that the task gets in. A rule that panics is caught and
+    /// counted, and the task gets in. What a rule adds itself is not asked about.
+    pub fn admit(mut self, rule: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        self.rule = Some(Box::new(rule));
+        self
+    }
+
     /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
     /// it was counted. That includes tasks that somebody took back: a hook that wakes people will leave them out.
     ///
@@ -216,7 +255,9 @@ impl TaskRegistryBuilder {
             settle_time: self.settle,
             on_failure: self.on_failure,
             dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
+            rule: self.rule,
             hook_panics: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
             token: CancellationToken::new(),
             progress: Progress::default(),
             #[cfg(feature = "http")]
@@ -233,6 +274,7 @@ impl Default for TaskRegistryBuilder {
             limits: Limits::default(),
             default_timeout: None,
             settle: Duration::from_secs(1),
+            rule: None,
             on_failure: None,
             dead_letters: 1_000,
             on_dead_letter: None,

@@ -1,11 +1,11 @@
 //! What is told of a task: its span, the log line of its end, and the failure hook.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, thread::LocalKey, time::Duration};
 
-use tracing::Span;
+use tracing::{Span, field};
 
 use crate::{
-    DiscardReason, Outcome, Panic, TaskId, TaskReport,
+    BoxError, DiscardReason, Outcome, Panic, TaskId, TaskInfo, TaskReport,
     live::Ended,
     outcome::{Chain, drop_quietly, guarded},
     registry::Inner,
@@ -15,7 +15,7 @@ use crate::{
 /// The span in which the task's work runs. It follows from the span that is current now, and does not keep
 /// that open.
 pub(crate) fn task_span(id: TaskId, name: &'static str) -> Span {
-    let span = tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set = tracing::field::Empty);
+    let span = tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set = field::Empty);
     if !span.is_disabled() {
         if let Some(set) = id.set() {
             span.record("set", set.0);
@@ -59,8 +59,22 @@ pub(crate) fn log(report: &TaskReport) {
         Outcome::Discarded(reason @ (DiscardReason::Capacity | DiscardReason::Closed)) => {
             event!(error, %reason, "task discarded");
         }
-        Outcome::Discarded(reason) => event!(warn, %reason, "task discarded"),
+        Outcome::Discarded(reason) => {
+            let error = report.refusal.as_deref().map(|refusal| field::display(Chain(refusal)));
+            event!(warn, %reason, error, "task discarded");
+        }
     }
+}
+
+/// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
+fn outermost<R>(inside: &'static LocalKey<Cell<bool>>, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
+    if inside.try_with(|inside| inside.replace(true)).unwrap_or(false) {
+        return None;
+    }
+    let result = guarded(foreign);
+    // On a thread that is ending there is nothing to remember.
+    let _forgotten = inside.try_with(|inside| inside.set(false));
+    Some(result)
 }
 
 impl Inner {
@@ -129,15 +143,27 @@ impl Inner {
             static INSIDE: Cell<bool> = const { Cell::new(false) };
         }
 
-        let inside = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
-        if inside {
-            return;
-        }
-        let called = guarded(hook);
-        // On a thread that is ending there is nothing to remember.
-        let _forgotten = INSIDE.try_with(|inside| inside.set(false));
-        if let Err(panic) = called {
+        if let Some(Err(panic)) = outermost(&INSIDE, hook) {
             self.hook_panicked(whose, &panic);
+        }
+    }
+
+    /// Asks the rule of the user's whether a task may come in. One that panics is counted, and taken for a yes. What a
+    /// rule adds itself is not asked about: it might add one for each that it adds.
+    pub(crate) fn ask_rule(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
+        thread_local! {
+            static INSIDE: Cell<bool> = const { Cell::new(false) };
+        }
+
+        let Some(rule) = &self.rule else { return Ok(()) };
+        let task = task();
+        match outermost(&INSIDE, || rule(&task)) {
+            Some(Ok(answer)) => answer,
+            Some(Err(panic)) => {
+                self.hook_panicked("the rule of `admit`", &panic);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

@@ -171,7 +171,9 @@ impl Line {
         task.accept(id, Instant::now());
 
         let inner = &self.registry.inner;
-        inner.admission.note_priority(task.meta());
+        if let Err(refusal) = inner.consider(task.meta()) {
+            return Err(Rejected::refused(task, refusal));
+        }
         let mut state = self.state.lock();
         let was_listed = state.listed;
         let crowded = match self.admit(&mut state) {

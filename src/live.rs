@@ -1,11 +1,13 @@
 //! A live task, as its line or the ledger knows it.
 
-use std::{task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity};
+use crate::{
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity,
+};
 
 /// A task that was accepted and has no outcome.
 pub(crate) struct Live {
@@ -29,6 +31,8 @@ struct Extras {
     trail: Option<Box<Trail>>,
     /// The dead letter that this is a replay of.
     replay_of: Option<TaskId>,
+    /// Why it was not accepted.
+    refusal: Option<Arc<BoxError>>,
 }
 
 /// What only a task has whose first attempt has failed.
@@ -86,6 +90,11 @@ impl Live {
 
     pub(crate) fn replays(&mut self, dead: TaskId) {
         self.extras().replay_of = Some(dead);
+    }
+
+    /// A rule of the user's has said no to it.
+    pub(crate) fn refuse(&mut self, refusal: Arc<BoxError>) {
+        self.extras().refusal = Some(refusal);
     }
 
     /// Its token: `fresh` if nobody has asked before.
@@ -177,6 +186,7 @@ impl Live {
             queued_for: first_started.unwrap_or(now).saturating_duration_since(self.identity.added),
             ran_for: resting.or(running).unwrap_or_default(),
             outcome,
+            refusal: self.extras.as_ref().and_then(|extras| extras.refusal.clone()),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
+    BoxError, IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
     admission::Admission,
     dead_letters,
@@ -64,6 +64,9 @@ pub struct TaskRegistry {
 
 pub(crate) type FailureHook = dyn Fn(&TaskReport) + Send + Sync;
 
+/// Which tasks are accepted, as the user wants it.
+pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
+
 pub(crate) struct Inner {
     pub(crate) handle: Handle,
     /// Set when a runtime without a timer was met.
@@ -77,7 +80,10 @@ pub(crate) struct Inner {
     pub(crate) settle_time: Duration,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) dead_letters: dead_letters::Store,
+    pub(crate) rule: Option<Box<Rule>>,
     pub(crate) hook_panics: AtomicU64,
+    /// Requests that were turned away.
+    pub(crate) shed: AtomicU64,
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
@@ -122,16 +128,14 @@ impl TaskRegistry {
 
     /// Starts a task now. Never fails, never blocks; the handle is optional.
     ///
-    /// A task that can't be accepted, because the registry is shut down or full, ends at once as
+    /// A task that can't be accepted, because the registry is shut down or full or its rule says no, ends at once as
     /// [`Outcome::Discarded`]: logged, counted, reported to the failure hook, and the handle says so. To keep
     /// such a task, use [`try_spawn`](Self::try_spawn).
     #[track_caller]
     pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
         self.launch(task.into_task()).unwrap_or_else(|rejected| {
-            let outcome = Outcome::Discarded(rejected.reason().discard_reason());
-            let task = rejected.into_task();
-            let name = task.name();
-            let id = self.discard(task, outcome.clone());
+            let (name, outcome) = (rejected.name(), rejected.outcome());
+            let id = self.discard(rejected);
             TaskHandle::ended(id, name, self.clone(), outcome)
         })
     }
@@ -139,8 +143,8 @@ impl TaskRegistry {
     /// Starts a task now, or hands it back. Never blocks.
     ///
     /// # Errors
-    /// Gives the task back, with the reason, if the registry is shut down or at its capacity. Nothing is
-    /// counted then.
+    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, or if its
+    /// [rule](crate::TaskRegistryBuilder::admit) says no. Nothing is counted then.
     #[track_caller]
     pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
         self.launch(task.into_task())
@@ -178,8 +182,9 @@ impl TaskRegistry {
         metrics.oldest_pending = oldest.map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
         metrics.stuck = inner.stuck.len() as u64;
-        // Relaxed: a statistic.
+        // Relaxed: statistics.
         metrics.hook_panics = inner.hook_panics.load(Ordering::Relaxed);
+        metrics.shed = inner.shed.load(Ordering::Relaxed);
         metrics
     }
 
@@ -233,7 +238,9 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let id = TaskId { line: inner.ledger.next_line(), place: 0 };
         task.accept(id, Instant::now());
-        inner.admission.note_priority(task.meta());
+        if let Err(refusal) = inner.consider(task.meta()) {
+            return Err(Rejected::refused(task, refusal));
+        }
         let identity = task.meta().identity();
         let mut live = Live::new(identity);
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
@@ -253,11 +260,17 @@ impl TaskRegistry {
     }
 
     /// Counts and reports a task that was not accepted, and drops it.
-    pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
+    pub(crate) fn discard(&self, rejected: Rejected) -> TaskId {
+        let outcome = rejected.outcome();
+        let (task, refusal) = rejected.into_parts();
         let identity = task.meta().identity();
         drop_quietly(task);
         self.inner.ledger.books(identity.id.line).refuse(identity.name);
-        self.inner.tell(Ended { live: Live::new(identity), outcome, now: identity.added, side: Side::Outside });
+        let mut live = Live::new(identity);
+        if let Some(refusal) = refusal {
+            live.refuse(refusal);
+        }
+        self.inner.tell(Ended { live, outcome, now: identity.added, side: Side::Outside });
         identity.id
     }
 }

@@ -1,8 +1,10 @@
 //! Every way in which a task can be refused, and how it is handed back.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 
-use crate::{DiscardReason, Task};
+use crate::{BoxError, DiscardReason, Outcome, Task};
 
 /// A task that was not accepted, and why.
 ///
@@ -28,13 +30,33 @@ use crate::{DiscardReason, Task};
 pub struct Rejected {
     name: &'static str,
     reason: RejectReason,
+    /// What the registry's rule said.
+    #[source]
+    refusal: Option<Arc<BoxError>>,
     /// Locked by nobody: it makes the error `Sync`, as `?` wants it.
     task: Mutex<Task>,
 }
 
 impl Rejected {
     pub(crate) fn new(task: Task, reason: RejectReason) -> Self {
-        Self { name: task.name(), reason, task: Mutex::new(task) }
+        Self { name: task.name(), reason, refusal: None, task: Mutex::new(task) }
+    }
+
+    pub(crate) fn refused(task: Task, refusal: BoxError) -> Self {
+        Self { refusal: Some(Arc::new(refusal)), ..Self::new(task, RejectReason::Refused) }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What becomes of the task if it is not handed back.
+    pub(crate) const fn outcome(&self) -> Outcome {
+        Outcome::Discarded(self.reason.discard_reason())
+    }
+
+    pub(crate) fn into_parts(self) -> (Task, Option<Arc<BoxError>>) {
+        (self.task.into_inner(), self.refusal)
     }
 
     /// Why it was not accepted.
@@ -71,6 +93,10 @@ pub enum RejectReason {
         "a task before it failed and the set stops on failure; spawn the task on the registry if it is to run all the same"
     )]
     PreviousFailed,
+    /// The registry's [rule](crate::TaskRegistryBuilder::admit) said no; the error that it gave is the source of this
+    /// one.
+    #[error("a rule of the registry (`admit` on its builder) refused it")]
+    Refused,
     /// Called where no set is current.
     #[error(
         "no request is being handled here; put a `TaskLayer` around the handler, or move a clone of the `TaskSet` \
@@ -86,6 +112,7 @@ impl RejectReason {
             Self::Capacity => DiscardReason::Capacity,
             Self::Ending => DiscardReason::Ending,
             Self::PreviousFailed => DiscardReason::PreviousFailed,
+            Self::Refused => DiscardReason::Refused,
             Self::Closed | Self::NoSet => DiscardReason::Closed,
         }
     }

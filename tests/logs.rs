@@ -219,3 +219,16 @@ fn a_priority_that_has_no_effect_is_mentioned_once() {
     let [line] = <[String; 1]>::try_from(text.lines_with("a priority has no effect")).unwrap();
     assert!(line.contains("DEBUG") && line.contains(r#"name="first""#) && line.contains("max_concurrent"), "{line}");
 }
+
+#[test]
+fn a_refused_task_is_logged_with_what_the_rule_said() {
+    let text = logged(async {
+        let rule = |_: &_| Err(io::Error::other(io::Error::other("no tasks at night")).into());
+        let registry = TaskRegistry::builder().admit(rule).build().unwrap();
+        registry.spawn(Task::new(async {}).named("report"));
+        assert!(registry.try_spawn(async {}).is_err(), "handed back, and nothing to say");
+    });
+    let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
+    assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
+    assert!(line.contains("no tasks at night") && line.contains("a rule of the registry refused it"), "{line}");
+}

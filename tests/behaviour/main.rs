@@ -6,6 +6,7 @@
 mod support;
 
 // The core, with or without HTTP.
+mod admit;
 mod conservation;
 mod dead_letters;
 mod delay;
@@ -37,6 +38,8 @@ mod grpc;
 mod layers;
 #[cfg(feature = "axum")]
 mod net;
+#[cfg(feature = "axum")]
+mod shed;
 #[cfg(feature = "axum")]
 mod streams;
 #[cfg(feature = "axum")]
