@@ -158,7 +158,7 @@ impl Inner {
         let limits = self.admission.of_name(claim.name);
         #[cfg(feature = "rate-limit")]
         if let Some(pace) = limits.and_then(|limits| limits.pace.as_ref()) {
-            pace.keep(self, &mut rank).await;
+            pace.keep(self, claim.id, &mut rank).await;
         }
         let of_name = match limits.and_then(|limits| limits.permits.as_ref()) {
             Some(permits) => Some(permits.acquire(&mut rank).await),

@@ -110,6 +110,15 @@ impl Inner {
         found
     }
 
+    /// The next attempt is due after `wait`, to all appearances.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
+        if !wait.is_zero() {
+            let due = later(Instant::now(), wait);
+            self.with_live(id, |live| live.wait_until(due));
+        }
+    }
+
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
     fn rest(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
         let now = Instant::now();

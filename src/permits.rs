@@ -58,6 +58,13 @@ impl Permits {
         Waiting { permits: Arc::clone(self), rank, place: None }
     }
 
+    /// Of a single permit: how many have it or wait for it, as far as anybody cares to count.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn taken(&self) -> u32 {
+        let state = self.state.lock();
+        u32::try_from(state.queue.len() + usize::from(state.free == 0)).unwrap_or(u32::MAX)
+    }
+
     fn give_back(&self) {
         let mut state = self.state.lock();
         let first = state.queue.pop_first();

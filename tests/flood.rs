@@ -3,7 +3,12 @@
 //!
 //! Short by default; `FLOOD_SECONDS=10 cargo test --release --all-features --test flood` floods for longer. Without
 //! libtest: this program is both the test and, started with an argument, the server.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where it stands, and say so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may stop where it stands, and say so"
+)]
 #![expect(clippy::disallowed_methods, reason = "the clients keep their own time")]
 
 use std::{

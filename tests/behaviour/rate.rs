@@ -85,16 +85,18 @@ async fn who_waits_for_the_rate_is_pending_holds_no_permit_and_does_not_time_out
         .build()
         .unwrap();
     let starts = Starts::new();
-    let handles = [registry.spawn(starts.task()), registry.spawn(starts.task())];
+    let handles = [(); 3].map(|()| registry.spawn(starts.task()));
     sleep(Duration::from_secs(60)).await;
     let waiting = registry.tasks();
-    assert_eq!(waiting.len(), 1);
-    assert_eq!(waiting[0].state, TaskState::Pending);
+    assert_eq!(waiting.len(), 2);
+    assert!(waiting.iter().all(|task| task.state == TaskState::Pending));
+    let due_in = waiting.iter().map(|task| task.due_in.unwrap().as_secs());
+    assert_eq!(due_in.collect::<Vec<_>>(), [3600 - 60, 7200 - 60]);
     assert!(matches!(registry.spawn(async {}).await, Outcome::Completed), "the one permit is free");
     for handle in handles {
         assert!(matches!(handle.await, Outcome::Completed));
     }
-    assert_eq!(starts.read(), [0, 3_600_000]);
+    assert_eq!(starts.read(), [0, 3_600_000, 7_200_000]);
 }
 
 #[tokio::test(start_paused = true)]
