@@ -24,6 +24,8 @@ const MOST: usize = usize::MAX >> 3;
 pub(crate) struct Limits {
     pub(crate) max_concurrent: Option<usize>,
     pub(crate) max_blocking: usize,
+    #[cfg(feature = "cpu")]
+    pub(crate) cpu_threads: usize,
     pub(crate) promote_after: Duration,
     pub(crate) named: Vec<(&'static str, usize)>,
     #[cfg(feature = "rate-limit")]
@@ -35,6 +37,8 @@ impl Default for Limits {
         Self {
             max_concurrent: None,
             max_blocking: 64,
+            #[cfg(feature = "cpu")]
+            cpu_threads: crate::cpu::cores(),
             promote_after: Duration::from_secs(10),
             named: Vec::new(),
             #[cfg(feature = "rate-limit")]
@@ -51,6 +55,9 @@ pub(crate) struct Admission {
     /// `None`: no limit, and nothing to wait for.
     tasks: Option<Arc<Permits>>,
     blocking: Arc<Permits>,
+    /// One for each thread.
+    #[cfg(feature = "cpu")]
+    cpu: Arc<Permits>,
     /// Looked at only if there are any.
     names: FxHashMap<&'static str, NameLimits>,
     /// Somebody was told that a priority has no effect.
@@ -92,11 +99,15 @@ impl Admission {
     pub(crate) fn new(limits: &Limits) -> Result<Self, BuildError> {
         check("max_concurrent", limits.max_concurrent)?;
         check("max_blocking", Some(limits.max_blocking))?;
+        #[cfg(feature = "cpu")]
+        check("cpu_threads", Some(limits.cpu_threads))?;
         Ok(Self {
             epoch: Instant::now(),
             promote_after: limits.promote_after,
             tasks: limits.max_concurrent.map(Permits::new),
             blocking: Permits::new(limits.max_blocking),
+            #[cfg(feature = "cpu")]
+            cpu: Permits::new(limits.cpu_threads),
             names: limits.by_name()?,
             priority_noted: AtomicBool::new(false),
         })
@@ -115,6 +126,8 @@ impl Admission {
         match kind {
             Kind::Async => self.tasks.as_ref(),
             Kind::Blocking => Some(&self.blocking),
+            #[cfg(feature = "cpu")]
+            Kind::Cpu => Some(&self.cpu),
         }
     }
 

@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
+#[cfg(feature = "cpu")]
+use crate::cpu::Cpu;
 use crate::{
     BoxError, DeadLetter, TaskInfo, TaskRegistry, TaskReport,
     admission::{self, Admission, Limits},
@@ -27,6 +29,7 @@ use crate::{
 /// - [`capacity`](Self::capacity): none; a warning is logged at 10,000 live tasks and at each doubling
 /// - [`max_concurrent`](Self::max_concurrent): none
 /// - [`max_blocking`](Self::max_blocking): 64
+/// - `cpu_threads`: the number of cores
 /// - [`limit`](Self::limit), `rate_limit`: none for any name
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
@@ -84,6 +87,14 @@ impl TaskRegistryBuilder {
     /// there.
     pub const fn max_blocking(mut self, tasks: usize) -> Self {
         self.limits.max_blocking = tasks;
+        self
+    }
+
+    /// How many threads there are for [CPU tasks](crate::Task::cpu), and so how many of these may run at a time. The
+    /// threads are started for the first such task.
+    #[cfg(feature = "cpu")]
+    pub const fn cpu_threads(mut self, threads: usize) -> Self {
+        self.limits.cpu_threads = threads;
         self
     }
 
@@ -249,6 +260,8 @@ impl TaskRegistryBuilder {
             no_timer: AtomicBool::new(false),
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64)),
             admission: Admission::new(&self.limits)?,
+            #[cfg(feature = "cpu")]
+            cpu: Cpu::new(self.limits.cpu_threads),
             stuck: Stuck::default(),
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,

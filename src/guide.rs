@@ -12,5 +12,8 @@ pub mod shutdown {}
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}
 
+#[doc = include_str!("../docs/work.md")]
+pub mod work {}
+
 #[doc = include_str!("../docs/wire.md")]
 pub mod wire {}

@@ -55,6 +55,7 @@
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
+//! - `cpu`: `Task::cpu`, for work that keeps a processor busy, on a thread pool of its own.
 //! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
 //!
@@ -71,6 +72,8 @@ struct Readme;
 mod admission;
 mod attempts;
 mod builder;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod dead_letters;
 mod drain;
 mod events;

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
+#[cfg(feature = "cpu")]
+use crate::cpu::Cpu;
 use crate::{
     BoxError, IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) no_timer: AtomicBool,
     pub(crate) ledger: Ledger,
     pub(crate) admission: Admission,
+    #[cfg(feature = "cpu")]
+    pub(crate) cpu: Cpu,
     pub(crate) stuck: Stuck,
     /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,

@@ -147,7 +147,7 @@ pub(crate) async fn attempt(
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };
-    if kind == Kind::Blocking || limit.is_some() {
+    if kind != Kind::Async || limit.is_some() {
         return apart(work, pass, registry, kind, limit).await;
     }
     let mut work = Some(work);
@@ -172,12 +172,14 @@ async fn apart(work: BoxedWork, pass: Pass, registry: &TaskRegistry, kind: Kind,
         _pass: pass,
     };
     let join = match kind {
-        Kind::Async => registry.inner.spawn(tenant),
-        Kind::Blocking => registry.inner.spawn_blocking(move || tenant.call()),
+        Kind::Async => Join::Tokio(registry.inner.spawn(tenant)),
+        Kind::Blocking => Join::Tokio(registry.inner.spawn_blocking(move || tenant.call())),
+        #[cfg(feature = "cpu")]
+        Kind::Cpu => registry.inner.spawn_cpu(move || tenant.call()),
     };
     let mut lease = Lease { identity, over, registry, join };
     let Some(limit) = limit else {
-        return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
+        return (&mut lease.join).await;
     };
     // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
     let limit_over = async {
@@ -188,8 +190,38 @@ async fn apart(work: BoxedWork, pass: Pass, registry: &TaskRegistry, kind: Kind,
         timer::sleep(&registry.inner, limit).await;
     };
     match select(&mut lease.join, pin!(limit_over)).await {
-        Either::Left((joined, _)) => joined.unwrap_or(Outcome::Aborted),
+        Either::Left((outcome, _)) => outcome,
         Either::Right(_) => Outcome::TimedOut(limit),
+    }
+}
+
+/// What comes back from work that runs apart.
+pub(crate) enum Join {
+    Tokio(JoinHandle<Outcome>),
+    #[cfg(feature = "cpu")]
+    Cpu(oneshot::Receiver<Outcome>),
+}
+
+impl Join {
+    /// Ends what can be ended: a future, or a closure that still waits for a thread.
+    fn abort(&self) {
+        match self {
+            Self::Tokio(join) => join.abort(),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(_) => {}
+        }
+    }
+}
+
+impl Future for Join {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        match self.get_mut() {
+            Self::Tokio(join) => Pin::new(join).poll(context).map(|joined| joined.unwrap_or(Outcome::Aborted)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(receiver) => Pin::new(receiver).poll(context).map(|sent| sent.unwrap_or(Outcome::Aborted)),
+        }
     }
 }
 
@@ -207,7 +239,7 @@ struct Tenant {
 }
 
 impl Tenant {
-    /// Calls a blocking closure.
+    /// Calls a closure.
     fn call(mut self) -> Outcome {
         if !self.registry.inner.start(self.id) {
             // Ended while it waited for a thread, by somebody who has counted it.
@@ -252,7 +284,7 @@ struct Lease<'a> {
     identity: Identity,
     over: Arc<AtomicBool>,
     registry: &'a TaskRegistry,
-    join: JoinHandle<Outcome>,
+    join: Join,
 }
 
 impl Drop for Lease<'_> {

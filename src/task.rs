@@ -78,6 +78,43 @@ impl Task {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
     }
 
+    /// A task that calls `closure` on a thread for work that keeps a processor busy.
+    ///
+    /// Each registry has a pool of such threads, made at first use: as many as there are cores, or
+    /// [`cpu_threads`](crate::TaskRegistryBuilder::cpu_threads). No more of these tasks run at a time; the others wait for
+    /// their turn, by [priority](Self::priority). The threads are rayon's: what the closure does with rayon's parallel
+    /// iterators, it does on the same pool. [The guide](crate::guide::work) says what is for which kind of work.
+    ///
+    /// As a [blocking](Self::blocking) closure, it can't be stopped from outside, and can ask
+    /// [`cancellation()`](crate::cancellation) to end by itself: ask for the token at the start, for in a parallel
+    /// iterator other threads than the task's are at work. Unlike a blocking closure, it does not hold up the end of the
+    /// runtime. A test's paused clock runs on while such a task works.
+    ///
+    /// ```
+    /// use postlude::{Outcome, Task, TaskRegistry, cancellation};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let primes = Task::cpu(|| {
+    ///     let token = cancellation();
+    ///     let numbers = (2..10_000_u32).take_while(|_| !token.is_cancelled());
+    ///     let count = numbers.filter(|n| (2..*n).all(|d| n % d > 0)).count();
+    ///     assert_eq!(count, 1229);
+    /// });
+    /// assert!(matches!(registry.spawn(primes.named("primes")).await, Outcome::Completed));
+    /// # }
+    /// ```
+    #[cfg(feature = "cpu")]
+    #[track_caller]
+    pub fn cpu<F, T>(closure: F) -> Self
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: TaskOutput,
+    {
+        Self::from_record(Kind::Cpu, Call(Some(closure)))
+    }
+
     /// A task that is tried again when it fails: `factory` makes the future of each attempt, and `policy` says when the
     /// next one follows.
     ///
@@ -376,6 +413,8 @@ mod never {
 pub(crate) enum Kind {
     Async,
     Blocking,
+    #[cfg(feature = "cpu")]
+    Cpu,
 }
 
 pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;

@@ -8,6 +8,8 @@ mod support;
 // The core, with or without HTTP.
 mod admit;
 mod conservation;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod dead_letters;
 mod delay;
 mod departures;
