@@ -102,10 +102,14 @@ impl Attempt {
 
 /// What is noted of a task that waits for a time.
 impl Inner {
-    /// The first attempt is due after `delay`. `false` if the task has ended meanwhile.
-    pub(crate) fn delay(&self, id: TaskId, delay: Duration) -> bool {
+    /// The first attempt is due after `delay`, or when it is hurried. `false` if the task has ended meanwhile.
+    pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_be_hurried: bool) -> bool {
         let due = later(Instant::now(), delay);
-        let found = self.with_live(id, |live| live.wait_until(due)).is_some();
+        let wait = |live: &mut Live| {
+            live.wait_until(due);
+            live.may_be_hurried(may_be_hurried);
+        };
+        let found = self.with_live(id, wait).is_some();
         self.part(id);
         found
     }

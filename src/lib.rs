@@ -71,6 +71,7 @@ struct Readme;
 
 mod admission;
 mod attempts;
+mod batcher;
 mod builder;
 #[cfg(feature = "cpu")]
 mod cpu;
@@ -111,15 +112,16 @@ mod timer;
 mod turn;
 
 pub use self::{
+    batcher::Batcher,
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
     handle::{SetId, TaskHandle, TaskId},
     metrics::{NameMetrics, TaskMetrics},
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
-    policy::{Priority, RepeatPolicy, RetryPolicy},
+    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
-    rejected::{RejectReason, Rejected},
+    rejected::{RejectReason, Rejected, RejectedItem},
     repeat::RepeatHandle,
     scope::{after, attempt, cancellation},
     set::TaskSet,

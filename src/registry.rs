@@ -238,29 +238,44 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
-    fn launch(&self, mut task: Task) -> Result<TaskHandle, Rejected> {
-        let inner = &*self.inner;
-        let id = TaskId { line: inner.ledger.next_line(), place: 0 };
-        task.accept(id, Instant::now());
-        if let Err(refusal) = inner.consider(task.meta()) {
-            return Err(Rejected::refused(task, refusal));
+    fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
+        let task = self.prepare(task)?;
+        match self.enter(&task) {
+            Ok(crowded) => Ok(self.start(task, crowded)),
+            Err(reason) => Err(Rejected::new(task, reason)),
         }
-        let identity = task.meta().identity();
-        let mut live = Live::new(identity);
+    }
+
+    /// Gives a task that is to be spawned its number, and asks the rule of the user's. Never under a lock.
+    pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
+        let id = TaskId { line: self.inner.ledger.next_line(), place: 0 };
+        task.accept(id, Instant::now());
+        match self.inner.consider(task.meta()) {
+            Ok(()) => Ok(task),
+            Err(refusal) => Err(Rejected::refused(task, refusal)),
+        }
+    }
+
+    /// Counts and lists a task that is to be spawned, if it is accepted; says whether that made a crowd. From here on
+    /// it must be [started](Self::start).
+    pub(crate) fn enter(&self, task: &Task) -> Result<bool, RejectReason> {
+        let mut live = Live::new(task.meta().identity());
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
             live.replays(dead);
         }
-        let crowded = match inner.admit_spawned(live) {
-            Ok(crowded) => crowded,
-            Err(reason) => return Err(Rejected::new(task, reason)),
-        };
+        self.inner.admit_spawned(live)
+    }
+
+    pub(crate) fn start(&self, task: Task, crowded: bool) -> TaskHandle {
+        let inner = &*self.inner;
+        let (id, name) = (task.meta().id, task.name());
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
         let join = inner.spawn(Spawned::new(work, self.clone()));
         inner.attach(id, &join);
         if crowded {
             inner.warn_if_crowded(id.line);
         }
-        Ok(TaskHandle::live(id, identity.name, self.clone(), join))
+        TaskHandle::live(id, name, self.clone(), join)
     }
 
     /// Counts and reports a task that was not accepted, and drops it.

@@ -103,10 +103,16 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
         }
     }
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
-        if !inner.delay(work.meta().id, delay) {
+        let hurry = policy.hurry.take();
+        if !inner.delay(work.meta().id, delay, hurry.is_some()) {
             return Settled(Outcome::Aborted);
         }
-        timer::sleep(inner, delay).await;
+        let sleep = timer::sleep(inner, delay);
+        match hurry {
+            None => sleep.await,
+            // Over or hurried: its time has come.
+            Some(hurry) => drop(hurry.run_until_cancelled(sleep).await),
+        }
     }
     if let Some(retry) = policy.retry.take() {
         return Settled(attempts(work, retry, policy, &registry).await);

@@ -12,6 +12,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
@@ -282,6 +283,14 @@ impl Task {
         self.meta_mut().policy.get_or_insert_default()
     }
 
+    /// Makes it wait, for others to join it; less long if it is told to hurry.
+    pub(crate) fn gathers(mut self, at_most: Duration, hurry: CancellationToken) -> Self {
+        let policy = self.policy_mut();
+        policy.delay = Some(at_most);
+        policy.hurry = Some(hurry);
+        self
+    }
+
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open,
     /// and following from it.
     pub(crate) fn accept(&mut self, id: TaskId, now: Instant) {
@@ -425,6 +434,8 @@ pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
+    /// Ends the delay.
+    pub(crate) hurry: Option<CancellationToken>,
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,

@@ -1,5 +1,6 @@
-//! What a task may be told about how it is run: plain data. `run.rs`, `attempts.rs`, `permits.rs` and `rate` interpret it.
+//! What a task may be told about how it is run: plain data. `run.rs`, `attempts.rs`, `batcher.rs`, `admission.rs` and `rate` interpret it.
 
+mod batch;
 mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate_limit;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 #[cfg(feature = "rate-limit")]
 pub use self::rate_limit::RateLimit;
-pub use self::{priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy};
+pub use self::{batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy};
 
 /// A share of a duration, without the panic of `mul_f64` at the upper end.
 fn scaled(duration: Duration, share: f64) -> Duration {
