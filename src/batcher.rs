@@ -251,6 +251,15 @@ impl<T> Shared<T> {
     }
 }
 
+#[cfg(all(test, postlude_loom))]
+impl<T> Batcher<T> {
+    /// How many items wait in the current batch.
+    pub(crate) fn gathered(&self) -> usize {
+        let current = self.shared.current.lock().clone();
+        current.map_or(0, |batch| batch.gathered.lock().items.as_ref().map_or(0, Vec::len))
+    }
+}
+
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         hurry(self.current.get_mut().take());
