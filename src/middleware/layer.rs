@@ -127,8 +127,9 @@ impl TaskLayer {
     /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a line in the log says so at the
     /// first and whenever their number has doubled.
     ///
-    /// It keeps no place for those it lets in: if handlers leave more tasks than there are places by then, the rest
-    /// are discarded as ever. Of several layers around a handler, each that sheds looks at the registry of the
+    /// It keeps no place for those it lets in: if handlers leave more tasks than there are places by then, after a long
+    /// upload for instance, the rest are discarded as ever. [`TaskSet::try_add`] tells the handler, who can answer 503
+    /// as well. Of several layers around a handler, each that sheds looks at the registry of the
     /// request's set.
     #[must_use]
     pub fn shed_at_capacity(self) -> Self {
