@@ -6,6 +6,9 @@ pub mod lifecycle {}
 #[doc = include_str!("../docs/retries.md")]
 pub mod retries {}
 
+#[doc = include_str!("../docs/limits.md")]
+pub mod limits {}
+
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}
 

@@ -43,12 +43,15 @@
 //! | trying again, later, and again and again | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
 //! | what did not get done | [`TaskRegistry::dead_letters`] |
 //! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
-//! | limits, a failure hook | [`TaskRegistryBuilder`] |
+//! | limits, rules, a failure hook | [`TaskRegistryBuilder`] |
+//! | who goes first where tasks wait | [`Priority`] |
+//! | many items in one task | [`TaskRegistry::batcher`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
-//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), how to
+//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what happens at
+//! [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
 //! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
 //! [measured](crate::guide::wire) on the wire.
 //!
