@@ -102,16 +102,18 @@ impl Attempt {
 
 /// What is noted of a task that waits for a time.
 impl Inner {
-    /// The first attempt is due after `delay`, or when it is hurried. `false` if the task has ended meanwhile.
-    pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_be_hurried: bool) -> bool {
+    /// The first attempt is due after `delay`. `false` if the task has ended meanwhile.
+    pub(crate) fn delay(&self, id: TaskId, delay: Duration) -> bool {
         let due = later(Instant::now(), delay);
-        let wait = |live: &mut Live| {
-            live.wait_until(due);
-            live.may_be_hurried(may_be_hurried);
-        };
-        let found = self.with_live(id, wait).is_some();
+        let found = self.with_live(id, |live| live.wait_until(due)).is_some();
         self.part(id);
         found
+    }
+
+    /// The first attempt is due now, and not later.
+    pub(crate) fn hurry(&self, id: TaskId) {
+        let now = Instant::now();
+        self.with_live(id, |live| live.wait_until(now));
     }
 
     /// The next attempt is due after `wait`, to all appearances.

@@ -27,8 +27,6 @@ struct Extras {
     token: Option<CancellationToken>,
     /// When its next attempt is due.
     due: Option<Instant>,
-    /// A shutdown makes it due at once.
-    may_be_hurried: bool,
     retried: Option<Retried>,
     trail: Option<Box<Trail>>,
     /// The dead letter that this is a replay of.
@@ -63,7 +61,6 @@ impl Live {
     pub(crate) fn start(&mut self, now: Instant) -> bool {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
-            extras.may_be_hurried = false;
             if let Some(retried) = &mut extras.retried {
                 retried.attempts = retried.attempts.saturating_add(1);
                 retried.resting = None;
@@ -93,11 +90,6 @@ impl Live {
 
     pub(crate) fn replays(&mut self, dead: TaskId) {
         self.extras().replay_of = Some(dead);
-    }
-
-    /// Whether a shutdown makes it due at once.
-    pub(crate) fn may_be_hurried(&mut self, may_be_hurried: bool) {
-        self.extras().may_be_hurried = may_be_hurried;
     }
 
     /// A rule of the user's has said no to it.
@@ -135,11 +127,7 @@ impl Live {
 
     /// Whether nothing is to happen to it before `then`.
     pub(crate) fn is_due_after(&self, then: Instant) -> bool {
-        self.extras
-            .as_ref()
-            .filter(|extras| !extras.may_be_hurried)
-            .and_then(|extras| extras.due)
-            .is_some_and(|due| due > then)
+        self.extras.as_ref().and_then(|extras| extras.due).is_some_and(|due| due > then)
     }
 
     /// How many attempts were made, and how long ago the first one started.

@@ -103,15 +103,18 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
         }
     }
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
-        let hurry = policy.hurry.take();
-        if !inner.delay(work.meta().id, delay, hurry.is_some()) {
+        let id = work.meta().id;
+        if !inner.delay(id, delay) {
             return Settled(Outcome::Aborted);
         }
         let sleep = timer::sleep(inner, delay);
-        match hurry {
+        match policy.hurry.take() {
             None => sleep.await,
-            // Over or hurried: its time has come.
-            Some(hurry) => drop(hurry.run_until_cancelled(sleep).await),
+            Some(hurry) => {
+                if hurry.run_until_cancelled(sleep).await.is_none() {
+                    inner.hurry(id);
+                }
+            }
         }
     }
     if let Some(retry) = policy.retry.take() {

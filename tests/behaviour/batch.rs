@@ -92,6 +92,7 @@ async fn a_flush_and_the_last_clone_that_is_dropped_have_it_handled_at_once() {
     let (registry, handled) = (TaskRegistry::new(), Handled::default());
     let policy = BatchPolicy { max_delay: Duration::MAX, ..POLICY };
     let batcher = handled.batcher(&registry, policy);
+    let start = Instant::now();
     batcher.flush();
     batcher.push(1).await.unwrap();
     batcher.flush();
@@ -104,7 +105,18 @@ async fn a_flush_and_the_last_clone_that_is_dropped_have_it_handled_at_once() {
     assert_eq!(handled.read(), [[1]]);
     drop(clone);
     registry.wait_idle().await;
-    assert_eq!(handled.read(), [[1], [2]]);
+    assert_eq!((handled.read(), start.elapsed()), (vec![vec![1], vec![2]], SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_take_a_batch_that_waits_for_one_that_is_due_too_late() {
+    let (registry, handled) = (TaskRegistry::new(), Handled::default());
+    let batcher = handled.batcher(&registry, BatchPolicy { max_delay: 3600 * SECOND, ..POLICY });
+    batcher.push(1).await.unwrap();
+    sleep(SECOND).await;
+    let report = registry.shutdown(10 * SECOND).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(handled.read(), [[1]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +178,11 @@ async fn what_is_pushed_while_a_batch_waits_for_its_turn_is_in_it_and_a_limit_ke
     tokio::task::yield_now().await;
     assert_eq!(registry.metrics().running, 1);
     batcher.push(1).await.unwrap();
-    sleep(2 * SECOND).await; // it is due, and has no permit
+    tokio::task::yield_now().await;
+    batcher.flush();
+    tokio::task::yield_now().await;
+    let waiting: Vec<_> = registry.tasks().into_iter().filter(|task| task.state == TaskState::Pending).collect();
+    assert_eq!((waiting.len(), waiting[0].due_in), (1, Some(Duration::ZERO)), "flushed, and without a permit");
     for item in 2..7 {
         batcher.push(item).await.unwrap();
     }
