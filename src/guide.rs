@@ -1,4 +1,5 @@
-//! The guide: when tasks run, what is tried again, how a service ends, how to test handlers that leave tasks, what was measured.
+//! The guide: when tasks run, what is tried again, what happens at limits, which work runs where, how a
+//! service ends, how to test handlers that leave tasks, what was measured.
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}
