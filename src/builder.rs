@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "http")]
-use crate::middleware::Timetable;
 #[cfg(feature = "cpu")]
 use crate::cpu::Cpu;
+#[cfg(feature = "http")]
+use crate::middleware::Timetable;
 use crate::{
     BoxError, DeadLetter, TaskInfo, TaskRegistry, TaskReport,
     admission::{self, Admission, Limits},

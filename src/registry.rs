@@ -6,10 +6,10 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "http")]
-use crate::middleware::Timetable;
 #[cfg(feature = "cpu")]
 use crate::cpu::Cpu;
+#[cfg(feature = "http")]
+use crate::middleware::Timetable;
 use crate::{
     BoxError, IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskReport, TaskSet,
