@@ -107,12 +107,27 @@ impl Attempt {
 
 /// What is noted of a task that waits for a time.
 impl Inner {
-    /// The first attempt is due after `delay`. `false` if the task has ended meanwhile.
-    pub(crate) fn delay(&self, id: TaskId, delay: Duration) -> bool {
+    /// The first attempt is due after `delay`, or sooner, if it may be told to hurry. `false` if the task has ended meanwhile.
+    pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_hurry: bool) -> bool {
         let due = due_after(Instant::now(), delay);
-        let found = self.with_live(id, |live| live.wait_until(due)).is_some();
+        let found = self.with_live(id, |live| live.wait_until(due, may_hurry)).is_some();
         self.part(id);
         found
+    }
+
+    /// The first attempt is due now, and not later.
+    pub(crate) fn hurry(&self, id: TaskId) {
+        let now = Instant::now();
+        self.with_live(id, |live| live.wait_until(now, false));
+    }
+
+    /// The next attempt is due after `wait`, to all appearances.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
+        if !wait.is_zero() {
+            let due = due_after(Instant::now(), wait);
+            self.with_live(id, |live| live.wait_until(due, false));
+        }
     }
 
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
@@ -122,7 +137,7 @@ impl Inner {
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
         let (token, mut report) = self.with_live(id, |live| {
             live.rest(now);
-            live.wait_until(due);
+            live.wait_until(due, false);
             let token = if timed_out { live.take_token() } else { None };
             (token, live.report(Outcome::Completed, now))
         })?;

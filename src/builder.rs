@@ -2,18 +2,20 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "cpu")]
+use crate::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    DeadLetter, SpanRelation, TaskObserver, TaskRegistry, TaskReport,
-    admission::Permits,
+    BoxError, DeadLetter, SpanRelation, TaskInfo, TaskObserver, TaskRegistry, TaskReport,
+    admission::{self, Admission, Limits},
     dead_letters::{DeadLetterHook, Store},
     ledger::Ledger,
     observer::{Audience, OnFailure},
-    registry::Inner,
+    registry::{Inner, Rule},
     shutdown::Progress,
     stuck::Stuck,
     sync::{
@@ -28,8 +30,12 @@ use crate::{
 /// - [`capacity`](Self::capacity): none; a warning is logged at 10,000 live tasks and at each doubling
 /// - [`max_concurrent`](Self::max_concurrent): none
 /// - [`max_blocking`](Self::max_blocking): 64
+/// - `cpu_threads`: the number of cores
+/// - [`limit`](Self::limit), `rate_limit`: none for any name
+/// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
+/// - [`admit`](Self::admit): every task
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are logged all the same
 /// - [`history`](Self::history): the last 1,024 outcomes
 /// - [`spans`](Self::spans): follow from the request's
@@ -54,10 +60,10 @@ use crate::{
 #[must_use = "a builder does nothing until `build`"]
 pub struct TaskRegistryBuilder {
     capacity: Option<usize>,
-    max_concurrent: Option<usize>,
-    max_blocking: usize,
+    limits: Limits,
     default_timeout: Option<Duration>,
     settle: Duration,
+    rule: Option<Box<Rule>>,
     audience: Audience,
     spans: SpanRelation,
     history: usize,
@@ -74,9 +80,10 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// How many async tasks may run at a time. The others wait for their turn, first in, first out.
+    /// How many async tasks may run at a time. The others wait for their turn: by [priority](crate::Priority), then
+    /// first in, first out.
     pub const fn max_concurrent(mut self, tasks: usize) -> Self {
-        self.max_concurrent = Some(tasks);
+        self.limits.max_concurrent = Some(tasks);
         self
     }
 
@@ -84,7 +91,60 @@ impl TaskRegistryBuilder {
     /// threads for blocking work (512 unless its builder says otherwise), so a limit above that number waits
     /// there.
     pub const fn max_blocking(mut self, tasks: usize) -> Self {
-        self.max_blocking = tasks;
+        self.limits.max_blocking = tasks;
+        self
+    }
+
+    /// How many threads there are for [CPU tasks](crate::Task::cpu), and so how many of these may run at a time. The
+    /// threads are started for the first such task.
+    #[cfg(feature = "cpu")]
+    pub const fn cpu_threads(mut self, threads: usize) -> Self {
+        self.limits.cpu_threads = threads;
+        self
+    }
+
+    /// How many tasks of this name may run at a time, of whatever kind, within the limits for all. The others wait
+    /// for their turn, and hold no other permit while they do.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// // One thumbnail at a time, and two reports, whatever else is going on.
+    /// let registry = TaskRegistry::builder().limit("thumbnail", 1).limit("report", 2).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit(mut self, name: &'static str, tasks: usize) -> Self {
+        self.limits.named.push((name, tasks));
+        self
+    }
+
+    /// How often tasks of this name may start. Those that come faster wait for their turn, without a permit.
+    ///
+    /// ```
+    /// use postlude::{RateLimit, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_minute(100).burst(10)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "rate-limit")]
+    pub fn rate_limit(mut self, name: &'static str, limit: crate::RateLimit) -> Self {
+        self.limits.rates.push((name, limit));
+        self
+    }
+
+    /// After what time of waiting a task is promoted by one [priority](crate::Priority), so that none starves.
+    ///
+    /// By default 10 s: much longer than most tasks, so that a priority is felt, and shorter than the patience of
+    /// whoever waits for the result. Zero promotes at once, so that priorities have no effect; `Duration::MAX` never
+    /// does, and under constant load tasks of low priority may then wait for ever.
+    pub const fn promote_after(mut self, wait: Duration) -> Self {
+        self.limits.promote_after = wait;
         self
     }
 
@@ -99,6 +159,43 @@ impl TaskRegistryBuilder {
     /// tasks to be dropped: those that are not by then are reported as stuck. Zero aborts and reports at once.
     pub const fn settle(mut self, duration: Duration) -> Self {
         self.settle = duration;
+        self
+    }
+
+    /// Asks `rule` about every task before it is accepted, and refuses those for which it returns an error.
+    ///
+    /// A refused task ends as [`DiscardReason::Refused`](crate::DiscardReason::Refused), or is handed back by the
+    /// `try_` methods. The error is kept: in the log, in the [`TaskReport`] and as the source of
+    /// [`Rejected`](crate::Rejected).
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+    /// use postlude::{DiscardReason, Outcome, Task, TaskInfo, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let maintenance = Arc::new(AtomicBool::new(true));
+    /// let is_on = Arc::clone(&maintenance);
+    /// let registry = TaskRegistry::builder()
+    ///     .admit(move |task: &TaskInfo| match task.name {
+    ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
+    ///         _ => Ok(()),
+    ///     })
+    ///     .build()?;
+    ///
+    /// let outcome = registry.spawn(Task::new(async {}).named("report")).await;
+    /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Refused)));
+    /// let refused = registry.try_spawn(Task::new(async {}).named("report")).unwrap_err();
+    /// assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "no reports during maintenance");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It is called on the thread that adds, in the handler: it must not block. It is asked before the
+    /// [capacity](Self::capacity), so a yes does not mean that the task gets in. A rule that panics is caught and
+    /// counted, and the task gets in. What a rule adds itself is not asked about.
+    pub fn admit(mut self, rule: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        self.rule = Some(Box::new(rule));
         self
     }
 
@@ -183,26 +280,13 @@ impl TaskRegistryBuilder {
     /// Builds the registry.
     ///
     /// # Errors
-    /// If a limit or the default timeout is zero, or a limit is beyond what tokio's semaphores count to; or
-    /// if there is no runtime: call it inside one, or give its [`handle`](Self::handle).
+    /// If a limit or the default timeout is zero, a limit is beyond counting, or a name has two limits of one
+    /// sort; or if there is no runtime: call it inside one, or give its [`handle`](Self::handle).
     pub fn build(self) -> Result<TaskRegistry, BuildError> {
         let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
             return Err(BuildError::NoRuntime);
         };
-        let limits = [
-            ("capacity", self.capacity),
-            ("max_concurrent", self.max_concurrent),
-            ("max_blocking", Some(self.max_blocking)),
-        ];
-        for (name, limit) in limits {
-            match limit {
-                Some(0) => return Err(BuildError::ZeroLimit { name }),
-                Some(limit) if limit > Semaphore::MAX_PERMITS => {
-                    return Err(BuildError::HugeLimit { name, limit });
-                }
-                Some(_) | None => {}
-            }
-        }
+        admission::check("capacity", self.capacity)?;
         if self.default_timeout == Some(Duration::ZERO) {
             return Err(BuildError::ZeroTimeout);
         }
@@ -210,7 +294,9 @@ impl TaskRegistryBuilder {
             handle,
             no_timer: AtomicBool::new(false),
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
-            permits: Permits::new(self.max_concurrent, self.max_blocking),
+            admission: Admission::new(&self.limits)?,
+            #[cfg(feature = "cpu")]
+            cpu: Cpu::new(self.limits.cpu_threads),
             stuck: Stuck::default(),
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,
@@ -218,7 +304,9 @@ impl TaskRegistryBuilder {
             audience: self.audience,
             spans: self.spans,
             dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
+            rule: self.rule,
             hook_panics: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
             token: CancellationToken::new(),
             progress: Progress::default(),
             #[cfg(feature = "http")]
@@ -232,10 +320,10 @@ impl Default for TaskRegistryBuilder {
     fn default() -> Self {
         Self {
             capacity: None,
-            max_concurrent: None,
-            max_blocking: 64,
+            limits: Limits::default(),
             default_timeout: None,
             settle: Duration::from_secs(1),
+            rule: None,
             audience: Audience::default(),
             spans: SpanRelation::default(),
             history: 1024,
@@ -250,8 +338,7 @@ impl fmt::Debug for TaskRegistryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskRegistryBuilder")
             .field("capacity", &self.capacity)
-            .field("max_concurrent", &self.max_concurrent)
-            .field("max_blocking", &self.max_blocking)
+            .field("limits", &self.limits)
             .field("default_timeout", &self.default_timeout)
             .field("settle", &self.settle)
             .field("history", &self.history)
@@ -277,13 +364,31 @@ pub enum BuildError {
         name: &'static str,
     },
     /// A limit that cannot be counted to.
-    #[error("`{name}` is {limit}, more than can be counted to ({}): leave it out for no limit", Semaphore::MAX_PERMITS)]
+    #[error("`{name}` is {limit}, more than can be counted to : leave it out for no limit")]
     #[non_exhaustive]
     HugeLimit {
         /// The setting.
         name: &'static str,
         /// What it was set to.
         limit: usize,
+    },
+    /// A limit of zero for the tasks of a name.
+    #[error("the `{setting}` of `{name}` is zero, which would let none of its tasks run: leave it out for no limit")]
+    #[non_exhaustive]
+    ZeroLimitOfName {
+        /// The setting.
+        setting: &'static str,
+        /// The tasks' name.
+        name: &'static str,
+    },
+    /// Two limits of one sort for the tasks of a name.
+    #[error("`{setting}` was called twice for `{name}`: keep the call that is meant")]
+    #[non_exhaustive]
+    TwoLimitsOfName {
+        /// The setting.
+        setting: &'static str,
+        /// The tasks' name.
+        name: &'static str,
     },
     /// A timeout of zero would let no task finish.
     #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]

@@ -1,11 +1,11 @@
 //! What is told of a task: its span, the log lines of its attempts and its end, and who else hears of it.
 
-use std::{cell::Cell, fmt, time::Duration};
+use std::{cell::Cell, fmt, thread::LocalKey, time::Duration};
 
-use tracing::Span;
+use tracing::{Span, field};
 
 use crate::{
-    DiscardReason, Outcome, Panic, TaskId, TaskReport,
+    BoxError, DiscardReason, Outcome, Panic, TaskId, TaskInfo, TaskReport,
     live::Ended,
     observer::News,
     outcome::{Chain, drop_quietly, guarded},
@@ -41,7 +41,7 @@ pub enum SpanRelation {
 
 /// The span in which the task's work runs.
 pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Span {
-    let set = tracing::field::Empty;
+    let set = field::Empty;
     let span = match relation {
         SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
         SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
@@ -99,7 +99,10 @@ pub(crate) fn log(report: &TaskReport) {
         Outcome::Discarded(reason @ (DiscardReason::Capacity | DiscardReason::Closed)) => {
             event!(error, %reason, "task discarded");
         }
-        Outcome::Discarded(reason) => event!(warn, %reason, "task discarded"),
+        Outcome::Discarded(reason) => {
+            let error = report.refusal.as_deref().map(|refusal| field::display(Chain(refusal)));
+            event!(warn, %reason, error, "task discarded");
+        }
     }
 }
 
@@ -113,6 +116,17 @@ impl fmt::Display for Cause<'_> {
             outcome => outcome.fmt(f),
         }
     }
+}
+
+/// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
+fn outermost<R>(inside: &'static LocalKey<Cell<bool>>, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
+    if inside.try_with(|inside| inside.replace(true)).unwrap_or(false) {
+        return None;
+    }
+    let result = guarded(foreign);
+    // On a thread that is ending there is nothing to remember.
+    let _forgotten = inside.try_with(|inside| inside.set(false));
+    Some(result)
 }
 
 impl Inner {
@@ -194,15 +208,27 @@ impl Inner {
             static INSIDE: Cell<bool> = const { Cell::new(false) };
         }
 
-        let inside = INSIDE.try_with(|inside| inside.replace(true)).unwrap_or(false);
-        if inside {
-            return;
-        }
-        let called = guarded(hook);
-        // On a thread that is ending there is nothing to remember.
-        let _forgotten = INSIDE.try_with(|inside| inside.set(false));
-        if let Err(panic) = called {
+        if let Some(Err(panic)) = outermost(&INSIDE, hook) {
             self.hook_panicked(whose, &panic);
+        }
+    }
+
+    /// Asks the rule of the user's whether a task may come in. One that panics is counted, and taken for a yes. What a
+    /// rule adds itself is not asked about: it might add one for each that it adds.
+    pub(crate) fn ask_rule(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
+        thread_local! {
+            static INSIDE: Cell<bool> = const { Cell::new(false) };
+        }
+
+        let Some(rule) = &self.rule else { return Ok(()) };
+        let task = task();
+        match outermost(&INSIDE, || rule(&task)) {
+            Some(Ok(answer)) => answer,
+            Some(Err(panic)) => {
+                self.hook_panicked("the rule of `admit`", &panic);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

@@ -134,14 +134,11 @@ impl History {
     /// whose `Drop` may do anything.
     pub(crate) fn note(&mut self, past: Past) -> Option<Arc<BoxError>> {
         if self.room == 0 {
-            return past.outcome.into_error();
+            return past.into_error();
         }
         let mut forgotten = None;
         match self.ring.get_mut(self.next) {
-            Some(slot) => {
-                forgotten = mem::replace(&mut slot.outcome, Outcome::Completed).into_error();
-                *slot = past;
-            }
+            Some(slot) => forgotten = mem::replace(slot, past).into_error(),
             None => self.ring.push(past),
         }
         self.next += 1;

@@ -124,6 +124,18 @@ impl Ledger {
             .map_err(|_full| RejectReason::Capacity)
     }
 
+    /// Whether no place is free.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_full(&self) -> bool {
+        // Relaxed: as in `reserve`.
+        self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) const fn has_capacity(&self) -> bool {
+        self.capacity.is_some()
+    }
+
     pub(crate) fn give_back(&self) {
         if self.capacity.is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -206,13 +218,6 @@ impl Ledger {
         }
         lines.sort_unstable();
         lines
-    }
-
-    /// Whether there is a capacity, and it is used up.
-    #[cfg(feature = "status")]
-    pub(crate) fn is_full(&self) -> bool {
-        // Relaxed: a statistic.
-        self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
     }
 
     /// Whether all that live are so.

@@ -43,20 +43,25 @@
 //! | trying again, later, and again and again | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
 //! | what did not get done | [`TaskRegistry::dead_letters`] |
 //! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
-//! | limits, a failure hook | [`TaskRegistryBuilder`] |
+//! | limits, rules, a failure hook | [`TaskRegistryBuilder`] |
+//! | who goes first where tasks wait | [`Priority`] |
+//! | many items in one task | [`TaskRegistry::batcher`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
 //! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
-//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), how to
-//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
-//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
+//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what happens at
+//! [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
+//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
+//! [measured](crate::guide::wire) on the wire.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
 //! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
+//! - `cpu`: `Task::cpu`, for work that keeps a processor busy, on a thread pool of its own.
+//! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
 //! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
 //! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
@@ -74,7 +79,10 @@ struct Readme;
 
 mod admission;
 mod attempts;
+mod batcher;
 mod builder;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod dead_letters;
 mod drain;
 mod durations;
@@ -94,10 +102,13 @@ mod middleware;
 mod models;
 mod observer;
 mod outcome;
+mod permits;
 mod policy;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod queue;
+#[cfg(feature = "rate-limit")]
+mod rate;
 mod registry;
 mod rejected;
 mod repeat;
@@ -119,6 +130,7 @@ mod timer;
 mod turn;
 
 pub use self::{
+    batcher::Batcher,
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
@@ -129,9 +141,9 @@ pub use self::{
     metrics::{NameMetrics, TaskMetrics},
     observer::TaskObserver,
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
-    policy::{RepeatPolicy, RetryPolicy},
+    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
-    rejected::{RejectReason, Rejected},
+    rejected::{RejectReason, Rejected, RejectedItem},
     repeat::RepeatHandle,
     scope::{after, attempt, cancellation},
     set::TaskSet,
@@ -143,6 +155,8 @@ pub use self::{
 pub use self::middleware::MissingTaskLayer;
 #[cfg(feature = "http")]
 pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
+#[cfg(feature = "rate-limit")]
+pub use self::policy::RateLimit;
 #[cfg(feature = "prometheus")]
 pub use self::prometheus::TaskCollector;
 

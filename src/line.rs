@@ -185,6 +185,9 @@ impl Line {
         task.accept(id, Instant::now(), self.registry.inner.spans);
 
         let inner = &self.registry.inner;
+        if let Err(refusal) = inner.consider(task.meta()) {
+            return Err(Rejected::refused(task, refusal));
+        }
         let mut state = self.state.lock();
         let was_listed = state.listed;
         let crowded = match self.admit(&mut state) {

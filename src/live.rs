@@ -1,11 +1,13 @@
 //! A live task, as its line or the ledger knows it.
 
-use std::{task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity};
+use crate::{
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity,
+};
 
 /// A task that was accepted and has no outcome.
 pub(crate) struct Live {
@@ -25,10 +27,13 @@ struct Extras {
     token: Option<CancellationToken>,
     /// When its next attempt is due.
     due: Option<Instant>,
+    may_hurry: bool,
     retried: Option<Retried>,
     trail: Option<Box<Trail>>,
     /// The dead letter that this is a replay of.
     replay_of: Option<TaskId>,
+    /// Why it was not accepted.
+    refusal: Option<Arc<BoxError>>,
 }
 
 /// What only a task has whose first attempt has failed.
@@ -66,9 +71,11 @@ impl Live {
         self.started.replace(now).is_none()
     }
 
-    /// Its next attempt is due then.
-    pub(crate) fn wait_until(&mut self, due: Instant) {
-        self.extras().due = Some(due);
+    /// Its next attempt is due then, or sooner, if it may be told to hurry.
+    pub(crate) fn wait_until(&mut self, due: Instant, may_hurry: bool) {
+        let extras = self.extras();
+        extras.due = Some(due);
+        extras.may_hurry = may_hurry;
     }
 
     /// Its attempt has failed, and another will follow; says how long it ran.
@@ -87,6 +94,11 @@ impl Live {
 
     pub(crate) fn replays(&mut self, dead: TaskId) {
         self.extras().replay_of = Some(dead);
+    }
+
+    /// A rule of the user's has said no to it.
+    pub(crate) fn refuse(&mut self, refusal: Arc<BoxError>) {
+        self.extras().refusal = Some(refusal);
     }
 
     /// Its token: `fresh` if nobody has asked before.
@@ -123,7 +135,8 @@ impl Live {
 
     /// Whether nothing is to happen to it before `then`.
     pub(crate) fn is_due_after(&self, then: Instant) -> bool {
-        self.due().is_some_and(|due| due > then)
+        let may_hurry = self.extras.as_ref().is_some_and(|extras| extras.may_hurry);
+        !may_hurry && self.due().is_some_and(|due| due > then)
     }
 
     fn due(&self) -> Option<Instant> {
@@ -185,6 +198,7 @@ impl Live {
             replay_of: self.extras.as_ref().and_then(|extras| extras.replay_of),
             outcome,
             ended: now,
+            refusal: self.extras.as_ref().and_then(|extras| extras.refusal.clone()),
         }
     }
 
@@ -207,9 +221,15 @@ pub(crate) struct Past {
     pub(crate) started: Option<Instant>,
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
+    refusal: Option<Arc<BoxError>>,
 }
 
 impl Past {
+    /// The error of the user's in it.
+    pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
+        self.outcome.into_error().or(self.refusal)
+    }
+
     pub(crate) fn queued_for(&self) -> Duration {
         let first_started = self.retried.map(|retried| retried.first_started).or(self.started);
         first_started.unwrap_or(self.ended).saturating_duration_since(self.identity.added)
@@ -233,6 +253,7 @@ impl Past {
             queued_for: self.queued_for(),
             ran_for: self.ran_for(),
             ended_ago: now.saturating_duration_since(self.ended),
+            refusal: self.refusal,
             outcome: self.outcome,
         }
     }

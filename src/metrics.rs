@@ -129,6 +129,8 @@ pub struct TaskMetrics {
     pub stuck: u64,
     /// Panics of the user's own hooks and conditions, caught.
     pub hook_panics: u64,
+    /// Requests that a layer turned away because the registry was full; they left no tasks.
+    pub shed: u64,
     /// Dead letters that are kept: see [`DeadLetters`](crate::DeadLetters).
     pub dead_letters: u64,
     /// Dead letters that had to go for newer ones.

@@ -135,7 +135,7 @@ pub enum DiscardReason {
     Closed,
     /// A task before it did not get done, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
     PreviousFailed,
-    /// An admission check refused it. In this version there are none.
+    /// The registry's [rule](crate::TaskRegistryBuilder::admit) refused it: [`TaskReport::refusal`] says why.
     Refused,
 }
 
@@ -162,7 +162,7 @@ impl fmt::Display for DiscardReason {
             Self::Capacity => "the registry is at its capacity",
             Self::Closed => "the registry is shut down",
             Self::PreviousFailed => "a task before it failed in a set that stops on failure",
-            Self::Refused => "an admission check refused it",
+            Self::Refused => "a rule of the registry refused it",
         })
     }
 }
@@ -256,4 +256,6 @@ pub struct TaskReport {
     pub ended_ago: Duration,
     /// How it ended.
     pub outcome: Outcome,
+    /// The error of the registry's [rule](crate::TaskRegistryBuilder::admit), for a task that it refused.
+    pub refusal: Option<Arc<BoxError>>,
 }

@@ -6,12 +6,14 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "cpu")]
+use crate::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::middleware::Timetable;
 use crate::{
-    IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
+    BoxError, IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
     TaskOutput, TaskRegistryBuilder, TaskSet,
-    admission::Permits,
+    admission::Admission,
     dead_letters,
     drain::Drain,
     ledger::Ledger,
@@ -27,7 +29,7 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Kind, Meta},
+    task::Meta,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -62,12 +64,17 @@ pub struct TaskRegistry {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Which tasks are accepted, as the user wants it.
+pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
+
 pub(crate) struct Inner {
     pub(crate) handle: Handle,
     /// Set when a runtime without a timer was met.
     pub(crate) no_timer: AtomicBool,
     pub(crate) ledger: Ledger,
-    pub(crate) permits: Permits,
+    pub(crate) admission: Admission,
+    #[cfg(feature = "cpu")]
+    pub(crate) cpu: Cpu,
     pub(crate) stuck: Stuck,
     /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
@@ -76,7 +83,10 @@ pub(crate) struct Inner {
     pub(crate) audience: Audience,
     pub(crate) spans: SpanRelation,
     pub(crate) dead_letters: dead_letters::Store,
+    pub(crate) rule: Option<Box<Rule>>,
     pub(crate) hook_panics: AtomicU64,
+    /// Requests that were turned away.
+    pub(crate) shed: AtomicU64,
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
@@ -121,16 +131,14 @@ impl TaskRegistry {
 
     /// Starts a task now. Never fails, never blocks; the handle is optional.
     ///
-    /// A task that can't be accepted, because the registry is shut down or full, ends at once as
+    /// A task that can't be accepted, because the registry is shut down or full or its rule says no, ends at once as
     /// [`Outcome::Discarded`]: logged, counted, reported to the failure hook, and the handle says so. To keep
     /// such a task, use [`try_spawn`](Self::try_spawn).
     #[track_caller]
     pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
         self.launch(task.into_task()).unwrap_or_else(|rejected| {
-            let outcome = Outcome::Discarded(rejected.reason().discard_reason());
-            let task = rejected.into_task();
-            let name = task.name();
-            let id = self.discard(task, outcome.clone());
+            let (name, outcome) = (rejected.name(), rejected.outcome());
+            let id = self.discard(rejected);
             TaskHandle::ended(id, name, self.clone(), outcome)
         })
     }
@@ -138,8 +146,8 @@ impl TaskRegistry {
     /// Starts a task now, or hands it back. Never blocks.
     ///
     /// # Errors
-    /// Gives the task back, with the reason, if the registry is shut down or at its capacity. Nothing is
-    /// counted then.
+    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, or if its
+    /// [rule](crate::TaskRegistryBuilder::admit) says no. Nothing is counted then.
     #[track_caller]
     pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
         self.launch(task.into_task())
@@ -177,8 +185,9 @@ impl TaskRegistry {
         metrics.oldest_pending = oldest.map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
         metrics.stuck = inner.stuck.len() as u64;
-        // Relaxed: a statistic.
+        // Relaxed: statistics.
         metrics.hook_panics = inner.hook_panics.load(Ordering::Relaxed);
+        metrics.shed = inner.shed.load(Ordering::Relaxed);
         metrics
     }
 
@@ -228,19 +237,38 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
-    fn launch(&self, mut task: Task) -> Result<TaskHandle, Rejected> {
-        let inner = &*self.inner;
-        let id = TaskId { line: inner.ledger.next_line(), place: 0 };
-        task.accept(id, Instant::now(), inner.spans);
-        let identity = task.meta().identity();
-        let mut live = Live::new(identity);
+    fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
+        let task = self.prepare(task)?;
+        match self.enter(&task) {
+            Ok(crowded) => Ok(self.start(task, crowded)),
+            Err(reason) => Err(Rejected::new(task, reason)),
+        }
+    }
+
+    /// Gives a task that is to be spawned its number, and asks the rule of the user's. Never under a lock.
+    pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
+        let id = TaskId { line: self.inner.ledger.next_line(), place: 0 };
+        task.accept(id, Instant::now(), self.inner.spans);
+        match self.inner.consider(task.meta()) {
+            Ok(()) => Ok(task),
+            Err(refusal) => Err(Rejected::refused(task, refusal)),
+        }
+    }
+
+    /// Counts and lists a task that is to be spawned, if it is accepted; says whether that made a crowd. From here on
+    /// it must be [started](Self::start).
+    pub(crate) fn enter(&self, task: &Task) -> Result<bool, RejectReason> {
+        let mut live = Live::new(task.meta().identity());
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
             live.replays(dead);
         }
-        let crowded = match inner.admit_spawned(live) {
-            Ok(crowded) => crowded,
-            Err(reason) => return Err(Rejected::new(task, reason)),
-        };
+        self.inner.admit_spawned(live)
+    }
+
+    pub(crate) fn start(&self, task: Task, crowded: bool) -> TaskHandle {
+        let inner = &*self.inner;
+        let identity = task.meta().identity();
+        let id = identity.id;
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
         inner.added(identity);
         let join = inner.spawn(Spawned::new(work, self.clone()));
@@ -248,14 +276,19 @@ impl TaskRegistry {
         if crowded {
             inner.warn_if_crowded(id.line);
         }
-        Ok(TaskHandle::live(id, identity.name, self.clone(), join))
+        TaskHandle::live(id, identity.name, self.clone(), join)
     }
 
     /// Counts and reports a task that was not accepted, and drops it.
-    pub(crate) fn discard(&self, task: Task, outcome: Outcome) -> TaskId {
+    pub(crate) fn discard(&self, rejected: Rejected) -> TaskId {
+        let outcome = rejected.outcome();
+        let (task, refusal) = rejected.into_parts();
         let identity = task.meta().identity();
         drop_quietly(task);
-        let (live, now) = (Live::new(identity), identity.added);
+        let (mut live, now) = (Live::new(identity), identity.added);
+        if let Some(refusal) = refusal {
+            live.refuse(refusal);
+        }
         let past = live.past(outcome.clone(), now);
         let forgotten = self.inner.ledger.books(identity.id.line).refuse(past);
         drop_quietly(forgotten);
@@ -273,11 +306,8 @@ impl fmt::Debug for TaskRegistry {
 
 impl Inner {
     /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
-    pub(crate) const fn runs_plain(&self, meta: &Meta) -> bool {
-        matches!(meta.kind, Kind::Async)
-            && meta.policy.is_none()
-            && self.default_timeout.is_none()
-            && self.permits.are_unlimited()
+    pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
+        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]

@@ -1,8 +1,10 @@
 //! Every way in which a task can be refused, and how it is handed back.
 
+use std::{fmt, sync::Arc};
+
 use parking_lot::Mutex;
 
-use crate::{DiscardReason, Task};
+use crate::{BoxError, DiscardReason, Outcome, Task};
 
 /// A task that was not accepted, and why.
 ///
@@ -28,13 +30,33 @@ use crate::{DiscardReason, Task};
 pub struct Rejected {
     name: &'static str,
     reason: RejectReason,
+    /// What the registry's rule said.
+    #[source]
+    refusal: Option<Arc<BoxError>>,
     /// Locked by nobody: it makes the error `Sync`, as `?` wants it.
     task: Mutex<Task>,
 }
 
 impl Rejected {
     pub(crate) fn new(task: Task, reason: RejectReason) -> Self {
-        Self { name: task.name(), reason, task: Mutex::new(task) }
+        Self { name: task.name(), reason, refusal: None, task: Mutex::new(task) }
+    }
+
+    pub(crate) fn refused(task: Task, refusal: BoxError) -> Self {
+        Self { refusal: Some(Arc::new(refusal)), ..Self::new(task, RejectReason::Refused) }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What becomes of the task if it is not handed back.
+    pub(crate) const fn outcome(&self) -> Outcome {
+        Outcome::Discarded(self.reason.discard_reason())
+    }
+
+    pub(crate) fn into_parts(self) -> (Task, Option<Arc<BoxError>>) {
+        (self.task.into_inner(), self.refusal)
     }
 
     /// Why it was not accepted.
@@ -49,13 +71,56 @@ impl Rejected {
     }
 }
 
-/// Why a task was not accepted.
+/// An item that a [`Batcher`](crate::Batcher) did not accept, and why. It holds the item.
+#[derive(thiserror::Error)]
+#[error("an item was not accepted by the batcher `{name}`: {reason}")]
+pub struct RejectedItem<T> {
+    name: &'static str,
+    reason: RejectReason,
+    #[source]
+    refusal: Option<Arc<BoxError>>,
+    item: Mutex<T>,
+}
+
+impl<T> RejectedItem<T> {
+    pub(crate) const fn new(name: &'static str, reason: RejectReason, item: T) -> Self {
+        Self { name, reason, refusal: None, item: Mutex::new(item) }
+    }
+
+    /// For the reason for which the task of a new batch was not accepted.
+    pub(crate) fn with_task(rejected: Rejected, item: T) -> Self {
+        let (name, reason) = (rejected.name, rejected.reason);
+        Self { refusal: rejected.refusal, ..Self::new(name, reason, item) }
+    }
+
+    /// Why it was not accepted.
+    #[must_use]
+    pub const fn reason(&self) -> RejectReason {
+        self.reason
+    }
+
+    /// The item.
+    pub fn into_item(self) -> T {
+        self.item.into_inner()
+    }
+}
+
+impl<T> fmt::Debug for RejectedItem<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejectedItem").field("name", &self.name).field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+/// Why a task, or an item, was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
     /// As many tasks are live as the registry's capacity allows.
     #[error("the registry is at its capacity; try again when tasks have ended, or raise `capacity` on its builder")]
     Capacity,
+    /// As many items wait or are being handled as a batcher's capacity allows.
+    #[error("the batcher is at its capacity; wait with `push`, try again later, or raise `capacity` in its policy")]
+    BatcherFull,
     /// The registry was shut down.
     #[error(
         "the registry is shut down; add the task to another registry, or keep its data for the next start of the service"
@@ -71,6 +136,10 @@ pub enum RejectReason {
         "a task before it failed and the set stops on failure; spawn the task on the registry if it is to run all the same"
     )]
     PreviousFailed,
+    /// The registry's [rule](crate::TaskRegistryBuilder::admit) said no; the error that it gave is the source of this
+    /// one.
+    #[error("a rule of the registry (`admit` on its builder) refused it")]
+    Refused,
     /// Called where no set is current.
     #[error(
         "no request is being handled here; put a `TaskLayer` around the handler, or move a clone of the `TaskSet` \
@@ -83,9 +152,10 @@ impl RejectReason {
     /// What becomes of a task that is not handed back.
     pub(crate) const fn discard_reason(self) -> DiscardReason {
         match self {
-            Self::Capacity => DiscardReason::Capacity,
+            Self::Capacity | Self::BatcherFull => DiscardReason::Capacity,
             Self::Ending => DiscardReason::Ending,
             Self::PreviousFailed => DiscardReason::PreviousFailed,
+            Self::Refused => DiscardReason::Refused,
             Self::Closed | Self::NoSet => DiscardReason::Closed,
         }
     }

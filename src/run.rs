@@ -9,14 +9,12 @@ use std::{
 };
 
 use futures::future::{Either, select};
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    task::JoinHandle,
-};
+use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::Span;
 
 use crate::{
     DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
+    admission::{Claim, Pass},
     attempts::attempts,
     outcome::guarded,
     registry::Inner,
@@ -113,10 +111,19 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
         }
     }
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
-        if !inner.delay(work.meta().id, delay) {
+        let id = work.meta().id;
+        if !inner.delay(id, delay, policy.hurry.is_some()) {
             return Settled(Outcome::Aborted);
         }
-        timer::sleep(inner, delay).await;
+        let sleep = timer::sleep(inner, delay);
+        match policy.hurry.take() {
+            None => sleep.await,
+            Some(hurry) => {
+                if hurry.run_until_cancelled(sleep).await.is_none() {
+                    inner.hurry(id);
+                }
+            }
+        }
     }
     if let Some(retry) = policy.retry.take() {
         return Settled(attempts(work, retry, policy, &registry).await);
@@ -127,14 +134,13 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
 
 /// What holds for each attempt of a task.
 pub(crate) struct Terms {
-    id: TaskId,
-    kind: Kind,
+    claim: Claim,
     limit: Option<Duration>,
 }
 
 impl Terms {
     pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
-        Self { id: meta.id, kind: meta.kind, limit: policy.timeout.or(inner.default_timeout) }
+        Self { claim: Claim::of(meta), limit: policy.timeout.or(inner.default_timeout) }
     }
 }
 
@@ -144,12 +150,13 @@ pub(crate) async fn attempt(
     registry: &TaskRegistry,
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
-    let permit = registry.inner.permits.acquire(terms.kind).await;
-    if terms.kind == Kind::Async && !registry.inner.start(terms.id) {
+    let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
+    let pass = registry.inner.admit(claim).await;
+    if kind == Kind::Async && !registry.inner.start(id) {
         // Ended in this very moment, by somebody who has counted it.
         return Outcome::Aborted;
     }
-    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (terms.kind, terms.limit) {
+    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (kind, limit) {
         return Outcome::TimedOut(limit);
     }
     let work = match guarded(make) {
@@ -157,24 +164,18 @@ pub(crate) async fn attempt(
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };
-    if terms.kind == Kind::Blocking || terms.limit.is_some() {
-        return apart(work, permit, registry, terms.kind, terms.limit).await;
+    if kind != Kind::Async || limit.is_some() {
+        return apart(work, pass, registry, kind, limit).await;
     }
     let mut work = Some(work);
     let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
-    drop(permit);
+    drop(pass);
     outcome
 }
 
 /// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
 /// return.
-async fn apart(
-    work: BoxedWork,
-    permit: Option<OwnedSemaphorePermit>,
-    registry: &TaskRegistry,
-    kind: Kind,
-    limit: Option<Duration>,
-) -> Outcome {
+async fn apart(work: BoxedWork, pass: Pass, registry: &TaskRegistry, kind: Kind, limit: Option<Duration>) -> Outcome {
     let identity = work.meta().identity();
     let over = Arc::new(AtomicBool::new(false));
     let (begin, begun) = oneshot::channel();
@@ -185,15 +186,17 @@ async fn apart(
         work: Some(work),
         over: Arc::clone(&over),
         registry: registry.clone(),
-        _permit: permit,
+        _pass: pass,
     };
     let join = match kind {
-        Kind::Async => registry.inner.spawn(tenant),
-        Kind::Blocking => registry.inner.spawn_blocking(move || tenant.call()),
+        Kind::Async => Join::Tokio(registry.inner.spawn(tenant)),
+        Kind::Blocking => Join::Tokio(registry.inner.spawn_blocking(move || tenant.call())),
+        #[cfg(feature = "cpu")]
+        Kind::Cpu => registry.inner.spawn_cpu(move || tenant.call()),
     };
     let mut lease = Lease { identity, over, registry, join };
     let Some(limit) = limit else {
-        return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
+        return (&mut lease.join).await;
     };
     // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
     let limit_over = async {
@@ -204,8 +207,38 @@ async fn apart(
         timer::sleep(&registry.inner, limit).await;
     };
     match select(&mut lease.join, pin!(limit_over)).await {
-        Either::Left((joined, _)) => joined.unwrap_or(Outcome::Aborted),
+        Either::Left((outcome, _)) => outcome,
         Either::Right(_) => Outcome::TimedOut(limit),
+    }
+}
+
+/// What comes back from work that runs apart.
+pub(crate) enum Join {
+    Tokio(JoinHandle<Outcome>),
+    #[cfg(feature = "cpu")]
+    Cpu(oneshot::Receiver<Outcome>),
+}
+
+impl Join {
+    /// Ends what can be ended: a future, or a closure that still waits for a thread.
+    fn abort(&self) {
+        match self {
+            Self::Tokio(join) => join.abort(),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(_) => {}
+        }
+    }
+}
+
+impl Future for Join {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        match self.get_mut() {
+            Self::Tokio(join) => Pin::new(join).poll(context).map(|joined| joined.unwrap_or(Outcome::Aborted)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(receiver) => Pin::new(receiver).poll(context).map(|sent| sent.unwrap_or(Outcome::Aborted)),
+        }
     }
 }
 
@@ -219,11 +252,11 @@ struct Tenant {
     over: Arc<AtomicBool>,
     registry: TaskRegistry,
     /// Held until the work has really returned, whatever became of its task.
-    _permit: Option<OwnedSemaphorePermit>,
+    _pass: Pass,
 }
 
 impl Tenant {
-    /// Calls a blocking closure.
+    /// Calls a closure.
     fn call(mut self) -> Outcome {
         if !self.registry.inner.start(self.id) {
             // Ended while it waited for a thread, by somebody who has counted it.
@@ -268,7 +301,7 @@ struct Lease<'a> {
     identity: Identity,
     over: Arc<AtomicBool>,
     registry: &'a TaskRegistry,
-    join: JoinHandle<Outcome>,
+    join: Join,
 }
 
 impl Drop for Lease<'_> {

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use crate::{
-    DrainHandle, IntoTask, Outcome, Rejected, Task, TaskId, TaskOutput, TaskRegistry,
+    DrainHandle, IntoTask, Rejected, Task, TaskId, TaskOutput, TaskRegistry,
     line::Line,
     scope::{self, Scope},
 };
@@ -54,23 +54,23 @@ impl TaskSet {
 
     /// Adds a task to the end of the set. Never fails, never blocks.
     ///
-    /// What cannot be accepted, because the registry is shut down or full, or the set's request ended in a
+    /// What cannot be accepted, because the registry is shut down or full or its rule says no, or the set's request ended in a
     /// way that a condition refuses, ends at once as [`Outcome::Discarded`](crate::Outcome::Discarded): it is
     /// logged, counted and reported to the failure hook like any other outcome. To keep such a task, use
     /// [`try_add`](Self::try_add).
     #[track_caller]
     pub fn add(&self, task: impl IntoTask) -> TaskId {
         self.line.offer(task.into_task()).unwrap_or_else(|rejected| {
-            let outcome = Outcome::Discarded(rejected.reason().discard_reason());
-            self.line.count_refused(&outcome);
-            self.line.registry.discard(rejected.into_task(), outcome)
+            self.line.count_refused(&rejected.outcome());
+            self.line.registry.discard(rejected)
         })
     }
 
     /// Adds a task to the end of the set, or hands it back. Never blocks.
     ///
     /// # Errors
-    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, if a condition
+    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, if its
+    /// [rule](crate::TaskRegistryBuilder::admit) says no, if a condition
     /// refused the set's request, or if a task failed in a set that stops on failure. Nothing is counted
     /// then.
     #[track_caller]

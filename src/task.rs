@@ -12,14 +12,19 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
-    BoxError, Ending, Outcome, RetryPolicy, SpanRelation, TaskId,
+    BoxError, Ending, Outcome, Priority, RetryPolicy, SpanRelation, TaskId,
     run::{BoxedWork, Work},
 };
 
 pub(crate) const UNNAMED: &str = "unnamed";
+
+pub(crate) const fn name_or_unnamed(name: &'static str) -> &'static str {
+    if name.is_empty() { UNNAMED } else { name }
+}
 
 /// One unit of work: a future or a blocking closure, its name, its place in the source and its policy.
 ///
@@ -72,6 +77,43 @@ impl Task {
         T: TaskOutput,
     {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
+    }
+
+    /// A task that calls `closure` on a thread for work that keeps a processor busy.
+    ///
+    /// Each registry has a pool of such threads, made at first use: as many as there are cores, or
+    /// [`cpu_threads`](crate::TaskRegistryBuilder::cpu_threads). No more of these tasks run at a time; the others wait for
+    /// their turn, by [priority](Self::priority). The threads are rayon's: what the closure does with rayon's parallel
+    /// iterators, it does on the same pool. [The guide](crate::guide::work) says what is for which kind of work.
+    ///
+    /// As a [blocking](Self::blocking) closure, it can't be stopped from outside, and can ask
+    /// [`cancellation()`](crate::cancellation) to end by itself: ask for the token at the start, for in a parallel
+    /// iterator other threads than the task's are at work. Unlike a blocking closure, it does not hold up the end of the
+    /// runtime. A test's paused clock runs on while such a task works.
+    ///
+    /// ```
+    /// use postlude::{Outcome, Task, TaskRegistry, cancellation};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let primes = Task::cpu(|| {
+    ///     let token = cancellation();
+    ///     let numbers = (2..10_000_u32).take_while(|_| !token.is_cancelled());
+    ///     let count = numbers.filter(|n| (2..*n).all(|d| n % d > 0)).count();
+    ///     assert_eq!(count, 1229);
+    /// });
+    /// assert!(matches!(registry.spawn(primes.named("primes")).await, Outcome::Completed));
+    /// # }
+    /// ```
+    #[cfg(feature = "cpu")]
+    #[track_caller]
+    pub fn cpu<F, T>(closure: F) -> Self
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: TaskOutput,
+    {
+        Self::from_record(Kind::Cpu, Call(Some(closure)))
     }
 
     /// A task that is tried again when it fails: `factory` makes the future of each attempt, and `policy` says when the
@@ -137,7 +179,7 @@ impl Task {
     /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
     /// put no ids into them. An empty name counts as none: `unnamed`.
     pub fn named(mut self, name: &'static str) -> Self {
-        self.meta_mut().name = if name.is_empty() { UNNAMED } else { name };
+        self.meta_mut().name = name_or_unnamed(name);
         self
     }
 
@@ -159,6 +201,16 @@ impl Task {
     /// after its deadline. `Duration::MAX` never comes.
     pub fn delay(mut self, duration: Duration) -> Self {
         self.policy_mut().delay = Some(duration);
+        self
+    }
+
+    /// Where the task has to wait for its turn, it goes before those of a lower [`Priority`]. Default:
+    /// [`Priority::Normal`].
+    ///
+    /// It has an effect only where tasks wait: for the limit on their name, on async, blocking or CPU tasks, or
+    /// for their rate. Tasks of a set keep their order among themselves.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.meta_mut().priority = priority;
         self
     }
 
@@ -229,6 +281,14 @@ impl Task {
 
     fn policy_mut(&mut self) -> &mut Policy {
         self.meta_mut().policy.get_or_insert_default()
+    }
+
+    /// Makes it wait, for others to join it; less long if it is told to hurry.
+    pub(crate) fn gathers(mut self, at_most: Duration, hurry: CancellationToken) -> Self {
+        let policy = self.policy_mut();
+        policy.delay = Some(at_most);
+        policy.hurry = Some(hurry);
+        self
     }
 
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
@@ -361,6 +421,8 @@ mod never {
 pub(crate) enum Kind {
     Async,
     Blocking,
+    #[cfg(feature = "cpu")]
+    Cpu,
 }
 
 pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;
@@ -371,6 +433,8 @@ pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
+    /// Ends the delay.
+    pub(crate) hurry: Option<CancellationToken>,
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,
@@ -394,6 +458,7 @@ pub(crate) struct Meta {
     pub(crate) span: Option<Box<Span>>,
     pub(crate) policy: Option<Box<Policy>>,
     pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
     pub(crate) started: bool,
 }
 
@@ -408,6 +473,7 @@ impl Meta {
             span: None,
             policy: None,
             kind,
+            priority: Priority::Normal,
             started: false,
         }
     }
@@ -422,6 +488,7 @@ impl Meta {
             span: self.span.clone(),
             policy: None,
             kind,
+            priority: self.priority,
             started: true,
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{SpanRelation, Task, TaskRegistry};
+use postlude::{Priority, SpanRelation, Task, TaskRegistry};
 use tracing::{
     Instrument, info, info_span,
     instrument::{Instrumented, WithSubscriber},
@@ -279,4 +279,40 @@ async fn a_shutdown_names_its_stragglers_while_it_waits() {
     .await;
     assert_eq!(text.lines_with("waiting for task ").len(), 2, "{}", text.read());
     assert!(text.lines_with("waiting for task ")[0].contains("`straggler`"));
+}
+
+#[test]
+fn a_priority_that_has_no_effect_is_mentioned_once() {
+    listen_everywhere();
+    let text = Text::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(text.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let registry = TaskRegistry::builder().limit("waits", 1).build().unwrap();
+            registry.spawn(Task::new(async {}).named("waits").priority(Priority::High));
+            assert_eq!(text.lines_with("a priority has no effect").len(), 0);
+            registry.spawn(Task::new(async {}).named("first").priority(Priority::Low));
+            registry.set().add(Task::new(async {}).named("second").priority(Priority::High));
+            registry.wait_idle().await;
+        });
+    });
+    let [line] = <[String; 1]>::try_from(text.lines_with("a priority has no effect")).unwrap();
+    assert!(line.contains("DEBUG") && line.contains(r#"name="first""#) && line.contains("max_concurrent"), "{line}");
+}
+
+#[test]
+fn a_refused_task_is_logged_with_what_the_rule_said() {
+    let text = logged(async {
+        let rule = |_: &_| Err(io::Error::other(io::Error::other("no tasks at night")).into());
+        let registry = TaskRegistry::builder().admit(rule).build().unwrap();
+        registry.spawn(Task::new(async {}).named("report"));
+        assert!(registry.try_spawn(async {}).is_err(), "handed back, and nothing to say");
+    });
+    let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
+    assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
+    assert!(line.contains("no tasks at night") && line.contains("a rule of the registry refused it"), "{line}");
 }

@@ -20,8 +20,9 @@ pin_project! {
     /// form that tells when the server has released it, which costs one allocation per chunk and copies
     /// nothing.
     pub struct TaskBody<B> {
+        // `None`: empty, in place of a response that was never made.
         #[pin]
-        inner: B,
+        inner: Option<B>,
         tail: Option<Tail>,
     }
 }
@@ -44,7 +45,12 @@ struct Tail {
 impl<B> TaskBody<B> {
     /// A body without a set of its own.
     pub(crate) const fn passing(inner: B) -> Self {
-        Self { inner, tail: None }
+        Self { inner: Some(inner), tail: None }
+    }
+
+    /// No body at all.
+    pub(crate) const fn empty() -> Self {
+        Self { inner: None, tail: None }
     }
 }
 
@@ -58,7 +64,7 @@ impl<B: Body> TaskBody<B> {
         let mut tail = Tail { launch: None, departure: None, status, without_body, remaining, complete };
         launch.answered(tail.ending());
         tail.launch = Some(launch);
-        response.map(|inner| Self { inner, tail: Some(tail) })
+        response.map(|inner| Self { inner: Some(inner), tail: Some(tail) })
     }
 }
 
@@ -70,16 +76,19 @@ where
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut this = self.project();
+        let this = self.project();
+        let Some(mut inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
         let Some(tail) = this.tail else {
-            return this.inner.poll_frame(context);
+            return inner.poll_frame(context);
         };
         let frame = match &mut tail.launch {
-            Some(launch) => launch.enter(|| this.inner.as_mut().poll_frame(context)),
-            None => this.inner.as_mut().poll_frame(context),
+            Some(launch) => launch.enter(|| inner.as_mut().poll_frame(context)),
+            None => inner.as_mut().poll_frame(context),
         };
         let frame = match ready!(frame) {
-            Some(Ok(frame)) => Some(Ok(tail.pass(frame, this.inner.is_end_stream()))),
+            Some(Ok(frame)) => Some(Ok(tail.pass(frame, inner.is_end_stream()))),
             Some(Err(error)) => {
                 tail.complete = false;
                 tail.launch();
@@ -95,11 +104,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

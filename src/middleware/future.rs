@@ -10,21 +10,37 @@ use http::{Method, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{Ending, TaskBody, launch::Launch};
+use super::{Ending, TaskBody, launch::Launch, shed};
 
 pin_project! {
     /// The future of a [`TaskService`](crate::TaskService).
     pub struct ResponseFuture<F> {
         #[pin]
-        inner: F,
-        // `None`: a layer further out watches.
-        in_flight: Option<InFlight>,
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Handled {
+            #[pin]
+            inner: F,
+            // `None`: a layer further out watches.
+            in_flight: Option<InFlight>,
+        },
+        // Turned away, before there was anything to handle.
+        Shed { retry_after: u64 },
     }
 }
 
 impl<F> ResponseFuture<F> {
     pub(crate) const fn new(inner: F, in_flight: Option<InFlight>) -> Self {
-        Self { inner, in_flight }
+        Self { state: State::Handled { inner, in_flight } }
+    }
+
+    pub(crate) const fn shed(retry_after: u64) -> Self {
+        Self { state: State::Shed { retry_after } }
     }
 }
 
@@ -36,11 +52,14 @@ where
     type Output = Result<Response<TaskBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Some(in_flight) = this.in_flight else {
-            return this.inner.poll(context).map_ok(|response| response.map(TaskBody::passing));
+        let (inner, in_flight) = match self.project().state.project() {
+            StateProjection::Handled { inner, in_flight } => (inner, in_flight),
+            StateProjection::Shed { retry_after } => return Poll::Ready(Ok(shed::response(*retry_after))),
         };
-        let result = ready!(in_flight.watch(|| this.inner.poll(context)));
+        let Some(in_flight) = in_flight else {
+            return inner.poll(context).map_ok(|response| response.map(TaskBody::passing));
+        };
+        let result = ready!(in_flight.watch(|| inner.poll(context)));
         Poll::Ready(match result {
             Ok(response) => Ok(in_flight.answer(response)),
             Err(error) => {
@@ -53,7 +72,12 @@ where
 
 impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("inner", &self.inner).finish_non_exhaustive()
+        let mut future = f.debug_struct("ResponseFuture");
+        match &self.state {
+            State::Handled { inner, .. } => future.field("inner", inner),
+            State::Shed { retry_after } => future.field("shed", retry_after),
+        };
+        future.finish_non_exhaustive()
     }
 }
 

@@ -49,11 +49,12 @@ pub(crate) struct Config {
     pub(crate) registry: TaskRegistry,
     pub(crate) drain_when: Option<Arc<DrainCondition>>,
     pub(crate) launch_within: Duration,
+    pub(crate) sheds: bool,
 }
 
 impl Config {
     pub(crate) const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, drain_when: None, launch_within: LAUNCH_WITHIN }
+        Self { registry, drain_when: None, launch_within: LAUNCH_WITHIN, sheds: false }
     }
 
     /// A set for a request, and what launches it.
@@ -97,6 +98,50 @@ impl TaskLayer {
         let config = Config { launch_within: limit, ..Config::clone(&self.config) };
         Self { config: Arc::new(config) }
     }
+
+    /// Answers 503 (Service Unavailable) with `Retry-After`, before the handler runs, while the registry is at its
+    /// [`capacity`](crate::TaskRegistryBuilder::capacity).
+    ///
+    /// What answers without leaving tasks behind, health checks above all, belongs outside of such a layer: in
+    /// axum, merged after `.layer(..)`.
+    ///
+    /// ```
+    /// use axum::{Router, routing::{get, post}};
+    /// use postlude::{TaskLayer, TaskRegistry};
+    ///
+    /// # async fn submit() {}
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder().capacity(1_000).build()?;
+    /// let app: Router = Router::new()
+    ///     .route("/submit", post(submit))
+    ///     .layer(TaskLayer::new(registry).shed_at_capacity())
+    ///     .merge(Router::new().route("/health", get(|| async { "fine" })));
+    /// # drop(app);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// `Retry-After` is 1 to 5 s, one after the other: a place is free as soon as any task ends, and clients that
+    /// were turned away together should not come back together. The answer has no body.
+    /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a line in the log says so at the
+    /// first and whenever their number has doubled.
+    ///
+    /// It keeps no place for those it lets in: if handlers leave more tasks than there are places by then, after a long
+    /// upload for instance, the rest are discarded as ever. [`TaskSet::try_add`] tells the handler, who can answer 503
+    /// as well. Of several layers around a handler, each that sheds looks at the registry of the
+    /// request's set.
+    #[must_use]
+    pub fn shed_at_capacity(self) -> Self {
+        if !self.config.registry.inner.ledger.has_capacity() {
+            tracing::warn!(
+                target: "postlude",
+                "`shed_at_capacity` turns nobody away: set `capacity` on the registry's builder"
+            );
+        }
+        let config = Config { sheds: true, ..Config::clone(&self.config) };
+        Self { config: Arc::new(config) }
+    }
 }
 
 impl<S> Layer<S> for TaskLayer {
@@ -113,6 +158,7 @@ impl fmt::Debug for TaskLayer {
             .field("registry", &self.config.registry)
             .field("has_condition", &self.config.drain_when.is_some())
             .field("launch_within", &self.config.launch_within)
+            .field("sheds", &self.config.sheds)
             .finish_non_exhaustive()
     }
 }

@@ -9,6 +9,7 @@ mod future;
 mod launch;
 mod layer;
 mod service;
+mod shed;
 mod timetable;
 
 #[cfg(feature = "axum")]

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, TaskBody, future::InFlight, layer::Config};
+use super::{ResponseFuture, TaskBody, future::InFlight, layer::Config, shed};
 use crate::TaskSet;
 
 /// The service that a [`TaskLayer`](crate::TaskLayer) makes.
@@ -39,7 +39,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        if request.extensions().get::<TaskSet>().is_some() {
+        let given = request.extensions().get::<TaskSet>();
+        if self.config.sheds {
+            let registry = given.map_or(&self.config.registry, TaskSet::registry);
+            if let Some(seconds) = shed::retry_after(registry) {
+                return ResponseFuture::shed(seconds);
+            }
+        }
+        if given.is_some() {
             // A layer further out has given the request its set, and will drain it.
             return ResponseFuture::new(self.inner.call(request), None);
         }

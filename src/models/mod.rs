@@ -5,13 +5,17 @@
 //! as the tokio task would. Each model says which seeded bug it was seen to catch.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a model may stop where it stands")]
 
+mod batcher;
+mod permits;
 mod retries;
 
 use std::{
     cell::RefCell,
     mem,
+    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use http::StatusCode;
@@ -98,6 +102,23 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
     });
 }
 
+/// A waker that remembers.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Woken {
+    fn poll<F: Future + Unpin>(self: &Arc<Self>, future: &mut F) -> Poll<F::Output> {
+        let waker = Waker::from(Arc::clone(self));
+        Pin::new(future).poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Seeded: `Turn::pop` leaves the phase as it is when the queue is empty, and the drain sets it to `Drained`
 /// under a second lock: the added task stays pending.
 #[test]
@@ -148,29 +169,19 @@ fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
 /// Seeded: `Ledger::told` reads the number of waiters before the end is counted: the wake-up is missed.
 #[test]
 fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-
     check(|| {
         let registry = registry(None);
         let (tasks, line) = set(&registry);
         tasks.add(async {});
         line.launch(None);
         let drainer = thread::spawn(run_drains);
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        let waker = Waker::from(Arc::clone(&woken));
+        let woken = Arc::new(Woken::default());
         let mut idle = Box::pin(registry.wait_idle());
-        let mut context = Context::from_waker(&waker);
-        let polled = idle.as_mut().poll(&mut context);
+        let polled = woken.poll(&mut idle);
         drainer.join().unwrap();
         if polled.is_pending() {
             assert!(woken.0.load(Ordering::SeqCst), "nobody woke the waiter");
-            assert!(idle.as_mut().poll(&mut context).is_ready());
+            assert!(woken.poll(&mut idle).is_ready());
         }
     });
 }

@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "rate-limit")]
+use postlude::RateLimit;
 use postlude::{
-    RepeatHandle, RetryPolicy, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, TaskSet, after, attempt,
+    BatchPolicy, Batcher, Priority, RepeatHandle, RetryPolicy, Task, TaskHandle, TaskId, TaskRegistry, TaskReport,
+    TaskSet, after, attempt,
 };
 use proptest::prelude::*;
 
@@ -33,6 +36,7 @@ enum Work {
     Retries(u32),
     RetriesBlocking(u32),
     Delayed,
+    Computes,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +53,9 @@ enum Step {
     StopOnFailure(usize),
     Abort(usize),
     Wait(u8),
+    Push(u8),
+    Flush,
+    AbortOldest,
     Shutdown,
 }
 
@@ -61,6 +68,9 @@ struct Witness {
     told: Arc<Mutex<HashMap<TaskId, &'static str>>>,
     added: Arc<Mutex<Vec<TaskId>>>,
     serial: Arc<Mutex<u64>>,
+    /// Batches that did not complete, and how often each item was handled.
+    batches_told: Arc<AtomicU64>,
+    items: Arc<Mutex<Vec<u32>>>,
     /// Runs of what is repeated; held by each repetition until it has ended.
     runs: Arc<AtomicU64>,
 }
@@ -77,6 +87,7 @@ impl Drop for Bomb {
 
 impl Witness {
     fn hook(&self, report: &TaskReport) {
+        self.batches_told.fetch_add(u64::from(report.name == "batch"), Ordering::SeqCst);
         let before = self.told.lock().unwrap().insert(report.id, report.outcome.label());
         assert_eq!(before, None, "two outcomes for {}", report.id);
     }
@@ -91,7 +102,7 @@ impl Witness {
         let end = move || {
             *witness.ended.lock().unwrap().entry(serial).or_default() += 1;
         };
-        match work {
+        let task = match work {
             Work::Ends => Task::new(async move { end() }),
             Work::Yields(times) => Task::new(async move {
                 for _ in 0..times {
@@ -119,6 +130,10 @@ impl Witness {
                 async move { result }
             }),
             Work::RetriesBlocking(last) => Task::retrying_blocking(twice(), move || succeed_at(last, &end)),
+            #[cfg(feature = "cpu")]
+            Work::Computes => Task::cpu(end),
+            #[cfg(not(feature = "cpu"))]
+            Work::Computes => Task::blocking(end),
             Work::Delayed => Task::new(async move { end() }).delay(Duration::from_millis(1)),
             Work::PanicsInDrop => {
                 let bomb = Bomb;
@@ -127,6 +142,30 @@ impl Witness {
                     tokio::task::yield_now().await;
                 })
             }
+        };
+        dressed(task, serial)
+    }
+
+    fn batcher(&self, registry: &TaskRegistry) -> Batcher<usize> {
+        let items = self.items.clone();
+        let policy = BatchPolicy { max_items: 3, max_delay: Duration::from_millis(1), capacity: 7 };
+        registry.batcher("batch", policy, move |batch| {
+            for item in batch {
+                items.lock().unwrap()[item] += 1;
+            }
+            async {}
+        })
+    }
+
+    fn push(&self, batcher: &Batcher<usize>) {
+        let item = {
+            let mut items = self.items.lock().unwrap();
+            items.push(0);
+            items.len() - 1
+        };
+        if let Err(rejected) = batcher.try_push(item) {
+            // As if it had been handled: it was handed back.
+            self.items.lock().unwrap()[rejected.into_item()] += 1;
         }
     }
 
@@ -152,6 +191,23 @@ impl Witness {
         let id = registry.spawn(self.task(work)).id();
         self.added.lock().unwrap().push(id);
     }
+}
+
+/// Some tasks have a name with limits, or one that is refused, and each a priority.
+fn dressed(task: Task, serial: u64) -> Task {
+    let name = match serial % 7 {
+        0 => "limited",
+        1 => "paced",
+        2 => "both",
+        3 => "refused",
+        _ => "",
+    };
+    let priority = match serial % 3 {
+        0 => Priority::Low,
+        1 => Priority::Normal,
+        _ => Priority::High,
+    };
+    task.named(name).priority(priority)
 }
 
 fn succeed_at(last: u32, end: impl Fn()) -> Result<(), &'static str> {
@@ -181,6 +237,7 @@ fn work() -> impl Strategy<Value = Work> {
         2 => (1..4_u32).prop_map(Work::Retries),
         1 => (1..4_u32).prop_map(Work::RetriesBlocking),
         1 => Just(Work::Delayed),
+        1 => Just(Work::Computes),
     ]
 }
 
@@ -198,6 +255,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => at.clone().prop_map(Step::Clear),
         1 => at.clone().prop_map(Step::StopOnFailure),
         3 => at.prop_map(Step::Abort),
+        3 => (1..8_u8).prop_map(Step::Push),
+        1 => Just(Step::Flush),
+        1 => Just(Step::AbortOldest),
         3 => (0..8_u8).prop_map(Step::Wait),
         1 => Just(Step::Shutdown),
     ]
@@ -208,19 +268,19 @@ struct Setup {
     workers: usize,
     max_concurrent: Option<usize>,
     capacity: Option<usize>,
+    named: bool,
+    rule: bool,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
     let limit = || proptest::option::of(1..4_usize);
-    (0..3_usize, limit(), proptest::option::of(1..20_usize)).prop_map(|(workers, max_concurrent, capacity)| Setup {
-        workers,
-        max_concurrent,
-        capacity,
-    })
+    let capacity = proptest::option::of(1..20_usize);
+    (0..3_usize, limit(), capacity, any::<bool>(), any::<bool>()).prop_map(
+        |(workers, max_concurrent, capacity, named, rule)| Setup { workers, max_concurrent, capacity, named, rule },
+    )
 }
 
-async fn run(program: Vec<Step>, setup: Setup) {
-    let witness = Witness::default();
+fn registry(witness: &Witness, setup: Setup) -> TaskRegistry {
     let hook = witness.clone();
     let mut builder = TaskRegistry::builder()
         .max_blocking(2)
@@ -232,7 +292,23 @@ async fn run(program: Vec<Step>, setup: Setup) {
     if let Some(capacity) = setup.capacity {
         builder = builder.capacity(capacity);
     }
-    let registry = builder.build().unwrap();
+    if setup.named {
+        builder = builder.limit("limited", 1).limit("both", 2).promote_after(Duration::from_micros(100));
+        #[cfg(feature = "rate-limit")]
+        for name in ["paced", "both"] {
+            builder = builder.rate_limit(name, RateLimit::per_second(1000).burst(2));
+        }
+    }
+    if setup.rule {
+        builder = builder.admit(|task| if task.name == "refused" { Err("by rule".into()) } else { Ok(()) });
+    }
+    builder.build().unwrap()
+}
+
+async fn run(program: Vec<Step>, setup: Setup) {
+    let witness = Witness::default();
+    let registry = registry(&witness, setup);
+    let batcher = witness.batcher(&registry);
     let mut sets = vec![registry.set()];
     let mut repetitions = Vec::new();
     for step in program {
@@ -264,6 +340,11 @@ async fn run(program: Vec<Step>, setup: Setup) {
                     tokio::task::yield_now().await;
                 }
             }
+            Step::Push(count) => (0..count).for_each(|_| witness.push(&batcher)),
+            Step::Flush => batcher.flush(),
+            Step::AbortOldest => {
+                registry.tasks().first().map(|task| registry.abort(task.id));
+            }
             Step::Shutdown => drop(registry.shutdown(Duration::from_millis(1)).await),
         }
         let m = registry.metrics();
@@ -282,7 +363,13 @@ async fn run(program: Vec<Step>, setup: Setup) {
 
 /// The counters must say what the hook and the tasks say.
 fn compare(witness: &Witness, registry: &TaskRegistry) {
+    let batches = registry.metrics().by_name().get("batch").cloned().unwrap_or_default();
+    let lost = batches.failed + batches.panicked + batches.timed_out + batches.aborted + batches.discarded;
+    assert_eq!(lost, witness.batches_told.load(Ordering::SeqCst), "{batches:?}");
+    let items = witness.items.lock().unwrap().clone();
+    assert!(items.iter().all(|handled| *handled == 1 || (*handled == 0 && lost > 0)), "{items:?}, {batches:?}");
     let added = witness.added.lock().unwrap().len() as u64 + witness.runs.load(Ordering::SeqCst);
+    let added = added + batches.completed + lost;
     assert_conserved(registry, added);
     let m = registry.metrics();
     assert_eq!((m.pending, m.running, m.open_sets), (0, 0, 0), "{m:?}");

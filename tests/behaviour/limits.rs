@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, after};
+use postlude::{BuildError, DiscardReason, Outcome, RejectReason, Task, TaskRegistry, after};
 use tokio::sync::oneshot;
 
 use crate::support::{Journal, assert_conserved};
@@ -223,4 +223,70 @@ async fn the_default_timeout_bounds_tasks_that_have_none_of_their_own() {
     assert!(matches!(unbounded.await, Outcome::TimedOut(limit) if limit == Duration::from_secs(2)));
     assert!(matches!(bounded.await, Outcome::Completed));
     assert!(matches!(limitless.await, Outcome::Completed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_tasks_of_a_name_run_than_its_limit_allows_and_those_that_wait_hold_no_permit() {
+    let registry = TaskRegistry::builder().limit("thumbnail", 2).max_concurrent(3).build().unwrap();
+    let gauge = Gauge::default();
+    for _ in 0..3 {
+        registry.spawn(Task::new(gauge.clone().nap()).named("thumbnail"));
+        let set = registry.set();
+        set.add(Task::new(gauge.clone().nap()).named("thumbnail"));
+    }
+    tokio::task::yield_now().await;
+    let others = tokio::time::Instant::now();
+    for _ in 0..3 {
+        registry.spawn(async {}).await;
+    }
+    assert_eq!(others.elapsed(), Duration::ZERO, "the third permit is free");
+    registry.wait_idle().await;
+    assert_eq!((gauge.most(), others.elapsed()), (2, Duration::from_secs(3)));
+    assert_conserved(&registry, 9);
+}
+
+#[tokio::test]
+async fn the_limit_of_a_name_holds_for_its_blocking_tasks_too_until_they_return() {
+    let registry = TaskRegistry::builder().limit("scan", 1).build().unwrap();
+    let (release, held) = thread_gate();
+    let scan = Task::blocking(move || held()).named("scan").timeout(Duration::from_millis(1));
+    assert!(matches!(registry.spawn(scan).await, Outcome::TimedOut(_)));
+    let next = registry.spawn(Task::new(async {}).named("scan"));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((registry.metrics().pending, registry.metrics().stuck), (1, 1));
+    release();
+    assert!(matches!(next.await, Outcome::Completed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_permit_of_a_name_comes_back_however_its_task_ends() {
+    let registry = TaskRegistry::builder().limit("frail", 1).build().unwrap();
+    let hang = || Task::new(std::future::pending::<()>()).named("frail");
+    for _ in 0..3 {
+        registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("frail"));
+        registry.spawn(Task::new(async { panic!("panicked") }).named("frail"));
+        registry.spawn(hang().timeout(Duration::from_secs(1)));
+        let running = registry.spawn(hang());
+        let waiting = registry.spawn(hang());
+        assert!(waiting.abort());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(running.abort());
+        let last = registry.spawn(Task::new(async {}).named("frail"));
+        assert!(matches!(last.await, Outcome::Completed));
+    }
+    assert_conserved(&registry, 18);
+}
+
+#[tokio::test]
+async fn a_limit_of_zero_and_two_limits_for_a_name_are_errors_that_name_it() {
+    let error = TaskRegistry::builder().limit("scan", 0).build().unwrap_err();
+    assert!(matches!(error, BuildError::ZeroLimitOfName { setting: "limit", name: "scan", .. }), "{error}");
+    assert!(error.to_string().contains("`scan`"), "{error}");
+    let error = TaskRegistry::builder().limit("scan", 1).limit("mail", 1).limit("scan", 2).build().unwrap_err();
+    assert!(matches!(error, BuildError::TwoLimitsOfName { setting: "limit", name: "scan", .. }), "{error}");
+    let error = TaskRegistry::builder().limit("", 1).limit("unnamed", 1).build().unwrap_err();
+    assert!(matches!(error, BuildError::TwoLimitsOfName { name: "unnamed", .. }), "no name is that name: {error}");
+    assert!(TaskRegistry::builder().limit("scan", usize::MAX).build().is_ok());
 }

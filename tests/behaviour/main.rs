@@ -6,7 +6,11 @@
 mod support;
 
 // The core, with or without HTTP.
+mod admit;
+mod batch;
 mod conservation;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod dead_letters;
 mod delay;
 mod foreign;
@@ -14,6 +18,9 @@ mod limits;
 mod misuse;
 mod observe;
 mod order;
+mod priority;
+#[cfg(feature = "rate-limit")]
+mod rate;
 mod repeat;
 mod retry;
 mod shutdown;
@@ -36,6 +43,8 @@ mod grpc;
 mod layers;
 #[cfg(feature = "axum")]
 mod net;
+#[cfg(feature = "axum")]
+mod shed;
 #[cfg(feature = "axum")]
 mod streams;
 #[cfg(feature = "axum")]

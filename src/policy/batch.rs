@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+/// When the items of a [`Batcher`](crate::Batcher) are handled, and how many it holds.
+///
+/// # Default
+/// `max_items` 100, `max_delay` 1 s, `capacity` 10,000.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::BatchPolicy;
+///
+/// let policy = BatchPolicy { max_items: 500, max_delay: Duration::from_millis(200), ..BatchPolicy::default() };
+/// assert_eq!(policy.capacity, 10_000);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "three numbers, written as a literal")]
+pub struct BatchPolicy {
+    /// How many items make a batch full, so that it is handled at once. Zero counts as 1, and no batch is larger than
+    /// the capacity.
+    pub max_items: usize,
+    /// How long the first item of a batch waits for others at most. With zero it waits for none: a batch has what came
+    /// until its task got its turn. With `Duration::MAX` only size, a flush and the end count.
+    pub max_delay: Duration,
+    /// How many items there may be at a time, waiting or being handled, between attempts too. Zero counts as 1.
+    pub capacity: usize,
+}
+
+impl Default for BatchPolicy {
+    fn default() -> Self {
+        Self { max_items: 100, max_delay: Duration::from_secs(1), capacity: 10_000 }
+    }
+}
+
+impl BatchPolicy {
+    /// The same with sizes that make sense, up to `most`.
+    pub(crate) fn within(self, most: usize) -> Self {
+        let capacity = self.capacity.clamp(1, most);
+        Self { max_items: self.max_items.clamp(1, capacity), capacity, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_make_no_sense_become_the_nearest_that_do() {
+        let table = [
+            // (max_items, capacity, what they become)
+            (0, 0, (1, 1)),
+            (0, 5, (1, 5)),
+            (5, 0, (1, 1)),
+            (5, 5, (5, 5)),
+            (6, 5, (5, 5)),
+            (5, 6, (5, 6)),
+            (usize::MAX, usize::MAX, (100, 100)),
+        ];
+        for (max_items, capacity, expected) in table {
+            let policy = BatchPolicy { max_items, capacity, ..BatchPolicy::default() }.within(100);
+            assert_eq!((policy.max_items, policy.capacity), expected, "{max_items} of {capacity}");
+        }
+    }
+}
