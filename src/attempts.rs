@@ -63,8 +63,10 @@ pub(crate) async fn attempts(
     let id = source.meta().id;
     let terms = Terms::of(source.meta(), &policy, inner);
     let mut failed = Failed::default();
+    let mut number = 0_u32;
     loop {
-        let outcome = attempt(&terms, registry, || source.as_mut().next_attempt()).await;
+        number = number.saturating_add(1);
+        let outcome = attempt(&terms, number, registry, || source.as_mut().next_attempt()).await;
         if !outcome.is_dead() {
             return outcome;
         }

@@ -78,6 +78,7 @@
 struct Readme;
 
 mod admission;
+mod apart;
 mod attempts;
 mod batcher;
 mod builder;

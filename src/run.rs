@@ -1,26 +1,22 @@
 //! One task under its policy, to its outcome.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures::future::{Either, select};
-use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::Span;
 
 use crate::{
-    DiscardReason, Ending, Outcome, Panic, TaskId, TaskOutput, TaskRegistry,
-    admission::{Claim, Pass},
+    DiscardReason, Ending, Outcome, Panic, TaskOutput, TaskRegistry,
+    admission::Claim,
+    apart::apart,
     attempts::attempts,
     outcome::guarded,
     registry::Inner,
-    scope::{self, Scope},
-    sync::atomic::{AtomicBool, Ordering},
-    task::{Identity, Kind, Meta, Policy, Record},
+    task::{Kind, Meta, Policy, Record},
     timer,
 };
 
@@ -129,7 +125,7 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
         return Settled(attempts(work, retry, policy, &registry).await);
     }
     let terms = Terms::of(work.meta(), &policy, inner);
-    Settled(attempt(&terms, &registry, || Some(work)).await)
+    Settled(attempt(&terms, 1, &registry, || Some(work)).await)
 }
 
 /// What holds for each attempt of a task.
@@ -144,19 +140,22 @@ impl Terms {
     }
 }
 
-/// One attempt: waits for its turn, then does the work that `make` makes.
+/// One attempt, the `number`th: waits for its turn, then does the work that `make` makes.
 pub(crate) async fn attempt(
     terms: &Terms,
+    number: u32,
     registry: &TaskRegistry,
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
     let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
     let pass = registry.inner.admit(claim).await;
-    if kind == Kind::Async && !registry.inner.start(id) {
+    let over_at_once = limit.filter(Duration::is_zero);
+    // A closure starts when it has its thread.
+    if (kind == Kind::Async || over_at_once.is_some()) && !registry.inner.start(id) {
         // Ended in this very moment, by somebody who has counted it.
         return Outcome::Aborted;
     }
-    if let (Kind::Async, Some(limit @ Duration::ZERO)) = (kind, limit) {
+    if let Some(limit) = over_at_once {
         return Outcome::TimedOut(limit);
     }
     let work = match guarded(make) {
@@ -165,150 +164,10 @@ pub(crate) async fn attempt(
         Err(panic) => return Outcome::Panicked(panic),
     };
     if kind != Kind::Async || limit.is_some() {
-        return apart(work, pass, registry, kind, limit).await;
+        return apart(work, pass, number, registry, kind, limit).await;
     }
     let mut work = Some(work);
     let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
     drop(pass);
     outcome
-}
-
-/// Runs the work in a tokio task or on a thread of its own, so that it can be given up even if it does not
-/// return.
-async fn apart(work: BoxedWork, pass: Pass, registry: &TaskRegistry, kind: Kind, limit: Option<Duration>) -> Outcome {
-    let identity = work.meta().identity();
-    let over = Arc::new(AtomicBool::new(false));
-    let (begin, begun) = oneshot::channel();
-    let tenant = Tenant {
-        id: identity.id,
-        begin: Some(begin),
-        scope: Scope::current(),
-        work: Some(work),
-        over: Arc::clone(&over),
-        registry: registry.clone(),
-        _pass: pass,
-    };
-    let join = match kind {
-        Kind::Async => Join::Tokio(registry.inner.spawn(tenant)),
-        Kind::Blocking => Join::Tokio(registry.inner.spawn_blocking(move || tenant.call())),
-        #[cfg(feature = "cpu")]
-        Kind::Cpu => registry.inner.spawn_cpu(move || tenant.call()),
-    };
-    let mut lease = Lease { identity, over, registry, join };
-    let Some(limit) = limit else {
-        return (&mut lease.join).await;
-    };
-    // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
-    let limit_over = async {
-        if begun.await.is_err() {
-            // It will never start: its end is all there is to wait for.
-            std::future::pending::<()>().await;
-        }
-        timer::sleep(&registry.inner, limit).await;
-    };
-    match select(&mut lease.join, pin!(limit_over)).await {
-        Either::Left((outcome, _)) => outcome,
-        Either::Right(_) => Outcome::TimedOut(limit),
-    }
-}
-
-/// What comes back from work that runs apart.
-pub(crate) enum Join {
-    Tokio(JoinHandle<Outcome>),
-    #[cfg(feature = "cpu")]
-    Cpu(oneshot::Receiver<Outcome>),
-}
-
-impl Join {
-    /// Ends what can be ended: a future, or a closure that still waits for a thread.
-    fn abort(&self) {
-        match self {
-            Self::Tokio(join) => join.abort(),
-            #[cfg(feature = "cpu")]
-            Self::Cpu(_) => {}
-        }
-    }
-}
-
-impl Future for Join {
-    type Output = Outcome;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        match self.get_mut() {
-            Self::Tokio(join) => Pin::new(join).poll(context).map(|joined| joined.unwrap_or(Outcome::Aborted)),
-            #[cfg(feature = "cpu")]
-            Self::Cpu(receiver) => Pin::new(receiver).poll(context).map(|sent| sent.unwrap_or(Outcome::Aborted)),
-        }
-    }
-}
-
-/// The work, where it runs apart.
-struct Tenant {
-    id: TaskId,
-    /// Taken at the first poll, to say that the work has started.
-    begin: Option<oneshot::Sender<()>>,
-    scope: Scope,
-    work: Option<BoxedWork>,
-    over: Arc<AtomicBool>,
-    registry: TaskRegistry,
-    /// Held until the work has really returned, whatever became of its task.
-    _pass: Pass,
-}
-
-impl Tenant {
-    /// Calls a closure.
-    fn call(mut self) -> Outcome {
-        if !self.registry.inner.start(self.id) {
-            // Ended while it waited for a thread, by somebody who has counted it.
-            return Outcome::Aborted;
-        }
-        let mut context = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self).poll(&mut context) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => Outcome::Aborted,
-        }
-    }
-}
-
-impl Future for Tenant {
-    type Output = Outcome;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.get_mut();
-        if let Some(begin) = this.begin.take() {
-            // Without a limit nobody listens.
-            let _unheard = begin.send(());
-        }
-        let work = &mut this.work;
-        scope::enter(&mut this.scope, || poll_work(work, context))
-    }
-}
-
-impl Drop for Tenant {
-    fn drop(&mut self) {
-        let work = &mut self.work;
-        // A panic in here has nobody to go to: the outcome is counted already.
-        let _already_counted = scope::enter(&mut self.scope, || drop_work(work));
-        // Before the lock that `remove` takes: pairs with the read in `Lease::drop`, under the same lock.
-        self.over.store(true, Ordering::Release);
-        self.registry.inner.stuck.remove(self.id);
-    }
-}
-
-/// The waiting side of a [`Tenant`]. Dropped before the work is over, it gives the work up: aborts it if
-/// that is possible, and has it listed as stuck for as long as it goes on.
-struct Lease<'a> {
-    identity: Identity,
-    over: Arc<AtomicBool>,
-    registry: &'a TaskRegistry,
-    join: Join,
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        if !self.over.load(Ordering::Acquire) {
-            self.registry.inner.stuck.insert_unless(self.identity, &self.over);
-            self.join.abort();
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::{cell::Cell, mem, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{IntoTask, RejectReason, Rejected, TaskId, TaskRegistry, TaskSet, line::Line};
+use crate::{IntoTask, RejectReason, Rejected, TaskId, TaskRegistry, TaskSet, apart::Apart, line::Line};
 
 /// What the calling code belongs to.
 #[derive(Clone, Default)]
@@ -17,6 +17,8 @@ pub(crate) enum Scope {
     InSet(Arc<Line>, TaskId),
     /// A spawned task.
     Spawned(TaskRegistry, TaskId),
+    /// Work of a task that runs apart from it.
+    Apart(Arc<Apart>),
 }
 
 thread_local! {
@@ -33,6 +35,29 @@ impl Scope {
             clone
         });
         current.unwrap_or_default()
+    }
+
+    /// The line to which is added here.
+    fn into_line(self) -> Option<Arc<Line>> {
+        match self {
+            Self::Request(line) | Self::InSet(line, _) => Some(line),
+            Self::Apart(apart) => apart.scope.clone().into_line(),
+            Self::Spawned(..) | Self::None => None,
+        }
+    }
+
+    fn token(&self) -> CancellationToken {
+        match self {
+            Self::InSet(line, id) => line.registry.inner.token_of(*id),
+            Self::Spawned(registry, id) => registry.inner.token_of(*id),
+            Self::Apart(apart) if apart.is_given_up() => {
+                let token = CancellationToken::new();
+                token.cancel();
+                token
+            }
+            Self::Apart(apart) => apart.scope.token(),
+            Self::Request(_) | Self::None => CancellationToken::new(),
+        }
     }
 }
 
@@ -86,9 +111,9 @@ fn swap(scope: &mut Scope) {
 #[track_caller]
 pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
     let task = task.into_task();
-    match Scope::current() {
-        Scope::Request(line) | Scope::InSet(line, _) => line.offer(task),
-        Scope::Spawned(..) | Scope::None => Err(Rejected::new(task, RejectReason::NoSet)),
+    match Scope::current().into_line() {
+        Some(line) => line.offer(task),
+        None => Err(Rejected::new(task, RejectReason::NoSet)),
     }
 }
 
@@ -120,17 +145,12 @@ pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
 /// ```
 #[must_use]
 pub fn cancellation() -> CancellationToken {
-    match Scope::current() {
-        Scope::InSet(line, id) => line.registry.inner.token_of(id),
-        Scope::Spawned(registry, id) => registry.inner.token_of(id),
-        Scope::Request(_) | Scope::None => CancellationToken::new(),
-    }
+    Scope::current().token()
 }
 
 /// The attempt in which this is called, from 1; 0 outside a task.
 ///
-/// It is more than 1 only in a [retrying](crate::Task::retrying) task. A task whose outcome is counted, while its work goes on,
-/// has no attempt either.
+/// It is more than 1 only in a [retrying](crate::Task::retrying) task.
 ///
 /// ```
 /// use postlude::{RetryPolicy, Task, TaskRegistry, attempt};
@@ -150,6 +170,7 @@ pub fn attempt() -> u32 {
     let attempt = match Scope::current() {
         Scope::InSet(line, id) => line.with_live(id, |live| live.attempt()),
         Scope::Spawned(registry, id) => registry.inner.with_live(id, |live| live.attempt()),
+        Scope::Apart(apart) => Some(apart.attempt),
         Scope::Request(_) | Scope::None => None,
     };
     attempt.unwrap_or(0)
@@ -163,9 +184,6 @@ impl TaskSet {
     /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
     #[must_use]
     pub fn current() -> Option<Self> {
-        match Scope::current() {
-            Scope::Request(line) | Scope::InSet(line, _) => Some(Self::of(line)),
-            Scope::Spawned(..) | Scope::None => None,
-        }
+        Scope::current().into_line().map(Self::of)
     }
 }

@@ -3,14 +3,7 @@
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::{
-    TaskId,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Identity,
-};
+use crate::{TaskId, apart::Apart, sync::Mutex, task::Identity};
 
 /// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
 /// the moment that the runtime takes to drop a future; those that stay are stuck.
@@ -37,13 +30,15 @@ impl Stuck {
         task.cut = true;
     }
 
-    /// Work that ran apart was given up, unless it is `over`, which whoever calls `remove` has set before.
-    pub(crate) fn insert_unless(&self, identity: Identity, over: &AtomicBool) {
+    /// Gives up work that runs apart; `false` if it is over. Matched by a `remove` once it has returned.
+    pub(crate) fn insert_given_up(&self, identity: Identity, apart: &Apart) -> bool {
         let mut tasks = self.tasks.lock();
-        // Read under the lock: a `remove` that comes later will find what is inserted here.
-        if !over.load(Ordering::Acquire) {
+        // Under the lock: the `remove` that follows will find what is inserted here.
+        let goes_on = apart.give_up();
+        if goes_on {
             tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false }).parts += 1;
         }
+        goes_on
     }
 
     pub(crate) fn remove(&self, id: TaskId) {

@@ -5,7 +5,7 @@ use std::{sync::OnceLock, thread};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-use crate::{Outcome, outcome::guarded, registry::Inner, run::Join};
+use crate::{Outcome, apart::Join, outcome::guarded, registry::Inner};
 
 pub(crate) struct Cpu {
     threads: usize,

@@ -59,7 +59,7 @@ impl Launch {
         match &self.scope {
             Scope::Request(line) => Some(line),
             // Only while it is entered.
-            Scope::None | Scope::InSet(..) | Scope::Spawned(..) => None,
+            Scope::None | Scope::InSet(..) | Scope::Spawned(..) | Scope::Apart(_) => None,
         }
     }
 }

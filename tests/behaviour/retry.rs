@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -153,6 +153,47 @@ async fn an_attempt_that_times_out_is_followed_by_another_async_or_blocking() {
     let outcome = registry.spawn(never().timeout(Duration::ZERO)).await;
     assert!(matches!(outcome, Outcome::TimedOut(Duration::ZERO)));
     assert_eq!(registry.metrics().retries, 2 + 3);
+}
+
+#[tokio::test]
+async fn a_blocking_attempt_that_was_given_up_holds_its_permit_is_listed_as_stuck_and_is_told_to_end() {
+    let registry = TaskRegistry::builder().max_blocking(2).build().unwrap();
+    let policy = RetryPolicy::constant(Duration::ZERO).attempts(2);
+    let released = Arc::new(AtomicBool::new(false));
+    let told = Arc::new(AtomicU32::new(0));
+    let (release, noted) = (Arc::clone(&released), Arc::clone(&told));
+    let stubborn = Task::retrying_blocking(policy, move || {
+        if attempt() == 1 {
+            let token = cancellation();
+            while !token.is_cancelled() {
+                std::thread::yield_now();
+            }
+            noted.fetch_add(1, Ordering::SeqCst);
+            while !release.load(Ordering::SeqCst) {
+                // Asked anew, it is still the first attempt's.
+                noted.fetch_add(u32::from(!cancellation().is_cancelled() || attempt() != 1), Ordering::SeqCst);
+                std::thread::yield_now();
+            }
+        }
+    });
+    assert!(registry.spawn(stubborn.timeout(Duration::from_millis(5))).await.is_completed());
+    registry.wait_idle().await;
+    assert_eq!(registry.metrics().stuck, 1, "the first attempt goes on");
+    let (open, opened) = std::sync::mpsc::channel::<()>();
+    let one = registry.spawn_blocking(move || opened.recv().unwrap());
+    let two = registry.spawn_blocking(|| ());
+    while registry.tasks().iter().filter(|task| task.state == TaskState::Running).count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!two.is_finished(), "of two permits one is held by the stuck attempt");
+    open.send(()).unwrap();
+    assert!(one.await.is_completed() && two.await.is_completed());
+    released.store(true, Ordering::SeqCst);
+    while registry.metrics().stuck > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    assert_conserved(&registry, 3);
 }
 
 #[tokio::test(start_paused = true)]
