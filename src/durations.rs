@@ -13,29 +13,43 @@ const MAX_VALUE_POWER: u8 = 46;
 #[cfg(feature = "prometheus")]
 const BOUND_POWERS: [u8; 15] = [16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44];
 
-/// A histogram of durations, in nanoseconds; takes no room until the first.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// Durations: a histogram, in nanoseconds, which takes no room until the first, and their sum.
 #[derive(Clone, Default)]
-pub(crate) struct Durations(Option<Box<Histogram>>);
+pub(crate) struct Durations {
+    histogram: Option<Box<Histogram>>,
+    /// All of them added up, in nanoseconds: enough for five centuries.
+    total: u64,
+}
 
 impl Durations {
     fn histogram(&mut self) -> Option<&mut Histogram> {
-        if self.0.is_none() {
-            self.0 = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
+        if self.histogram.is_none() {
+            self.histogram = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
         }
-        self.0.as_deref_mut()
+        self.histogram.as_deref_mut()
     }
 
     pub(crate) fn record(&mut self, duration: Duration) {
         let longest = (1_u64 << MAX_VALUE_POWER) - 1;
-        let nanos = u64::try_from(duration.as_nanos()).map_or(longest, |nanos| nanos.min(longest));
+        let whole_seconds = duration.as_secs().saturating_mul(NANOS_PER_SECOND);
+        let nanos = whole_seconds.saturating_add(u64::from(duration.subsec_nanos()));
+        self.total = self.total.saturating_add(nanos);
+        let nanos = nanos.min(longest);
         if let Some(histogram) = self.histogram() {
             // A value within the range always has a bucket.
             let _recorded = histogram.increment(nanos);
         }
     }
 
+    pub(crate) const fn total(&self) -> Duration {
+        Duration::from_nanos(self.total)
+    }
+
     pub(crate) fn absorb(&mut self, other: &Self) {
-        if let (Some(other), Some(histogram)) = (other.0.as_deref(), self.histogram()) {
+        self.total = self.total.saturating_add(other.total);
+        if let (Some(other), Some(histogram)) = (other.histogram.as_deref(), self.histogram()) {
             // Refused only for another configuration or beyond 2^64 values.
             let _added = histogram.checked_add_assign(other);
         }
@@ -51,7 +65,7 @@ impl Durations {
         let ends = BOUND_POWERS.map(|power| (1_u64 << power) - 1);
         let seconds = ends.iter().map(|end| Duration::from_nanos(*end).as_secs_f64());
         let mut counts: Vec<(f64, u64)> = seconds.chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        for bucket in self.0.iter().flat_map(|histogram| histogram.iter()) {
+        for bucket in self.histogram.iter().flat_map(|histogram| histogram.iter()) {
             let place = ends.partition_point(|end| *end < bucket.end());
             if let Some((_, count)) = counts.get_mut(place) {
                 *count += bucket.count();
@@ -61,7 +75,8 @@ impl Durations {
     }
 
     pub(crate) fn quantile(&self, q: f64) -> Duration {
-        let bucket = self.0.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
+        let bucket =
+            self.histogram.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
         bucket
             .and_then(|result| result.entries().values().next().map(|bucket| Duration::from_nanos(bucket.end())))
             .unwrap_or_default()

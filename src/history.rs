@@ -79,7 +79,12 @@ impl TaskRegistry {
     pub fn get(&self, id: TaskId) -> Option<TaskStatus> {
         // In this order: a task is struck off the list and remembered under one lock.
         let live = self.inner.live(id).map(TaskStatus::Live);
-        live.or_else(|| self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Instant::now()))))
+        live.or_else(|| {
+            if let Some(set) = self.inner.ledger.set(id.line) {
+                set.book();
+            }
+            self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Instant::now())))
+        })
     }
 
     /// The last outcomes, the latest first: as many as the registry [remembers](crate::TaskRegistryBuilder::history).
@@ -99,6 +104,9 @@ impl TaskRegistry {
     /// ```
     #[must_use]
     pub fn history(&self) -> Vec<TaskReport> {
+        for set in self.inner.ledger.survey(|_| ()) {
+            set.book();
+        }
         let now = Instant::now();
         let mut all = self.inner.ledger.history();
         all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.identity.id)));

@@ -24,7 +24,7 @@ use crate::{
     metrics::{Figures, NameMetrics, Names, TaskMetrics},
     sync::{
         Mutex, MutexGuard, StaticUsize,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct Ledger {
     capacity: Option<u64>,
     live: AtomicU64,
     warn_at: AtomicU64,
+    closed: AtomicBool,
     idle: Notify,
     waiters: AtomicUsize,
 }
@@ -53,9 +54,9 @@ struct Shard {
 pub(crate) struct Books {
     closed: bool,
     lines: FxHashMap<u64, Entry>,
-    added: u64,
-    pending: u64,
-    running: u64,
+    pub(crate) added: u64,
+    pub(crate) pending: u64,
+    pub(crate) running: u64,
     /// Ended, and not yet told to the log and the observers.
     untold: u64,
     warn_at: u64,
@@ -90,6 +91,7 @@ impl Ledger {
             capacity,
             live: AtomicU64::new(0),
             warn_at: AtomicU64::new(FIRST_WARNING),
+            closed: AtomicBool::new(false),
             idle: Notify::new(),
             waiters: AtomicUsize::new(0),
         }
@@ -293,9 +295,16 @@ impl Ledger {
     }
 
     pub(crate) fn close(&self) {
+        // Release, here and below: pairs with the acquire in `is_closed`.
+        self.closed.store(true, Ordering::Release);
         for shard in &self.shards {
             shard.books.lock().closed = true;
         }
+    }
+
+    /// For adds that are not [booked](crate::unbooked) at once.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Closes if nothing lives, with every shard locked, so that nothing slips in between.
@@ -303,6 +312,7 @@ impl Ledger {
         let mut all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
         let idle = all.iter().all(|books| books.is_idle());
         if idle {
+            self.closed.store(true, Ordering::Release);
             for books in &mut all {
                 books.closed = true;
             }
@@ -402,7 +412,11 @@ impl Books {
         } -= 1;
         // An end is one only when it was told: a shutdown must not return, and the process exit, before.
         self.untold += u64::from(!quiet);
-        let past = live.past(outcome.clone(), now);
+        self.remember(live.past(outcome.clone(), now))
+    }
+
+    /// Notes an end in the figures and in the history; returns what that forgets.
+    pub(crate) fn remember(&mut self, past: Past) -> Option<Arc<BoxError>> {
         self.figures(past.identity.name).record(&past);
         self.history.note(past)
     }

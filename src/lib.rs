@@ -129,6 +129,7 @@ mod sync;
 mod task;
 mod timer;
 mod turn;
+mod unbooked;
 
 pub use self::{
     batcher::Batcher,

@@ -22,6 +22,7 @@ use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     ledger::Books,
     live::{Live, Stage},
+    outcome::drop_quietly,
     queue::Queue,
     run::BoxedWork,
     sync::{
@@ -29,6 +30,7 @@ use crate::{
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     turn::Turn,
+    unbooked::Unbooked,
 };
 
 /// Whether a line is to be drained, by how its request ended.
@@ -53,6 +55,7 @@ pub(crate) struct State {
     /// Tasks that have left the line to wait for a time, by their places.
     pub(crate) away: BTreeMap<u32, Away>,
     pub(crate) listed: bool,
+    pub(crate) unbooked: Unbooked,
     /// Counts the drains; tells whose join handle comes late.
     pub(crate) drains: u64,
     pub(crate) join: Option<JoinHandle<()>>,
@@ -225,6 +228,9 @@ impl Line {
         }
         let ledger = &self.registry.inner.ledger;
         ledger.reserve()?;
+        if !state.is_empty() && !ledger.is_closed() && state.unbooked.add() {
+            return Ok(false);
+        }
         let mut books = self.books();
         let admitted = books.admit();
         if admitted.is_err() {
@@ -320,8 +326,17 @@ impl Line {
     /// A drain's work has returned. `None` if its outcome was counted by somebody else meanwhile: then that
     /// drain has been superseded.
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
-        let mut turn = Turn::new(self);
         let completed = outcome.is_completed();
+        let attentive = self.registry.inner.wants_completed();
+        let mut state = self.state.lock();
+        if completed && !attentive {
+            if let Some(work) = self.pass_on(&mut state, id) {
+                drop(state);
+                self.registry.inner.ledger.give_back();
+                return Some(Next::Work(work));
+            }
+        }
+        let mut turn = Turn::with(self, state, attentive);
         if completed && turn.end_quietly(id) {
             let next = turn.pop();
             turn.done();
@@ -339,6 +354,34 @@ impl Line {
         let next = turn.pop();
         turn.done();
         Some(self.prepare(next))
+    }
+
+    /// The way of most tasks, without a look at the books: the current one has completed, there is no more to it than that,
+    /// and the next one can just be polled.
+    fn pass_on(&self, state: &mut State, id: TaskId) -> Option<BoxedWork> {
+        let current = state.current.as_mut().filter(|current| current.identity.id == id && current.is_bare())?;
+        let next = state.queue.first().map(Task::meta).filter(|next| self.registry.inner.runs_plain(next))?;
+        if !state.unbooked.has_room() {
+            return None;
+        }
+        let now = Instant::now();
+        let ended = mem::replace(current, Live::new(next.identity()));
+        current.start(now);
+        state.unbooked.pass_on(ended.past(Outcome::Completed, now), state.queue.len());
+        state.report.count(&Outcome::Completed);
+        state.queue.pop().map(|task| task.work)
+    }
+
+    /// Brings the books up to date.
+    pub(crate) fn book(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.unbooked.is_empty() {
+            return;
+        }
+        let mut forgotten = Vec::new();
+        self.books().book(&mut state.unbooked, |error| forgotten.push(error));
+        drop(state);
+        forgotten.into_iter().for_each(drop_quietly);
     }
 
     /// The drain was dropped before its end, with `id` in hand or nothing. `false` if it had been superseded;

@@ -194,11 +194,9 @@ impl Live {
         Past {
             identity: self.identity,
             started: self.started,
-            retried: self.retried().copied(),
-            replay_of: self.extras.as_ref().and_then(|extras| extras.replay_of),
             outcome,
             ended: now,
-            refusal: self.extras.as_ref().and_then(|extras| extras.refusal.clone()),
+            rare: self.extras.as_deref().and_then(Rare::of),
         }
     }
 
@@ -219,24 +217,42 @@ pub(crate) struct Past {
     pub(crate) ended: Instant,
     /// When its last attempt started; `None` if it had none.
     pub(crate) started: Option<Instant>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few have.
+#[derive(Clone)]
+struct Rare {
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
     refusal: Option<Arc<BoxError>>,
 }
 
+impl Rare {
+    fn of(extras: &Extras) -> Option<Box<Self>> {
+        let Extras { retried, replay_of, refusal, .. } = extras;
+        let any = retried.is_some() || replay_of.is_some() || refusal.is_some();
+        any.then(|| Box::new(Self { retried: *retried, replay_of: *replay_of, refusal: refusal.clone() }))
+    }
+}
+
 impl Past {
     /// The error of the user's in it.
     pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
-        self.outcome.into_error().or(self.refusal)
+        self.outcome.into_error().or_else(|| self.rare?.refusal)
+    }
+
+    fn retried(&self) -> Option<Retried> {
+        self.rare.as_ref()?.retried
     }
 
     pub(crate) fn queued_for(&self) -> Duration {
-        let first_started = self.retried.map(|retried| retried.first_started).or(self.started);
+        let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         first_started.unwrap_or(self.ended).saturating_duration_since(self.identity.added)
     }
 
     pub(crate) fn ran_for(&self) -> Duration {
-        let resting = self.retried.and_then(|retried| retried.resting);
+        let resting = self.retried().and_then(|retried| retried.resting);
         resting
             .or_else(|| self.started.map(|started| self.ended.saturating_duration_since(started)))
             .unwrap_or_default()
@@ -248,12 +264,12 @@ impl Past {
             name: self.identity.name,
             location: self.identity.location,
             set: self.identity.id.set(),
-            attempt: self.retried.map_or_else(|| u32::from(self.started.is_some()), |retried| retried.attempts),
-            replay_of: self.replay_of,
+            attempt: self.retried().map_or_else(|| u32::from(self.started.is_some()), |retried| retried.attempts),
+            replay_of: self.rare.as_ref().and_then(|rare| rare.replay_of),
             queued_for: self.queued_for(),
             ran_for: self.ran_for(),
             ended_ago: now.saturating_duration_since(self.ended),
-            refusal: self.refusal,
+            refusal: self.rare.and_then(|rare| rare.refusal),
             outcome: self.outcome,
         }
     }

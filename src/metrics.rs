@@ -16,9 +16,7 @@ pub(crate) struct Figures {
     pub(crate) aborted: u64,
     pub(crate) discarded: u64,
     pub(crate) retries: u64,
-    total_time: Duration,
     durations: Durations,
-    total_queued: Duration,
     queued: Durations,
 }
 
@@ -35,16 +33,13 @@ impl Figures {
         if past.started.is_none() {
             return;
         }
-        let queued_for = past.queued_for();
-        self.total_queued = self.total_queued.saturating_add(queued_for);
-        self.queued.record(queued_for);
+        self.queued.record(past.queued_for());
         if !matches!(past.outcome, Outcome::Aborted | Outcome::Discarded(_)) {
             self.record_attempt(past.ran_for());
         }
     }
 
     pub(crate) fn record_attempt(&mut self, ran_for: Duration) {
-        self.total_time = self.total_time.saturating_add(ran_for);
         self.durations.record(ran_for);
     }
 }
@@ -287,9 +282,9 @@ impl NameMetrics {
         self.aborted += figures.aborted;
         self.discarded += figures.discarded;
         self.retries += figures.retries;
-        self.total_time = self.total_time.saturating_add(figures.total_time);
+        self.total_time = self.total_time.saturating_add(figures.durations.total());
         self.durations.absorb(&figures.durations);
-        self.total_queued = self.total_queued.saturating_add(figures.total_queued);
+        self.total_queued = self.total_queued.saturating_add(figures.queued.total());
         self.queued.absorb(&figures.queued);
     }
 }

@@ -168,7 +168,6 @@ impl TaskRegistry {
     pub fn metrics(&self) -> TaskMetrics {
         let inner = &*self.inner;
         let mut metrics = TaskMetrics::default();
-        inner.ledger.add_up(&mut metrics);
         let now = Instant::now();
         let mut oldest: Option<Instant> = None;
         let mut look = |task: &Live| {
@@ -180,7 +179,9 @@ impl TaskRegistry {
         let mut open_sets = 0;
         for set in inner.ledger.survey(&mut look) {
             open_sets += u64::from(set.survey(&mut look));
+            set.book();
         }
+        inner.ledger.add_up(&mut metrics);
         metrics.open_sets = open_sets;
         metrics.oldest_pending = oldest.map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();

@@ -61,11 +61,17 @@ pub(crate) struct Popped {
 
 impl<'a> Turn<'a> {
     pub(crate) fn new(line: &'a Arc<Line>) -> Self {
-        let now = Instant::now();
         let attentive = line.registry.inner.wants_completed();
-        let state = line.state.lock();
-        let books = line.books();
-        Self { line, state, books, now, attentive, rest: Rest::default() }
+        Self::with(line, line.state.lock(), attentive)
+    }
+
+    pub(crate) fn with(line: &'a Arc<Line>, mut state: MutexGuard<'a, State>, attentive: bool) -> Self {
+        let mut books = line.books();
+        let mut rest = Rest::default();
+        if !state.unbooked.is_empty() {
+            books.book(&mut state.unbooked, |error| rest.rare().forgotten.push(error));
+        }
+        Self { line, state, books, now: Instant::now(), attentive, rest }
     }
 
     /// Releases the locks and does the rest; returns how many tasks have ended.

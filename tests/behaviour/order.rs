@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskSet, after};
+use futures::FutureExt;
+use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskSet, TaskState, after};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::support::{Journal, assert_conserved};
@@ -21,6 +22,43 @@ async fn an_async_task_runs() {
     assert_eq!(set.drain().await.completed, 1);
     assert_eq!(journal.read(), ["ran"]);
     assert_conserved(&registry, 1);
+}
+
+#[tokio::test]
+async fn an_add_to_a_set_that_was_cleared_before_its_drain_began_keeps_the_registry_from_being_idle() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    set.add(async {});
+    let drained = set.clone().drain();
+    assert_eq!(set.clear(), 1);
+    let (open, opened) = oneshot::channel::<()>();
+    set.add(async { opened.await.unwrap() });
+    set.add(async {});
+    assert!(registry.wait_idle().now_or_never().is_none(), "two tasks are pending");
+    assert_eq!(registry.metrics().pending, 2);
+    open.send(()).unwrap();
+    registry.wait_idle().await;
+    drained.await;
+    assert_conserved(&registry, 3);
+}
+
+#[tokio::test]
+async fn the_end_of_a_task_is_seen_at_once_while_the_next_one_of_its_set_runs() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    let ids: Vec<_> = (0..40).map(|_| set.add(async {})).collect();
+    let (open, opened) = oneshot::channel::<()>();
+    set.add(async { opened.await.unwrap() });
+    let drained = set.drain();
+    while !registry.tasks().iter().any(|task| task.state == TaskState::Running) {
+        tokio::task::yield_now().await;
+    }
+    assert!(ids.iter().all(|id| registry.get(*id).is_some_and(|task| task.label() == "completed")));
+    assert_eq!(registry.history().len(), 40);
+    let metrics = registry.metrics();
+    assert_eq!((metrics.added, metrics.completed, metrics.running, metrics.pending), (41, 40, 1, 0));
+    open.send(()).unwrap();
+    assert_eq!(drained.await.completed, 41);
 }
 
 #[tokio::test]

@@ -1,0 +1,69 @@
+//! What has happened in a line and is not yet in the books: plain tasks that were added, and that have completed, are
+//! booked many at a time.
+//!
+//! # Invariants
+//! 1. It is kept and booked under the line's lock, and whoever locks the books for a line books this first.
+//! 2. Of a line with tasks the books know at least one that is live: what makes it the first, or the last, is booked at
+//!    once. So nobody takes the registry for idle.
+//! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, and
+//!    an end that is not booked still counts as live.
+
+use std::sync::Arc;
+
+use crate::{BoxError, ledger::Books, live::Past};
+
+/// How many ends wait at most.
+const ENDS: usize = 16;
+/// How many adds wait at most, so that a crowd is noticed.
+const ADDS: u64 = 64;
+
+#[derive(Default)]
+pub(crate) struct Unbooked {
+    added: u64,
+    started: u64,
+    /// Of tasks that completed.
+    ended: Vec<Past>,
+}
+
+impl Unbooked {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.added == 0 && self.started == 0 && self.ended.is_empty()
+    }
+
+    /// Notes an add; `false` if it has to be booked.
+    pub(crate) const fn add(&mut self) -> bool {
+        if self.added == ADDS {
+            return false;
+        }
+        self.added += 1;
+        true
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.ended.len() < ENDS
+    }
+
+    /// One task has completed, and the next one has started. As many as are queued may follow.
+    pub(crate) fn pass_on(&mut self, ended: Past, queued: usize) {
+        self.started += 1;
+        if self.ended.capacity() == 0 {
+            self.ended.reserve_exact(queued.min(ENDS));
+        }
+        self.ended.push(ended);
+    }
+}
+
+impl Books {
+    /// Books it all. What is forgotten goes to `forget`, to be dropped without the locks.
+    pub(crate) fn book(&mut self, unbooked: &mut Unbooked, mut forget: impl FnMut(Arc<BoxError>)) {
+        self.added += unbooked.added;
+        self.pending = self.pending + unbooked.added - unbooked.started;
+        self.running = self.running + unbooked.started - unbooked.ended.len() as u64;
+        (unbooked.added, unbooked.started) = (0, 0);
+        for past in unbooked.ended.drain(..) {
+            if let Some(error) = self.remember(past) {
+                forget(error);
+            }
+        }
+    }
+}
