@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use crate::{BoxError, ledger::Books, live::Past};
 
-/// How many ends wait at most.
-const ENDS: usize = 16;
+/// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
+const ENDS: usize = 8;
 /// How many adds wait at most, so that a crowd is noticed.
 const ADDS: u64 = 64;
 
