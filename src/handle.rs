@@ -16,7 +16,8 @@ use crate::{Outcome, TaskRegistry};
 /// The number of a task, unique in its registry for as long as that lives.
 ///
 /// It reads `17` for a spawned task and `17.2` for the second task of set 17, and parses back from that: in an axum
-/// handler, take a `Path<String>` and `parse::<TaskId>()` it.
+/// handler, take a `Path<TaskId>` with the feature `serde`, or else a `Path<String>` and `parse::<TaskId>()` it. A
+/// smaller number need not be an older task.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
     pub(crate) line: u64,

@@ -29,9 +29,8 @@
 //!
 //! # What it promises
 //! What is added runs after the response has left, whatever happened to the request; it starts at most once (a retry
-//! policy aside),
-//! and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped: by a limit,
-//! a condition, a shutdown; and nothing without being counted and logged.
+//! policy aside), and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped:
+//! by a limit, a condition, a shutdown; and nothing without being counted and logged.
 //!
 //! # A map
 //! | for | there is |
@@ -52,10 +51,10 @@
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
-//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what happens at
-//! [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
-//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
-//! [measured](crate::guide::wire) on the wire.
+//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what
+//! happens at [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
+//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
+//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
@@ -67,9 +66,9 @@
 //! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
 //! - `serde`: infos, reports, events and metrics serialise; [`TaskId`] also deserialises.
 //!
-//! The core needs neither. Public dependencies, whose major versions set the pace of this crate's own:
-//! `tokio`, `tokio-util` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
-//! `tower-service`, `axum-core`.
+//! The core needs none of them. Public dependencies, whose major versions set the pace of this crate's own:
+//! `tokio`, `tokio-util`, `futures` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
+//! `tower-service`, `axum-core`, `axum`, `prometheus-client`, `serde`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// Compiles what the README shows.

@@ -20,7 +20,8 @@ impl TaskRegistry {
     ///
     /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition; nor does a
     /// factory that panics, which is logged and counted. Runs never overlap: the beats that a long run misses
-    /// are skipped. (A blocking closure that has timed out may still be running when the next run starts.) It ends when a shutdown begins, or by its handle, which is optional.
+    /// are skipped. (A blocking closure that has timed out may still be running when the next run starts.) It ends when
+    /// a shutdown begins, or by its handle, which is optional.
     ///
     /// Between two runs nothing of it is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next one.
     ///

@@ -121,7 +121,8 @@ impl Task {
     ///
     /// An attempt that returns an error or takes longer than the [`timeout`](Self::timeout) is tried again, one that panics
     /// only [if asked](RetryPolicy::retry_panics). Between two attempts the task holds no permit, and the next task of
-    /// its set runs: the retry comes by itself. (In a set that [stops on failure](crate::TaskSet::stop_on_failure) the others wait.)
+    /// its set runs: the retry comes by itself. (In a set that [stops on failure](crate::TaskSet::stop_on_failure) the
+    /// others wait.)
     /// A task that has used up its attempts is kept as a [dead letter](crate::TaskRegistry::dead_letters).
     ///
     /// The factory should only make the future, and leave the work to that. It is called in the task, so
