@@ -130,7 +130,7 @@ async fn main() -> Result<(), BoxError> {
 
     story(&shop, service).await?;
     if env::var_os("ONCE").is_none() {
-        println!("now you:");
+        println!("now you; the receiver is back, so an order leaves a dead letter no more:");
         println!("  curl -X POST http://{service}/orders/8");
         println!("  curl http://{service}/dead-letters");
         println!("  curl -X POST http://{service}/dead-letters/ID/replay");
