@@ -14,6 +14,7 @@ pub mod limits {}
 pub mod shutdown {}
 
 #[cfg_attr(feature = "status", doc = include_str!("../docs/observing.md"))]
+#[cfg_attr(not(feature = "status"), doc = "Watching tasks: this chapter is there with the feature `status`.")]
 pub mod observing {}
 
 #[doc = include_str!("../docs/testing.md")]
