@@ -8,10 +8,11 @@ use histogram::Histogram;
 const GROUPING_POWER: u8 = 4;
 /// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
 const MAX_VALUE_POWER: u8 = 46;
-/// The powers of two of nanoseconds before which Prometheus' buckets end: from 66 µs to 4.9 h, each four times the
+/// The powers of two of nanoseconds before which Prometheus' buckets end: from 262 µs to 73 min, each twice the
 /// one before.
 #[cfg(feature = "prometheus")]
-const BOUND_POWERS: [u8; 15] = [16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 42, 44];
+const BOUND_POWERS: [u8; 25] =
+    [18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42];
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -151,6 +151,11 @@ impl TaskMetrics {
         average(self.total_time, self.completed + self.failed + self.panicked + self.timed_out)
     }
 
+    /// Tasks that failed, panicked or timed out.
+    pub(crate) const fn all_failed(&self) -> u64 {
+        self.failed + self.panicked + self.timed_out
+    }
+
     /// The share of tasks that failed, panicked or timed out among those that did that or completed, from 0
     /// to 1; zero if none has.
     #[must_use]

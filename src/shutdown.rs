@@ -40,6 +40,7 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct Losses {
     completed_before: u64,
+    failed_before: u64,
     /// Reported: what is lost from here on was added to a closed registry.
     reported: bool,
     aborted: Vec<TaskInfo>,
@@ -132,10 +133,11 @@ impl TaskRegistry {
 
     /// Begins the shutdown: from here on, a set launches as soon as there is a response.
     pub(crate) fn launch_answered_sets(&self) {
-        let completed = self.metrics().completed;
+        let metrics = self.metrics();
         let mut losses = self.inner.progress.losses.lock();
         if !self.inner.progress.has_begun() {
-            losses.completed_before = completed;
+            losses.completed_before = metrics.completed;
+            losses.failed_before = metrics.all_failed();
             // SeqCst: see `Line::answered`.
             self.inner.progress.begun.store(true, Ordering::SeqCst);
         }
@@ -205,12 +207,13 @@ impl TaskRegistry {
 
     fn report(&self, start: Instant) -> ShutdownReport {
         let now = Instant::now();
-        let completed = self.metrics().completed;
+        let metrics = self.metrics();
         let stuck = self.inner.stuck.list();
         let mut losses = self.inner.progress.losses.lock();
         losses.reported = true;
         ShutdownReport {
-            completed: completed.saturating_sub(losses.completed_before),
+            completed: metrics.completed.saturating_sub(losses.completed_before),
+            failed: metrics.all_failed().saturating_sub(losses.failed_before),
             aborted: losses.aborted.clone(),
             discarded: losses.discarded.clone(),
             stuck: stuck.into_iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
@@ -233,6 +236,8 @@ async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>)
 pub struct ShutdownReport {
     /// Tasks that completed since the shutdown began.
     pub completed: u64,
+    /// Tasks that failed, panicked or timed out since then: the log has their errors.
+    pub failed: u64,
     /// Tasks that had started and were aborted.
     pub aborted: Vec<TaskInfo>,
     /// Tasks that never started, for want of time or room. (Those that a condition or a `clear` took back are not
@@ -246,7 +251,7 @@ pub struct ShutdownReport {
 }
 
 impl ShutdownReport {
-    /// Whether nothing was lost: no task aborted, discarded or stuck.
+    /// Whether nothing was lost: no task aborted, discarded or stuck. A task that ran and failed is not lost.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.aborted.is_empty() && self.discarded.is_empty() && self.stuck.is_empty()
@@ -257,9 +262,10 @@ impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "shut down in {:.1?}: {} completed, {} aborted, {} discarded, {} stuck",
+            "shut down in {:.1?}: {} completed, {} failed, {} aborted, {} discarded, {} stuck",
             self.took,
             self.completed,
+            self.failed,
             self.aborted.len(),
             self.discarded.len(),
             self.stuck.len()

@@ -43,14 +43,15 @@ use crate::{NameMetrics, TaskMetrics, TaskRegistry};
 /// | `postlude_oldest_pending_seconds` | | how long the oldest pending task has been waiting |
 /// | `postlude_dead_letters` | | dead letters that are kept, now |
 /// | `postlude_dead_letters_displaced_total` | | dead letters that had to go for newer ones |
+/// | `postlude_requests_shed_total` | | requests that were turned away at capacity |
 /// | `postlude_hook_panics_total` | | panics of hooks, observers and conditions |
 ///
 /// Names are literals in the source, so the number of series has a bound; ids and places are never labels. Nothing is
 /// done on the path of a task: the figures are those of [`TaskRegistry::metrics`], taken at each scrape.
 ///
 /// # Buckets
-/// 15 for both histograms, each four times as long as the one before: `le` is 0.000065535, 0.000262143, 0.001048575,
-/// 0.004194303, 0.016777215, 0.067108863, 0.268435455, 1.073741823, 4.294967295 and so on to 17592.186044415 (4.9 h).
+/// 25 for both histograms, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575 and so on
+/// (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min).
 /// They are odd because they are exact: the last nanosecond before a power of two, where a bucket of the registry's own,
 /// finer histogram ends. An alert at exactly one second takes 1.073741823; finer quantiles are in
 /// [`TaskMetrics::quantile`].
@@ -109,6 +110,7 @@ fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             "Dead letters that had to go for newer ones",
             metrics.dead_letters_displaced,
         ),
+        ("postlude_requests_shed", "Requests that were turned away at capacity", metrics.shed),
         ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
     ];
     for (name, help, value) in counters {

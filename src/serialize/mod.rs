@@ -170,6 +170,7 @@ impl Serialize for ShutdownReport {
         let mut map = serializer.serialize_map(None)?;
         entries!(map:
             "completed" = self.completed,
+            "failed" = self.failed,
             "aborted" = self.aborted,
             "discarded" = self.discarded,
             "stuck" = self.stuck,
@@ -196,6 +197,7 @@ impl Serialize for TaskMetrics {
             "retrying" = self.retrying,
             "open_sets" = self.open_sets,
             "stuck" = self.stuck,
+            "shed" = self.shed,
             "hook_panics" = self.hook_panics,
             "dead_letters" = self.dead_letters,
             "dead_letters_displaced" = self.dead_letters_displaced,

@@ -90,7 +90,7 @@ async fn work_that_does_not_end_is_cancelled_then_aborted_and_reported_by_name()
     assert!(report.stuck.is_empty());
     assert!(report.aborted.iter().all(|task| task.age.as_secs() >= 10 && task.location.file() == file!()));
     let text = report.to_string();
-    assert!(text.contains("1 completed, 2 aborted, 1 discarded, 0 stuck"), "{text}");
+    assert!(text.contains("1 completed, 0 failed, 2 aborted, 1 discarded, 0 stuck"), "{text}");
     assert!(text.contains("`deaf`") && text.contains(file!()), "{text}");
     assert_conserved(&registry, 4);
 }
