@@ -44,6 +44,7 @@ use crate::{NameMetrics, TaskMetrics, TaskRegistry};
 /// | `postlude_dead_letters` | | dead letters that are kept, now |
 /// | `postlude_dead_letters_displaced_total` | | dead letters that had to go for newer ones |
 /// | `postlude_hook_panics_total` | | panics of hooks, observers and conditions |
+/// | `postlude_requests_shed_total` | | requests that were turned away at capacity |
 ///
 /// Names are literals in the source, so the number of series has a bound; ids and places are never labels. Nothing is
 /// done on the path of a task: the figures are those of [`TaskRegistry::metrics`], taken at each scrape.
@@ -110,6 +111,7 @@ fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             metrics.dead_letters_displaced,
         ),
         ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
+        ("postlude_requests_shed", "Requests that were turned away at capacity", metrics.shed),
     ];
     for (name, help, value) in counters {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
