@@ -336,9 +336,16 @@ impl<T> Batch<T> {
     /// Its task has ended, handled or not.
     fn close(&self) {
         let mut gathered = self.gathered.lock();
-        let rest = (gathered.items.take(), gathered.room.take());
+        let rest = Gathered { items: gathered.items.take(), room: gathered.room.take() };
         drop(gathered);
-        drop_quietly(rest);
+        drop(rest);
+    }
+}
+
+impl<T> Drop for Gathered<T> {
+    /// One by one, as each may panic.
+    fn drop(&mut self) {
+        self.items.take().into_iter().flatten().for_each(drop_quietly);
     }
 }
 
