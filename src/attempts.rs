@@ -112,7 +112,7 @@ impl Inner {
     /// The first attempt is due after `delay`, or sooner, if it may be told to hurry. `false` if the task has ended meanwhile.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_hurry: bool) -> bool {
         let due = due_after(Instant::now(), delay);
-        let found = self.with_live(id, |live| live.wait_until(due, may_hurry)).is_some();
+        let found = self.with_live(id, |live| live.delay_until(due, may_hurry)).is_some();
         self.part(id);
         found
     }
@@ -120,7 +120,7 @@ impl Inner {
     /// The first attempt is due now, and not later.
     pub(crate) fn hurry(&self, id: TaskId) {
         let now = Instant::now();
-        self.with_live(id, |live| live.wait_until(now, false));
+        self.with_live(id, |live| live.delay_until(now, false));
     }
 
     /// The next attempt is due after `wait`, to all appearances.
@@ -128,7 +128,7 @@ impl Inner {
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
         if !wait.is_zero() {
             let due = due_after(Instant::now(), wait);
-            self.with_live(id, |live| live.wait_until(due, false));
+            self.with_live(id, |live| live.wait_until(due));
         }
     }
 
@@ -139,7 +139,7 @@ impl Inner {
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
         let (token, mut report) = self.with_live(id, |live| {
             live.rest(now);
-            live.wait_until(due, false);
+            live.wait_until(due);
             let token = if timed_out { live.take_token() } else { None };
             (token, live.report(Outcome::Completed, now))
         })?;
