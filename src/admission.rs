@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "rate-limit")]
+use futures::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
@@ -146,6 +148,19 @@ impl Admission {
             "a priority has no effect where nothing waits: set `max_concurrent`, or a `limit` for this name, on the registry's builder"
         );
     }
+
+    /// Waits for a permit of the task's name, then for one of its kind. Cancel safe.
+    async fn permits(&self, claim: Claim, mut rank: impl FnMut() -> Duration) -> Pass {
+        let of_name = match self.of_name(claim.name).and_then(|limits| limits.permits.as_ref()) {
+            Some(permits) => Some(permits.acquire(&mut rank).await),
+            None => None,
+        };
+        let of_kind = match self.of_kind(claim.kind) {
+            Some(permits) => Some(permits.acquire(rank).await),
+            None => None,
+        };
+        Pass { _of_name: of_name, _of_kind: of_kind }
+    }
 }
 
 impl Inner {
@@ -167,21 +182,37 @@ impl Inner {
         let Admission { epoch, promote_after, .. } = self.admission;
         // Drawn once: a task keeps its rank from one queue to the next.
         let mut rank = None;
-        let mut rank = || *rank.get_or_insert_with(|| claim.priority.rank(epoch.elapsed(), promote_after));
-        let limits = self.admission.of_name(claim.name);
+        let rank = || *rank.get_or_insert_with(|| claim.priority.rank(epoch.elapsed(), promote_after));
         #[cfg(feature = "rate-limit")]
-        if let Some(pace) = limits.and_then(|limits| limits.pace.as_ref()) {
-            pace.keep(self, claim.id, &mut rank).await;
+        if let Some(pace) = self.admission.of_name(claim.name).and_then(|limits| limits.pace.as_ref()) {
+            // Boxed, so that tasks without a rate have no room for it.
+            return Box::pin(self.admit_at(pace, claim, rank)).await;
         }
-        let of_name = match limits.and_then(|limits| limits.permits.as_ref()) {
-            Some(permits) => Some(permits.acquire(&mut rank).await),
-            None => None,
-        };
-        let of_kind = match self.admission.of_kind(claim.kind) {
-            Some(permits) => Some(permits.acquire(rank).await),
-            None => None,
-        };
-        Pass { _of_name: of_name, _of_kind: of_kind }
+        self.admission.permits(claim, rank).await
+    }
+
+    /// The same at a pace. A start is taken only with the permits in hand, so that tasks which have waited long for those
+    /// do not start all at once; and too early, they are given back.
+    #[cfg(feature = "rate-limit")]
+    async fn admit_at(&self, pace: &Pace, claim: Claim, mut rank: impl FnMut() -> Duration) -> Pass {
+        let mut head = pace.head(self, claim.id, &mut rank).await;
+        loop {
+            pace.keep(self, claim.id).await;
+            if let Some(pass) = self.admission.permits(claim, &mut rank).now_or_never() {
+                if pace.take() {
+                    return pass;
+                }
+                continue;
+            }
+            // Others of the name may have their turn meanwhile.
+            drop(head);
+            let pass = self.admission.permits(claim, &mut rank).await;
+            if pace.take() {
+                return pass;
+            }
+            drop(pass);
+            head = pace.head(self, claim.id, &mut rank).await;
+        }
     }
 }
 
