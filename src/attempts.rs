@@ -12,6 +12,7 @@ use crate::{
     Attempt, Outcome, RetryPolicy, TaskId, TaskRegistry, TaskReport,
     live::Live,
     outcome::drop_quietly,
+    permits::Waiting,
     registry::Inner,
     run::{BoxedWork, Terms, attempt},
     task::Policy,
@@ -58,6 +59,7 @@ pub(crate) async fn attempts(
     retry: RetryPolicy,
     policy: Box<Policy>,
     registry: &TaskRegistry,
+    mut joined: Option<Waiting>,
 ) -> Outcome {
     let inner = &*registry.inner;
     let id = source.meta().id;
@@ -66,7 +68,7 @@ pub(crate) async fn attempts(
     let mut number = 0_u32;
     loop {
         number = number.saturating_add(1);
-        let outcome = attempt(&terms, number, registry, || source.as_mut().next_attempt()).await;
+        let outcome = attempt(&terms, number, registry, joined.take(), || source.as_mut().next_attempt()).await;
         if !outcome.is_dead() {
             return outcome;
         }

@@ -45,7 +45,7 @@ impl Pace {
         if ahead > 0 {
             inner.note_due(id, self.interval.saturating_mul(ahead.saturating_add(1)));
         }
-        self.head.acquire(rank).await
+        self.head.acquire(None, rank).await
     }
 
     /// Waits, at the head, until one more task may start, to all appearances.
