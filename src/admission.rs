@@ -2,13 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "rate-limit")]
+use futures::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use crate::{
     BoxError, BuildError, Priority, TaskId,
     live::Live,
-    permits::{Permit, Permits},
+    permits::{Permit, Permits, Waiting},
     registry::Inner,
     sync::atomic::{AtomicBool, Ordering},
     task::{Kind, Meta, name_or_unnamed},
@@ -146,6 +148,32 @@ impl Admission {
             "a priority has no effect where nothing waits: set `max_concurrent`, or a `limit` for this name, on the registry's builder"
         );
     }
+
+    /// Joins the first queue in which a task has to wait. Tasks are not first polled in the order in which they were
+    /// spawned: this keeps it.
+    pub(crate) fn join(&self, claim: Claim) -> Option<Waiting> {
+        let limits = self.of_name(claim.name);
+        #[cfg(feature = "rate-limit")]
+        if limits.is_some_and(|limits| limits.pace.is_some()) {
+            return None;
+        }
+        let of_name = limits.and_then(|limits| limits.permits.as_ref());
+        let permits = of_name.or_else(|| self.of_kind(claim.kind))?;
+        Some(permits.join(claim.priority.rank(self.epoch.elapsed(), self.promote_after)))
+    }
+
+    /// Waits for a permit of the task's name, then for one of its kind. Cancel safe.
+    async fn permits(&self, claim: Claim, mut joined: Option<Waiting>, mut rank: impl FnMut() -> Duration) -> Pass {
+        let of_name = match self.of_name(claim.name).and_then(|limits| limits.permits.as_ref()) {
+            Some(permits) => Some(permits.acquire(joined.take(), &mut rank).await),
+            None => None,
+        };
+        let of_kind = match self.of_kind(claim.kind) {
+            Some(permits) => Some(permits.acquire(joined.take(), rank).await),
+            None => None,
+        };
+        Pass { _of_name: of_name, _of_kind: of_kind }
+    }
 }
 
 impl Inner {
@@ -161,27 +189,43 @@ impl Inner {
         })
     }
 
-    /// Waits for a turn: for the rate of the task's name, then for a permit of its name, then for one of its kind.
-    /// Cancel safe.
-    pub(crate) async fn admit(&self, claim: Claim) -> Pass {
+    /// Waits for a turn: for the rate of the task's name, then for a permit of its name, then for one of its kind;
+    /// in the first of these queues it may have its place. Cancel safe.
+    pub(crate) async fn admit(&self, claim: Claim, joined: Option<Waiting>) -> Pass {
         let Admission { epoch, promote_after, .. } = self.admission;
         // Drawn once: a task keeps its rank from one queue to the next.
-        let mut rank = None;
-        let mut rank = || *rank.get_or_insert_with(|| claim.priority.rank(epoch.elapsed(), promote_after));
-        let limits = self.admission.of_name(claim.name);
+        let mut rank = joined.as_ref().map(Waiting::rank);
+        let rank = || *rank.get_or_insert_with(|| claim.priority.rank(epoch.elapsed(), promote_after));
         #[cfg(feature = "rate-limit")]
-        if let Some(pace) = limits.and_then(|limits| limits.pace.as_ref()) {
-            pace.keep(self, claim.id, &mut rank).await;
+        if let Some(pace) = self.admission.of_name(claim.name).and_then(|limits| limits.pace.as_ref()) {
+            // Boxed, so that tasks without a rate have no room for it.
+            return Box::pin(self.admit_at(pace, claim, rank)).await;
         }
-        let of_name = match limits.and_then(|limits| limits.permits.as_ref()) {
-            Some(permits) => Some(permits.acquire(&mut rank).await),
-            None => None,
-        };
-        let of_kind = match self.admission.of_kind(claim.kind) {
-            Some(permits) => Some(permits.acquire(rank).await),
-            None => None,
-        };
-        Pass { _of_name: of_name, _of_kind: of_kind }
+        self.admission.permits(claim, joined, rank).await
+    }
+
+    /// The same at a pace. A start is taken only with the permits in hand, so that tasks which have waited long for those
+    /// do not start all at once; and too early, they are given back.
+    #[cfg(feature = "rate-limit")]
+    async fn admit_at(&self, pace: &Pace, claim: Claim, mut rank: impl FnMut() -> Duration) -> Pass {
+        let mut head = pace.head(self, claim.id, &mut rank).await;
+        loop {
+            pace.keep(self, claim.id).await;
+            if let Some(pass) = self.admission.permits(claim, None, &mut rank).now_or_never() {
+                if pace.take() {
+                    return pass;
+                }
+                continue;
+            }
+            // Others of the name may have their turn meanwhile.
+            drop(head);
+            let pass = self.admission.permits(claim, None, &mut rank).await;
+            if pace.take() {
+                return pass;
+            }
+            drop(pass);
+            head = pace.head(self, claim.id, &mut rank).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     Attempt, Outcome, RetryPolicy, TaskId, TaskRegistry, TaskReport,
     live::Live,
     outcome::drop_quietly,
+    permits::Waiting,
     registry::Inner,
     run::{BoxedWork, Terms, attempt},
     task::Policy,
@@ -58,6 +59,7 @@ pub(crate) async fn attempts(
     retry: RetryPolicy,
     policy: Box<Policy>,
     registry: &TaskRegistry,
+    mut joined: Option<Waiting>,
 ) -> Outcome {
     let inner = &*registry.inner;
     let id = source.meta().id;
@@ -66,7 +68,7 @@ pub(crate) async fn attempts(
     let mut number = 0_u32;
     loop {
         number = number.saturating_add(1);
-        let outcome = attempt(&terms, number, registry, || source.as_mut().next_attempt()).await;
+        let outcome = attempt(&terms, number, registry, joined.take(), || source.as_mut().next_attempt()).await;
         if !outcome.is_dead() {
             return outcome;
         }
@@ -112,7 +114,7 @@ impl Inner {
     /// The first attempt is due after `delay`, or sooner, if it may be told to hurry. `false` if the task has ended meanwhile.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_hurry: bool) -> bool {
         let due = due_after(Instant::now(), delay);
-        let found = self.with_live(id, |live| live.wait_until(due, may_hurry)).is_some();
+        let found = self.with_live(id, |live| live.delay_until(due, may_hurry)).is_some();
         self.part(id);
         found
     }
@@ -120,7 +122,7 @@ impl Inner {
     /// The first attempt is due now, and not later.
     pub(crate) fn hurry(&self, id: TaskId) {
         let now = Instant::now();
-        self.with_live(id, |live| live.wait_until(now, false));
+        self.with_live(id, |live| live.delay_until(now, false));
     }
 
     /// The next attempt is due after `wait`, to all appearances.
@@ -128,7 +130,7 @@ impl Inner {
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
         if !wait.is_zero() {
             let due = due_after(Instant::now(), wait);
-            self.with_live(id, |live| live.wait_until(due, false));
+            self.with_live(id, |live| live.wait_until(due));
         }
     }
 
@@ -139,7 +141,7 @@ impl Inner {
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
         let (token, mut report) = self.with_live(id, |live| {
             live.rest(now);
-            live.wait_until(due, false);
+            live.wait_until(due);
             let token = if timed_out { live.take_token() } else { None };
             (token, live.report(Outcome::Completed, now))
         })?;

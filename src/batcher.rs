@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
     BatchPolicy, RejectReason, RejectedItem, RetryPolicy, Task, TaskId, TaskOutput, TaskRegistry,
@@ -109,7 +109,7 @@ impl TaskRegistry {
             location: Location::caller(),
             policy,
             room: Arc::new(Semaphore::new(policy.capacity)),
-            current: Mutex::new(None),
+            current: Mutex::new(Current::new()),
             make: Box::new(make),
         };
         Batcher { shared: Arc::new(shared) }
@@ -129,9 +129,23 @@ struct Shared<T> {
     policy: BatchPolicy,
     /// The places within the capacity.
     room: Arc<Semaphore>,
-    /// The batch that is filled. It may have started, or have been ended by somebody, since.
-    current: Mutex<Option<Arc<Batch<T>>>>,
+    current: Mutex<Current<T>>,
     make: Box<dyn Fn(Arc<Batch<T>>) -> Task + Send + Sync>,
+}
+
+struct Current<T> {
+    /// The batch that is filled. It may have started, or have been ended by somebody, since.
+    batch: Option<Arc<Batch<T>>>,
+    /// When the batch that was begun last is [gone](Gate::gone).
+    last: CancellationToken,
+}
+
+impl<T> Current<T> {
+    fn new() -> Self {
+        let last = CancellationToken::new();
+        last.cancel();
+        Self { batch: None, last }
+    }
 }
 
 impl<T: Send + 'static> Batcher<T> {
@@ -179,7 +193,7 @@ impl<T: Send + 'static> Batcher<T> {
 
     /// Has what waits handled now. It does not wait for that: [`TaskRegistry::wait_idle`] does.
     pub fn flush(&self) {
-        let current = self.shared.current.lock().clone();
+        let current = self.shared.current.lock().batch.clone();
         hurry(current);
     }
 }
@@ -200,7 +214,7 @@ impl<T: Send + 'static> Shared<T> {
         // A new batch. The rule of the user's is asked without the lock, so somebody else may be faster.
         let batch = Batch::new(self.registry.inner.stopping().child_token());
         let task = Task::made_at(self.location, (self.make)(Arc::clone(&batch)));
-        let task = task.named(self.name).gathers(self.policy.max_delay, batch.ready.clone());
+        let task = task.named(self.name).gathers(self.policy.max_delay, Arc::clone(&batch.gate));
         let task = match self.registry.prepare(task) {
             Ok(task) => task,
             Err(rejected) => return Err(RejectedItem::with_task(rejected, placed.0)),
@@ -221,9 +235,10 @@ impl<T: Send + 'static> Shared<T> {
                 return Err(self.rejected(placed.0, reason));
             }
         };
-        batch.begin(task.meta().id, placed);
+        let previous = std::mem::replace(&mut current.last, batch.gate.gone.clone());
+        batch.begin(task.meta().id, placed, previous);
         let is_full = self.policy.max_items == 1;
-        let replaced = if is_full { current.take() } else { current.replace(Arc::clone(&batch)) };
+        let replaced = if is_full { current.batch.take() } else { current.batch.replace(Arc::clone(&batch)) };
         drop(current);
         drop(replaced);
         hurry(is_full.then(|| Arc::clone(&batch)));
@@ -236,12 +251,12 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     /// Puts an item into the current batch, if there is one that takes it; returns the batch if that has made it full.
-    fn join(&self, placed: Placed<T>, current: &mut Option<Arc<Batch<T>>>) -> Result<Option<Arc<Batch<T>>>, Placed<T>> {
-        let Some(batch) = current.as_ref().filter(|batch| batch.is_live(&self.registry)) else {
+    fn join(&self, placed: Placed<T>, current: &mut Current<T>) -> Result<Option<Arc<Batch<T>>>, Placed<T>> {
+        let Some(batch) = current.batch.as_ref().filter(|batch| batch.is_live(&self.registry)) else {
             return Err(placed);
         };
         let count = batch.add(placed)?;
-        Ok(if count < self.policy.max_items { None } else { current.take() })
+        Ok(if count < self.policy.max_items { None } else { current.batch.take() })
     }
 }
 
@@ -255,14 +270,14 @@ impl<T> Shared<T> {
 impl<T> Batcher<T> {
     /// How many items wait in the current batch.
     pub(crate) fn gathered(&self) -> usize {
-        let current = self.shared.current.lock().clone();
+        let current = self.shared.current.lock().batch.clone();
         current.map_or(0, |batch| batch.gathered.lock().items.as_ref().map_or(0, Vec::len))
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        hurry(self.current.get_mut().take());
+        hurry(self.current.get_mut().batch.take());
     }
 }
 
@@ -282,12 +297,42 @@ impl<T> fmt::Debug for Batcher<T> {
     }
 }
 
+/// Where a batch waits for more items, and then for the batches before it to have gone: they join their queue in order.
+pub(crate) struct Gate {
+    /// Cancelled when it need not wait for more items.
+    pub(crate) ready: CancellationToken,
+    previous: OnceLock<CancellationToken>,
+    /// Cancelled when it waits for nothing but its turn, or has ended.
+    gone: CancellationToken,
+}
+
+/// What the task of a batch holds until it has gone through its gate.
+pub(crate) struct Ticket(pub(crate) Arc<Gate>);
+
+impl Ticket {
+    pub(crate) fn is_ready(&self) -> WaitForCancellationFuture<'_> {
+        self.0.ready.cancelled()
+    }
+
+    /// Waits until the batch before has gone. That was ready when this one was begun, or has ended.
+    pub(crate) async fn in_order(&self) {
+        if let Some(previous) = self.0.previous.get() {
+            previous.cancelled().await;
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.gone.cancel();
+    }
+}
+
 /// Items that are handled together.
 struct Batch<T> {
     /// The task that handles them, once it was accepted.
     id: OnceLock<TaskId>,
-    /// Cancelled when it need not wait for more items.
-    ready: CancellationToken,
+    gate: Arc<Gate>,
     gathered: Mutex<Gathered<T>>,
 }
 
@@ -301,13 +346,14 @@ struct Gathered<T> {
 impl<T> Batch<T> {
     fn new(ready: CancellationToken) -> Arc<Self> {
         let gathered = Gathered { items: Some(Vec::new()), room: None };
-        Arc::new(Self { id: OnceLock::new(), ready, gathered: Mutex::new(gathered) })
+        let gate = Gate { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
+        Arc::new(Self { id: OnceLock::new(), gate: Arc::new(gate), gathered: Mutex::new(gathered) })
     }
 
     /// Its task was accepted.
-    fn begin(&self, id: TaskId, (item, place): Placed<T>) {
+    fn begin(&self, id: TaskId, (item, place): Placed<T>, previous: CancellationToken) {
         // The only call, and nobody else knows the batch yet.
-        let _unset = self.id.set(id);
+        let _unset = (self.id.set(id), self.gate.previous.set(previous));
         let mut gathered = self.gathered.lock();
         gathered.items.get_or_insert_default().push(item);
         gathered.room = Some(place);
@@ -336,15 +382,22 @@ impl<T> Batch<T> {
     /// Its task has ended, handled or not.
     fn close(&self) {
         let mut gathered = self.gathered.lock();
-        let rest = (gathered.items.take(), gathered.room.take());
+        let rest = Gathered { items: gathered.items.take(), room: gathered.room.take() };
         drop(gathered);
-        drop_quietly(rest);
+        drop(rest);
+    }
+}
+
+impl<T> Drop for Gathered<T> {
+    /// One by one, as each may panic.
+    fn drop(&mut self) {
+        self.items.take().into_iter().flatten().for_each(drop_quietly);
     }
 }
 
 /// Lets a batch wait no longer. Not under a lock, for it wakes.
 fn hurry<T>(batch: Option<Arc<Batch<T>>>) {
     if let Some(batch) = batch {
-        batch.ready.cancel();
+        batch.gate.ready.cancel();
     }
 }

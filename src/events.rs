@@ -1,6 +1,6 @@
 //! What is told of a task: its span, the log lines of its attempts and its end, and who else hears of it.
 
-use std::{cell::Cell, fmt, thread::LocalKey, time::Duration};
+use std::{cell::RefCell, fmt, thread::LocalKey, time::Duration};
 
 use tracing::{Span, field};
 
@@ -118,18 +118,30 @@ impl fmt::Display for Cause<'_> {
     }
 }
 
-/// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
-fn outermost<R>(inside: &'static LocalKey<Cell<bool>>, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
-    if inside.try_with(|inside| inside.replace(true)).unwrap_or(false) {
-        return None;
-    }
-    let result = guarded(foreign);
-    // On a thread that is ending there is nothing to remember.
-    let _forgotten = inside.try_with(|inside| inside.set(false));
-    Some(result)
-}
+/// The registries whose foreign code a thread is in.
+type Inside = LocalKey<RefCell<Vec<usize>>>;
 
 impl Inner {
+    /// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
+    fn outermost<R>(&self, inside: &'static Inside, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
+        let own = std::ptr::from_ref(self).addr();
+        let enter = |inside: &RefCell<Vec<usize>>| {
+            let mut inside = inside.borrow_mut();
+            let is_within = inside.contains(&own);
+            if !is_within {
+                inside.push(own);
+            }
+            is_within
+        };
+        // On a thread that is ending there is nothing to remember, both times.
+        if inside.try_with(enter).unwrap_or(false) {
+            return None;
+        }
+        let result = guarded(foreign);
+        let _forgotten = inside.try_with(|inside| inside.borrow_mut().pop());
+        Some(result)
+    }
+
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
     pub(crate) fn settle(&self, mut ended: Ended) {
         self.ledger.give_back();
@@ -205,10 +217,10 @@ impl Inner {
     /// that for ever.
     pub(crate) fn call(&self, whose: &'static str, hook: impl FnOnce()) {
         thread_local! {
-            static INSIDE: Cell<bool> = const { Cell::new(false) };
+            static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
         }
 
-        if let Some(Err(panic)) = outermost(&INSIDE, hook) {
+        if let Some(Err(panic)) = self.outermost(&INSIDE, hook) {
             self.hook_panicked(whose, &panic);
         }
     }
@@ -217,12 +229,12 @@ impl Inner {
     /// rule adds itself is not asked about: it might add one for each that it adds.
     pub(crate) fn ask_rule(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
         thread_local! {
-            static INSIDE: Cell<bool> = const { Cell::new(false) };
+            static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
         }
 
         let Some(rule) = &self.rule else { return Ok(()) };
         let task = task();
-        match outermost(&INSIDE, || rule(&task)) {
+        match self.outermost(&INSIDE, || rule(&task)) {
             Some(Ok(answer)) => answer,
             Some(Err(panic)) => {
                 self.hook_panicked("the rule of `admit`", &panic);

@@ -27,6 +27,8 @@ struct Extras {
     token: Option<CancellationToken>,
     /// When its next attempt is due.
     due: Option<Instant>,
+    /// When its own delay is over.
+    delayed_until: Option<Instant>,
     may_hurry: bool,
     retried: Option<Retried>,
     trail: Option<Box<Trail>>,
@@ -71,11 +73,19 @@ impl Live {
         self.started.replace(now).is_none()
     }
 
-    /// Its next attempt is due then, or sooner, if it may be told to hurry.
-    pub(crate) fn wait_until(&mut self, due: Instant, may_hurry: bool) {
+    /// Its first attempt is due then, or sooner, if it may be told to hurry.
+    pub(crate) fn delay_until(&mut self, due: Instant, may_hurry: bool) {
+        self.wait_until(due);
+        let extras = self.extras();
+        extras.delayed_until = Some(due);
+        extras.may_hurry = may_hurry;
+    }
+
+    /// Its next attempt is due then.
+    pub(crate) fn wait_until(&mut self, due: Instant) {
         let extras = self.extras();
         extras.due = Some(due);
-        extras.may_hurry = may_hurry;
+        extras.may_hurry = false;
     }
 
     /// Its attempt has failed, and another will follow; says how long it ran.
@@ -130,7 +140,8 @@ impl Live {
 
     /// Since when a pending task could have started, or from when on it can; `None` for one that has.
     pub(crate) fn pending_since(&self) -> Option<Instant> {
-        (self.stage() == Stage::Pending).then_some(self.due().unwrap_or(self.identity.added))
+        let delayed_until = self.extras.as_ref().and_then(|extras| extras.delayed_until);
+        (self.stage() == Stage::Pending).then_some(delayed_until.unwrap_or(self.identity.added))
     }
 
     /// Whether nothing is to happen to it before `then`.

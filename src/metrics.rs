@@ -131,7 +131,7 @@ pub struct TaskMetrics {
     /// Dead letters that had to go for newer ones.
     pub dead_letters_displaced: u64,
     /// How long the oldest pending task has been waiting for its turn, its own [delay](crate::Task::delay) apart; zero if none
-    /// is pending.
+    /// is. Those of an open set don't: they wait for their request to end.
     pub oldest_pending: Duration,
     /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
     /// a turn is not part of them.

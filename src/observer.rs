@@ -46,8 +46,8 @@ use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, live::Live, registry::Inne
 /// - Never under a lock of the registry: it may call whatever the registry has.
 /// - A panic is caught, logged and counted ([`hook_panics`](crate::TaskMetrics::hook_panics)); the task and
 ///   the other observers go on.
-/// - What happens because of an observer, while it runs and on its thread, is logged and counted, but told to no
-///   observer: one that spawns would be told of that for ever. [`subscribe`](crate::TaskRegistry::subscribe)
+/// - What happens to its registry because of an observer, while it runs and on its thread, is logged and counted, but told
+///   to no observer: one that spawns would be told of that for ever. [`subscribe`](crate::TaskRegistry::subscribe)
 ///   tells of everything.
 /// - [`wait_idle`](crate::TaskRegistry::wait_idle) and [`shutdown`](crate::TaskRegistry::shutdown) wait until it has
 ///   been told of every end.

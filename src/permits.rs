@@ -34,14 +34,26 @@ struct Place {
     number: u64,
 }
 
+impl State {
+    fn draw(&mut self, rank: Duration) -> Place {
+        let number = self.next;
+        self.next += 1;
+        Place { rank, number }
+    }
+}
+
 impl Permits {
     pub(crate) fn new(count: usize) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { free: count, next: 0, queue: BTreeMap::new() }) })
     }
 
     /// Waits for a permit: the lowest rank first, then the first that came. The rank is asked for only if there is
-    /// a queue. Cancel safe: given up, it leaves the queue, or passes on what it was handed.
-    pub(crate) async fn acquire(self: &Arc<Self>, rank: impl FnOnce() -> Duration) -> Permit {
+    /// a queue, and if the task has not [joined](Self::join) it. Cancel safe: given up, it leaves the queue, or passes on
+    /// what it was handed.
+    pub(crate) async fn acquire(self: &Arc<Self>, joined: Option<Waiting>, rank: impl FnOnce() -> Duration) -> Permit {
+        if let Some(waiting) = joined {
+            return waiting.await;
+        }
         if let Some(permit) = self.try_acquire() {
             return permit;
         }
@@ -56,6 +68,20 @@ impl Permits {
 
     pub(crate) fn wait(self: &Arc<Self>, rank: Duration) -> Waiting {
         Waiting { permits: Arc::clone(self), rank, place: None }
+    }
+
+    /// The same with a place in the queue from now on, or a permit.
+    pub(crate) fn join(self: &Arc<Self>, rank: Duration) -> Waiting {
+        let mut state = self.state.lock();
+        let place = state.draw(rank);
+        match state.free.checked_sub(1) {
+            Some(free) => state.free = free,
+            None => {
+                state.queue.insert(place, Waker::noop().clone());
+            }
+        }
+        drop(state);
+        Waiting { permits: Arc::clone(self), rank, place: Some(place) }
     }
 
     /// Of a single permit: how many have it or wait for it, as far as anybody cares to count.
@@ -90,8 +116,14 @@ impl Drop for Permit {
 pub(crate) struct Waiting {
     permits: Arc<Permits>,
     rank: Duration,
-    /// From the first poll on, until there is a [`Permit`].
+    /// From the first poll on, or from before it, until there is a [`Permit`].
     place: Option<Place>,
+}
+
+impl Waiting {
+    pub(crate) const fn rank(&self) -> Duration {
+        self.rank
+    }
 }
 
 impl Future for Waiting {
@@ -108,8 +140,7 @@ impl Future for Waiting {
                 return Poll::Ready(Permit(Arc::clone(&this.permits)));
             }
             None => {
-                let place = Place { rank: this.rank, number: state.next };
-                state.next += 1;
+                let place = state.draw(this.rank);
                 this.place = Some(place);
                 state.queue.insert(place, waker)
             }

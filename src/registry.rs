@@ -1,6 +1,6 @@
 //! The registry: owns every accepted task until its outcome, and is the only place that spawns.
 
-use std::{fmt, future::Future, sync::Arc, task::Waker, time::Duration};
+use std::{cell::Cell, fmt, future::Future, sync::Arc, task::Waker, time::Duration};
 
 use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
@@ -169,21 +169,24 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let mut metrics = TaskMetrics::default();
         let now = Instant::now();
-        let mut oldest: Option<Instant> = None;
+        let oldest = Cell::new(None::<Instant>);
         let mut look = |task: &Live| {
             metrics.retrying += u64::from(task.is_resting());
-            if let Some(since) = task.pending_since() {
-                oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
-            }
+            oldest.set(oldest.get().into_iter().chain(task.pending_since()).min());
         };
         let mut open_sets = 0;
         for set in inner.ledger.survey(&mut look) {
-            open_sets += u64::from(set.survey(&mut look));
+            let so_far = oldest.get();
+            if set.survey(&mut look) {
+                open_sets += 1;
+                // Its tasks wait for their request, which may be a stream without end, and not for a turn.
+                oldest.set(so_far);
+            }
             set.book();
         }
         inner.ledger.add_up(&mut metrics);
         metrics.open_sets = open_sets;
-        metrics.oldest_pending = oldest.map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
+        metrics.oldest_pending = oldest.get().map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
         metrics.stuck = inner.stuck.len() as u64;
         // Relaxed: statistics.

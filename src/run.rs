@@ -2,11 +2,12 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 
+use futures::future::{Either, select};
 use tracing::Span;
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     apart::apart,
     attempts::attempts,
     outcome::guarded,
+    permits::Waiting,
     registry::Inner,
     task::{Kind, Meta, Policy, Record},
     timer,
@@ -84,8 +86,12 @@ pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
 /// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on
 /// another thread, has a time limit, or is tried again.
 pub(crate) fn under_policy(work: BoxedWork, registry: &TaskRegistry, ending: Option<Ending>) -> BoxedWork {
-    let meta = work.meta().on_behalf(Kind::Async);
-    let future = run(work, registry.clone(), ending);
+    let meta = work.meta();
+    // What waits for a time first joins no queue before that is over.
+    let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
+    let joined = if waits { None } else { registry.inner.admission.join(Claim::of(meta)) };
+    let meta = meta.on_behalf(Kind::Async);
+    let future = run(work, registry.clone(), ending, joined);
     Box::pin(Record { meta, future })
 }
 
@@ -98,7 +104,12 @@ impl TaskOutput for Settled {
     }
 }
 
-async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>) -> Settled {
+async fn run(
+    mut work: BoxedWork,
+    registry: TaskRegistry,
+    ending: Option<Ending>,
+    mut joined: Option<Waiting>,
+) -> Settled {
     let inner = &*registry.inner;
     let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
     if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
@@ -106,26 +117,31 @@ async fn run(mut work: BoxedWork, registry: TaskRegistry, ending: Option<Ending>
             return Settled(Outcome::Discarded(DiscardReason::Ending));
         }
     }
+    let ticket = policy.gathers.take();
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
         let id = work.meta().id;
-        if !inner.delay(id, delay, policy.hurry.is_some()) {
+        if !inner.delay(id, delay, ticket.is_some()) {
             return Settled(Outcome::Aborted);
         }
         let sleep = timer::sleep(inner, delay);
-        match policy.hurry.take() {
+        match &ticket {
             None => sleep.await,
-            Some(hurry) => {
-                if hurry.run_until_cancelled(sleep).await.is_none() {
+            Some(ticket) => {
+                if let Either::Left(_) = select(pin!(ticket.is_ready()), sleep).await {
                     inner.hurry(id);
                 }
             }
         }
     }
+    if let Some(ticket) = ticket {
+        ticket.in_order().await;
+        joined = inner.admission.join(Claim::of(work.meta()));
+    }
     if let Some(retry) = policy.retry.take() {
-        return Settled(attempts(work, retry, policy, &registry).await);
+        return Settled(attempts(work, retry, policy, &registry, joined).await);
     }
     let terms = Terms::of(work.meta(), &policy, inner);
-    Settled(attempt(&terms, 1, &registry, || Some(work)).await)
+    Settled(attempt(&terms, 1, &registry, joined, || Some(work)).await)
 }
 
 /// What holds for each attempt of a task.
@@ -145,10 +161,11 @@ pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
     registry: &TaskRegistry,
+    joined: Option<Waiting>,
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
     let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
-    let pass = registry.inner.admit(claim).await;
+    let pass = registry.inner.admit(claim, joined).await;
     let over_at_once = limit.filter(Duration::is_zero);
     // A closure starts when it has its thread.
     if (kind == Kind::Async || over_at_once.is_some()) && !registry.inner.start(id) {

@@ -12,11 +12,11 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
     BoxError, Ending, Outcome, Priority, RetryPolicy, SpanRelation, TaskId,
+    batcher::{Gate, Ticket},
     run::{BoxedWork, Work},
 };
 
@@ -284,11 +284,11 @@ impl Task {
         self.meta_mut().policy.get_or_insert_default()
     }
 
-    /// Makes it wait, for others to join it; less long if it is told to hurry.
-    pub(crate) fn gathers(mut self, at_most: Duration, hurry: CancellationToken) -> Self {
+    /// Makes it wait, for others to join it; less long if its gate is opened.
+    pub(crate) fn gathers(mut self, at_most: Duration, gate: Arc<Gate>) -> Self {
         let policy = self.policy_mut();
         policy.delay = Some(at_most);
-        policy.hurry = Some(hurry);
+        policy.gathers = Some(Ticket(gate));
         self
     }
 
@@ -434,8 +434,8 @@ pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
-    /// Ends the delay.
-    pub(crate) hurry: Option<CancellationToken>,
+    /// May end the delay.
+    pub(crate) gathers: Option<Ticket>,
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,

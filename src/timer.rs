@@ -1,6 +1,13 @@
 //! Waiting for a time, on any runtime.
 
-use std::{future::Future, pin::Pin, thread, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use tokio::{sync::oneshot, time};
 
@@ -29,15 +36,19 @@ pub(crate) fn sleep(inner: &Inner, duration: Duration) -> Sleep {
 
 fn sleep_on_thread(duration: Duration) -> Sleep {
     let (wake, woken) = oneshot::channel::<()>();
+    // Dropped with the wait, which ends the thread: most time limits are not reached.
+    let (wait, given_up) = mpsc::channel::<Infallible>();
     let started = thread::Builder::new().name("postlude-timer".to_owned()).spawn(move || {
-        thread::sleep(duration);
-        // Whoever has stopped waiting need not be told.
-        let _unheard = wake.send(());
+        if given_up.recv_timeout(duration) == Err(RecvTimeoutError::Timeout) {
+            // Whoever has stopped waiting need not be told.
+            let _unheard = wake.send(());
+        }
     });
     if let Err(error) = started {
         tracing::error!(target: "postlude", %error, "no thread could be started to wait in the place of a timer: a time limit is not kept, and a delay does not end");
     }
     Box::pin(async move {
+        let _wait = wait;
         if woken.await.is_err() {
             // No thread: better no limit than one that is over at once.
             std::future::pending::<()>().await;

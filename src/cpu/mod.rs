@@ -5,7 +5,12 @@ use std::{sync::OnceLock, thread};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-use crate::{Outcome, apart::Join, outcome::guarded, registry::Inner};
+use crate::{
+    Outcome,
+    apart::Join,
+    outcome::{drop_quietly, guarded},
+    registry::Inner,
+};
 
 pub(crate) struct Cpu {
     threads: usize,
@@ -56,9 +61,10 @@ impl Inner {
         pool.spawn(move || {
             // For the clock, and for what the closure spawns: as on a thread for blocking work.
             let _entered = handle.enter();
-            // A panic here would take the process with it. Whoever waits learns that nothing came.
+            // A panic here would take the process with it. Whoever waits learns that nothing came; and where nobody
+            // waits any more, the outcome is dropped here, with an error of the user's in it.
             if let Ok(outcome) = guarded(call) {
-                let _unheard = sender.send(outcome);
+                drop_quietly(sender.send(outcome));
             }
         });
         Join::Cpu(receiver)

@@ -63,3 +63,21 @@ fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
         Poll::Pending => None,
     }
 }
+
+/// Seeded: `Permits::join` looks for a free permit under one lock and takes its place under another.
+#[test]
+fn a_permit_that_comes_back_while_one_joins_before_it_is_polled_is_its_own() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let other = thread::spawn(move || drop(held));
+        let mut joined = permits.join(Duration::ZERO);
+        let woken = Arc::new(Woken::default());
+        let at_once = woken.poll(&mut joined).is_ready();
+        other.join().unwrap();
+        assert!(at_once || woken.0.load(Ordering::SeqCst), "told");
+        assert!(at_once || woken.poll(&mut joined).is_ready());
+        drop(joined);
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "passed on");
+    });
+}

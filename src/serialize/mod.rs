@@ -10,8 +10,8 @@ use serde::{
 };
 
 use crate::{
-    DiscardReason, DrainReport, NameMetrics, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskMetrics,
-    TaskReport, TaskState, TaskStatus,
+    BoxError, DiscardReason, DrainReport, NameMetrics, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo,
+    TaskMetrics, TaskReport, TaskState, TaskStatus,
     outcome::{Chain, guarded},
 };
 
@@ -100,6 +100,9 @@ impl Serialize for TaskReport {
             "ended_ago" = self.ended_ago.as_secs_f64(),
         );
         details(&mut map, &self.outcome)?;
+        if let Some(refusal) = &self.refusal {
+            map.serialize_entry("error", &message(refusal))?;
+        }
         map.end()
     }
 }
@@ -116,16 +119,17 @@ impl Serialize for Outcome {
 /// What only some outcomes have.
 fn details<M: SerializeMap>(map: &mut M, outcome: &Outcome) -> Result<(), M::Error> {
     match outcome {
-        // Its `Display` is the user's code.
-        Outcome::Failed(error) => match guarded(|| Chain(error).to_string()) {
-            Ok(error) => map.serialize_entry("error", &error),
-            Err(panic) => map.serialize_entry("error", &format!("(its message can't be had: {panic})")),
-        },
+        Outcome::Failed(error) => map.serialize_entry("error", &message(error)),
         Outcome::Panicked(panic) => map.serialize_entry("error", panic.message()),
         Outcome::TimedOut(limit) => map.serialize_entry("limit", &limit.as_secs_f64()),
         Outcome::Discarded(reason) => map.serialize_entry("reason", reason),
         Outcome::Completed | Outcome::Aborted => Ok(()),
     }
+}
+
+/// An error and its sources. Their `Display` is the user's code.
+fn message(error: &BoxError) -> String {
+    guarded(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))
 }
 
 impl Serialize for TaskStatus {
@@ -197,8 +201,8 @@ impl Serialize for TaskMetrics {
             "retrying" = self.retrying,
             "open_sets" = self.open_sets,
             "stuck" = self.stuck,
-            "shed" = self.shed,
             "hook_panics" = self.hook_panics,
+            "shed" = self.shed,
             "dead_letters" = self.dead_letters,
             "dead_letters_displaced" = self.dead_letters_displaced,
             "oldest_pending" = self.oldest_pending.as_secs_f64(),

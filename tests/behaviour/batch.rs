@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::assert_conserved;
+use crate::support::{Bomb, assert_conserved};
 
 const SECOND: Duration = Duration::from_secs(1);
 const POLICY: BatchPolicy = BatchPolicy { max_items: 3, max_delay: SECOND, capacity: 6 };
@@ -354,4 +354,34 @@ async fn of_items_from_many_threads_with_flushes_and_aborts_in_between_none_is_l
     assert!(counts.iter().all(|count| count.load(Ordering::SeqCst) == 1));
     let m = registry.metrics();
     assert_eq!((m.completed, m.pending, m.running), (m.added, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn batches_that_fill_at_once_on_many_threads_keep_their_order_within_a_limit_of_1() {
+    let policy = BatchPolicy { max_items: 2, ..BatchPolicy::default() };
+    for _ in 0..100 {
+        let registry = TaskRegistry::builder().limit("events", 1).build().unwrap();
+        let handled = Handled::default();
+        let batcher = handled.batcher(&registry, policy);
+        let pushing = tokio::spawn(async move { (0..40).for_each(|item| batcher.try_push(item).unwrap()) });
+        pushing.await.unwrap();
+        registry.wait_idle().await;
+        assert!(handled.read().concat().into_iter().eq(0..40), "{:?}", handled.read());
+    }
+}
+
+#[tokio::test]
+async fn items_that_panic_when_they_are_dropped_do_so_one_by_one() {
+    let registry = TaskRegistry::builder().limit("bombs", 1).build().unwrap();
+    let policy = BatchPolicy { capacity: 3, ..BatchPolicy::default() };
+    let bombs = registry.batcher("bombs", policy, |_: Vec<Bomb>| async {});
+    for _ in 0..3 {
+        assert!(bombs.try_push(Bomb).is_ok());
+    }
+    assert!(registry.abort(registry.tasks()[0].id));
+    // There is room when they are gone.
+    assert!(bombs.push(Bomb).await.is_ok());
+    assert_eq!(registry.metrics().aborted, 1);
+    registry.abort(registry.tasks()[0].id);
+    registry.wait_idle().await;
 }

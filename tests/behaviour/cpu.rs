@@ -12,7 +12,7 @@ use std::{
 use postlude::{BuildError, Outcome, Priority, Task, TaskRegistry, TaskSet, TaskState, after, cancellation};
 use rayon::prelude::*;
 
-use crate::support::{Journal, assert_conserved};
+use crate::support::{Bomb, Journal, assert_conserved};
 
 fn registry(threads: usize) -> TaskRegistry {
     TaskRegistry::builder().cpu_threads(threads).build().unwrap()
@@ -194,4 +194,19 @@ fn the_end_of_the_runtime_does_not_wait_for_it() {
 async fn no_threads_at_all_is_an_error() {
     let error = TaskRegistry::builder().cpu_threads(0).build().unwrap_err();
     assert!(matches!(error, BuildError::ZeroLimit { name: "cpu_threads", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_error_that_comes_too_late_and_panics_when_it_is_dropped_harms_nobody() {
+    let (registry, barrier) = (registry(1), Barrier::default());
+    let held = barrier.clone();
+    let late = Task::cpu(move || {
+        held.wait();
+        Err::<(), _>(Bomb)
+    });
+    assert!(matches!(registry.spawn(late.timeout(Duration::from_millis(1))).await, Outcome::TimedOut(_)));
+    barrier.open();
+    let (next, after_next) = (registry.spawn(Task::cpu(|| {})), registry.spawn(Task::cpu(|| {})));
+    assert!(next.await.is_completed() && after_next.await.is_completed(), "on the same thread");
+    assert_conserved(&registry, 3);
 }

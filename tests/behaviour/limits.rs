@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -87,7 +87,7 @@ async fn no_more_blocking_tasks_run_than_the_limit_allows_and_async_tasks_pass_t
 
 /// Something that threads wait for, and the call that lets all of them pass.
 fn thread_gate() -> (impl FnOnce(), Arc<dyn Fn() + Send + Sync>) {
-    let gate = Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+    let gate = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
     let opener = Arc::clone(&gate);
     let open = move || {
         *opener.0.lock().unwrap() = true;
@@ -289,4 +289,23 @@ async fn a_limit_of_zero_and_two_limits_for_a_name_are_errors_that_name_it() {
     let error = TaskRegistry::builder().limit("", 1).limit("unnamed", 1).build().unwrap_err();
     assert!(matches!(error, BuildError::TwoLimitsOfName { name: "unnamed", .. }), "no name is that name: {error}");
     assert!(TaskRegistry::builder().limit("scan", usize::MAX).build().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_one_task_spawns_starts_in_that_order_also_where_the_runtime_polls_it_in_another() {
+    for name in ["unnamed", "mail"] {
+        let limits = TaskRegistry::builder().limit("mail", 1).max_concurrent(1);
+        let (registry, order) = (limits.build().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let (spawner, note) = (registry.clone(), order.clone());
+        let spawning = tokio::spawn(async move {
+            for number in 0..5 {
+                let note = note.clone();
+                spawner.spawn(Task::new(async move { note.lock().unwrap().push(number) }).named(name));
+            }
+        });
+        spawning.await.unwrap();
+        registry.wait_idle().await;
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4], "{name}");
+        assert_conserved(&registry, 5);
+    }
 }

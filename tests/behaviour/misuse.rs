@@ -105,6 +105,28 @@ fn a_runtime_without_a_timer_still_gets_timeouts_and_a_bounded_shutdown() {
     });
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn without_a_timer_a_wait_that_is_given_up_keeps_no_thread() {
+    fn waiting_threads() -> usize {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+        names.filter(|name| name.trim() == "postlude-timer").count()
+    }
+
+    let runtime = Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(300)).build().unwrap();
+        for _ in 0..50 {
+            assert!(registry.spawn(tokio::task::yield_now()).await.is_completed());
+        }
+        // Other tests may have some for a moment.
+        while waiting_threads() > 25 {
+            std::thread::yield_now();
+        }
+    });
+}
+
 /// Adds to a set when it is dropped, and counts what it adds.
 struct AddsWhenDropped(TaskSet, Arc<AtomicU64>);
 

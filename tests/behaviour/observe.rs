@@ -13,8 +13,8 @@ use std::{
 
 use futures::StreamExt;
 use postlude::{
-    DiscardReason, Outcome, RetryPolicy, Task, TaskEvent, TaskEvents, TaskInfo, TaskObserver, TaskRegistry, TaskReport,
-    TaskState, TaskStatus,
+    DiscardReason, Outcome, RejectReason, RetryPolicy, Task, TaskEvent, TaskEvents, TaskInfo, TaskObserver,
+    TaskRegistry, TaskReport, TaskState, TaskStatus,
 };
 
 use crate::support::{Journal, assert_conserved};
@@ -475,4 +475,22 @@ async fn without_a_history_only_what_lives_is_known() {
     registry.wait_idle().await;
     assert!(registry.get(id).is_none());
     assert!(registry.history().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_hook_adds_to_another_registry_is_told_and_asked_about_there() {
+    let (second, told) = noting();
+    let spawns = second.clone();
+    let first = TaskRegistry::builder().on_failure(move |_| drop(spawns.spawn(Task::new(async {}).named("alert"))));
+    let first = first.build().unwrap();
+    first.spawn(async { Err::<(), _>("down") }).await;
+    first.wait_idle().await;
+    second.wait_idle().await;
+    assert_eq!(told.read().len(), 3, "added, started and finished: {:?}", told.read());
+
+    let closed = TaskRegistry::builder().admit(|_| Err("not here".into())).build().unwrap();
+    let spawns = closed;
+    let asking = TaskRegistry::builder().admit(move |_| spawns.try_spawn(async {}).map(drop).map_err(Into::into));
+    let refused = asking.build().unwrap().try_spawn(async {}).unwrap_err();
+    assert_eq!(refused.reason(), RejectReason::Refused);
 }

@@ -149,3 +149,30 @@ async fn a_rate_of_zero_and_two_rates_for_a_name_are_errors_that_name_it() {
         assert!(matches!(registry.spawn(Task::new(async {}).named("webhook")).await, Outcome::Completed), "{odd:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_is_kept_by_tasks_that_had_to_wait_for_permits_after_it() {
+    let limit = RateLimit::per_second(1);
+    for (blocker, name) in [("other", "unnamed"), ("own", "webhook")] {
+        let builder = TaskRegistry::builder().max_concurrent(1).limit("webhook", 1).rate_limit("webhook", limit);
+        let (registry, starts) = (builder.build().unwrap(), Starts::new());
+        registry.spawn(Task::new(sleep(Duration::from_secs(60))).named(name));
+        tokio::task::yield_now().await;
+        for _ in 0..5 {
+            registry.spawn(starts.task());
+        }
+        registry.wait_idle().await;
+        assert_eq!(starts.read(), [60_000, 61_000, 62_000, 63_000, 64_000], "{blocker}");
+        assert_conserved(&registry, 6);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_rate_is_as_old_as_its_wait() {
+    let registry = registry(RateLimit::per_hour(1));
+    for _ in 0..100 {
+        registry.spawn(Task::new(async {}).named("webhook"));
+    }
+    sleep(Duration::from_secs(5 * 3600)).await;
+    assert_eq!(registry.metrics().oldest_pending, Duration::from_secs(5 * 3600));
+}

@@ -223,14 +223,20 @@ async fn health_says_what_is_wrong() {
     assert_eq!(get(address, "/admin/health").await.status, 200, "it is better again");
 
     let set = registry.set();
-    for _ in 0..20 {
+    let first = set.add(hanging());
+    for _ in 0..18 {
         set.add(async {});
     }
     tokio::time::sleep(Duration::from_millis(30)).await; // longer than the limit, by the clock that measures it
     let health = get(address, "/admin/health").await;
+    assert_eq!(health.status, 200, "what waits for its request waits for no turn: {health:?}");
+    set.add(async {});
+    drop(set.clone().drain());
+    let health = get(address, "/admin/health").await;
     assert_eq!((health.status, problems(&health)), (503, 2), "full, and waiting: {health:?}");
     set.clear();
     assert_eq!(get(address, "/admin/health").await.status, 200);
+    registry.abort(first);
 
     registry.shutdown(Duration::ZERO).await;
     let health = get(address, "/admin/health").await;
@@ -414,6 +420,11 @@ async fn what_is_told_of_tasks_is_written_with_the_names_of_its_fields_and_in_se
     assert_eq!(serde_json::to_value(report).unwrap(), drained);
     let limit = serde_json::to_value(Outcome::TimedOut(Duration::from_millis(1500))).unwrap();
     assert_eq!(limit, json!({"state": "timed_out", "limit": 1.5}));
+    let choosy = TaskRegistry::builder().admit(|_| Err("no mail today".into())).build().unwrap();
+    choosy.spawn(async {}).await;
+    let refused = serde_json::to_value(&choosy.history()[0]).unwrap();
+    assert_eq!((&refused["reason"], &refused["error"]), (&json!("refused"), &json!("no mail today")));
+    assert_eq!(serde_json::to_value(registry.metrics()).unwrap()["shed"], json!(0));
     let report = serde_json::to_value(registry.shutdown(Duration::ZERO).await).unwrap();
     assert_eq!(report["aborted"], json!([]));
 

@@ -1,6 +1,9 @@
 //! What the tests share.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use postlude::{TaskMetrics, TaskRegistry, TaskReport};
 
@@ -49,3 +52,26 @@ pub(crate) fn assert_conserved(registry: &TaskRegistry, added: u64) {
 pub(crate) fn outcomes(m: &TaskMetrics) -> u64 {
     m.completed + m.failed + m.panicked + m.timed_out + m.aborted + m.discarded
 }
+
+/// Panics when it is dropped. A second one that does so while the first unwinds ends the process.
+pub(crate) struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a bug in a drop");
+    }
+}
+
+impl fmt::Debug for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bomb")
+    }
+}
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
