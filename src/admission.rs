@@ -11,9 +11,9 @@ use crate::{
     BoxError, BuildError, Priority, TaskId,
     live::Live,
     permits::{Permit, Permits, Waiting},
+    record::{Kind, Meta, name_or_unnamed},
     registry::Inner,
     sync::atomic::{AtomicBool, Ordering},
-    task::{Kind, Meta, name_or_unnamed},
 };
 #[cfg(feature = "rate-limit")]
 use crate::{policy::RateLimit, rate::Pace};

@@ -14,10 +14,10 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     Outcome, TaskId, TaskRegistry,
     admission::Pass,
+    record::{Identity, Kind},
     run::{BoxedWork, drop_work, poll_work},
     scope::{self, Scope},
     sync::atomic::{AtomicU8, Ordering},
-    task::{Identity, Kind},
     timer,
 };
 

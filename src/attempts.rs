@@ -13,9 +13,9 @@ use crate::{
     live::Live,
     outcome::drop_quietly,
     permits::Waiting,
+    record::Policy,
     registry::Inner,
     run::{BoxedWork, Terms, attempt},
-    task::Policy,
     timer,
 };
 

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
     BatchPolicy, RejectReason, RejectedItem, RetryPolicy, Task, TaskId, TaskOutput, TaskRegistry,
-    outcome::drop_quietly, sync::Mutex, task::name_or_unnamed,
+    outcome::drop_quietly, record::name_or_unnamed, sync::Mutex,
 };
 
 impl TaskRegistry {

@@ -80,6 +80,7 @@ mod admission;
 mod apart;
 mod attempts;
 mod batcher;
+mod books;
 mod builder;
 #[cfg(feature = "cpu")]
 mod cpu;
@@ -109,6 +110,7 @@ mod prometheus;
 mod queue;
 #[cfg(feature = "rate-limit")]
 mod rate;
+mod record;
 mod registry;
 mod rejected;
 mod repeat;

@@ -20,7 +20,7 @@ use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
-    ledger::Books,
+    books::Books,
     live::{Live, Stage},
     outcome::drop_quietly,
     queue::Queue,

@@ -6,7 +6,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, registry::Side, task::Identity,
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, record::Identity, registry::Side,
 };
 
 /// A task that was accepted and has no outcome.

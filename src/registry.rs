@@ -21,6 +21,7 @@ use crate::{
     live::{Ended, Live, Stage},
     observer::Audience,
     outcome::drop_quietly,
+    record::Meta,
     run,
     shutdown::Progress,
     spawned::Spawned,
@@ -29,7 +30,6 @@ use crate::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Meta,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.

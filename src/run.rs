@@ -17,8 +17,8 @@ use crate::{
     attempts::attempts,
     outcome::guarded,
     permits::Waiting,
+    record::{Kind, Meta, Policy, Record},
     registry::Inner,
-    task::{Kind, Meta, Policy, Record},
     timer,
 };
 

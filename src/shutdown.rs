@@ -10,12 +10,12 @@ use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
     attempts::deadline_after,
     live::{Ended, Live},
+    record::Identity,
     registry::{Inner, Side},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Identity,
     timer,
 };
 

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::{TaskId, apart::Apart, sync::Mutex, task::Identity};
+use crate::{TaskId, apart::Apart, record::Identity, sync::Mutex};
 
 /// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
 /// the moment that the runtime takes to drop a future; those that stay are stuck.

@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 use crate::{
     BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
-    ledger::Books,
+    books::Books,
     line::{Away, Line, Next, Phase, State},
     live::{Ended, Live, Stage},
     outcome::drop_quietly,

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use crate::{BoxError, ledger::Books, live::Past};
+use crate::{BoxError, books::Books, live::Past};
 
 /// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
 const ENDS: usize = 8;

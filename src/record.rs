@@ -1,0 +1,191 @@
+//! What a task is made of: its one allocation, with its work and what is known of it.
+
+use std::{
+    future::Future,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::{
+    Ending, Outcome, Priority, RetryPolicy, TaskId, TaskOutput,
+    batcher::Ticket,
+    run::{BoxedWork, Work},
+};
+
+pub(crate) const UNNAMED: &str = "unnamed";
+
+pub(crate) const fn name_or_unnamed(name: &'static str) -> &'static str {
+    if name.is_empty() { UNNAMED } else { name }
+}
+
+/// Where a task's work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Async,
+    Blocking,
+    #[cfg(feature = "cpu")]
+    Cpu,
+}
+
+pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;
+
+/// What only some tasks carry, so that the others pay one pointer for it.
+#[derive(Default)]
+pub(crate) struct Policy {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) when: Option<Condition>,
+    pub(crate) delay: Option<Duration>,
+    /// May end the delay.
+    pub(crate) gathers: Option<Ticket>,
+    pub(crate) retry: Option<RetryPolicy>,
+    /// The dead letter that this is a replay of.
+    pub(crate) replay_of: Option<TaskId>,
+}
+
+/// What tells a task from another, in lists, logs and reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: TaskId,
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Instant,
+}
+
+/// What is known of a task besides its work.
+pub(crate) struct Meta {
+    pub(crate) id: TaskId,
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Option<Instant>,
+    pub(crate) span: Option<Box<Span>>,
+    pub(crate) policy: Option<Box<Policy>>,
+    pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
+    pub(crate) started: bool,
+}
+
+impl Meta {
+    #[track_caller]
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            id: TaskId::UNASSIGNED,
+            name: UNNAMED,
+            location: Location::caller(),
+            added: None,
+            span: None,
+            policy: None,
+            kind,
+            priority: Priority::Normal,
+            started: false,
+        }
+    }
+
+    /// For work that runs on behalf of this: its wrapper, or one of its attempts.
+    pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
+        Self {
+            id: self.id,
+            name: self.name,
+            location: self.location,
+            added: self.added,
+            span: self.span.clone(),
+            policy: None,
+            kind,
+            priority: self.priority,
+            started: true,
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            id: self.id,
+            name: self.name,
+            location: self.location,
+            added: self.added.unwrap_or_else(Instant::now),
+        }
+    }
+}
+
+pin_project! {
+    /// A task's one allocation: what is known of it, and its work.
+    pub(crate) struct Record<F> {
+        pub(crate) meta: Meta,
+        #[pin]
+        pub(crate) future: F,
+    }
+}
+
+impl<F> Work for Record<F>
+where
+    F: Future + Send,
+    F::Output: TaskOutput,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta {
+        self.project().meta
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        self.project().future.poll(context).map(TaskOutput::into_outcome)
+    }
+}
+
+/// What makes the work of each attempt of a retrying task. It is never polled itself.
+pub(crate) struct Source<M> {
+    pub(crate) meta: Meta,
+    pub(crate) make: M,
+}
+
+impl<M> Unpin for Source<M> {}
+
+impl<M> Work for Source<M>
+where
+    M: FnMut(Meta) -> BoxedWork + Send,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta {
+        &mut self.get_mut().meta
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Outcome> {
+        Poll::Ready(Outcome::Aborted)
+    }
+
+    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
+        let this = self.get_mut();
+        let span = this.meta.span.clone();
+        let _entered = span.as_deref().map(Span::enter);
+        let meta = this.meta.on_behalf(this.meta.kind);
+        Some((this.make)(meta))
+    }
+}
+
+/// A blocking closure as a future that is ready at its first poll, which takes as long as the closure takes.
+pub(crate) struct Call<F>(pub(crate) Option<F>);
+
+impl<F> Unpin for Call<F> {}
+
+impl<F, T> Future for Call<F>
+where
+    F: FnOnce() -> T,
+{
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<T> {
+        match self.0.take() {
+            Some(closure) => Poll::Ready(closure()),
+            None => Poll::Pending,
+        }
+    }
+}
