@@ -43,8 +43,8 @@ use crate::{NameMetrics, TaskMetrics, TaskRegistry};
 /// | `postlude_oldest_pending_seconds` | | how long the oldest pending task has been waiting |
 /// | `postlude_dead_letters` | | dead letters that are kept, now |
 /// | `postlude_dead_letters_displaced_total` | | dead letters that had to go for newer ones |
-/// | `postlude_hook_panics_total` | | panics of hooks, observers and conditions |
 /// | `postlude_requests_shed_total` | | requests that were turned away at capacity |
+/// | `postlude_hook_panics_total` | | panics of hooks, observers and conditions |
 ///
 /// Names are literals in the source, so the number of series has a bound; ids and places are never labels. Nothing is
 /// done on the path of a task: the figures are those of [`TaskRegistry::metrics`], taken at each scrape.
@@ -110,8 +110,8 @@ fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
             "Dead letters that had to go for newer ones",
             metrics.dead_letters_displaced,
         ),
-        ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
         ("postlude_requests_shed", "Requests that were turned away at capacity", metrics.shed),
+        ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
     ];
     for (name, help, value) in counters {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

@@ -433,3 +433,19 @@ async fn what_is_told_of_tasks_is_written_with_the_names_of_its_fields_and_in_se
     let error = serde_json::from_value::<TaskId>(json!("mail")).unwrap_err().to_string();
     assert!(error.contains("like \"17\" or \"17.2\""), "{error}");
 }
+
+#[tokio::test]
+async fn each_figure_is_written_once() {
+    let registry = TaskRegistry::new();
+    let text = TaskCollector::new(registry.clone()).text();
+    let mut families: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    let count = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert_eq!(families.len(), count, "{text}");
+    let json = serde_json::to_string(&registry.metrics()).unwrap();
+    let fields = json.matches("\":").count();
+    let Value::Object(read) = serde_json::from_str(&json).unwrap() else { panic!("no object: {json}") };
+    let nested: usize = read.values().filter_map(Value::as_object).map(serde_json::Map::len).sum();
+    assert_eq!(fields, read.len() + nested, "{json}");
+}
