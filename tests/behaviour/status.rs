@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use axum::{Router, routing::post};
 use futures::StreamExt;
 use postlude::{
-    Outcome, Task, TaskCollector, TaskEvent, TaskId, TaskLayer, TaskRegistry, TaskSet,
+    Outcome, RetryPolicy, Task, TaskCollector, TaskEvent, TaskId, TaskLayer, TaskRegistry, TaskSet,
     status::{self, Accepted, StatusRouter},
 };
 use serde_json::{Value, json};
@@ -432,4 +432,33 @@ async fn what_is_told_of_tasks_is_written_with_the_names_of_its_fields_and_in_se
     assert_eq!(serde_json::from_value::<TaskId>(json!("17.2")).unwrap().to_string(), "17.2");
     let error = serde_json::from_value::<TaskId>(json!("mail")).unwrap_err().to_string();
     assert!(error.contains("like \"17\" or \"17.2\""), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_written_with_the_names_of_its_fields_and_its_moments_in_seconds_since_1970() {
+    let registry = TaskRegistry::new();
+    let twice = RetryPolicy::constant(Duration::ZERO).attempts(2);
+    let hangs = Task::retrying(twice, || async {
+        if postlude::attempt() == 1 { Err("receiver is down") } else { std::future::pending().await }
+    });
+    let set = registry.set();
+    let id = set.add(hangs.named("webhook").timeout(Duration::from_secs(2)));
+    set.drain().await;
+    let mut letter = serde_json::to_value(registry.dead_letters().find(id).unwrap()).unwrap();
+    assert!(letter["location"].as_str().unwrap().contains("status.rs:"), "{letter}");
+    letter["location"] = json!("…");
+    for attempt in letter["attempts"].as_array_mut().unwrap() {
+        let (year_2020, year_9999) = (1_577_836_800.0, 253_370_764_800.0);
+        assert!((year_2020..year_9999).contains(&attempt["ended_at"].as_f64().unwrap()), "{attempt}");
+        attempt["ended_at"] = json!("…");
+        attempt["ran_for"] = json!(attempt["ran_for"].as_f64().unwrap().round());
+    }
+    let written = json!({
+        "id": id.to_string(), "name": "webhook", "location": "…", "set": id.set().unwrap().to_string(), "replay_of": null,
+        "is_replayable": true, "attempts": [
+            {"number": 1, "state": "failed", "ended_at": "…", "ran_for": 0.0, "error": "receiver is down"},
+            {"number": 2, "state": "timed_out", "ended_at": "…", "ran_for": 2.0, "limit": 2.0},
+        ],
+    });
+    assert_eq!(letter, written);
 }
