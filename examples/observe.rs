@@ -85,6 +85,7 @@ async fn with_request_id(request: Request, next: Next) -> Response {
 fn router(registry: &TaskRegistry, stop: CancellationToken) -> Router {
     let status = StatusRouter::new(registry.clone())
         .allow_abort()
+        .allow_replay()
         .max_failure_rate(0.5)
         .max_pending_age(Duration::from_secs(60));
     let admin = Router::new().route("/events", get(events)).merge(status.build()); // .layer(your_authentication)
@@ -126,10 +127,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("  curl -X POST 'http://{address}/signup?email=a@example.invalid'");
     println!("  curl -i -X POST http://{address}/exports");
     println!("and look at them:");
-    for path in ["tasks", "tasks?state=failed&limit=10", "tasks/{id}", "metrics.json", "metrics", "health"] {
+    for path in ["tasks", "tasks?state=failed&limit=10", "tasks/{id}", "dead-letters?limit=10", "dead-letters/{id}"] {
+        println!("  curl 'http://{address}/admin/{path}'");
+    }
+    for path in ["metrics.json", "metrics", "health"] {
         println!("  curl 'http://{address}/admin/{path}'");
     }
     println!("  curl -X DELETE 'http://{address}/admin/tasks/{{id}}'");
+    println!("  curl -X POST 'http://{address}/admin/dead-letters/{{id}}/replay'");
+    println!("  curl -X DELETE 'http://{address}/admin/dead-letters/{{id}}'");
     println!("  curl -N http://{address}/admin/events");
     println!("and Ctrl-C to end it in order");
 

@@ -190,3 +190,40 @@ fn due_after(now: Instant, delay: Duration) -> Instant {
 pub(crate) fn deadline_after(now: Instant, grace: Duration) -> Instant {
     now + grace.min(30 * YEAR)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Task;
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    /// The abort comes after the last attempt has been given up, and before its outcome is counted: both are in one poll,
+    /// so that only another thread could meet it.
+    #[tokio::test]
+    async fn an_abort_that_meets_the_end_of_the_attempts_drops_the_factory_quietly_and_the_set_goes_on() {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        let id = set.add(std::future::pending::<()>());
+        set.add(async {});
+        let drained = set.drain();
+        tokio::task::yield_now().await;
+        let bomb = Bomb;
+        let task = Task::retrying(RetryPolicy::default(), move || {
+            let _held = &bomb;
+            async {}
+        });
+        registry.inner.give_up(id, Box::new(Trail { failed: Failed::default(), source: task.work }));
+        assert!(registry.abort(id));
+        let report = drained.await;
+        assert_eq!((report.aborted, report.completed), (1, 1));
+        registry.wait_idle().await;
+        assert!(registry.dead_letters().is_empty());
+    }
+}

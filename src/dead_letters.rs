@@ -260,6 +260,15 @@ impl Store {
         self.limit > 0
     }
 
+    /// The latest letters that came before the `before`th, the latest first, each with its number.
+    #[cfg(feature = "status")]
+    pub(crate) fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
+        let letters = self.letters.lock();
+        let end = letters.kept.partition_point(|kept| before.is_none_or(|before| kept.number < before));
+        let latest = letters.kept.range(..end).rev().take(count);
+        latest.map(|kept| (kept.number, kept.letter.clone())).collect()
+    }
+
     /// How many are kept, and how many had to go.
     pub(crate) fn figures(&self) -> (u64, u64) {
         let letters = self.letters.lock();

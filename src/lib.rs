@@ -64,7 +64,7 @@
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
 //! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
 //! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
-//! - `serde`: infos, reports, events and metrics serialise; [`TaskId`] also deserialises.
+//! - `serde`: infos, reports, events, dead letters and metrics serialise; [`TaskId`] also deserialises.
 //!
 //! The core needs none of them. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util`, `futures` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,

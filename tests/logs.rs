@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{Priority, SpanRelation, Task, TaskRegistry};
+use postlude::{Priority, RetryPolicy, SpanRelation, Task, TaskRegistry};
 use tracing::{
     Instrument, info, info_span,
     instrument::{Instrumented, WithSubscriber},
@@ -222,6 +222,23 @@ async fn the_span_of_a_task_follows_from_the_requests_and_does_not_keep_it_open(
     .await;
     let links = links.0.lock().unwrap().clone();
     assert_eq!(links, ["task follows request", "request closed", "the task may run", "task closed"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_no_span_open() {
+    listen_everywhere();
+    let links = Links::default();
+    let subscriber = tracing_subscriber::registry().with(links.clone());
+    async {
+        let registry = TaskRegistry::new();
+        let once = RetryPolicy::default().attempts(1);
+        registry.spawn(Task::retrying(once, || async { Err::<(), _>("failed") })).await;
+        registry.wait_idle().await;
+        assert!(registry.dead_letters().list()[0].is_replayable);
+        assert_eq!(*links.0.lock().unwrap(), ["task closed"]);
+    }
+    .with_subscriber(subscriber)
+    .await;
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! How infos, reports, events and figures are written: objects with the names of the fields, durations as seconds,
-//! ids as text, words in lower case.
+//! How infos, reports, events, dead letters and figures are written: objects with the names of the fields, durations as
+//! seconds, moments as seconds since 1970, ids as text, words in lower case.
 
 use std::{fmt, panic::Location, time::Duration};
 
@@ -10,8 +10,8 @@ use serde::{
 };
 
 use crate::{
-    BoxError, DiscardReason, DrainReport, NameMetrics, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo,
-    TaskMetrics, TaskReport, TaskState, TaskStatus,
+    BoxError, DiscardReason, DrainReport, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskReport,
+    TaskState, TaskStatus,
     outcome::{Chain, guarded},
 };
 
@@ -21,6 +21,9 @@ macro_rules! entries {
         $($map.serialize_entry($key, &$value)?;)+
     }};
 }
+
+mod dead_letters;
+mod figures;
 
 impl Serialize for TaskId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -180,73 +183,6 @@ impl Serialize for ShutdownReport {
             "stuck" = self.stuck,
             "took" = self.took.as_secs_f64(),
         );
-        map.end()
-    }
-}
-
-impl Serialize for TaskMetrics {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        entries!(map:
-            "added" = self.added,
-            "pending" = self.pending,
-            "running" = self.running,
-            "completed" = self.completed,
-            "failed" = self.failed,
-            "panicked" = self.panicked,
-            "timed_out" = self.timed_out,
-            "aborted" = self.aborted,
-            "discarded" = self.discarded,
-            "retries" = self.retries,
-            "retrying" = self.retrying,
-            "open_sets" = self.open_sets,
-            "stuck" = self.stuck,
-            "shed" = self.shed,
-            "hook_panics" = self.hook_panics,
-            "dead_letters" = self.dead_letters,
-            "dead_letters_displaced" = self.dead_letters_displaced,
-            "oldest_pending" = self.oldest_pending.as_secs_f64(),
-            "total_time" = self.total_time.as_secs_f64(),
-            "total_queued" = self.total_queued.as_secs_f64(),
-            "failure_rate" = self.failure_rate(),
-            "ran" = Quantiles(|q| self.quantile(q)),
-            "queued" = Quantiles(|q| self.queued_quantile(q)),
-            "by_name" = self.by_name(),
-        );
-        map.end()
-    }
-}
-
-impl Serialize for NameMetrics {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        entries!(map:
-            "completed" = self.completed,
-            "failed" = self.failed,
-            "panicked" = self.panicked,
-            "timed_out" = self.timed_out,
-            "aborted" = self.aborted,
-            "discarded" = self.discarded,
-            "retries" = self.retries,
-            "total_time" = self.total_time.as_secs_f64(),
-            "total_queued" = self.total_queued.as_secs_f64(),
-            "failure_rate" = self.failure_rate(),
-            "ran" = Quantiles(|q| self.quantile(q)),
-            "queued" = Quantiles(|q| self.queued_quantile(q)),
-        );
-        map.end()
-    }
-}
-
-/// The median and two later quantiles, in seconds.
-struct Quantiles<F>(F);
-
-impl<F: Fn(f64) -> Duration> Serialize for Quantiles<F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3))?;
-        for (key, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
-            map.serialize_entry(key, &(self.0)(q).as_secs_f64())?;
-        }
         map.end()
     }
 }

@@ -2,11 +2,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
 
+use super::page::{Page, Window};
 use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus};
 
-/// How many tasks a page has, if nobody says otherwise.
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1_000;
 /// How many sets and spawned tasks are looked at for one page.
 const LOOKED_AT: usize = 10_000;
 
@@ -15,8 +13,7 @@ const LOOKED_AT: usize = 10_000;
 pub(crate) struct Query {
     state: State,
     name: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<TaskId>,
+    window: Window<TaskId>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,14 +57,7 @@ impl Query {
             match key.as_str() {
                 "state" => query.state = State::parse(&value)?,
                 "name" => query.name = Some(value),
-                "limit" => match value.parse() {
-                    Ok(limit @ 1..=MAX_LIMIT) => query.limit = Some(limit),
-                    _ => return Err(format!("`limit={value}`: it is a number from 1 to {MAX_LIMIT}")),
-                },
-                "cursor" => match value.parse() {
-                    Ok(id) => query.cursor = Some(id),
-                    Err(_) => return Err(format!("`cursor={value}`: it is the `next` of the page before")),
-                },
+                key if query.window.take(key, &value)? => {}
                 _ => return Err(format!("`{key}`: there are state, name, limit and cursor")),
             }
         }
@@ -75,34 +65,33 @@ impl Query {
     }
 }
 
-/// What is answered: some tasks, and where the next ones begin.
-#[derive(Debug, Default)]
-pub(crate) struct Page {
-    pub(crate) tasks: Vec<TaskStatus>,
-    pub(crate) next: Option<TaskId>,
+impl Default for Page<TaskStatus> {
+    fn default() -> Self {
+        Self { of: "tasks", items: Vec::new(), next: None }
+    }
 }
 
-impl Page {
+impl Page<TaskStatus> {
     /// Adds a task; `false` if it is the first that has no room.
     fn add(&mut self, task: TaskStatus, limit: usize) -> bool {
-        if self.tasks.len() == limit {
-            self.next = self.tasks.last().map(TaskStatus::id);
+        if self.items.len() == limit {
+            self.next = self.items.last().map(|last| last.id().to_string());
             return false;
         }
-        self.tasks.push(task);
+        self.items.push(task);
         true
     }
 
     pub(crate) fn of(registry: &TaskRegistry, query: &Query) -> Self {
-        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        let Window { limit, cursor } = query.window;
         let is_named = |name: &str| query.name.as_ref().is_none_or(|wanted| wanted == name);
         match &query.state {
-            State::Live => Self::of_live(registry, query.cursor, limit, |task| is_named(task.name)),
+            State::Live => Self::of_live(registry, cursor, limit, |task| is_named(task.name)),
             State::LiveIn(state) => {
-                Self::of_live(registry, query.cursor, limit, |task| task.state == *state && is_named(task.name))
+                Self::of_live(registry, cursor, limit, |task| task.state == *state && is_named(task.name))
             }
-            State::Ended => Self::of_ended(registry, query.cursor, limit, |report| is_named(report.name)),
-            State::EndedAs(label) => Self::of_ended(registry, query.cursor, limit, |report| {
+            State::Ended => Self::of_ended(registry, cursor, limit, |report| is_named(report.name)),
+            State::EndedAs(label) => Self::of_ended(registry, cursor, limit, |report| {
                 report.outcome.label() == *label && is_named(report.name)
             }),
         }
@@ -130,7 +119,7 @@ impl Page {
         }
         if lines.len() == LOOKED_AT {
             // There may be more: after all that were looked at.
-            page.next = lines.last().map(|line| TaskId { line: *line, place: u32::MAX });
+            page.next = lines.last().map(|line| TaskId { line: *line, place: u32::MAX }.to_string());
         }
         page
     }
@@ -185,8 +174,8 @@ mod tests {
         assert_eq!(parse(""), Ok(Query::default()));
         let query = parse("state=failed&name=mail&limit=5&cursor=17.2").unwrap();
         assert_eq!(query.state, State::EndedAs("failed"));
-        assert_eq!((query.name.as_deref(), query.limit), (Some("mail"), Some(5)));
-        assert_eq!(query.cursor, "17.2".parse().ok());
+        assert_eq!(query.name.as_deref(), Some("mail"));
+        assert_eq!(query.window, Window { limit: 5, cursor: "17.2".parse().ok() });
         let wrong = [
             ("state=done", "completed"),
             ("limit=0", "from 1 to 1000"),

@@ -1,7 +1,8 @@
 //! What runs, what failed and the figures, over HTTP: routes for an operator.
 //!
 //! **Put them behind your own authentication.** They show the names, places and errors of your tasks, and errors tend to
-//! quote what they are about. Aborting is off unless you [switch it on](StatusRouter::allow_abort).
+//! quote what they are about. [Aborting](StatusRouter::allow_abort) and [replaying](StatusRouter::allow_replay) are off
+//! unless you switch them on.
 //!
 //! ```
 //! use axum::Router;
@@ -22,6 +23,10 @@
 //! | `GET /tasks` | live tasks, a page at a time: `state=`, `name=`, `limit=` (100, at most 1,000), `cursor=` |
 //! | `GET /tasks/{id}` | one task, live or ended; 404 when it is unknown or forgotten |
 //! | `DELETE /tasks/{id}` | aborts it, and answers with what it then is; 405 unless allowed, 404 when unknown, 409 when it has ended |
+//! | `GET /dead-letters` | what did not get done, a page at a time: `limit=`, `cursor=` |
+//! | `GET /dead-letters/{id}` | one dead letter, with its attempts; 404 when there is none (any more) |
+//! | `POST /dead-letters/{id}/replay` | tries it again: 202, and [where to ask](Accepted) for the new task; 405 unless allowed, 404 when there is none, 409 when it can't be made again or is not accepted |
+//! | `DELETE /dead-letters/{id}` | throws it away: 204; 405 unless allowed, 404 when there is none |
 //! | `GET /metrics.json` | the figures, [`TaskMetrics`](crate::TaskMetrics) |
 //! | `GET /metrics` | the same for Prometheus, with the feature `prometheus` |
 //! | `GET /health` | 200, or 503 and what is wrong: shut down or shutting down, at capacity, or beyond a [limit](StatusRouter) |
@@ -36,13 +41,17 @@
 //! and go between two pages neither repeat nor hide others. A page may be short although there is a next one, when few of
 //! very many tasks match.
 //!
+//! Dead letters are paged alike, as `{"dead_letters": [..], "next": "9"}`, the latest first.
+//!
 //! # What it costs the tasks
 //! A registry's locks are held for short moments: one look at the numbers of the live tasks, then a few tasks at a time.
 //! Nothing is serialised under a lock. Lists, health and figures are made one at a time, however many clients ask.
 
 mod accepted;
+mod dead_letters;
 mod health;
 mod list;
+mod page;
 mod routes;
 
 use std::time::Duration;
@@ -50,7 +59,7 @@ use std::time::Duration;
 use axum::Router;
 
 pub use self::accepted::{Accepted, AcceptedUnder};
-use self::health::Limits;
+use self::{health::Limits, routes::Allowed};
 use crate::TaskRegistry;
 
 /// The status routes with the defaults: short for [`StatusRouter::new`] and [`build`](StatusRouter::build).
@@ -64,7 +73,7 @@ where
 /// Builds the status routes.
 ///
 /// # Default
-/// - [`allow_abort`](Self::allow_abort): no
+/// - [`allow_abort`](Self::allow_abort), [`allow_replay`](Self::allow_replay): no
 /// - [`max_failure_rate`](Self::max_failure_rate), [`max_pending_age`](Self::max_pending_age): none; a registry that is open
 ///   and not full is healthy
 ///
@@ -87,19 +96,27 @@ where
 #[must_use = "a builder does nothing until `build`"]
 pub struct StatusRouter {
     registry: TaskRegistry,
-    abort: bool,
+    allowed: Allowed,
     limits: Limits,
 }
 
 impl StatusRouter {
     /// The routes of one registry.
     pub const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, abort: false, limits: Limits { failure_rate: None, pending_age: None } }
+        let allowed = Allowed { abort: false, replay: false };
+        Self { registry, allowed, limits: Limits { failure_rate: None, pending_age: None } }
     }
 
     /// Lets `DELETE /tasks/{id}` abort tasks.
     pub const fn allow_abort(mut self) -> Self {
-        self.abort = true;
+        self.allowed.abort = true;
+        self
+    }
+
+    /// Lets `POST /dead-letters/{id}/replay` replay [dead letters](crate::DeadLetters), and `DELETE /dead-letters/{id}`
+    /// throw them away.
+    pub const fn allow_replay(mut self) -> Self {
+        self.allowed.replay = true;
         self
     }
 
@@ -122,6 +139,6 @@ impl StatusRouter {
     where
         S: Clone + Send + Sync + 'static,
     {
-        routes::router(self.registry, self.abort, self.limits)
+        routes::router(self.registry, self.allowed, self.limits)
     }
 }

@@ -11,27 +11,37 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use tokio::sync::Semaphore;
 
 use super::{
+    dead_letters,
     health::{Condition, Limits, failure_rate},
-    list::{Page, Query},
+    list::Query,
+    page::Page,
 };
-use crate::{TaskId, TaskRegistry};
+use crate::{TaskId, TaskRegistry, TaskStatus};
 
-pub(crate) fn router<S>(registry: TaskRegistry, abort: bool, limits: Limits) -> Router<S>
+/// What clients may do, beyond looking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowed {
+    pub(crate) abort: bool,
+    pub(crate) replay: bool,
+}
+
+pub(crate) fn router<S>(registry: TaskRegistry, allowed: Allowed, limits: Limits) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
     let router = Router::new()
         .route("/tasks", get(list))
-        .route("/tasks/{id}", get(show).merge(if abort { delete(stop) } else { delete(may_not_stop) }))
+        .route("/tasks/{id}", get(show).merge(if allowed.abort { delete(stop) } else { delete(may_not_stop) }))
         .route("/metrics.json", get(figures))
-        .route("/health", get(health));
+        .route("/health", get(health))
+        .merge(dead_letters::routes(allowed.replay));
     #[cfg(feature = "prometheus")]
     let router = router.route("/metrics", get(exposition));
     router.with_state(Arc::new(Status { registry, limits, turn: Semaphore::new(1) }))
 }
 
-struct Status {
-    registry: TaskRegistry,
+pub(crate) struct Status {
+    pub(crate) registry: TaskRegistry,
     limits: Limits,
     /// What looks at all tasks is done one at a time, so that a storm of requests holds no lock more often than one client
     /// would.
@@ -39,7 +49,7 @@ struct Status {
 }
 
 impl Status {
-    async fn one_at_a_time<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
+    pub(crate) async fn one_at_a_time<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
         // Fails only for a closed semaphore, and nobody closes this one.
         let _turn = self.turn.acquire().await;
         look(self)
@@ -56,8 +66,22 @@ impl Status {
     }
 }
 
+/// The parameters of a request, if they could be taken apart.
+pub(crate) type Asked = Result<Parameters<BTreeMap<String, String>>, QueryRejection>;
+
 /// An error as a response.
-struct Trouble(StatusCode, String);
+pub(crate) struct Trouble(pub(crate) StatusCode, pub(crate) String);
+
+impl Trouble {
+    pub(crate) const fn bad_request(message: String) -> Self {
+        Self(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// What only a switch allows, on a route that has these methods without it.
+    pub(crate) fn not_allowed(message: &str, methods: &'static str) -> Response {
+        ([(ALLOW, methods)], Self(StatusCode::METHOD_NOT_ALLOWED, message.to_owned())).into_response()
+    }
+}
 
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
@@ -65,33 +89,28 @@ impl IntoResponse for Trouble {
     }
 }
 
-fn task_id(text: &str) -> Result<TaskId, Trouble> {
+pub(crate) fn task_id(text: &str) -> Result<TaskId, Trouble> {
     text.parse().map_err(|_| {
-        Trouble(StatusCode::BAD_REQUEST, format!("`{text}` is no task's id: those look like 17, or like 17.2 in a set"))
+        Trouble::bad_request(format!("`{text}` is no task's id: those look like 17, or like 17.2 in a set"))
     })
+}
+
+/// What a route understands of the parameters of a request.
+pub(crate) fn understood<Q>(
+    asked: Asked,
+    parse: impl FnOnce(BTreeMap<String, String>) -> Result<Q, String>,
+) -> Result<Q, Trouble> {
+    let Parameters(parameters) = asked.map_err(|rejection| Trouble::bad_request(rejection.body_text()))?;
+    parse(parameters).map_err(Trouble::bad_request)
 }
 
 fn unknown(id: impl fmt::Display) -> Trouble {
     Trouble(StatusCode::NOT_FOUND, format!("there is no task {id}, or it ended too long ago to be remembered"))
 }
 
-async fn list(
-    State(status): State<Arc<Status>>,
-    parameters: Result<Parameters<BTreeMap<String, String>>, QueryRejection>,
-) -> Result<Json<Page>, Trouble> {
-    let bad_request = |message| Trouble(StatusCode::BAD_REQUEST, message);
-    let Parameters(parameters) = parameters.map_err(|rejection| bad_request(rejection.body_text()))?;
-    let query = Query::parse(parameters).map_err(bad_request)?;
+async fn list(State(status): State<Arc<Status>>, asked: Asked) -> Result<Json<Page<TaskStatus>>, Trouble> {
+    let query = understood(asked, Query::parse)?;
     Ok(Json(status.one_at_a_time(|status| Page::of(&status.registry, &query)).await))
-}
-
-impl Serialize for Page {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("tasks", &self.tasks)?;
-        map.serialize_entry("next", &self.next)?;
-        map.end()
-    }
 }
 
 async fn show(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Response, Trouble> {
@@ -114,11 +133,7 @@ async fn stop(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Resu
 }
 
 async fn may_not_stop() -> Response {
-    let trouble = Trouble(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "aborting is off here: `StatusRouter::allow_abort` switches it on".to_owned(),
-    );
-    ([(ALLOW, "GET,HEAD")], trouble).into_response()
+    Trouble::not_allowed("aborting is off here: `StatusRouter::allow_abort` switches it on", "GET,HEAD")
 }
 
 async fn figures(State(status): State<Arc<Status>>) -> Response {

@@ -205,6 +205,27 @@ async fn a_store_of_zero_keeps_nothing_and_calls_no_hook() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_factory_that_panics_in_its_drop_hides_no_error_kept_or_not() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    for kept in [1, 0] {
+        let registry = TaskRegistry::builder().dead_letters(kept).build().unwrap();
+        let bomb = Bomb;
+        let task = Task::retrying(RetryPolicy::constant(SECOND), move || {
+            let _held = &bomb;
+            async { Err::<(), _>("the error") }
+        });
+        let outcome = registry.spawn(task).await;
+        assert!(matches!(outcome, Outcome::Failed(_)), "{kept} kept: {outcome}");
+        assert_eq!(registry.metrics().failed, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_letter_whose_replay_is_not_accepted_stays_where_it_was() {
     let registry = TaskRegistry::builder().capacity(1).build().unwrap();
     let receiver = Receiver::default();

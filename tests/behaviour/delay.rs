@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postlude::{DiscardReason, Outcome, Task, TaskRegistry, TaskState};
+use postlude::{DiscardReason, Outcome, RetryPolicy, Task, TaskRegistry, TaskState};
 use tokio::time::Instant;
 
 use crate::support::{Journal, assert_conserved};
@@ -58,6 +58,36 @@ async fn many_delayed_tasks_of_a_set_wait_side_by_side() {
     assert_eq!(set.drain().await.completed, 100);
     assert_eq!((journal.read().len(), start.elapsed()), (100, 100 * SECOND));
     assert!(registry.tasks().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_stops_a_delayed_task_that_had_left_its_line_before_the_set_was_told_to_stop() {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    let set = registry.set();
+    set.add(Task::new(journal.task("before the failure")).delay(20 * SECOND));
+    set.add(Task::retrying(RetryPolicy::constant(SECOND).attempts(2), || async { Err::<(), _>("failed") }));
+    set.add(Task::new(journal.task("after the failure")).delay(20 * SECOND));
+    let drained = set.clone().drain();
+    tokio::time::sleep(SECOND / 2).await;
+    set.stop_on_failure();
+    let report = drained.await;
+    assert_eq!((report.failed, report.discarded, report.completed), (1, 1, 1));
+    assert_eq!(journal.read(), ["before the failure"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_very_many_delayed_tasks_of_a_set_is_found_by_its_id() {
+    const MANY: u64 = 20_000;
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    let ids: Vec<_> = (0..MANY).map(|_| set.add(Task::new(async {}).delay(3600 * SECOND))).collect();
+    let drained = set.drain();
+    tokio::time::sleep(SECOND).await;
+    assert!(ids.iter().step_by(2).all(|id| registry.abort(*id)));
+    assert!(ids.iter().step_by(2).all(|id| !registry.abort(*id)));
+    let report = drained.await;
+    assert_eq!((report.aborted, report.completed), (MANY / 2, MANY / 2));
+    assert_conserved(&registry, MANY);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{DiscardReason, Outcome, Task, TaskId, TaskRegistry};
+use postlude::{DiscardReason, Outcome, Task, TaskId, TaskRegistry, TaskSet};
 use tokio::sync::oneshot;
 
 use crate::support::{Journal, assert_conserved};
@@ -46,6 +46,17 @@ async fn the_error_of_a_task_that_was_aborted_meanwhile_may_call_the_registry_wh
     assert!(matches!(handle.await, Outcome::Aborted));
     registry.wait_idle().await;
     assert_conserved(&registry, 2);
+
+    let (sender, id) = oneshot::channel::<TaskId>();
+    let (set, inner) = (registry.set(), registry.clone());
+    let own = set.add(async move {
+        inner.abort(id.await.unwrap());
+        Err::<(), _>(Nosy(inner))
+    });
+    sender.send(own).unwrap();
+    assert_eq!(set.drain().await.aborted, 1);
+    registry.wait_idle().await;
+    assert_conserved(&registry, 4);
 }
 
 /// An error that panics when it is shown, and when it is dropped.
@@ -64,6 +75,26 @@ impl Drop for Hostile {
     fn drop(&mut self) {
         panic!("dropped");
     }
+}
+
+#[tokio::test]
+async fn an_error_that_holds_the_last_handle_of_a_set_may_be_dropped_when_its_task_was_aborted_meanwhile() {
+    let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+    let (sender, id) = oneshot::channel::<TaskId>();
+    let inner = registry.clone();
+    let set = registry.set();
+    let own = set.add(async move {
+        let set = TaskSet::current().unwrap();
+        let again = set.clone();
+        let rejected = set.try_add(async move { drop(again) });
+        drop(set);
+        inner.abort(id.await.unwrap());
+        rejected.map(drop)
+    });
+    sender.send(own).unwrap();
+    let drained = set.drain();
+    assert_eq!(drained.await.aborted, 1);
+    assert_conserved(&registry, 1);
 }
 
 #[tokio::test]

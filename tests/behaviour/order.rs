@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskSet, TaskState, after};
+use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskReport, TaskSet, TaskState, after};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::support::{Journal, assert_conserved};
@@ -435,7 +435,7 @@ async fn a_panicking_hook_is_caught_and_counted_and_the_set_goes_on() {
 #[tokio::test]
 async fn the_failure_hook_sees_every_outcome_but_completed() {
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let hook = move |report: &postlude::TaskReport| {
+    let hook = move |report: &TaskReport| {
         sender.send((report.name, report.outcome.label(), report.attempt)).unwrap();
     };
     let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
@@ -496,4 +496,32 @@ async fn a_discarded_task_says_why() {
     set.add(async {});
     set.clear();
     assert!(matches!(seen.recv().await.unwrap(), Outcome::Discarded(DiscardReason::Cleared)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_over_when_every_end_was_told_also_one_that_another_thread_tells() {
+    let (at_work, is_at_work) = std::sync::mpsc::channel();
+    let (finish, may_finish) = std::sync::mpsc::channel::<()>();
+    let may_finish = std::sync::Mutex::new(may_finish);
+    let hook = move |_: &TaskReport| {
+        at_work.send(()).unwrap();
+        may_finish.lock().unwrap().recv().unwrap();
+    };
+    let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
+    let set = registry.set();
+    let away = set.add(Task::new(async {}).delay(Duration::from_secs(3600)));
+    let (open, opened) = oneshot::channel::<()>();
+    set.add(async { opened.await.unwrap() });
+    let mut drained = set.drain();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let aborting = registry.clone();
+    let thread = std::thread::spawn(move || aborting.abort(away));
+    is_at_work.recv().unwrap();
+    open.send(()).unwrap();
+    let too_early = tokio::time::timeout(Duration::from_secs(1), &mut drained).await;
+    assert!(too_early.is_err(), "the hook is at work");
+    finish.send(()).unwrap();
+    thread.join().unwrap();
+    let report = drained.await;
+    assert_eq!((report.completed, report.aborted), (1, 1));
 }

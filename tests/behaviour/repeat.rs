@@ -203,3 +203,15 @@ async fn the_run_under_way_is_listed() {
     let [task] = &registry.tasks()[..] else { panic!("one run, and no other before it ends") };
     assert_eq!((task.name, task.state), ("sweep", TaskState::Running));
 }
+
+#[test]
+fn a_repetition_whose_runtime_has_ended_is_stopped_also_one_that_comes_later() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    let early = registry.spawn_every(SECOND, || async {});
+    assert!(!early.is_stopped());
+    drop(runtime);
+    assert!(early.is_stopped());
+    assert!(registry.spawn_every(SECOND, || async {}).is_stopped());
+    assert_conserved(&registry, 0);
+}

@@ -347,6 +347,19 @@ async fn a_shutdown_gives_up_what_waits_behind_a_task_that_is_due_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_is_over_when_a_shutdown_gives_up_what_had_left_the_line() {
+    let registry = TaskRegistry::new();
+    let set = registry.set();
+    set.add(Task::new(async {}).delay(7200 * SECOND));
+    let id = set.add(Task::retrying(RetryPolicy::constant(7200 * SECOND), || async { Err::<(), _>("failed") }));
+    let drained = set.drain();
+    resting(&registry, id).await;
+    registry.shutdown(60 * SECOND).await;
+    let report = drained.await;
+    assert_eq!((report.aborted, report.discarded), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_policy_that_never_ends_ends_with_the_registry() {
     let registry = TaskRegistry::builder().settle(SECOND).build().unwrap();
     let endless = RetryPolicy::constant(Duration::ZERO).attempts(u32::MAX);
@@ -455,4 +468,34 @@ async fn a_runtime_that_ends_between_two_attempts_leaves_an_outcome() {
     let metrics = registry.metrics();
     assert_eq!((metrics.added, metrics.aborted, metrics.discarded), (3, 2, 1));
     assert_eq!(reports.read().len(), 3);
+}
+
+#[tokio::test]
+async fn a_drain_is_over_when_the_runtime_ends_under_what_had_left_the_line() {
+    let thread = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let registry = TaskRegistry::new();
+            let set = registry.set();
+            set.add(Task::new(async {}).delay(7200 * SECOND));
+            let id = set.add(Task::retrying(RetryPolicy::constant(7200 * SECOND), || async { Err::<(), _>("failed") }));
+            let drained = set.clone().drain();
+            resting(&registry, id).await;
+            (set, drained)
+        })
+    });
+    let (_set, drained) = thread.join().unwrap();
+    let report = drained.await;
+    assert_eq!((report.aborted, report.discarded), (1, 1));
+}
+
+#[tokio::test]
+async fn a_closure_with_no_time_at_all_is_never_called() {
+    let registry = TaskRegistry::new();
+    let called = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&called);
+    let task = Task::blocking(move || noted.store(true, Ordering::SeqCst)).timeout(Duration::ZERO);
+    assert!(matches!(registry.spawn(task).await, Outcome::TimedOut(Duration::ZERO)));
+    registry.shutdown(Duration::ZERO).await;
+    assert!(!called.load(Ordering::SeqCst));
 }

@@ -1,12 +1,20 @@
 //! The end of a registry.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskRegistry, TaskState, after, cancellation};
+use postlude::{
+    DiscardReason, Outcome, RejectReason, ShutdownReport, Task, TaskRegistry, TaskReport, TaskState, after,
+    cancellation,
+};
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Handle},
     sync::oneshot,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{Journal, assert_conserved};
@@ -116,11 +124,11 @@ async fn a_grace_beyond_all_measure_waits_for_the_work() {
 #[test]
 fn work_that_never_returns_is_reported_as_stuck_and_the_shutdown_returns() {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
     let report = runtime.block_on(async {
         let registry = TaskRegistry::builder().settle(Duration::from_millis(20)).build().unwrap();
-        let (started, both_started) = std::sync::mpsc::channel();
+        let (started, both_started) = mpsc::channel();
         let hang = || {
             let (held, started) = (held.clone(), started.clone());
             move || {
@@ -168,7 +176,7 @@ async fn a_second_shutdown_at_the_same_time_or_later_is_harmless() {
 async fn a_shutdown_that_was_given_up_is_taken_up_by_the_next() {
     let registry = TaskRegistry::new();
     registry.spawn(async { sleep(10 * SECOND).await });
-    assert!(tokio::time::timeout(SECOND, registry.shutdown(60 * SECOND)).await.is_err());
+    assert!(timeout(SECOND, registry.shutdown(60 * SECOND)).await.is_err());
     assert!(registry.try_spawn(async {}).is_ok(), "everything goes on");
     let report = registry.shutdown(60 * SECOND).await;
     assert!(report.is_clean());
@@ -245,5 +253,97 @@ async fn adds_that_race_with_a_shutdown_run_or_are_handed_back() {
         assert_eq!(registry.metrics().added, at_close.added, "nothing is accepted after the close");
         assert_eq!(ran.read().len() + refused.read().len(), 200);
         assert_conserved(&registry, ran.read().len() as u64);
+    }
+}
+
+/// A task that another thread has aborted, and whose failure hook, still at work there, will end with a spawn.
+struct AtWork {
+    registry: TaskRegistry,
+    journal: Journal,
+    finish: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl AtWork {
+    fn begin() -> Self {
+        let journal = Journal::default();
+        let (at_work, is_at_work) = mpsc::channel();
+        let (finish, may_finish) = mpsc::channel();
+        let (own, may_finish) = (Arc::new(OnceLock::<TaskRegistry>::new()), Mutex::new(may_finish));
+        let (its, noted) = (Arc::clone(&own), journal.clone());
+        let hook = move |report: &TaskReport| {
+            if report.name == "aborted" {
+                at_work.send(()).unwrap();
+                may_finish.lock().unwrap().recv().unwrap();
+                its.get().unwrap().spawn(noted.task("spawned by the hook"));
+            }
+        };
+        let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
+        own.set(registry.clone()).unwrap();
+        let handle = registry.spawn(Task::new(pending::<()>()).named("aborted"));
+        let runtime = Handle::current();
+        let thread = thread::spawn(move || {
+            let _entered = runtime.enter();
+            handle.abort();
+        });
+        is_at_work.recv().unwrap();
+        Self { registry, journal, finish, thread }
+    }
+
+    /// The shutdown waits, and goes on when the hook has returned.
+    async fn see_it_waited_for(self) -> ShutdownReport {
+        let mut shutdown = Box::pin(self.registry.shutdown(60 * SECOND));
+        assert!(timeout(10 * SECOND, &mut shutdown).await.is_err(), "the hook is at work");
+        self.finish.send(()).unwrap();
+        self.thread.join().unwrap();
+        let report = shutdown.await;
+        assert_eq!(self.journal.read(), ["spawned by the hook"]);
+        report
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_hook_still_at_work_is_waited_for_with_what_it_spawns() {
+    let report = AtWork::begin().see_it_waited_for().await;
+    assert_eq!((report.completed, report.discarded.len()), (1, 0), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_is_waited_for_also_when_what_is_due_too_late_was_given_up() {
+    let at_work = AtWork::begin();
+    at_work.registry.spawn(Task::new(async {}).delay(3600 * SECOND).named("delayed"));
+    let report = at_work.see_it_waited_for().await;
+    assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_added_while_others_are_given_up_goes_on() {
+    let (journal, own) = (Journal::default(), Arc::new(OnceLock::<TaskRegistry>::new()));
+    let (noted, its) = (journal.clone(), Arc::clone(&own));
+    let hook = move |_: &TaskReport| {
+        let noted = noted.clone();
+        its.get().unwrap().spawn(async move {
+            sleep(10 * SECOND).await;
+            noted.note("added meanwhile");
+        });
+    };
+    let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
+    own.set(registry.clone()).unwrap();
+    registry.spawn(Task::new(async {}).delay(3600 * SECOND));
+    sleep(SECOND).await;
+    let report = registry.shutdown(60 * SECOND).await;
+    assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
+    assert_eq!(journal.read(), ["added meanwhile"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_too_late_is_given_up_at_once_whether_the_grace_is_short_or_endless() {
+    for grace in [Duration::from_millis(200), 60 * SECOND, Duration::MAX] {
+        let registry = TaskRegistry::new();
+        registry.spawn(Task::new(async {}).delay(Duration::MAX));
+        sleep(SECOND).await;
+        let start = Instant::now();
+        let report = registry.shutdown(grace).await;
+        assert_eq!((report.discarded.len(), start.elapsed()), (1, Duration::ZERO), "{grace:?}");
     }
 }

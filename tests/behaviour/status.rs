@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 use axum::{Router, routing::post};
 use futures::StreamExt;
 use postlude::{
-    Outcome, Task, TaskCollector, TaskEvent, TaskId, TaskLayer, TaskRegistry, TaskSet,
+    Outcome, RetryPolicy, Task, TaskCollector, TaskEvent, TaskId, TaskLayer, TaskRegistry, TaskSet,
     status::{self, Accepted, StatusRouter},
 };
 use serde_json::{Value, json};
@@ -46,8 +46,16 @@ impl Answer {
     }
 
     fn ids(&self) -> Vec<String> {
-        let tasks = self.json()["tasks"].as_array().unwrap().clone();
-        tasks.iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect()
+        self.ids_of("tasks")
+    }
+
+    fn ids_of(&self, what: &str) -> Vec<String> {
+        let items = self.json()[what].as_array().unwrap().clone();
+        items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn location(&self) -> &str {
+        self.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap()
     }
 }
 
@@ -68,6 +76,16 @@ async fn get(address: SocketAddr, path: &str) -> Answer {
 
 fn hanging() -> Task {
     Task::new(std::future::pending::<()>()).named("hanging")
+}
+
+/// Tried twice in vain.
+async fn dead(registry: &TaskRegistry) -> TaskId {
+    let twice = RetryPolicy::constant(Duration::ZERO).attempts(2);
+    let handle = registry.spawn(Task::retrying(twice, || async { Err::<(), _>("receiver is down") }).named("webhook"));
+    let id = handle.id();
+    handle.await;
+    registry.wait_idle().await;
+    id
 }
 
 #[tokio::test]
@@ -119,6 +137,11 @@ async fn what_can_not_be_understood_or_found_is_answered_with_what_to_do() {
         ("/admin/tasks/17.0", 400, "look like 17"),
         ("/admin/tasks/4711", 404, "too long ago"),
         ("/admin/tasks/99999999999999999999", 400, "look like 17"),
+        ("/admin/dead-letters?limit=0", 400, "from 1 to 1000"),
+        ("/admin/dead-letters?cursor=17.2", 400, "`next`"),
+        ("/admin/dead-letters?state=failed", 400, "limit and cursor"),
+        ("/admin/dead-letters/abc", 400, "look like 17"),
+        ("/admin/dead-letters/4711", 404, "no dead letter of task 4711"),
     ];
     for (path, status, hint) in cases {
         let answer = get(address, path).await;
@@ -203,6 +226,119 @@ async fn pages_of_what_ended_go_back_in_time_and_end_where_memory_does() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_what_did_not_get_done_and_why_each_attempt_failed() {
+    let registry = TaskRegistry::new();
+    let dead = dead(&registry).await;
+    let once = registry.spawn(Task::new(async { panic!("burst") }).named("once")).id();
+    registry.wait_idle().await;
+    let address = serve_status(StatusRouter::new(registry.clone())).await;
+
+    let list = get(address, "/admin/dead-letters").await;
+    assert_eq!((list.status, &list.json()["next"]), (200, &Value::Null));
+    assert_eq!(list.ids_of("dead_letters"), [once.to_string(), dead.to_string()], "the latest first");
+    let letter = get(address, &format!("/admin/dead-letters/{dead}")).await.json();
+    assert_eq!(letter, list.json()["dead_letters"][1]);
+    assert_eq!((&letter["name"], &letter["is_replayable"]), (&json!("webhook"), &json!(true)));
+    let attempts = letter["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2);
+    assert!(attempts.iter().all(|attempt| attempt["error"] == json!("receiver is down")), "{letter}");
+    let attempt = &list.json()["dead_letters"][0]["attempts"][0];
+    assert_eq!((&attempt["state"], &attempt["error"]), (&json!("panicked"), &json!("burst")));
+
+    for (method, path, methods) in [("POST", "/replay", ""), ("DELETE", "", "GET,HEAD")] {
+        let refused = ask(address, method, &format!("/admin/dead-letters/{dead}{path}")).await;
+        assert_eq!(refused.status, 405);
+        assert!(refused.error().contains("allow_replay"), "{refused:?}");
+        assert!(refused.head.contains(&format!("allow: {methods}")), "{refused:?}");
+    }
+    assert_eq!((registry.dead_letters().len(), registry.metrics().added), (2, 2), "and nothing was done");
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_replayed_if_that_is_allowed_and_the_answer_says_where_to_ask() {
+    let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+    let (first, second) = (dead(&registry).await, dead(&registry).await);
+    let once = registry.spawn(async { Err::<(), _>("only once") }).id();
+    registry.wait_idle().await;
+    let address = serve_status(StatusRouter::new(registry.clone()).allow_replay()).await;
+    let path = |id: TaskId| format!("/admin/dead-letters/{id}/replay");
+
+    let accepted = ask(address, "POST", &path(first)).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let id = accepted.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(accepted.location(), format!("/admin/tasks/{id}"));
+    registry.wait_idle().await;
+    let task = get(address, accepted.location()).await.json();
+    assert_eq!((&task["state"], &task["replay_of"]), (&json!("failed"), &json!(first.to_string())));
+    assert_eq!(get(address, "/admin/dead-letters").await.ids_of("dead_letters")[0], id, "with a letter of its own");
+
+    let gone = ask(address, "POST", &path(first)).await;
+    assert_eq!(gone.status, 404);
+    assert!(gone.error().contains("it was replayed"), "{gone:?}");
+    let plain = ask(address, "POST", &path(once)).await;
+    assert_eq!(plain.status, 409);
+    assert!(plain.error().contains("Task::retrying"), "{plain:?}");
+    let busy = registry.spawn(hanging());
+    let full = ask(address, "POST", &path(second)).await;
+    assert_eq!(full.status, 409);
+    assert!(full.error().contains("stays a dead letter"), "{full:?}");
+    busy.abort();
+    assert_eq!(ask(address, "POST", "/admin/dead-letters/abc/replay").await.status, 400);
+    assert_eq!(ask(address, "GET", &path(second)).await.status, 405);
+}
+
+#[tokio::test]
+async fn routes_that_are_nested_nowhere_say_where_to_ask_for_a_replay_all_the_same() {
+    let registry = TaskRegistry::new();
+    let id = dead(&registry).await;
+    let address = serve(StatusRouter::new(registry.clone()).allow_replay().build()).await;
+    let accepted = ask(address, "POST", &format!("/dead-letters/{id}/replay?really=yes")).await;
+    assert_eq!((accepted.status, accepted.location().starts_with("/tasks/")), (202, true), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_thrown_away_if_that_is_allowed_and_only_once() {
+    let registry = TaskRegistry::new();
+    let (first, second) = (dead(&registry).await, dead(&registry).await);
+    let address = serve_status(StatusRouter::new(registry.clone()).allow_replay()).await;
+    let path = format!("/admin/dead-letters/{first}");
+    assert_eq!(ask(address, "DELETE", &path).await.status, 204);
+    let again = ask(address, "DELETE", &path).await;
+    assert_eq!(again.status, 404);
+    assert!(again.error().contains("discarded"), "{again:?}");
+    assert_eq!(get(address, "/admin/dead-letters").await.ids_of("dead_letters"), [second.to_string()]);
+}
+
+#[tokio::test]
+async fn pages_of_dead_letters_neither_repeat_nor_hide_while_letters_come_and_go() {
+    let registry = TaskRegistry::new();
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        ids.push(dead(&registry).await);
+    }
+    ids.reverse();
+    let names = |ids: &[TaskId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let address = serve_status(StatusRouter::new(registry.clone())).await;
+    let page = async |cursor: &str| get(address, &format!("/admin/dead-letters?limit=4{cursor}")).await;
+    let next = |answer: &Answer| format!("&cursor={}", answer.json()["next"].as_str().unwrap());
+
+    let first = page("").await;
+    assert_eq!(first.ids_of("dead_letters"), names(&ids[..4]));
+    // Also that at which the next page is to begin.
+    for gone in [ids[2], ids[3], ids[4]] {
+        registry.dead_letters().discard(gone);
+    }
+    dead(&registry).await;
+    let second = page(&next(&first)).await;
+    assert_eq!(second.ids_of("dead_letters"), names(&ids[5..9]));
+    let third = page(&next(&second)).await;
+    assert_eq!((third.ids_of("dead_letters"), &third.json()["next"]), (names(&ids[9..]), &Value::Null));
+    registry.dead_letters().clear();
+    let nothing = page(&next(&first)).await;
+    assert_eq!((nothing.ids_of("dead_letters"), &nothing.json()["next"]), (vec![], &Value::Null));
+}
+
+#[tokio::test]
 async fn health_says_what_is_wrong() {
     let registry = TaskRegistry::builder().capacity(20).build().unwrap();
     let status = StatusRouter::new(registry.clone()).max_failure_rate(0.5).max_pending_age(Duration::from_millis(20));
@@ -263,15 +399,15 @@ async fn a_client_is_told_where_to_ask_and_asks_until_it_is_done() {
 
     let accepted = ask(address, "POST", "/exports").await;
     assert_eq!(accepted.status, 202);
-    let location = accepted.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap().to_owned();
+    let location = accepted.location();
     let id = accepted.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(location, format!("/admin/tasks/{id}"));
     assert_eq!(accepted.json()["status"], json!(location));
 
-    assert_ne!(get(address, &location).await.json()["state"], json!("completed"));
+    assert_ne!(get(address, location).await.json()["state"], json!("completed"));
     finish.send(true).unwrap();
     registry.wait_idle().await;
-    assert_eq!(get(address, &location).await.json()["state"], json!("completed"));
+    assert_eq!(get(address, location).await.json()["state"], json!("completed"));
 }
 
 #[tokio::test]
@@ -448,4 +584,33 @@ async fn each_figure_is_written_once() {
     let Value::Object(read) = serde_json::from_str(&json).unwrap() else { panic!("no object: {json}") };
     let nested: usize = read.values().filter_map(Value::as_object).map(serde_json::Map::len).sum();
     assert_eq!(fields, read.len() + nested, "{json}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_written_with_the_names_of_its_fields_and_its_moments_in_seconds_since_1970() {
+    let registry = TaskRegistry::new();
+    let twice = RetryPolicy::constant(Duration::ZERO).attempts(2);
+    let hangs = Task::retrying(twice, || async {
+        if postlude::attempt() == 1 { Err("receiver is down") } else { std::future::pending().await }
+    });
+    let set = registry.set();
+    let id = set.add(hangs.named("webhook").timeout(Duration::from_secs(2)));
+    set.drain().await;
+    let mut letter = serde_json::to_value(registry.dead_letters().find(id).unwrap()).unwrap();
+    assert!(letter["location"].as_str().unwrap().contains("status.rs:"), "{letter}");
+    letter["location"] = json!("…");
+    for attempt in letter["attempts"].as_array_mut().unwrap() {
+        let (year_2020, year_9999) = (1_577_836_800.0, 253_370_764_800.0);
+        assert!((year_2020..year_9999).contains(&attempt["ended_at"].as_f64().unwrap()), "{attempt}");
+        attempt["ended_at"] = json!("…");
+        attempt["ran_for"] = json!(attempt["ran_for"].as_f64().unwrap().round());
+    }
+    let written = json!({
+        "id": id.to_string(), "name": "webhook", "location": "…", "set": id.set().unwrap().to_string(), "replay_of": null,
+        "is_replayable": true, "attempts": [
+            {"number": 1, "state": "failed", "ended_at": "…", "ran_for": 0.0, "error": "receiver is down"},
+            {"number": 2, "state": "timed_out", "ended_at": "…", "ran_for": 2.0, "limit": 2.0},
+        ],
+    });
+    assert_eq!(letter, written);
 }
