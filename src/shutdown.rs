@@ -28,6 +28,9 @@ const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 /// How many stragglers it names.
 const STRAGGLERS_NAMED: usize = 10;
 
+/// How many lost tasks of a kind it names: a flood that goes on during a shutdown must not fill the memory.
+const LOSSES_NAMED: usize = 10_000;
+
 /// How far a shutdown has come, and what it has cost so far.
 #[derive(Default)]
 pub(crate) struct Progress {
@@ -45,6 +48,7 @@ struct Losses {
     reported: bool,
     aborted: Vec<TaskInfo>,
     discarded: Vec<TaskInfo>,
+    unnamed: u64,
 }
 
 impl Progress {
@@ -57,12 +61,18 @@ impl Progress {
         if losses.reported {
             return;
         }
-        match &ended.outcome {
-            Outcome::Aborted => losses.aborted.push(ended.live.info(ended.now)),
+        let losses = &mut *losses;
+        let list = match &ended.outcome {
+            Outcome::Aborted => &mut losses.aborted,
             Outcome::Discarded(DiscardReason::Closed | DiscardReason::Capacity | DiscardReason::Refused) => {
-                losses.discarded.push(ended.live.info(ended.now));
+                &mut losses.discarded
             }
-            _ => {}
+            _ => return,
+        };
+        if list.len() < LOSSES_NAMED {
+            list.push(ended.live.info(ended.now));
+        } else {
+            losses.unnamed += 1;
         }
     }
 
@@ -216,6 +226,7 @@ impl TaskRegistry {
             failed: metrics.all_failed().saturating_sub(losses.failed_before),
             aborted: losses.aborted.clone(),
             discarded: losses.discarded.clone(),
+            unnamed: losses.unnamed,
             stuck: stuck.into_iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
             took: now - start,
         }
@@ -243,6 +254,8 @@ pub struct ShutdownReport {
     /// Tasks that never started, for want of time or room. (Those that a condition or a `clear` took back are not
     /// lost, but dropped as somebody asked.)
     pub discarded: Vec<TaskInfo>,
+    /// Tasks that were aborted or discarded beyond the first 10,000 of a kind: counted, and named in the log alone.
+    pub unnamed: u64,
     /// Work that goes on although its task was aborted or timed out: blocking closures that have not
     /// returned, futures that do not yield. The task's own outcome is counted among the others.
     pub stuck: Vec<TaskInfo>,
@@ -274,6 +287,9 @@ impl fmt::Display for ShutdownReport {
             for task in tasks {
                 write!(f, "\n  {what}: {task}")?;
             }
+        }
+        if self.unnamed > 0 {
+            write!(f, "\n  and {} more, which the log names", self.unnamed)?;
         }
         Ok(())
     }

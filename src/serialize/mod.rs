@@ -180,6 +180,7 @@ impl Serialize for ShutdownReport {
             "failed" = self.failed,
             "aborted" = self.aborted,
             "discarded" = self.discarded,
+            "unnamed" = self.unnamed,
             "stuck" = self.stuck,
             "took" = self.took.as_secs_f64(),
         );

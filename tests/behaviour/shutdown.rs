@@ -347,3 +347,22 @@ async fn what_is_due_too_late_is_given_up_at_once_whether_the_grace_is_short_or_
         assert_eq!((report.discarded.len(), start.elapsed()), (1, Duration::ZERO), "{grace:?}");
     }
 }
+
+#[tokio::test]
+async fn a_flood_during_a_shutdown_is_counted_and_only_its_first_tasks_are_named() {
+    let registry = TaskRegistry::builder().capacity(1).history(0).build().unwrap();
+    let (open, opened) = oneshot::channel::<()>();
+    registry.spawn(async { opened.await.unwrap() });
+    let shutting = {
+        let registry = registry.clone();
+        tokio::spawn(async move { registry.shutdown(60 * SECOND).await })
+    };
+    tokio::task::yield_now().await;
+    for _ in 0..10_003 {
+        registry.spawn(async {});
+    }
+    open.send(()).unwrap();
+    let report = shutting.await.unwrap();
+    assert_eq!((report.completed, report.discarded.len(), report.unnamed), (1, 10_000, 3));
+    assert!(report.to_string().ends_with("and 3 more, which the log names"));
+}
