@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use criterion::Criterion;
-use postlude::{Task, TaskRegistry, TaskRegistryBuilder};
+use postlude::{Priority, RetryPolicy, Task, TaskRegistry, TaskRegistryBuilder, TaskReport};
 use tokio::runtime::Runtime;
 
 use crate::{WINDOW, measure, peers, runtimes};
@@ -26,6 +26,11 @@ pub(crate) fn each(criterion: &mut Criterion) {
         case("max_concurrent_16", with().max_concurrent(16), plain);
         case("timeout", with(), || Task::new(peers::work()).timeout(LONG));
         case("default_timeout", with().default_timeout(LONG), plain);
+        case("limit_of_another_name", with().limit("other", 4), plain);
+        case("priority_without_a_limit", with(), || Task::new(peers::work()).priority(Priority::High));
+        case("retrying", with(), || Task::retrying(RetryPolicy::default(), peers::work));
+        case("history_off", with().history(0), plain);
+        case("observer", with().observe(|_: &TaskReport| {}), plain);
     }
 }
 
