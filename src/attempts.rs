@@ -191,7 +191,7 @@ pub(crate) fn deadline_after(now: Instant, grace: Duration) -> Instant {
     now + grace.min(30 * YEAR)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(postlude_loom)))]
 mod tests {
     use super::*;
     use crate::Task;
