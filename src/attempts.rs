@@ -191,7 +191,8 @@ pub(crate) fn deadline_after(now: Instant, grace: Duration) -> Instant {
     now + grace.min(30 * YEAR)
 }
 
-#[cfg(all(test, not(postlude_loom)))]
+#[cfg(test)]
+#[cfg(not(postlude_loom))]
 mod tests {
     use super::*;
     use crate::Task;
