@@ -123,6 +123,7 @@ mod shutdown;
 #[cfg(feature = "signal")]
 mod signal;
 mod spawned;
+mod state;
 #[cfg(feature = "status")]
 pub mod status;
 mod stuck;

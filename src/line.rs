@@ -11,26 +11,24 @@
 //!    the line empty: there is no moment at which it could be lost.
 
 use std::{
-    collections::BTreeMap,
     fmt, mem,
     sync::{Arc, OnceLock},
 };
 
-use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     books::Books,
     live::{Live, Stage},
     outcome::drop_quietly,
-    queue::Queue,
     run::BoxedWork,
+    state::{Phase, State},
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     turn::Turn,
-    unbooked::Unbooked,
 };
 
 /// Whether a line is to be drained, by how its request ended.
@@ -44,78 +42,6 @@ pub(crate) struct Line {
     number: OnceLock<u64>,
     places: AtomicU32,
     pub(crate) state: Mutex<State>,
-}
-
-#[derive(Default)]
-pub(crate) struct State {
-    pub(crate) phase: Phase,
-    pub(crate) queue: Queue,
-    /// The task at the head of the line: started, or waiting for its permit.
-    pub(crate) current: Option<Live>,
-    /// Tasks that have left the line to wait for a time, by their places.
-    pub(crate) away: BTreeMap<u32, Away>,
-    pub(crate) listed: bool,
-    pub(crate) unbooked: Unbooked,
-    /// Counts the drains; tells whose join handle comes late.
-    pub(crate) drains: u64,
-    pub(crate) join: Option<JoinHandle<()>>,
-    /// The condition has been asked.
-    decided: bool,
-    pub(crate) ending: Option<Ending>,
-    /// What a shutdown is to launch the line with: known once there is a response.
-    answered: Option<Ending>,
-    pub(crate) stop_on_failure: bool,
-    /// Why nothing is accepted any more.
-    pub(crate) refusal: Option<RejectReason>,
-    pub(crate) report: DrainReport,
-    /// Ends that are counted, and not yet told to the log and the hooks.
-    pub(crate) untold: usize,
-    pub(crate) waiting: Vec<oneshot::Sender<()>>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Collecting.
-    #[default]
-    Open,
-    /// The response is on its way out: somebody will call [`Line::left`].
-    Leaving,
-    /// Launched, with tasks.
-    Draining,
-    /// Launched, and empty.
-    Drained,
-}
-
-/// A task that goes on beside the line.
-pub(crate) struct Away {
-    pub(crate) live: Live,
-    /// The number of its drain.
-    pub(crate) drain: u64,
-}
-
-impl State {
-    /// A task that has left the queue.
-    fn live(&mut self, id: TaskId) -> Option<&mut Live> {
-        match &mut self.current {
-            Some(current) if current.identity.id == id => Some(current),
-            Some(_) | None => self.away.get_mut(&id.place).map(|away| &mut away.live),
-        }
-    }
-
-    /// The tasks that have left the queue.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = &Live> {
-        self.current.iter().chain(self.away.values().map(|away| &away.live))
-    }
-
-    /// Whether it is launched, and nothing is to come, nor to be told.
-    fn is_at_rest(&self) -> bool {
-        self.is_empty() && self.untold == 0 && matches!(self.phase, Phase::Leaving | Phase::Drained)
-    }
-
-    /// Whether nothing is in the line, nor has left it for a while.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.current.is_none() && self.away.is_empty()
-    }
 }
 
 /// What a drain does next.

@@ -7,11 +7,12 @@ use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 use crate::{
     BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
     books::Books,
-    line::{Away, Line, Next, Phase, State},
+    line::{Line, Next},
     live::{Ended, Live, Stage},
     outcome::drop_quietly,
     registry::Side,
     run::{self, BoxedWork},
+    state::{Away, Phase, State},
     sync::MutexGuard,
 };
 
@@ -260,18 +261,6 @@ impl<'a> Turn<'a> {
         if mem::take(&mut self.state.listed) {
             self.rest.delisted = self.books.strike_set(self.line.number());
         }
-    }
-}
-
-impl State {
-    /// Sees to it that the queue is drained, if the line is launched: the number of the drain that is to be spawned.
-    pub(crate) fn wake(&mut self) -> Option<u64> {
-        if self.phase != Phase::Drained {
-            return None;
-        }
-        self.phase = Phase::Draining;
-        self.drains += 1;
-        Some(self.drains)
     }
 }
 

@@ -2,7 +2,7 @@
 //! booked many at a time.
 //!
 //! # Invariants
-//! 1. It is kept and booked under the line's lock, and whoever locks the books for a line books this first.
+//! 1. It is kept and booked under the line's lock, and a [`Turn`](crate::turn::Turn) books it first.
 //! 2. Of a line with tasks the books know at least one that is live: what makes it the first, or the last, is booked at
 //!    once. So nobody takes the registry for idle.
 //! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, and
