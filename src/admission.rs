@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::{
     BoxError, BuildError, Priority, TaskId,
+    inner::Inner,
     live::Live,
     permits::{Permit, Permits, Waiting},
     record::{Kind, Meta, name_or_unnamed},
-    registry::Inner,
     sync::atomic::{AtomicBool, Ordering},
 };
 #[cfg(feature = "rate-limit")]

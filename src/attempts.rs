@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::{
     Attempt, Outcome, RetryPolicy, TaskId, TaskRegistry, TaskReport,
+    inner::Inner,
     live::Live,
     outcome::drop_quietly,
     permits::Waiting,
     record::Policy,
-    registry::Inner,
     run::{BoxedWork, Terms, attempt},
     timer,
 };

@@ -13,9 +13,9 @@ use crate::{
     BoxError, DeadLetter, SpanRelation, TaskInfo, TaskObserver, TaskRegistry, TaskReport,
     admission::{self, Admission, Limits},
     dead_letters::{DeadLetterHook, Store},
+    inner::{Inner, Rule},
     ledger::Ledger,
     observer::{Audience, OnFailure},
-    registry::{Inner, Rule},
     shutdown::Progress,
     stuck::Stuck,
     sync::{

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    Outcome, RejectReason, SetId, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, attempts::Trail,
-    outcome::drop_quietly, registry::Inner, run::BoxedWork, sync::Mutex,
+    Outcome, RejectReason, SetId, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, attempts::Trail, inner::Inner,
+    outcome::drop_quietly, run::BoxedWork, sync::Mutex,
 };
 
 /// A task that failed, panicked or timed out, for good: see [`DeadLetters`].

@@ -6,10 +6,10 @@ use tracing::{Span, field};
 
 use crate::{
     BoxError, DiscardReason, Outcome, Panic, TaskId, TaskInfo, TaskReport,
+    inner::Inner,
     live::Ended,
     observer::News,
     outcome::{Chain, drop_quietly, guarded},
-    registry::Inner,
     sync::atomic::Ordering,
 };
 

@@ -93,6 +93,7 @@ mod feed;
 pub mod guide;
 mod handle;
 mod history;
+mod inner;
 mod ledger;
 mod line;
 mod live;

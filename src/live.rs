@@ -6,7 +6,7 @@ use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, record::Identity, registry::Side,
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, inner::Side, record::Identity,
 };
 
 /// A task that was accepted and has no outcome.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::time::Instant;
 
-use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, live::Live, record::Identity, registry::Inner};
+use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, inner::Inner, live::Live, record::Identity};
 
 /// Is told of every task as it comes and goes. Given to a registry by
 /// [`observe`](crate::TaskRegistryBuilder::observe).

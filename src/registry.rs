@@ -1,35 +1,20 @@
-//! The registry: owns every accepted task until its outcome, and is the only place that spawns.
+//! The registry: owns every accepted task until its outcome.
 
-use std::{cell::Cell, fmt, future::Future, sync::Arc, task::Waker, time::Duration};
+use std::{cell::Cell, fmt, sync::Arc};
 
-use rustc_hash::FxHashSet;
-use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "cpu")]
-use crate::cpu::Cpu;
-#[cfg(feature = "http")]
-use crate::middleware::Timetable;
 use crate::{
-    BoxError, IntoTask, Outcome, RejectReason, Rejected, SpanRelation, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics,
-    TaskOutput, TaskRegistryBuilder, TaskSet,
-    admission::Admission,
-    dead_letters,
-    drain::Drain,
-    ledger::Ledger,
+    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
+    TaskRegistryBuilder, TaskSet,
+    inner::{Inner, Side},
     line::Line,
-    live::{Ended, Live, Stage},
-    observer::Audience,
+    live::{Ended, Live},
     outcome::drop_quietly,
-    record::Meta,
     run,
-    shutdown::Progress,
     spawned::Spawned,
-    stuck::Stuck,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::Ordering,
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -62,43 +47,6 @@ use crate::{
 #[derive(Clone)]
 pub struct TaskRegistry {
     pub(crate) inner: Arc<Inner>,
-}
-
-/// Which tasks are accepted, as the user wants it.
-pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
-
-pub(crate) struct Inner {
-    pub(crate) handle: Handle,
-    /// Set when a runtime without a timer was met.
-    pub(crate) no_timer: AtomicBool,
-    pub(crate) ledger: Ledger,
-    pub(crate) admission: Admission,
-    #[cfg(feature = "cpu")]
-    pub(crate) cpu: Cpu,
-    pub(crate) stuck: Stuck,
-    /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
-    pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
-    pub(crate) default_timeout: Option<Duration>,
-    pub(crate) settle_time: Duration,
-    pub(crate) audience: Audience,
-    pub(crate) spans: SpanRelation,
-    pub(crate) dead_letters: dead_letters::Store,
-    pub(crate) rule: Option<Box<Rule>>,
-    pub(crate) hook_panics: AtomicU64,
-    /// Requests that were turned away.
-    pub(crate) shed: AtomicU64,
-    /// The parent of every task's token.
-    pub(crate) token: CancellationToken,
-    pub(crate) progress: Progress,
-    #[cfg(feature = "http")]
-    pub(crate) timetable: Timetable,
-}
-
-/// Who ends a task: what runs it, or somebody else.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Inside,
-    Outside,
 }
 
 impl TaskRegistry {
@@ -305,150 +253,5 @@ impl TaskRegistry {
 impl fmt::Debug for TaskRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskRegistry").field("live", &self.inner.ledger.live()).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
-    pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
-        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        self.handle.spawn(future)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    pub(crate) fn spawn_blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        self.handle.spawn_blocking(call)
-    }
-
-    pub(crate) fn spawn_drain(&self, line: Arc<Line>) -> JoinHandle<()> {
-        #[cfg(all(test, postlude_loom))]
-        let drain = crate::models::leave_to_the_model(line);
-        #[cfg(not(all(test, postlude_loom)))]
-        let drain = Drain::new(line);
-        self.spawn(drain)
-    }
-
-    /// Counts and lists a spawned task; says whether that made a crowd.
-    fn admit_spawned(&self, live: Live) -> Result<bool, RejectReason> {
-        self.ledger.reserve()?;
-        let mut books = self.ledger.books(live.identity.id.line);
-        let admitted = books.admit();
-        if admitted.is_ok() {
-            books.list_spawned(live);
-        } else {
-            self.ledger.give_back();
-        }
-        admitted
-    }
-
-    /// Leaves the abort handle of a spawned task in the ledger; or uses it, if the task was aborted before
-    /// there was one.
-    fn attach(&self, id: TaskId, join: &JoinHandle<Outcome>) {
-        let abort = join.abort_handle();
-        if let Some(task) = self.ledger.books(id.line).spawned(id.line) {
-            task.abort = Some(abort);
-            return;
-        }
-        // It has ended by itself, and this does nothing; or it was aborted.
-        abort.abort();
-    }
-
-    /// Marks a waiting task as started; `false` if it has already ended.
-    pub(crate) fn start(&self, id: TaskId) -> bool {
-        let now = Instant::now();
-        let started = match id.set() {
-            Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
-            None => self.ledger.books(id.line).start_spawned(id.line, now),
-        };
-        if started {
-            self.started(id);
-        }
-        started
-    }
-
-    /// A live task, as lists show it.
-    pub(crate) fn live(&self, id: TaskId) -> Option<TaskInfo> {
-        let now = Instant::now();
-        match id.set() {
-            Some(_) => self.ledger.set(id.line)?.info(id, now),
-            None => self.with_live(id, |live| live.info(now)),
-        }
-    }
-
-    /// Ends a spawned task; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
-        let now = Instant::now();
-        let attentive = self.wants_completed();
-        let mut books = self.ledger.books(id.line);
-        let Some(live) = books.take_spawned(id.line) else {
-            // Before `outcome` goes, which may hold an error of the user's.
-            drop(books);
-            return false;
-        };
-        let outcome = outcome(live.stage());
-        let quiet = outcome.is_completed() && !attentive;
-        let forgotten = books.end(&live, &outcome, now, quiet);
-        if quiet && live.is_alone() {
-            drop(books);
-            if forgotten.is_some() {
-                drop_quietly(forgotten);
-            }
-            self.settle_quietly(id.line);
-            return true;
-        }
-        if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
-            self.never_started.lock().insert(id);
-        }
-        if side == Side::Outside && live.stage() == Stage::Running {
-            // Under the lock: its own end comes after this, and takes it out again.
-            self.stuck.insert_cut(live.identity);
-        }
-        drop(books);
-        if forgotten.is_some() {
-            drop_quietly(forgotten);
-        }
-        let mut ended = Ended { live, outcome, now, side, quiet };
-        ended.release();
-        self.settle(ended);
-        true
-    }
-
-    /// The outcome of a spawned task that was ended from outside while the tokio task that ran it goes on. If
-    /// it has none yet, `waker` is woken when it has.
-    pub(crate) fn outcome_from_outside(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
-        let waker = waker.clone();
-        let mut books = self.ledger.books(id.line);
-        let Some(task) = books.spawned(id.line) else {
-            drop(books);
-            return self.stuck.was_cut(id).then_some(Outcome::Aborted);
-        };
-        let replaced = task.wake_at_end(waker);
-        drop(books);
-        drop(replaced);
-        None
-    }
-
-    /// The outcome of a spawned task whose tokio task was cancelled.
-    pub(crate) fn outcome_of_cancelled(&self, id: TaskId) -> Outcome {
-        let stage = if self.never_started.lock().contains(&id) { Stage::Pending } else { Stage::Running };
-        Outcome::unfinished(stage)
-    }
-
-    /// The cancellation token of a running task.
-    pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
-        // Made before, dropped after the lock: its kin have a lock of their own.
-        let fresh = self.token.child_token();
-        self.with_live(id, |live| live.token(&fresh)).unwrap_or_else(|| {
-            // The task has its outcome, while its work goes on.
-            fresh.cancel();
-            fresh
-        })
     }
 }

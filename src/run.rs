@@ -15,10 +15,10 @@ use crate::{
     admission::Claim,
     apart::apart,
     attempts::attempts,
+    inner::Inner,
     outcome::guarded,
     permits::Waiting,
     record::{Kind, Meta, Policy, Record},
-    registry::Inner,
     timer,
 };
 

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
     attempts::deadline_after,
+    inner::{Inner, Side},
     live::{Ended, Live},
     record::Identity,
-    registry::{Inner, Side},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},

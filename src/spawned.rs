@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Outcome, TaskId, TaskRegistry,
     events::inside,
-    registry::Side,
+    inner::Side,
     run::{BoxedWork, drop_work, poll_to_end},
     scope::{self, Scope},
 };

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::oneshot, time};
 
-use crate::{outcome::guarded, registry::Inner, sync::atomic::Ordering};
+use crate::{inner::Inner, outcome::guarded, sync::atomic::Ordering};
 
 /// A wait that owns what it needs.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

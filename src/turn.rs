@@ -7,10 +7,10 @@ use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 use crate::{
     BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
     books::Books,
+    inner::Side,
     line::{Line, Next},
     live::{Ended, Live, Stage},
     outcome::drop_quietly,
-    registry::Side,
     run::{self, BoxedWork},
     state::{Away, Phase, State},
     sync::MutexGuard,

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use crate::{
     Outcome,
     apart::Join,
+    inner::Inner,
     outcome::{drop_quietly, guarded},
-    registry::Inner,
 };
 
 pub(crate) struct Cpu {

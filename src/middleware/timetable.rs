@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::departure::DEFERRAL;
 use crate::{
+    inner::Inner,
     line::Line,
     outcome::guarded,
-    registry::Inner,
     sync::Mutex,
     timer::{self, Sleep},
 };

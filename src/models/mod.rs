@@ -28,8 +28,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     Ending, Outcome, TaskRegistry, TaskSet,
+    inner::Side,
     line::{Line, Next},
-    registry::Side,
     run::poll_work,
 };
 

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::{
     TaskId,
+    inner::Inner,
     permits::{Permit, Permits},
     policy::RateLimit,
-    registry::Inner,
     sync::Mutex,
     timer,
 };

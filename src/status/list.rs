@@ -146,7 +146,7 @@ impl Page<TaskStatus> {
     }
 }
 
-impl crate::registry::Inner {
+impl crate::inner::Inner {
     /// The live tasks of one line.
     fn tasks_of(&self, line: u64, now: Instant) -> Vec<TaskInfo> {
         let mut tasks = Vec::new();
