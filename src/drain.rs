@@ -2,9 +2,10 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use tokio::sync::oneshot;
@@ -46,6 +47,43 @@ impl Drain {
         }
         polled
     }
+
+    /// Whether the task in hand was ended from outside, as far as somebody had to tell.
+    fn was_cut(&self) -> bool {
+        let (Some(line), Some(work)) = (&self.line, &self.work) else {
+            return false;
+        };
+        let meta = work.meta();
+        meta.parked && line.registry.inner.stuck.was_cut(meta.id)
+    }
+
+    /// The task in hand waits: sees to it that an end from outside is told.
+    fn park(&mut self, context: &Context<'_>) -> Poll<()> {
+        let (Some(line), Some(work)) = (&self.line, &mut self.work) else {
+            return Poll::Ready(());
+        };
+        let meta = work.as_mut().meta_mut();
+        let was_parked = mem::replace(&mut meta.parked, true);
+        if was_parked || line.park(meta.id, context.waker().clone()) {
+            return Poll::Pending;
+        }
+        self.give_up();
+        Poll::Ready(())
+    }
+
+    /// Ends without having come to the end of the line: superseded, or with the runtime.
+    fn give_up(&mut self) {
+        let Some(line) = self.line.take() else { return };
+        let id = self.work.as_ref().map(|work| work.meta().id);
+        if let Some(id) = id {
+            let mut scope = Scope::InSet(Arc::clone(&line), id);
+            // A panic in here has nobody to go to: the work is given up.
+            let _given_up = scope::enter(&mut scope, || drop_work(&mut self.work));
+        }
+        if let (false, Some(id)) = (line.abandon(id), id) {
+            line.registry.inner.stuck.remove(id);
+        }
+    }
 }
 
 impl Future for Drain {
@@ -53,12 +91,19 @@ impl Future for Drain {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        if this.was_cut() {
+            this.give_up();
+            return Poll::Ready(());
+        }
         for _ in 0..TASKS_PER_POLL {
             let finished = match &this.work {
                 None => None,
                 Some(work) => {
                     let id = work.meta().id;
-                    Some((id, ready!(this.poll_in_scope(context))))
+                    match this.poll_in_scope(context) {
+                        Poll::Ready(end) => Some((id, end)),
+                        Poll::Pending => return this.park(context),
+                    }
                 }
             };
             let Some(line) = &this.line else { return Poll::Ready(()) };
@@ -88,16 +133,7 @@ impl Future for Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        let Some(line) = self.line.take() else { return };
-        let id = self.work.as_ref().map(|work| work.meta().id);
-        if let Some(id) = id {
-            let mut scope = Scope::InSet(Arc::clone(&line), id);
-            // A panic in here has nobody to go to: the work is given up.
-            let _given_up = scope::enter(&mut scope, || drop_work(&mut self.work));
-        }
-        if let (false, Some(id)) = (line.abandon(id), id) {
-            line.registry.inner.stuck.remove(id);
-        }
+        self.give_up();
     }
 }
 

@@ -154,9 +154,9 @@ impl Inner {
 
     /// The same for a task that completed and has left nothing, if nobody [wants to hear](Self::wants_completed) of
     /// that.
-    pub(crate) fn settle_quietly(&self, line: u64) {
+    pub(crate) fn settle_quietly(&self, idle: bool) {
         self.ledger.give_back();
-        self.ledger.settled(line);
+        self.ledger.settled(idle);
     }
 
     /// Whether somebody wants to know of tasks that completed. Not to be asked under a lock: a subscriber of the
@@ -171,7 +171,8 @@ impl Inner {
         let line = ended.live.identity.id.line;
         if ended.quiet {
             drop_quietly(ended);
-            return self.ledger.settled(line);
+            let idle = self.ledger.books(line).is_idle();
+            return self.ledger.settled(idle);
         }
         let report = ended.report();
         if let Err(panic) = guarded(|| log(&report)) {

@@ -167,7 +167,7 @@ impl Future for TaskHandle {
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
-                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.inner.outcome_of_cancelled(this.id)),
+                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.inner.outcome_of_cut(this.id)),
                 // An aborted task that does not yield would keep its handle waiting: the registry knows.
                 Poll::Pending => match this.registry.inner.outcome_from_outside(this.id, context.waker()) {
                     Some(outcome) => outcome,

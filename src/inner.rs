@@ -85,12 +85,12 @@ impl Inner {
         self.handle.spawn_blocking(call)
     }
 
-    pub(crate) fn spawn_drain(&self, line: Arc<Line>) -> JoinHandle<()> {
+    pub(crate) fn spawn_drain(&self, line: Arc<Line>) {
         #[cfg(all(test, postlude_loom))]
         let drain = crate::models::leave_to_the_model(line);
         #[cfg(not(all(test, postlude_loom)))]
         let drain = Drain::new(line);
-        self.spawn(drain)
+        drop(self.spawn(drain));
     }
 
     /// Counts and lists a spawned task; says whether that made a crowd.
@@ -106,16 +106,9 @@ impl Inner {
         admitted
     }
 
-    /// Leaves the abort handle of a spawned task in the ledger; or uses it, if the task was aborted before
-    /// there was one.
-    pub(crate) fn attach(&self, id: TaskId, join: &JoinHandle<Outcome>) {
-        let abort = join.abort_handle();
-        if let Some(task) = self.ledger.books(id.line).spawned(id.line) {
-            task.abort = Some(abort);
-            return;
-        }
-        // It has ended by itself, and this does nothing; or it was aborted.
-        abort.abort();
+    /// The tokio task that has a task in hand waits; `false` if the task has been ended from outside.
+    pub(crate) fn park(&self, id: TaskId, runner: Waker) -> bool {
+        self.with_live(id, |live| live.park(runner)).is_some()
     }
 
     /// Marks a waiting task as started; `false` if it has already ended.
@@ -154,19 +147,20 @@ impl Inner {
         let quiet = outcome.is_completed() && !attentive;
         let forgotten = books.end(&live, &outcome, now, quiet);
         if quiet && live.is_alone() {
+            let idle = books.is_idle();
             drop(books);
             if forgotten.is_some() {
                 drop_quietly(forgotten);
             }
-            self.settle_quietly(id.line);
+            self.settle_quietly(idle);
             return true;
         }
         if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }
-        if side == Side::Outside && live.stage() == Stage::Running {
+        if side == Side::Outside && live.is_in_hand() {
             // Under the lock: its own end comes after this, and takes it out again.
-            self.stuck.insert_cut(live.identity);
+            self.stuck.insert_cut(&live);
         }
         drop(books);
         if forgotten.is_some() {
@@ -185,7 +179,7 @@ impl Inner {
         let mut books = self.ledger.books(id.line);
         let Some(task) = books.spawned(id.line) else {
             drop(books);
-            return self.stuck.was_cut(id).then_some(Outcome::Aborted);
+            return self.stuck.was_cut(id).then(|| self.outcome_of_cut(id));
         };
         let replaced = task.wake_at_end(waker);
         drop(books);
@@ -193,8 +187,8 @@ impl Inner {
         None
     }
 
-    /// The outcome of a spawned task whose tokio task was cancelled.
-    pub(crate) fn outcome_of_cancelled(&self, id: TaskId) -> Outcome {
+    /// The outcome of a spawned task that was ended from outside.
+    pub(crate) fn outcome_of_cut(&self, id: TaskId) -> Outcome {
         let stage = if self.never_started.lock().contains(&id) { Stage::Pending } else { Stage::Running };
         Outcome::unfinished(stage)
     }

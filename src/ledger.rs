@@ -127,16 +127,19 @@ impl Ledger {
 
     /// To be called when an end that was not [quiet](Books::end) has been told, without a lock.
     pub(crate) fn told(&self, line: u64) {
-        self.books(line).untold -= 1;
-        self.settled(line);
+        let mut books = self.books(line);
+        books.untold -= 1;
+        let idle = books.is_idle();
+        drop(books);
+        self.settled(idle);
     }
 
-    /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if
-    /// this may be it.
-    pub(crate) fn settled(&self, line: u64) {
+    /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if the end
+    /// has left its shard idle.
+    pub(crate) fn settled(&self, idle: bool) {
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.
-        if self.waiters.load(Ordering::SeqCst) > 0 && self.books(line).is_idle() {
+        if idle && self.waiters.load(Ordering::SeqCst) > 0 {
             self.idle.notify_waiters();
         }
     }

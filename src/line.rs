@@ -13,6 +13,7 @@
 use std::{
     fmt, mem,
     sync::{Arc, OnceLock},
+    task::Waker,
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -135,8 +136,8 @@ impl Line {
         if let Some(identity) = told {
             inner.added(identity);
         }
-        if let Some(drain) = drain {
-            self.spawn_drain(drain);
+        if drain {
+            self.spawn_drain();
         }
         if late_answer && inner.is_shutting_down() {
             self.launch_answered();
@@ -201,10 +202,10 @@ impl Line {
     /// Drains from here on.
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         state.phase = Phase::Drained;
-        let drain = if state.queue.is_empty() { None } else { state.wake() };
+        let drain = !state.queue.is_empty() && state.wake();
         drop(state);
-        if let Some(drain) = drain {
-            self.spawn_drain(drain);
+        if drain {
+            self.spawn_drain();
         }
     }
 
@@ -285,7 +286,7 @@ impl Line {
     /// The way of most tasks, without a look at the books: the current one has completed, there is no more to it than that,
     /// and the next one can just be polled.
     fn pass_on(&self, state: &mut State, id: TaskId) -> Option<BoxedWork> {
-        let current = state.current.as_mut().filter(|current| current.identity.id == id && current.is_bare())?;
+        let current = state.current.as_mut().filter(|current| current.identity.id == id && current.is_alone())?;
         let next = state.queue.first().map(Task::meta).filter(|next| self.registry.inner.runs_plain(next))?;
         if !state.unbooked.has_room() {
             return None;
@@ -339,6 +340,11 @@ impl Line {
             self.books().retry(live.identity.name);
         }
         true
+    }
+
+    /// The drain that has a task in hand waits; `false` if it has been superseded.
+    pub(crate) fn park(&self, id: TaskId, drain: Waker) -> bool {
+        self.with_live(id, |live| live.park(drain)).is_some()
     }
 
     /// Looks at a task that has left the queue, under the lock.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,8 +14,8 @@ pub(crate) struct Live {
     pub(crate) identity: Identity,
     /// When its current or last attempt started; `None` before the first.
     pub(crate) started: Option<Instant>,
-    /// The tokio task that runs it, if it has one to itself.
-    pub(crate) abort: Option<AbortHandle>,
+    /// Wakes the tokio task that has it in hand, once that waits.
+    runner: Option<Waker>,
     extras: Option<Box<Extras>>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum Stage {
 
 impl Live {
     pub(crate) const fn new(identity: Identity) -> Self {
-        Self { identity, started: None, abort: None, extras: None }
+        Self { identity, started: None, runner: None, extras: None }
     }
 
     /// Its next attempt starts; says whether that is the first.
@@ -160,9 +160,15 @@ impl Live {
         (self.attempt(), now.saturating_duration_since(first_started.unwrap_or(now)))
     }
 
-    /// Whether it has nothing that must be dropped without a lock, or that somebody waits for.
-    pub(crate) const fn is_bare(&self) -> bool {
-        self.is_alone() && self.abort.is_none()
+    /// The tokio task that has it in hand waits, and is to be woken when it is ended from outside. That is one task, and one
+    /// waker, for as long as the task lives.
+    pub(crate) fn park(&mut self, runner: Waker) {
+        self.runner = Some(runner);
+    }
+
+    /// Whether a tokio task has it in hand that will not learn by itself of an end from outside.
+    pub(crate) const fn is_in_hand(&self) -> bool {
+        self.started.is_some() || self.runner.is_some()
     }
 
     /// Whether nobody waits for it, and it has no past: its end concerns nobody but the figures.
@@ -305,8 +311,9 @@ impl Ended {
         if let (Some(token), true) = (token, from_outside || matches!(self.outcome, Outcome::TimedOut(_))) {
             token.cancel();
         }
-        if let (Some(abort), true) = (self.live.abort.take(), from_outside) {
-            abort.abort();
+        if let (Some(runner), true) = (self.live.runner.take(), from_outside) {
+            // It finds itself cut.
+            runner.wake();
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Meta {
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
     pub(crate) started: bool,
+    /// It was polled and waits: an end from outside wakes the tokio task that has it in hand.
+    pub(crate) parked: bool,
 }
 
 impl Meta {
@@ -83,6 +85,7 @@ impl Meta {
             kind,
             priority: Priority::Normal,
             started: false,
+            parked: false,
         }
     }
 
@@ -98,6 +101,7 @@ impl Meta {
             kind,
             priority: self.priority,
             started: true,
+            parked: false,
         }
     }
 

@@ -224,7 +224,6 @@ impl TaskRegistry {
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
         inner.added(identity);
         let join = inner.spawn(Spawned::new(work, self.clone()));
-        inner.attach(id, &join);
         if crowded {
             inner.warn_if_crowded(id.line);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -33,45 +34,26 @@ impl Spawned {
             return reply;
         }
         registry.inner.stuck.remove(id);
-        Outcome::Aborted
+        registry.inner.outcome_of_cut(id)
     }
-}
 
-impl Future for Spawned {
-    type Output = Outcome;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.get_mut();
-        let (Some(registry), Some(work)) = (this.registry.take(), &mut this.work) else {
+    /// The task waits: sees to it that an end from outside is told.
+    fn park(&mut self, context: &Context<'_>) -> Poll<Outcome> {
+        let (Some(registry), Some(work)) = (&self.registry, &mut self.work) else {
             return Poll::Ready(Outcome::Aborted);
         };
         let meta = work.as_mut().meta_mut();
-        let id = meta.id;
-        if !meta.started {
-            meta.started = true;
-            if !registry.inner.start(id) {
-                // Aborted before its first poll, and counted.
-                let _already_counted = drop_work(&mut this.work);
-                return Poll::Ready(Outcome::Aborted);
-            }
+        let was_parked = mem::replace(&mut meta.parked, true);
+        if was_parked || registry.inner.park(meta.id, context.waker().clone()) {
+            return Poll::Pending;
         }
-        let mut scope = Scope::Spawned(registry, id);
-        let polled = scope::enter(&mut scope, || poll_to_end(&mut this.work, context));
-        let Scope::Spawned(registry, _) = scope else {
-            return Poll::Ready(Outcome::Aborted);
-        };
-        match polled {
-            Poll::Ready((outcome, span)) => Poll::Ready(inside(span, || Self::finish(&registry, id, outcome))),
-            Poll::Pending => {
-                this.registry = Some(registry);
-                Poll::Pending
-            }
-        }
+        let outcome = registry.inner.outcome_of_cut(meta.id);
+        self.give_up();
+        Poll::Ready(outcome)
     }
-}
 
-impl Drop for Spawned {
-    fn drop(&mut self) {
+    /// Ends without having come to the end of the work: ended from outside, or with the runtime.
+    fn give_up(&mut self) {
         let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
         let id = work.meta().id;
         let mut scope = Scope::Spawned(registry.clone(), id);
@@ -82,5 +64,46 @@ impl Drop for Spawned {
         if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
             registry.inner.stuck.remove(id);
         }
+    }
+}
+
+impl Future for Spawned {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let (Some(registry), Some(work)) = (&this.registry, &mut this.work) else {
+            return Poll::Ready(Outcome::Aborted);
+        };
+        let meta = work.as_mut().meta_mut();
+        let id = meta.id;
+        let has_started = mem::replace(&mut meta.started, true);
+        let was_cut = meta.parked && registry.inner.stuck.was_cut(id);
+        if was_cut || !has_started && !registry.inner.start(id) {
+            let outcome = registry.inner.outcome_of_cut(id);
+            this.give_up();
+            return Poll::Ready(outcome);
+        }
+        let Some(registry) = this.registry.take() else {
+            return Poll::Ready(Outcome::Aborted);
+        };
+        let mut scope = Scope::Spawned(registry, id);
+        let polled = scope::enter(&mut scope, || poll_to_end(&mut this.work, context));
+        let Scope::Spawned(registry, _) = scope else {
+            return Poll::Ready(Outcome::Aborted);
+        };
+        match polled {
+            Poll::Ready((outcome, span)) => Poll::Ready(inside(span, || Self::finish(&registry, id, outcome))),
+            Poll::Pending => {
+                this.registry = Some(registry);
+                this.park(context)
+            }
+        }
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        self.give_up();
     }
 }

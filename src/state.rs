@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::sync::oneshot;
 
 use crate::{DrainReport, Ending, RejectReason, TaskId, live::Live, queue::Queue, unbooked::Unbooked};
 
@@ -13,12 +13,9 @@ pub(crate) struct State {
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
     /// Tasks that have left the line to wait for a time, by their places.
-    pub(crate) away: BTreeMap<u32, Away>,
+    pub(crate) away: BTreeMap<u32, Live>,
     pub(crate) listed: bool,
     pub(crate) unbooked: Unbooked,
-    /// Counts the drains; tells whose join handle comes late.
-    pub(crate) drains: u64,
-    pub(crate) join: Option<JoinHandle<()>>,
     /// The condition has been asked.
     pub(crate) decided: bool,
     pub(crate) ending: Option<Ending>,
@@ -46,25 +43,18 @@ pub(crate) enum Phase {
     Drained,
 }
 
-/// A task that goes on beside the line.
-pub(crate) struct Away {
-    pub(crate) live: Live,
-    /// The number of its drain.
-    pub(crate) drain: u64,
-}
-
 impl State {
     /// A task that has left the queue.
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut Live> {
         match &mut self.current {
             Some(current) if current.identity.id == id => Some(current),
-            Some(_) | None => self.away.get_mut(&id.place).map(|away| &mut away.live),
+            Some(_) | None => self.away.get_mut(&id.place),
         }
     }
 
     /// The tasks that have left the queue.
     pub(crate) fn taken(&self) -> impl Iterator<Item = &Live> {
-        self.current.iter().chain(self.away.values().map(|away| &away.live))
+        self.current.iter().chain(self.away.values())
     }
 
     /// Whether it is launched, and nothing is to come, nor to be told.
@@ -77,13 +67,12 @@ impl State {
         self.queue.is_empty() && self.current.is_none() && self.away.is_empty()
     }
 
-    /// Sees to it that the queue is drained, if the line is launched: the number of the drain that is to be spawned.
-    pub(crate) fn wake(&mut self) -> Option<u64> {
-        if self.phase != Phase::Drained {
-            return None;
+    /// Sees to it that the queue is drained, if the line is launched: whether a drain is to be spawned.
+    pub(crate) fn wake(&mut self) -> bool {
+        let wakes = self.phase == Phase::Drained;
+        if wakes {
+            self.phase = Phase::Draining;
         }
-        self.phase = Phase::Draining;
-        self.drains += 1;
-        Some(self.drains)
+        wakes
     }
 }

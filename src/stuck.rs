@@ -3,13 +3,24 @@
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-use crate::{TaskId, apart::Apart, record::Identity, sync::Mutex};
+use crate::{
+    TaskId,
+    apart::Apart,
+    live::{Live, Stage},
+    record::Identity,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
 /// the moment that the runtime takes to drop a future; those that stay are stuck.
 #[derive(Default)]
 pub(crate) struct Stuck {
     tasks: Mutex<FxHashMap<TaskId, GivenUp>>,
+    /// How many of them were cut: whoever is polled again asks, and mostly there is none.
+    cuts: AtomicUsize,
     emptied: Notify,
 }
 
@@ -17,17 +28,23 @@ struct GivenUp {
     identity: Identity,
     /// How many parts of it go on: the task that ran it, and the work that it ran apart.
     parts: u32,
-    /// Whether it was ended from outside, while the task that ran it goes on.
+    /// Whether it was ended from outside, while the tokio task that runs it goes on.
     cut: bool,
+    /// Otherwise it only waits for its turn, and ends as soon as it is told.
+    started: bool,
 }
 
 impl Stuck {
-    /// A task was ended from outside. Matched by a `remove` once what ran it has returned.
-    pub(crate) fn insert_cut(&self, identity: Identity) {
+    /// A task was ended from outside, while a tokio task has it in hand. Matched by a `remove` once that has returned.
+    pub(crate) fn insert_cut(&self, live: &Live) {
+        let identity = live.identity;
         let mut tasks = self.tasks.lock();
-        let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: true });
+        let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false, started: false });
         task.parts += 1;
         task.cut = true;
+        task.started |= live.stage() == Stage::Running;
+        // Relaxed: whoever was cut is woken after this, and sees it when it is polled for that.
+        self.cuts.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives up work that runs apart; `false` if it is over. Matched by a `remove` once it has returned.
@@ -36,7 +53,9 @@ impl Stuck {
         // Under the lock: the `remove` that follows will find what is inserted here.
         let goes_on = apart.give_up();
         if goes_on {
-            tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false }).parts += 1;
+            let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false, started: true });
+            task.parts += 1;
+            task.started = true;
         }
         goes_on
     }
@@ -46,6 +65,7 @@ impl Stuck {
         if let Some(task) = tasks.get_mut(&id) {
             task.parts -= 1;
             if task.parts == 0 {
+                self.cuts.fetch_sub(usize::from(task.cut), Ordering::Relaxed);
                 tasks.remove(&id);
             }
         }
@@ -58,15 +78,15 @@ impl Stuck {
 
     /// Whether the task was ended from outside, and what ran it has not returned.
     pub(crate) fn was_cut(&self, id: TaskId) -> bool {
-        self.tasks.lock().get(&id).is_some_and(|task| task.cut)
+        self.cuts.load(Ordering::Relaxed) > 0 && self.tasks.lock().get(&id).is_some_and(|task| task.cut)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.tasks.lock().len()
+        self.tasks.lock().values().filter(|task| task.started).count()
     }
 
     pub(crate) fn list(&self) -> Vec<Identity> {
-        self.tasks.lock().values().map(|task| task.identity).collect()
+        self.tasks.lock().values().filter(|task| task.started).map(|task| task.identity).collect()
     }
 
     /// Waits until all of them have returned.
@@ -74,7 +94,7 @@ impl Stuck {
         loop {
             let mut emptied = std::pin::pin!(self.emptied.notified());
             emptied.as_mut().enable();
-            if self.len() == 0 {
+            if self.tasks.lock().is_empty() {
                 return;
             }
             emptied.await;

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
@@ -12,7 +12,7 @@ use crate::{
     live::{Ended, Live, Stage},
     outcome::drop_quietly,
     run::{self, BoxedWork},
-    state::{Away, Phase, State},
+    state::{Phase, State},
     sync::MutexGuard,
 };
 
@@ -31,10 +31,10 @@ pub(crate) struct Turn<'a> {
 #[derive(Default)]
 #[must_use]
 pub(crate) struct Rest {
-    /// A task has completed, and nobody wants to hear of it.
-    quiet_end: bool,
+    /// A task has completed, and nobody wants to hear of it; whether that has left the shard idle.
+    quiet_end: Option<bool>,
     delisted: Option<Arc<Line>>,
-    spawn: Option<u64>,
+    spawn: bool,
     rare: Option<Box<Rare>>,
 }
 
@@ -77,10 +77,13 @@ impl<'a> Turn<'a> {
 
     /// Releases the locks and does the rest; returns how many tasks have ended.
     pub(crate) fn done(self) -> usize {
-        let Self { line, state, books, rest, .. } = self;
+        let Self { line, state, books, mut rest, .. } = self;
+        if let Some(idle) = &mut rest.quiet_end {
+            *idle = books.is_idle();
+        }
         drop(books);
         drop(state);
-        let count = rest.rare.as_ref().map_or(0, |rare| rare.ended.len()) + usize::from(rest.quiet_end);
+        let count = rest.rare.as_ref().map_or(0, |rare| rare.ended.len()) + usize::from(rest.quiet_end.is_some());
         line.settle(rest);
         count
     }
@@ -114,7 +117,7 @@ impl<'a> Turn<'a> {
     /// Counts the end of the current task, which has completed, if there is no more to it than that.
     pub(crate) fn end_quietly(&mut self, id: TaskId) -> bool {
         let state = &mut *self.state;
-        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_bare() && !self.attentive;
+        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_alone() && !self.attentive;
         let Some(live) = state.current.take_if(is_quiet) else {
             return false;
         };
@@ -122,7 +125,7 @@ impl<'a> Turn<'a> {
             self.rest.rare().forgotten.push(error);
         }
         state.report.count(&Outcome::Completed);
-        self.rest.quiet_end = true;
+        self.rest.quiet_end = Some(false);
         true
     }
 
@@ -175,19 +178,18 @@ impl<'a> Turn<'a> {
             self.rest_if_empty();
             return true;
         }
-        let Some(mut current) = self.take_current(id) else {
+        let Some(current) = self.take_current(id) else {
             return false;
         };
-        current.abort = self.take_drain();
         self.cut_loose(current, outcome);
         self.hand_over();
         true
     }
 
     fn cut_loose(&mut self, live: Live, outcome: impl FnOnce(Stage) -> Outcome) {
-        if live.stage() == Stage::Running {
+        if live.is_in_hand() {
             // Under the lock: the old drain's own end comes after this, and takes it out again.
-            self.line.registry.inner.stuck.insert_cut(live.identity);
+            self.line.registry.inner.stuck.insert_cut(&live);
         }
         let outcome = outcome(live.stage());
         self.end_by(Side::Outside, live, outcome);
@@ -199,16 +201,14 @@ impl<'a> Turn<'a> {
         if self.state.stop_on_failure {
             return;
         }
-        if let Some(mut live) = self.take_current(id) {
-            live.abort = self.take_drain();
-            let drain = self.state.drains;
-            self.state.away.insert(id.place, Away { live, drain });
+        if let Some(live) = self.take_current(id) {
+            self.state.away.insert(id.place, live);
             self.hand_over();
         }
     }
 
     fn take_away(&mut self, id: TaskId) -> Option<Live> {
-        Some(self.state.away.remove(&id.place)?.live)
+        self.state.away.remove(&id.place)
     }
 
     /// Counts the end of a task that had left the line, and with it the end of its drain. `false` if there is none.
@@ -225,11 +225,6 @@ impl<'a> Turn<'a> {
         true
     }
 
-    /// What can abort the drain of the line, which is about to lose it.
-    fn take_drain(&mut self) -> Option<AbortHandle> {
-        self.state.join.take().map(|join| join.abort_handle())
-    }
-
     /// The line has lost its drain: starts another, if there is something to drain.
     fn hand_over(&mut self) {
         self.state.phase = Phase::Drained;
@@ -243,8 +238,6 @@ impl<'a> Turn<'a> {
     /// The queue is empty, and no drain is at it.
     pub(crate) fn drained(&mut self) {
         self.state.phase = Phase::Drained;
-        // That of the drain which has just found the line empty: nothing more to abort.
-        drop(self.state.join.take());
         self.rest_if_empty();
     }
 
@@ -329,15 +322,15 @@ impl Line {
 impl Line {
     /// Does what was left over under the locks.
     pub(crate) fn settle(self: &Arc<Self>, rest: Rest) {
-        if rest.quiet_end {
-            self.registry.inner.settle_quietly(self.number());
+        if let Some(idle) = rest.quiet_end {
+            self.registry.inner.settle_quietly(idle);
         }
         if let Some(rare) = rest.rare {
             self.settle_rare(*rare);
         }
         drop(rest.delisted);
-        if let Some(number) = rest.spawn {
-            self.spawn_drain(number);
+        if rest.spawn {
+            self.spawn_drain();
         }
     }
 
@@ -364,19 +357,8 @@ impl Line {
         }
     }
 
-    pub(crate) fn spawn_drain(self: &Arc<Self>, number: u64) {
-        let join = self.registry.inner.spawn_drain(Arc::clone(self));
-        let mut state = self.state.lock();
-        if state.phase == Phase::Draining && state.drains == number {
-            state.join = Some(join);
-        } else if let Some(away) = state.away.values_mut().find(|away| away.drain == number) {
-            // It has already left, with its task.
-            away.live.abort = Some(join.abort_handle());
-        } else {
-            drop(state);
-            // It has ended, and this does nothing; or it was superseded before anybody could tell it.
-            join.abort();
-        }
+    pub(crate) fn spawn_drain(self: &Arc<Self>) {
+        self.registry.inner.spawn_drain(Arc::clone(self));
     }
 
     pub(crate) fn prepare(&self, popped: Option<Popped>) -> Next {

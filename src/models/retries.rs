@@ -55,31 +55,6 @@ fn an_abort_finds_a_task_that_is_leaving_its_line_and_the_next_one_runs() {
     });
 }
 
-/// Seeded: `Line::spawn_drain` does not look among the tasks that are away: nothing could abort the drain.
-#[test]
-fn a_task_that_leaves_before_its_drain_is_known_can_be_aborted_all_the_same() {
-    check(|| {
-        let registry = registry(None);
-        let (tasks, line) = set(&registry);
-        let id = tasks.add(async {});
-        let launcher = {
-            let line = Arc::clone(&line);
-            thread::spawn(move || line.launch(None))
-        };
-        // The other thread may be anywhere in its launch.
-        assert_eq!(tasks.len(), 1);
-        let drain = SPAWNED.with_borrow_mut(Vec::pop);
-        let parted = drain.is_some_and(|line| take_and_part(&line, id));
-        launcher.join().unwrap();
-        if parted {
-            assert_eq!(line.with_live(id, |live: &mut Live| live.abort.is_some()), Some(true));
-        } else {
-            assert!(line.state.lock().join.is_some());
-        }
-        line.shut();
-    });
-}
-
 /// Seeded: `DeadLetters::replay` looks the letter up and takes it out under two locks: both replay it.
 #[test]
 fn a_letter_is_replayed_once() {
