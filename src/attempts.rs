@@ -6,12 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
-
 use crate::{
     Attempt, Outcome, RetryPolicy, TaskId, TaskRegistry, TaskReport,
     inner::Inner,
     live::Live,
+    moment::Moment,
     outcome::drop_quietly,
     permits::Waiting,
     record::Policy,
@@ -72,7 +71,7 @@ pub(crate) async fn attempts(
         if !outcome.is_dead() {
             return outcome;
         }
-        let now = Instant::now();
+        let now = Moment::now();
         let Some((made, since_first)) = inner.with_live(id, |live| live.attempts_made(now)) else {
             return Outcome::Aborted;
         };
@@ -113,7 +112,7 @@ impl Attempt {
 impl Inner {
     /// The first attempt is due after `delay`, or sooner, if it may be told to hurry. `false` if the task has ended meanwhile.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_hurry: bool) -> bool {
-        let due = due_after(Instant::now(), delay);
+        let due = Moment::now().plus(delay);
         let found = self.with_live(id, |live| live.delay_until(due, may_hurry)).is_some();
         self.part(id);
         found
@@ -121,7 +120,7 @@ impl Inner {
 
     /// The first attempt is due now, and not later.
     pub(crate) fn hurry(&self, id: TaskId) {
-        let now = Instant::now();
+        let now = Moment::now();
         self.with_live(id, |live| live.delay_until(now, false));
     }
 
@@ -129,15 +128,15 @@ impl Inner {
     #[cfg(feature = "rate-limit")]
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
         if !wait.is_zero() {
-            let due = due_after(Instant::now(), wait);
+            let due = Moment::now().plus(wait);
             self.with_live(id, |live| live.wait_until(due));
         }
     }
 
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
     fn rest(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
-        let now = Instant::now();
-        let due = due_after(now, delay);
+        let now = Moment::now();
+        let due = now.plus(delay);
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
         let (token, mut report) = self.with_live(id, |live| {
             live.rest(now);
@@ -177,18 +176,6 @@ impl Inner {
         }
         self.ledger.books(id.line).spawned(id.line).map(look)
     }
-}
-
-const YEAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
-
-/// The moment after `delay`; one beyond any deadline, if it is beyond what the clock counts to.
-fn due_after(now: Instant, delay: Duration) -> Instant {
-    now.checked_add(delay).unwrap_or(now + 100 * YEAR)
-}
-
-/// The end of a time of grace, if only after decades.
-pub(crate) fn deadline_after(now: Instant, grace: Duration) -> Instant {
-    now + grace.min(30 * YEAR)
 }
 
 #[cfg(test)]

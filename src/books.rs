@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
-use tokio::time::Instant;
 
 use crate::{
     BoxError, Outcome, RejectReason,
@@ -11,6 +10,7 @@ use crate::{
     line::Line,
     live::{Live, Past, Stage},
     metrics::{Figures, Names},
+    moment::Moment,
 };
 
 #[derive(Default)]
@@ -78,7 +78,7 @@ impl Books {
     /// Counts and remembers an end. Unless it is `quiet`, it is then to be [told](Ledger::told). What it returns is
     /// forgotten.
     #[must_use = "to be dropped without the lock"]
-    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Instant, quiet: bool) -> Option<Arc<BoxError>> {
+    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Moment, quiet: bool) -> Option<Arc<BoxError>> {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
@@ -118,7 +118,7 @@ impl Books {
     }
 
     /// Starts an attempt of a task, unless it has ended.
-    pub(crate) fn start_spawned(&mut self, line: u64, now: Instant) -> bool {
+    pub(crate) fn start_spawned(&mut self, line: u64, now: Moment) -> bool {
         let Some(task) = self.spawned(line) else {
             return false;
         };

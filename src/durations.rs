@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use histogram::Histogram;
 
+use crate::moment::nanos;
+
 /// Each power of two of nanoseconds is split into 2^4 buckets: a quantile is at most 1/16 too high.
 const GROUPING_POWER: u8 = 4;
 /// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
@@ -13,8 +15,6 @@ const MAX_VALUE_POWER: u8 = 46;
 #[cfg(feature = "prometheus")]
 const BOUND_POWERS: [u8; 25] =
     [18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42];
-
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Durations: a histogram, in nanoseconds, which takes no room until the first, and their sum.
 #[derive(Clone, Default)]
@@ -34,8 +34,7 @@ impl Durations {
 
     pub(crate) fn record(&mut self, duration: Duration) {
         let longest = (1_u64 << MAX_VALUE_POWER) - 1;
-        let whole_seconds = duration.as_secs().saturating_mul(NANOS_PER_SECOND);
-        let nanos = whole_seconds.saturating_add(u64::from(duration.subsec_nanos()));
+        let nanos = nanos(duration);
         self.total = self.total.saturating_add(nanos);
         let nanos = nanos.min(longest);
         if let Some(histogram) = self.histogram() {

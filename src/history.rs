@@ -2,9 +2,9 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::time::Instant;
-
-use crate::{BoxError, Outcome, TaskId, TaskInfo, TaskRegistry, TaskReport, live::Past, outcome::drop_quietly};
+use crate::{
+    BoxError, Outcome, TaskId, TaskInfo, TaskRegistry, TaskReport, live::Past, moment::Moment, outcome::drop_quietly,
+};
 
 /// How many outcomes are read under one lock.
 pub(crate) const PIECE: usize = 128;
@@ -83,7 +83,7 @@ impl TaskRegistry {
             if let Some(set) = self.inner.ledger.set(id.line) {
                 set.book();
             }
-            self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Instant::now())))
+            self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Moment::now())))
         })
     }
 
@@ -107,7 +107,7 @@ impl TaskRegistry {
         for set in self.inner.ledger.survey(|_| ()) {
             set.book();
         }
-        let now = Instant::now();
+        let now = Moment::now();
         let mut all = self.inner.ledger.history();
         all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.identity.id)));
         let forgotten = all.split_off(all.len().min(self.inner.ledger.remembers()));

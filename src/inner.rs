@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, task::Waker, time::Duration};
 
 use rustc_hash::FxHashSet;
-use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "cpu")]
@@ -18,6 +18,7 @@ use crate::{
     ledger::Ledger,
     line::Line,
     live::{Ended, Live, Stage},
+    moment::Moment,
     observer::Audience,
     outcome::drop_quietly,
     record::Meta,
@@ -113,7 +114,7 @@ impl Inner {
 
     /// Marks a waiting task as started; `false` if it has already ended.
     pub(crate) fn start(&self, id: TaskId) -> bool {
-        let now = Instant::now();
+        let now = Moment::now();
         let started = match id.set() {
             Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
             None => self.ledger.books(id.line).start_spawned(id.line, now),
@@ -126,7 +127,7 @@ impl Inner {
 
     /// A live task, as lists show it.
     pub(crate) fn live(&self, id: TaskId) -> Option<TaskInfo> {
-        let now = Instant::now();
+        let now = Moment::now();
         match id.set() {
             Some(_) => self.ledger.set(id.line)?.info(id, now),
             None => self.with_live(id, |live| live.info(now)),
@@ -135,7 +136,7 @@ impl Inner {
 
     /// Ends a spawned task; `false` if it had already ended.
     pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
-        let now = Instant::now();
+        let now = Moment::now();
         let attentive = self.wants_completed();
         let mut books = self.ledger.books(id.line);
         let Some(live) = books.take_spawned(id.line) else {

@@ -102,6 +102,7 @@ mod metrics;
 mod middleware;
 #[cfg(all(test, postlude_loom))]
 mod models;
+mod moment;
 mod observer;
 mod outcome;
 mod permits;

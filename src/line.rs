@@ -16,12 +16,13 @@ use std::{
     task::Waker,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     books::Books,
     live::{Live, Stage},
+    moment::Moment,
     outcome::drop_quietly,
     run::BoxedWork,
     state::{Phase, State},
@@ -112,7 +113,7 @@ impl Line {
         let number = self.number();
         // Relaxed: only uniqueness is asked of it.
         let id = TaskId { line: number, place: self.places.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1) };
-        task.accept(id, Instant::now(), self.registry.inner.spans);
+        task.accept(id, Moment::now(), self.registry.inner.spans);
 
         let inner = &self.registry.inner;
         if let Err(refusal) = inner.consider(task.meta()) {
@@ -291,7 +292,7 @@ impl Line {
         if !state.unbooked.has_room() {
             return None;
         }
-        let now = Instant::now();
+        let now = Moment::now();
         let ended = mem::replace(current, Live::new(next.identity()));
         current.start(now);
         state.unbooked.pass_on(ended.past(Outcome::Completed, now), state.queue.len());
@@ -329,7 +330,7 @@ impl Line {
     }
 
     /// The waiting task has its permit; `false` if it has ended.
-    pub(crate) fn start(&self, id: TaskId, now: Instant) -> bool {
+    pub(crate) fn start(&self, id: TaskId, now: Moment) -> bool {
         let mut state = self.state.lock();
         let Some(live) = state.live(id) else {
             return false;
@@ -353,7 +354,7 @@ impl Line {
     }
 
     /// A live task, as lists show it.
-    pub(crate) fn info(&self, id: TaskId, now: Instant) -> Option<TaskInfo> {
+    pub(crate) fn info(&self, id: TaskId, now: Moment) -> Option<TaskInfo> {
         let mut state = self.state.lock();
         if let Some(live) = state.live(id) {
             return Some(live.info(now));

@@ -2,18 +2,18 @@
 
 use std::{sync::Arc, task::Waker, time::Duration};
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, inner::Side, record::Identity,
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, inner::Side, moment::Moment,
+    record::Identity,
 };
 
 /// A task that was accepted and has no outcome.
 pub(crate) struct Live {
     pub(crate) identity: Identity,
     /// When its current or last attempt started; `None` before the first.
-    pub(crate) started: Option<Instant>,
+    pub(crate) started: Option<Moment>,
     /// Wakes the tokio task that has it in hand, once that waits.
     runner: Option<Waker>,
     extras: Option<Box<Extras>>,
@@ -26,9 +26,9 @@ struct Extras {
     waker: Option<Waker>,
     token: Option<CancellationToken>,
     /// When its next attempt is due.
-    due: Option<Instant>,
+    due: Option<Moment>,
     /// When its own delay is over.
-    delayed_until: Option<Instant>,
+    delayed_until: Option<Moment>,
     may_hurry: bool,
     retried: Option<Retried>,
     trail: Option<Box<Trail>>,
@@ -43,7 +43,7 @@ struct Extras {
 struct Retried {
     /// Attempts that were started.
     attempts: u32,
-    first_started: Instant,
+    first_started: Moment,
     /// How long the last attempt ran, while the next one is awaited.
     resting: Option<Duration>,
 }
@@ -62,7 +62,7 @@ impl Live {
     }
 
     /// Its next attempt starts; says whether that is the first.
-    pub(crate) fn start(&mut self, now: Instant) -> bool {
+    pub(crate) fn start(&mut self, now: Moment) -> bool {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
             if let Some(retried) = &mut extras.retried {
@@ -74,7 +74,7 @@ impl Live {
     }
 
     /// Its first attempt is due then, or sooner, if it may be told to hurry.
-    pub(crate) fn delay_until(&mut self, due: Instant, may_hurry: bool) {
+    pub(crate) fn delay_until(&mut self, due: Moment, may_hurry: bool) {
         self.wait_until(due);
         let extras = self.extras();
         extras.delayed_until = Some(due);
@@ -82,16 +82,16 @@ impl Live {
     }
 
     /// Its next attempt is due then.
-    pub(crate) fn wait_until(&mut self, due: Instant) {
+    pub(crate) fn wait_until(&mut self, due: Moment) {
         let extras = self.extras();
         extras.due = Some(due);
         extras.may_hurry = false;
     }
 
     /// Its attempt has failed, and another will follow; says how long it ran.
-    pub(crate) fn rest(&mut self, now: Instant) -> Duration {
+    pub(crate) fn rest(&mut self, now: Moment) -> Duration {
         let started = self.started.unwrap_or(now);
-        let ran_for = now.saturating_duration_since(started);
+        let ran_for = now.since(started);
         let retried = &mut self.extras().retried;
         retried.get_or_insert(Retried { attempts: 1, first_started: started, resting: None }).resting = Some(ran_for);
         ran_for
@@ -139,25 +139,25 @@ impl Live {
     }
 
     /// Since when a pending task could have started, or from when on it can; `None` for one that has.
-    pub(crate) fn pending_since(&self) -> Option<Instant> {
+    pub(crate) fn pending_since(&self) -> Option<Moment> {
         let delayed_until = self.extras.as_ref().and_then(|extras| extras.delayed_until);
         (self.stage() == Stage::Pending).then_some(delayed_until.unwrap_or(self.identity.added))
     }
 
     /// Whether nothing is to happen to it before `then`.
-    pub(crate) fn is_due_after(&self, then: Instant) -> bool {
+    pub(crate) fn is_due_after(&self, then: Moment) -> bool {
         let may_hurry = self.extras.as_ref().is_some_and(|extras| extras.may_hurry);
         !may_hurry && self.due().is_some_and(|due| due > then)
     }
 
-    fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Option<Moment> {
         self.extras.as_ref()?.due
     }
 
     /// How many attempts were made, and how long ago the first one started.
-    pub(crate) fn attempts_made(&self, now: Instant) -> (u32, Duration) {
+    pub(crate) fn attempts_made(&self, now: Moment) -> (u32, Duration) {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
-        (self.attempt(), now.saturating_duration_since(first_started.unwrap_or(now)))
+        (self.attempt(), now.since(first_started.unwrap_or(now)))
     }
 
     /// The tokio task that has it in hand waits, and is to be woken when it is ended from outside. That is one task, and one
@@ -182,9 +182,9 @@ impl Live {
         self.retried().map_or(begun, |retried| retried.attempts)
     }
 
-    pub(crate) fn info(&self, now: Instant) -> TaskInfo {
+    pub(crate) fn info(&self, now: Moment) -> TaskInfo {
         let resting = self.is_resting();
-        let running_for = self.started.filter(|_| !resting).map(|started| now.saturating_duration_since(started));
+        let running_for = self.started.filter(|_| !resting).map(|started| now.since(started));
         TaskInfo {
             id: self.identity.id,
             name: self.identity.name,
@@ -196,18 +196,18 @@ impl Live {
                 Stage::Running => TaskState::Running,
             },
             attempt: self.attempt(),
-            age: now.saturating_duration_since(self.identity.added),
+            age: now.since(self.identity.added),
             running_for,
-            due_in: self.due().map(|due| due.saturating_duration_since(now)).filter(|wait| !wait.is_zero()),
+            due_in: self.due().map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
         }
     }
 
-    pub(crate) fn report(&self, outcome: Outcome, now: Instant) -> TaskReport {
+    pub(crate) fn report(&self, outcome: Outcome, now: Moment) -> TaskReport {
         self.past(outcome, now).report(now)
     }
 
     /// What is to be remembered of it, which ends now.
-    pub(crate) fn past(&self, outcome: Outcome, now: Instant) -> Past {
+    pub(crate) fn past(&self, outcome: Outcome, now: Moment) -> Past {
         Past {
             identity: self.identity,
             started: self.started,
@@ -231,9 +231,9 @@ impl Live {
 pub(crate) struct Past {
     pub(crate) identity: Identity,
     pub(crate) outcome: Outcome,
-    pub(crate) ended: Instant,
+    pub(crate) ended: Moment,
     /// When its last attempt started; `None` if it had none.
-    pub(crate) started: Option<Instant>,
+    pub(crate) started: Option<Moment>,
     rare: Option<Box<Rare>>,
 }
 
@@ -265,17 +265,15 @@ impl Past {
 
     pub(crate) fn queued_for(&self) -> Duration {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
-        first_started.unwrap_or(self.ended).saturating_duration_since(self.identity.added)
+        first_started.unwrap_or(self.ended).since(self.identity.added)
     }
 
     pub(crate) fn ran_for(&self) -> Duration {
         let resting = self.retried().and_then(|retried| retried.resting);
-        resting
-            .or_else(|| self.started.map(|started| self.ended.saturating_duration_since(started)))
-            .unwrap_or_default()
+        resting.or_else(|| self.started.map(|started| self.ended.since(started))).unwrap_or_default()
     }
 
-    pub(crate) fn report(self, now: Instant) -> TaskReport {
+    pub(crate) fn report(self, now: Moment) -> TaskReport {
         TaskReport {
             id: self.identity.id,
             name: self.identity.name,
@@ -285,7 +283,7 @@ impl Past {
             replay_of: self.rare.as_ref().and_then(|rare| rare.replay_of),
             queued_for: self.queued_for(),
             ran_for: self.ran_for(),
-            ended_ago: now.saturating_duration_since(self.ended),
+            ended_ago: now.since(self.ended),
             refusal: self.rare.and_then(|rare| rare.refusal),
             outcome: self.outcome,
         }
@@ -296,7 +294,7 @@ impl Past {
 pub(crate) struct Ended {
     pub(crate) live: Live,
     pub(crate) outcome: Outcome,
-    pub(crate) now: Instant,
+    pub(crate) now: Moment,
     /// Who ended it.
     pub(crate) side: Side,
     /// It completed, and nobody wants to hear of that.

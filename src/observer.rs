@@ -2,9 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::time::Instant;
-
-use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, inner::Inner, live::Live, record::Identity};
+use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, inner::Inner, live::Live, moment::Moment, record::Identity};
 
 /// Is told of every task as it comes and goes. Given to a registry by
 /// [`observe`](crate::TaskRegistryBuilder::observe).
@@ -233,7 +231,7 @@ impl Inner {
     /// To be called when an attempt of a task was started, before its work is polled. Never under a lock.
     pub(crate) fn started(&self, id: TaskId) {
         if self.audience.is_attentive() {
-            let now = Instant::now();
+            let now = Moment::now();
             if let Some(task) = self.with_live(id, |live| live.info(now)) {
                 self.announce(News::Started(&task));
             }

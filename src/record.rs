@@ -9,12 +9,13 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+
 use tracing::Span;
 
 use crate::{
     Ending, Outcome, Priority, RetryPolicy, TaskId, TaskOutput,
     batcher::Ticket,
+    moment::Moment,
     run::{BoxedWork, Work},
 };
 
@@ -54,7 +55,7 @@ pub(crate) struct Identity {
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) added: Instant,
+    pub(crate) added: Moment,
 }
 
 /// What is known of a task besides its work.
@@ -62,7 +63,7 @@ pub(crate) struct Meta {
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) added: Option<Instant>,
+    pub(crate) added: Option<Moment>,
     pub(crate) span: Option<Box<Span>>,
     pub(crate) policy: Option<Box<Policy>>,
     pub(crate) kind: Kind,
@@ -110,7 +111,7 @@ impl Meta {
             id: self.id,
             name: self.name,
             location: self.location,
-            added: self.added.unwrap_or_else(Instant::now),
+            added: self.added.unwrap_or_else(Moment::now),
         }
     }
 }

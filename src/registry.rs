@@ -2,7 +2,6 @@
 
 use std::{cell::Cell, fmt, sync::Arc};
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
     inner::{Inner, Side},
     line::Line,
     live::{Ended, Live},
+    moment::Moment,
     outcome::drop_quietly,
     run,
     spawned::Spawned,
@@ -116,8 +116,8 @@ impl TaskRegistry {
     pub fn metrics(&self) -> TaskMetrics {
         let inner = &*self.inner;
         let mut metrics = TaskMetrics::default();
-        let now = Instant::now();
-        let oldest = Cell::new(None::<Instant>);
+        let now = Moment::now();
+        let oldest = Cell::new(None::<Moment>);
         let mut look = |task: &Live| {
             metrics.retrying += u64::from(task.is_resting());
             oldest.set(oldest.get().into_iter().chain(task.pending_since()).min());
@@ -134,7 +134,7 @@ impl TaskRegistry {
         }
         inner.ledger.add_up(&mut metrics);
         metrics.open_sets = open_sets;
-        metrics.oldest_pending = oldest.get().map(|oldest| now.saturating_duration_since(oldest)).unwrap_or_default();
+        metrics.oldest_pending = oldest.get().map(|oldest| now.since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
         metrics.stuck = inner.stuck.len() as u64;
         // Relaxed: statistics.
@@ -146,7 +146,7 @@ impl TaskRegistry {
     /// What is live: pending and running tasks, the oldest first.
     #[must_use]
     pub fn tasks(&self) -> Vec<TaskInfo> {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut tasks = Vec::new();
         let mut list = |task: &Live| tasks.push(task.info(now));
         for set in self.inner.ledger.survey(&mut list) {
@@ -200,7 +200,7 @@ impl TaskRegistry {
     /// Gives a task that is to be spawned its number, and asks the rule of the user's. Never under a lock.
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
         let id = TaskId { line: self.inner.ledger.next_line(), place: 0 };
-        task.accept(id, Instant::now(), self.inner.spans);
+        task.accept(id, Moment::now(), self.inner.spans);
         match self.inner.consider(task.meta()) {
             Ok(()) => Ok(task),
             Err(refusal) => Err(Rejected::refused(task, refusal)),

@@ -3,14 +3,14 @@
 use std::{fmt, future::Future, panic::Location, time::Duration};
 
 use futures::future::{Either, select};
-use tokio::time::Instant;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     DiscardReason, Outcome, SetId, TaskId, TaskRegistry,
-    attempts::deadline_after,
     inner::{Inner, Side},
     live::{Ended, Live},
+    moment::Moment,
     record::Identity,
     sync::{
         Mutex,
@@ -126,7 +126,7 @@ impl TaskRegistry {
     /// takes it up.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let inner = &*self.inner;
-        let start = Instant::now();
+        let start = Moment::now();
         self.launch_answered_sets();
         let idle = before(inner, grace, self.close_when_idle(deadline_after(start, grace))).await;
         inner.ledger.close();
@@ -159,9 +159,9 @@ impl TaskRegistry {
     }
 
     /// Waits until nothing is live. What is due after the deadline is given up when nothing else is left.
-    async fn close_when_idle(&self, deadline: Instant) {
+    async fn close_when_idle(&self, deadline: Moment) {
         let inner = &*self.inner;
-        let mut next_log = Instant::now() + STRAGGLERS_EVERY;
+        let mut next_log = Moment::now().plus(STRAGGLERS_EVERY);
         loop {
             // One shard after the other, so something may have been added to the first meanwhile: it goes on.
             if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
@@ -174,8 +174,8 @@ impl TaskRegistry {
                     return;
                 }
             }
-            if Instant::now() >= next_log {
-                next_log += STRAGGLERS_EVERY;
+            if Moment::now() >= next_log {
+                next_log = next_log.plus(STRAGGLERS_EVERY);
                 self.log_stragglers();
             }
         }
@@ -189,7 +189,7 @@ impl TaskRegistry {
         }
     }
 
-    fn end_due_after(&self, deadline: Instant) {
+    fn end_due_after(&self, deadline: Moment) {
         let mut spawned = Vec::new();
         let sets = self.inner.ledger.survey(|task| {
             if task.is_due_after(deadline) {
@@ -215,8 +215,8 @@ impl TaskRegistry {
         }
     }
 
-    fn report(&self, start: Instant) -> ShutdownReport {
-        let now = Instant::now();
+    fn report(&self, start: Moment) -> ShutdownReport {
+        let now = Moment::now();
         let metrics = self.metrics();
         let stuck = self.inner.stuck.list();
         let mut losses = self.inner.progress.losses.lock();
@@ -228,9 +228,15 @@ impl TaskRegistry {
             discarded: losses.discarded.clone(),
             unnamed: losses.unnamed,
             stuck: stuck.into_iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
-            took: now - start,
+            took: now.since(start),
         }
     }
+}
+
+/// The end of a time of grace, if only after decades: before what is due after the longest delay that can be told.
+const fn deadline_after(now: Moment, grace: Duration) -> Moment {
+    const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    now.plus(if grace.as_secs() < DECADES.as_secs() { grace } else { DECADES })
 }
 
 /// Whether `event` came before `limit` was over.
@@ -333,7 +339,7 @@ pub struct TaskInfo {
 }
 
 impl TaskInfo {
-    fn stuck(identity: Identity, now: Instant) -> Self {
+    fn stuck(identity: Identity, now: Moment) -> Self {
         Self { state: TaskState::Stuck, ..Live::new(identity).info(now) }
     }
 }

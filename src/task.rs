@@ -2,13 +2,12 @@
 
 use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
 #[cfg(feature = "http")]
 use crate::Ending;
 use crate::{
     BoxError, Outcome, Priority, RetryPolicy, SpanRelation, TaskId,
     batcher::{Gate, Ticket},
+    moment::Moment,
     record::{Call, Kind, Meta, Policy, Record, Source, name_or_unnamed},
     run::BoxedWork,
 };
@@ -280,7 +279,7 @@ impl Task {
     }
 
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
-    pub(crate) fn accept(&mut self, id: TaskId, now: Instant, relation: SpanRelation) {
+    pub(crate) fn accept(&mut self, id: TaskId, now: Moment, relation: SpanRelation) {
         let meta = self.meta_mut();
         meta.id = id;
         meta.added = Some(now);

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
@@ -10,6 +10,7 @@ use crate::{
     inner::Side,
     line::{Line, Next},
     live::{Ended, Live, Stage},
+    moment::Moment,
     outcome::drop_quietly,
     run::{self, BoxedWork},
     state::{Phase, State},
@@ -21,7 +22,7 @@ pub(crate) struct Turn<'a> {
     line: &'a Arc<Line>,
     pub(crate) state: MutexGuard<'a, State>,
     books: MutexGuard<'a, Books>,
-    now: Instant,
+    now: Moment,
     /// Whether somebody wants to hear of tasks that completed.
     attentive: bool,
     rest: Rest,
@@ -72,7 +73,7 @@ impl<'a> Turn<'a> {
         if !state.unbooked.is_empty() {
             books.book(&mut state.unbooked, |error| rest.rare().forgotten.push(error));
         }
-        Self { line, state, books, now: Instant::now(), attentive, rest }
+        Self { line, state, books, now: Moment::now(), attentive, rest }
     }
 
     /// Releases the locks and does the rest; returns how many tasks have ended.
@@ -300,7 +301,7 @@ impl Line {
     }
 
     /// Ends the tasks that are due after the deadline of a shutdown, and those that wait behind such a one.
-    pub(crate) fn end_due_after(self: &Arc<Self>, deadline: Instant) {
+    pub(crate) fn end_due_after(self: &Arc<Self>, deadline: Moment) {
         let mut turn = Turn::new(self);
         if turn.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline)) {
             turn.discard_queue(DiscardReason::Closed);

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use loom::thread;
-use tokio::time::Instant;
 
 use super::{SPAWNED, check, registry, run_drains, set};
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
     attempts::{Failed, Trail},
     line::{Line, Next},
     live::Live,
+    moment::Moment,
 };
 
 /// A drain that takes a task in hand, which then leaves the line. `false` if the task is no longer in it.
@@ -61,7 +61,7 @@ fn a_letter_is_replayed_once() {
     check(|| {
         let registry = registry(None);
         let source = Task::retrying(RetryPolicy::default(), || async {});
-        let report = Live::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Instant::now());
+        let report = Live::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Moment::now());
         let id = report.id;
         registry.inner.bury(&report, Some(Box::new(Trail { failed: Failed::default(), source: source.work })));
         let other = {

@@ -1,9 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::time::Instant;
-
 use super::page::{Page, Window};
-use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus};
+use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, moment::Moment};
 
 /// How many sets and spawned tasks are looked at for one page.
 const LOOKED_AT: usize = 10_000;
@@ -105,7 +103,7 @@ impl Page<TaskStatus> {
         is_wanted: impl Fn(&TaskInfo) -> bool,
     ) -> Self {
         let mut page = Self::default();
-        let now = Instant::now();
+        let now = Moment::now();
         let lines = registry.inner.ledger.lines_from(after.map_or(0, |id| id.line), LOOKED_AT);
         for line in &lines {
             let mut tasks = registry.inner.tasks_of(*line, now);
@@ -148,7 +146,7 @@ impl Page<TaskStatus> {
 
 impl crate::inner::Inner {
     /// The live tasks of one line.
-    fn tasks_of(&self, line: u64, now: Instant) -> Vec<TaskInfo> {
+    fn tasks_of(&self, line: u64, now: Moment) -> Vec<TaskInfo> {
         let mut tasks = Vec::new();
         if let Some(set) = self.ledger.set(line) {
             set.survey(|live| tasks.push(live.info(now)));
