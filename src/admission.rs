@@ -85,7 +85,7 @@ pub(crate) struct Claim {
 
 impl Claim {
     pub(crate) const fn of(meta: &Meta) -> Self {
-        Self { id: meta.id, kind: meta.kind, name: meta.name, priority: meta.priority }
+        Self { id: meta.id(), kind: meta.kind, name: meta.name, priority: meta.priority }
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) async fn attempts(
     mut joined: Option<Waiting>,
 ) -> Outcome {
     let inner = &*registry.inner;
-    let id = source.meta().id;
+    let id = source.meta().id();
     let terms = Terms::of(source.meta(), &policy, inner);
     let mut failed = Failed::default();
     let mut number = 0_u32;

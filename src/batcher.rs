@@ -236,7 +236,7 @@ impl<T: Send + 'static> Shared<T> {
             }
         };
         let previous = std::mem::replace(&mut current.last, batch.gate.gone.clone());
-        batch.begin(task.meta().id, placed, previous);
+        batch.begin(task.meta().id(), placed, previous);
         let is_full = self.policy.max_items == 1;
         let replaced = if is_full { current.batch.take() } else { current.batch.replace(Arc::clone(&batch)) };
         drop(current);

@@ -40,7 +40,7 @@ impl Drain {
         let (Some(line), Some(work)) = (self.line.take(), &self.work) else {
             return Poll::Pending;
         };
-        let mut scope = Scope::InSet(line, work.meta().id);
+        let mut scope = Scope::InSet(line, work.meta().id());
         let polled = scope::enter(&mut scope, || poll_to_end(&mut self.work, context));
         if let Scope::InSet(line, _) = scope {
             self.line = Some(line);
@@ -54,7 +54,7 @@ impl Drain {
             return false;
         };
         let meta = work.meta();
-        meta.parked && line.registry.inner.stuck.was_cut(meta.id)
+        meta.parked && line.registry.inner.stuck.was_cut(meta.id())
     }
 
     /// The task in hand waits: sees to it that an end from outside is told.
@@ -64,7 +64,7 @@ impl Drain {
         };
         let meta = work.as_mut().meta_mut();
         let was_parked = mem::replace(&mut meta.parked, true);
-        if was_parked || line.park(meta.id, context.waker().clone()) {
+        if was_parked || line.park(meta.id(), context.waker().clone()) {
             return Poll::Pending;
         }
         self.give_up();
@@ -74,7 +74,7 @@ impl Drain {
     /// Ends without having come to the end of the line: superseded, or with the runtime.
     fn give_up(&mut self) {
         let Some(line) = self.line.take() else { return };
-        let id = self.work.as_ref().map(|work| work.meta().id);
+        let id = self.work.as_ref().map(|work| work.meta().id());
         if let Some(id) = id {
             let mut scope = Scope::InSet(Arc::clone(&line), id);
             // A panic in here has nobody to go to: the work is given up.
@@ -99,7 +99,7 @@ impl Future for Drain {
             let finished = match &this.work {
                 None => None,
                 Some(work) => {
-                    let id = work.meta().id;
+                    let id = work.meta().id();
                     match this.poll_in_scope(context) {
                         Poll::Ready(end) => Some((id, end)),
                         Poll::Pending => return this.park(context),

@@ -10,11 +10,7 @@
 //! 4. A task added in phase `Drained` starts a drain, under the same lock under which the last drain found
 //!    the line empty: there is no moment at which it could be lost.
 
-use std::{
-    fmt, mem,
-    sync::{Arc, OnceLock},
-    task::Waker,
-};
+use std::{fmt, mem, sync::Arc, task::Waker};
 
 use tokio::sync::oneshot;
 
@@ -24,11 +20,11 @@ use crate::{
     live::{Live, Stage},
     moment::Moment,
     outcome::drop_quietly,
-    run::BoxedWork,
+    run::{self, BoxedWork},
     state::{Phase, State},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     turn::Turn,
 };
@@ -41,9 +37,17 @@ pub(crate) struct Line {
     condition: Option<Arc<DrainCondition>>,
     /// The handles that users, layers and bodies hold; the last one to go launches the line.
     handles: AtomicUsize,
-    number: OnceLock<u64>,
+    /// Zero until it is drawn.
+    number: AtomicU64,
     places: AtomicU32,
     pub(crate) state: Mutex<State>,
+}
+
+/// The task that has come to the head of the line.
+pub(crate) struct Popped {
+    work: BoxedWork,
+    plain: bool,
+    ending: Option<Ending>,
 }
 
 /// What a drain does next.
@@ -59,7 +63,7 @@ impl Line {
             registry,
             condition,
             handles: AtomicUsize::new(0),
-            number: OnceLock::new(),
+            number: AtomicU64::new(0),
             places: AtomicU32::new(0),
             state: Mutex::default(),
         })
@@ -67,12 +71,21 @@ impl Line {
 
     /// The line's number: drawn when the first task needs it, so that a set without tasks costs none.
     pub(crate) fn number(&self) -> u64 {
-        *self.number.get_or_init(|| self.registry.inner.ledger.next_line())
+        // Relaxed, here and below: it stands for nothing but itself.
+        let number = self.number.load(Ordering::Relaxed);
+        if number != 0 {
+            return number;
+        }
+        let drawn = self.registry.inner.ledger.next_line();
+        match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => drawn,
+            Err(number) => number,
+        }
     }
 
     /// Whether a task was ever offered.
     pub(crate) fn has_number(&self) -> bool {
-        self.number.get().is_some()
+        self.number.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
@@ -231,13 +244,46 @@ impl Line {
 
     /// The drain's question when it has no work in hand.
     pub(crate) fn next(self: &Arc<Self>) -> Next {
-        let mut turn = Turn::new(self);
-        if let (Some(condition), Some(ending), false) = (&self.condition, turn.state.ending, turn.state.decided) {
+        let now = Moment::now();
+        let mut state = self.state.lock();
+        if let (Some(condition), Some(ending), false) = (&self.condition, state.ending, state.decided) {
             return Next::Decide(Arc::clone(condition), ending);
         }
+        if let Some(popped) = self.pop(&mut state, now) {
+            drop(state);
+            return self.prepare(popped);
+        }
+        drop(state);
+        let mut turn = Turn::new(self);
         let next = turn.pop();
         turn.done();
-        self.prepare(next)
+        self.then(next)
+    }
+
+    /// Takes the next task to the head of the line, started if nothing stands in its way.
+    pub(crate) fn pop(&self, state: &mut State, now: Moment) -> Option<Popped> {
+        let task = state.queue.pop()?;
+        let meta = task.meta();
+        let plain = self.registry.inner.runs_plain(meta);
+        let mut current = Live::new(meta.identity());
+        if plain {
+            current.start(now);
+            state.unbooked.start();
+        }
+        state.current = Some(current);
+        Some(Popped { work: task.work, plain, ending: state.ending })
+    }
+
+    fn then(&self, popped: Option<Popped>) -> Next {
+        popped.map_or(Next::Done, |popped| self.prepare(popped))
+    }
+
+    fn prepare(&self, Popped { work, plain, ending }: Popped) -> Next {
+        if plain {
+            self.registry.inner.started(work.meta().id());
+            return Next::Work(work);
+        }
+        Next::Work(run::under_policy(work, &self.registry, ending))
     }
 
     /// The condition was asked: on to the tasks, or to none of them.
@@ -256,19 +302,20 @@ impl Line {
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let completed = outcome.is_completed();
         let attentive = self.registry.inner.wants_completed();
+        let quiet = completed && !attentive;
+        let now = Moment::now();
         let mut state = self.state.lock();
-        if completed && !attentive {
-            if let Some(work) = self.pass_on(&mut state, id) {
-                drop(state);
-                self.registry.inner.ledger.give_back();
-                return Some(Next::Work(work));
-            }
+        if quiet && state.end_quietly(id, now) {
+            let next = self.pop(&mut state, now);
+            drop(state);
+            self.registry.inner.ledger.give_back();
+            return Some(self.then(next));
         }
-        let mut turn = Turn::with(self, state, attentive);
-        if completed && turn.end_quietly(id) {
+        let mut turn = Turn::with(self, state, now, attentive);
+        if quiet && turn.end_quietly(id) {
             let next = turn.pop();
             turn.done();
-            return Some(self.prepare(next));
+            return Some(self.then(next));
         }
         let Some(current) = turn.take_current(id) else {
             return turn.end_away(id, |_| outcome).then_some(Next::Done);
@@ -281,23 +328,7 @@ impl Line {
         }
         let next = turn.pop();
         turn.done();
-        Some(self.prepare(next))
-    }
-
-    /// The way of most tasks, without a look at the books: the current one has completed, there is no more to it than that,
-    /// and the next one can just be polled.
-    fn pass_on(&self, state: &mut State, id: TaskId) -> Option<BoxedWork> {
-        let current = state.current.as_mut().filter(|current| current.identity.id == id && current.is_alone())?;
-        let next = state.queue.first().map(Task::meta).filter(|next| self.registry.inner.runs_plain(next))?;
-        if !state.unbooked.has_room() {
-            return None;
-        }
-        let now = Moment::now();
-        let ended = mem::replace(current, Live::new(next.identity()));
-        current.start(now);
-        state.unbooked.pass_on(ended.past(Outcome::Completed, now), state.queue.len());
-        state.report.count(&Outcome::Completed);
-        state.queue.pop().map(|task| task.work)
+        Some(self.then(next))
     }
 
     /// Brings the books up to date.
@@ -336,7 +367,7 @@ impl Line {
             return false;
         };
         if live.start(now) {
-            self.books().start();
+            state.unbooked.start();
         } else {
             self.books().retry(live.identity.name);
         }
@@ -359,7 +390,7 @@ impl Line {
         if let Some(live) = state.live(id) {
             return Some(live.info(now));
         }
-        let queued = state.queue.iter().find(|task| task.meta().id == id)?;
+        let queued = state.queue.iter().find(|task| task.meta().id() == id)?;
         Some(Live::new(queued.meta().identity()).info(now))
     }
 
@@ -412,7 +443,7 @@ impl Line {
 
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("number", &self.number.get()).finish_non_exhaustive()
+        f.debug_struct("Line").field("number", &self.number.load(Ordering::Relaxed)).finish_non_exhaustive()
     }
 }
 

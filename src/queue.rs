@@ -25,10 +25,6 @@ impl Queue {
         self.first.take().or_else(|| self.others.pop_front())
     }
 
-    pub(crate) fn first(&self) -> Option<&Task> {
-        self.first.as_ref().or_else(|| self.others.front())
-    }
-
     /// Takes the first task of which this holds.
     pub(crate) fn remove(&mut self, wanted: impl Fn(&Task) -> bool) -> Option<Task> {
         self.first.take_if(|task| wanted(task)).or_else(|| {

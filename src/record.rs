@@ -60,7 +60,9 @@ pub(crate) struct Identity {
 
 /// What is known of a task besides its work.
 pub(crate) struct Meta {
-    pub(crate) id: TaskId,
+    /// The parts of its [id](Self::id), with what fits beside them.
+    line: u64,
+    place: u32,
     pub(crate) name: &'static str,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Option<Moment>,
@@ -77,7 +79,8 @@ impl Meta {
     #[track_caller]
     pub(crate) fn new(kind: Kind) -> Self {
         Self {
-            id: TaskId::UNASSIGNED,
+            line: TaskId::UNASSIGNED.line,
+            place: TaskId::UNASSIGNED.place,
             name: UNNAMED,
             location: Location::caller(),
             added: None,
@@ -90,10 +93,19 @@ impl Meta {
         }
     }
 
+    pub(crate) const fn id(&self) -> TaskId {
+        TaskId { line: self.line, place: self.place }
+    }
+
+    pub(crate) const fn number(&mut self, id: TaskId) {
+        (self.line, self.place) = (id.line, id.place);
+    }
+
     /// For work that runs on behalf of this: its wrapper, or one of its attempts.
     pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
         Self {
-            id: self.id,
+            line: self.line,
+            place: self.place,
             name: self.name,
             location: self.location,
             added: self.added,
@@ -108,7 +120,7 @@ impl Meta {
 
     pub(crate) fn identity(&self) -> Identity {
         Identity {
-            id: self.id,
+            id: self.id(),
             name: self.name,
             location: self.location,
             added: self.added.unwrap_or_else(Moment::now),

@@ -119,7 +119,7 @@ async fn run(
     }
     let ticket = policy.gathers.take();
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
-        let id = work.meta().id;
+        let id = work.meta().id();
         if !inner.delay(id, delay, ticket.is_some()) {
             return Settled(Outcome::Aborted);
         }

@@ -44,10 +44,10 @@ impl Spawned {
         };
         let meta = work.as_mut().meta_mut();
         let was_parked = mem::replace(&mut meta.parked, true);
-        if was_parked || registry.inner.park(meta.id, context.waker().clone()) {
+        if was_parked || registry.inner.park(meta.id(), context.waker().clone()) {
             return Poll::Pending;
         }
-        let outcome = registry.inner.outcome_of_cut(meta.id);
+        let outcome = registry.inner.outcome_of_cut(meta.id());
         self.give_up();
         Poll::Ready(outcome)
     }
@@ -55,7 +55,7 @@ impl Spawned {
     /// Ends without having come to the end of the work: ended from outside, or with the runtime.
     fn give_up(&mut self) {
         let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
-        let id = work.meta().id;
+        let id = work.meta().id();
         let mut scope = Scope::Spawned(registry.clone(), id);
         // A panic in here has nobody to go to: the task is counted as aborted either way.
         let _already_counted = scope::enter(&mut scope, || drop_work(&mut self.work));
@@ -76,7 +76,7 @@ impl Future for Spawned {
             return Poll::Ready(Outcome::Aborted);
         };
         let meta = work.as_mut().meta_mut();
-        let id = meta.id;
+        let id = meta.id();
         let has_started = mem::replace(&mut meta.started, true);
         let was_cut = meta.parked && registry.inner.stuck.was_cut(id);
         if was_cut || !has_started && !registry.inner.start(id) {

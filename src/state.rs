@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use crate::{DrainReport, Ending, RejectReason, TaskId, live::Live, queue::Queue, unbooked::Unbooked};
+use crate::{
+    DrainReport, Ending, Outcome, RejectReason, TaskId, live::Live, moment::Moment, queue::Queue, unbooked::Unbooked,
+};
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -65,6 +67,19 @@ impl State {
     /// Whether nothing is in the line, nor has left it for a while.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.current.is_none() && self.away.is_empty()
+    }
+
+    /// Notes the end of the current task, which has completed, if there is no more to it than that and another is behind it.
+    pub(crate) fn end_quietly(&mut self, id: TaskId, now: Moment) -> bool {
+        if self.queue.is_empty() || !self.unbooked.has_room() {
+            return false;
+        }
+        let Some(ended) = self.current.take_if(|current| current.identity.id == id && current.is_alone()) else {
+            return false;
+        };
+        self.unbooked.end(ended.past(Outcome::Completed, now), self.queue.len());
+        self.report.count(&Outcome::Completed);
+        true
     }
 
     /// Sees to it that the queue is drained, if the line is launched: whether a drain is to be spawned.

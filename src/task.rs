@@ -238,7 +238,8 @@ impl Task {
     #[track_caller]
     fn from_source(kind: Kind, retry: RetryPolicy, make: impl FnMut(Meta) -> BoxedWork + Send + 'static) -> Self {
         let policy = Policy { retry: Some(retry), ..Policy::default() };
-        let meta = Meta { policy: Some(Box::new(policy)), ..Meta::new(kind) };
+        let mut meta = Meta::new(kind);
+        meta.policy = Some(Box::new(policy));
         Self { work: Box::pin(Source { meta, make }) }
     }
 
@@ -281,7 +282,7 @@ impl Task {
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
     pub(crate) fn accept(&mut self, id: TaskId, now: Moment, relation: SpanRelation) {
         let meta = self.meta_mut();
-        meta.id = id;
+        meta.number(id);
         meta.added = Some(now);
         let span = crate::events::task_span(id, meta.name, relation);
         meta.span = (!span.is_disabled()).then(|| Box::new(span));

@@ -5,14 +5,13 @@ use std::{mem, sync::Arc};
 use tokio::sync::oneshot;
 
 use crate::{
-    BoxError, DiscardReason, Ending, Outcome, RejectReason, Task, TaskId,
+    BoxError, DiscardReason, Outcome, RejectReason, Task, TaskId,
     books::Books,
     inner::Side,
-    line::{Line, Next},
+    line::{Line, Popped},
     live::{Ended, Live, Stage},
     moment::Moment,
     outcome::drop_quietly,
-    run::{self, BoxedWork},
     state::{Phase, State},
     sync::MutexGuard,
 };
@@ -54,26 +53,19 @@ impl Rest {
     }
 }
 
-/// The task that has come to the head of the line.
-pub(crate) struct Popped {
-    work: BoxedWork,
-    plain: bool,
-    ending: Option<Ending>,
-}
-
 impl<'a> Turn<'a> {
     pub(crate) fn new(line: &'a Arc<Line>) -> Self {
         let attentive = line.registry.inner.wants_completed();
-        Self::with(line, line.state.lock(), attentive)
+        Self::with(line, line.state.lock(), Moment::now(), attentive)
     }
 
-    pub(crate) fn with(line: &'a Arc<Line>, mut state: MutexGuard<'a, State>, attentive: bool) -> Self {
+    pub(crate) fn with(line: &'a Arc<Line>, mut state: MutexGuard<'a, State>, now: Moment, attentive: bool) -> Self {
         let mut books = line.books();
         let mut rest = Rest::default();
         if !state.unbooked.is_empty() {
             books.book(&mut state.unbooked, |error| rest.rare().forgotten.push(error));
         }
-        Self { line, state, books, now: Moment::now(), attentive, rest }
+        Self { line, state, books, now, attentive, rest }
     }
 
     /// Releases the locks and does the rest; returns how many tasks have ended.
@@ -98,28 +90,19 @@ impl<'a> Turn<'a> {
         self.state.current.take_if(|current| current.identity.id == id)
     }
 
-    /// Takes the next task to the head of the line, started if nothing stands in its way.
+    /// Takes the next task to the head of the line; none, and the line is drained.
     pub(crate) fn pop(&mut self) -> Option<Popped> {
-        let Some(task) = self.state.queue.pop() else {
+        let popped = self.line.pop(&mut self.state, self.now);
+        if popped.is_none() {
             self.drained();
-            return None;
-        };
-        let meta = task.meta();
-        let plain = self.line.registry.inner.runs_plain(meta);
-        let mut current = Live::new(meta.identity());
-        if plain {
-            current.start(self.now);
-            self.books.start();
         }
-        self.state.current = Some(current);
-        Some(Popped { work: task.work, plain, ending: self.state.ending })
+        popped
     }
 
     /// Counts the end of the current task, which has completed, if there is no more to it than that.
     pub(crate) fn end_quietly(&mut self, id: TaskId) -> bool {
         let state = &mut *self.state;
-        let is_quiet = |live: &mut Live| live.identity.id == id && live.is_alone() && !self.attentive;
-        let Some(live) = state.current.take_if(is_quiet) else {
+        let Some(live) = state.current.take_if(|live| live.identity.id == id && live.is_alone()) else {
             return false;
         };
         if let Some(error) = self.books.end(&live, &Outcome::Completed, self.now, true) {
@@ -263,7 +246,7 @@ impl Line {
     /// Aborts one task, wherever it stands.
     pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
         let mut turn = Turn::new(self);
-        let queued = turn.state.queue.remove(|task| task.meta().id == id);
+        let queued = turn.state.queue.remove(|task| task.meta().id() == id);
         let found = if let Some(task) = queued {
             turn.end_pending(task, Outcome::Aborted);
             turn.rest_if_empty();
@@ -360,16 +343,5 @@ impl Line {
 
     pub(crate) fn spawn_drain(self: &Arc<Self>) {
         self.registry.inner.spawn_drain(Arc::clone(self));
-    }
-
-    pub(crate) fn prepare(&self, popped: Option<Popped>) -> Next {
-        match popped {
-            None => Next::Done,
-            Some(Popped { work, plain: true, .. }) => {
-                self.registry.inner.started(work.meta().id);
-                Next::Work(work)
-            }
-            Some(Popped { work, ending, .. }) => Next::Work(run::under_policy(work, &self.registry, ending)),
-        }
     }
 }

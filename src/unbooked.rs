@@ -1,12 +1,12 @@
-//! What has happened in a line and is not yet in the books: plain tasks that were added, and that have completed, are
-//! booked many at a time.
+//! What has happened in a line and is not yet in the books: tasks that were added, have started, and have completed with
+//! another behind them, are booked many at a time.
 //!
 //! # Invariants
 //! 1. It is kept and booked under the line's lock, and a [`Turn`](crate::turn::Turn) books it first.
 //! 2. Of a line with tasks the books know at least one that is live: what makes it the first, or the last, is booked at
 //!    once. So nobody takes the registry for idle.
-//! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, and
-//!    an end that is not booked still counts as live.
+//! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, a
+//!    start that is not booked counts as pending, and an end that is not booked still counts as live.
 
 use std::sync::Arc;
 
@@ -43,9 +43,13 @@ impl Unbooked {
         self.ended.len() < ENDS
     }
 
-    /// One task has completed, and the next one has started. As many as are queued may follow.
-    pub(crate) fn pass_on(&mut self, ended: Past, queued: usize) {
+    /// Notes a start.
+    pub(crate) const fn start(&mut self) {
         self.started += 1;
+    }
+
+    /// Notes that a task has completed. As many as are queued may follow.
+    pub(crate) fn end(&mut self, ended: Past, queued: usize) {
         if self.ended.capacity() == 0 {
             self.ended.reserve_exact(queued.min(ENDS));
         }

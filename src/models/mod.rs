@@ -56,7 +56,7 @@ fn drain(line: &Arc<Line>) {
     loop {
         match next {
             Next::Work(work) => {
-                let id = work.meta().id;
+                let id = work.meta().id();
                 let mut work = Some(work);
                 let Poll::Ready(outcome) = poll_work(&mut work, &mut Context::from_waker(Waker::noop())) else {
                     panic!("the tasks of a model are ready at once");
@@ -85,10 +85,8 @@ fn registry(capacity: Option<usize>) -> TaskRegistry {
     }
 }
 
-/// A set whose number is drawn: a `OnceLock` is no place to change threads.
 fn set(registry: &TaskRegistry) -> (TaskSet, Arc<Line>) {
     let set = registry.set();
-    set.line().number();
     let line = Arc::clone(set.line());
     (set, line)
 }

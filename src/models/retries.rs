@@ -16,11 +16,11 @@ use crate::{
 /// A drain that takes a task in hand, which then leaves the line. `false` if the task is no longer in it.
 fn take_and_part(line: &Arc<Line>, id: TaskId) -> bool {
     let Next::Work(work) = line.next() else { panic!("there is a task") };
-    let taken = work.meta().id == id;
+    let taken = work.meta().id() == id;
     if taken {
         line.part(id);
     } else {
-        line.finish(work.meta().id, Outcome::Completed);
+        line.finish(work.meta().id(), Outcome::Completed);
     }
     taken
 }
