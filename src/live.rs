@@ -208,13 +208,10 @@ impl Live {
 
     /// What is to be remembered of it, which ends now.
     pub(crate) fn past(&self, outcome: Outcome, now: Moment) -> Past {
-        Past {
-            identity: self.identity,
-            started: self.started,
-            outcome,
-            ended: now,
-            rare: self.extras.as_deref().and_then(Rare::of),
-        }
+        let Self { identity, started, .. } = *self;
+        let rare =
+            if outcome.is_completed() && self.is_alone() { None } else { Rare::of(outcome, self.extras.as_deref()) };
+        Past { identity, started, ended: now, rare }
     }
 
     fn retried(&self) -> Option<&Retried> {
@@ -230,33 +227,41 @@ impl Live {
 #[derive(Clone)]
 pub(crate) struct Past {
     pub(crate) identity: Identity,
-    pub(crate) outcome: Outcome,
-    pub(crate) ended: Moment,
     /// When its last attempt started; `None` if it had none.
     pub(crate) started: Option<Moment>,
+    pub(crate) ended: Moment,
+    /// `None`: it completed, at its first attempt.
     rare: Option<Box<Rare>>,
 }
 
-/// What few have.
+/// What is to be told of few.
 #[derive(Clone)]
 struct Rare {
+    outcome: Outcome,
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
     refusal: Option<Arc<BoxError>>,
 }
 
 impl Rare {
-    fn of(extras: &Extras) -> Option<Box<Self>> {
-        let Extras { retried, replay_of, refusal, .. } = extras;
-        let any = retried.is_some() || replay_of.is_some() || refusal.is_some();
-        any.then(|| Box::new(Self { retried: *retried, replay_of: *replay_of, refusal: refusal.clone() }))
+    fn of(outcome: Outcome, extras: Option<&Extras>) -> Option<Box<Self>> {
+        let retried = extras.and_then(|extras| extras.retried);
+        let replay_of = extras.and_then(|extras| extras.replay_of);
+        let refusal = extras.and_then(|extras| extras.refusal.clone());
+        let is_any = !outcome.is_completed() || retried.is_some() || replay_of.is_some() || refusal.is_some();
+        is_any.then(|| Box::new(Self { outcome, retried, replay_of, refusal }))
     }
 }
 
 impl Past {
     /// The error of the user's in it.
     pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
-        self.outcome.into_error().or_else(|| self.rare?.refusal)
+        let Rare { outcome, refusal, .. } = *self.rare?;
+        outcome.into_error().or(refusal)
+    }
+
+    pub(crate) fn outcome(&self) -> &Outcome {
+        self.rare.as_ref().map_or(&Outcome::Completed, |rare| &rare.outcome)
     }
 
     fn retried(&self) -> Option<Retried> {
@@ -284,8 +289,8 @@ impl Past {
             queued_for: self.queued_for(),
             ran_for: self.ran_for(),
             ended_ago: now.since(self.ended),
+            outcome: self.outcome().clone(),
             refusal: self.rare.and_then(|rare| rare.refusal),
-            outcome: self.outcome,
         }
     }
 }

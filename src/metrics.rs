@@ -22,7 +22,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn record(&mut self, past: &Past) {
-        *match past.outcome {
+        *match past.outcome() {
             Outcome::Completed => &mut self.completed,
             Outcome::Failed(_) => &mut self.failed,
             Outcome::Panicked(_) => &mut self.panicked,
@@ -34,7 +34,7 @@ impl Figures {
             return;
         }
         self.queued.record(past.queued_for());
-        if !matches!(past.outcome, Outcome::Aborted | Outcome::Discarded(_)) {
+        if !matches!(past.outcome(), Outcome::Aborted | Outcome::Discarded(_)) {
             self.record_attempt(past.ran_for());
         }
     }
