@@ -4,12 +4,11 @@ use std::{fmt, time::Duration};
 
 use histogram::Histogram;
 
-use crate::moment::nanos;
-
 /// Each power of two of nanoseconds is split into 2^4 buckets: a quantile is at most 1/16 too high.
 const GROUPING_POWER: u8 = 4;
 /// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
 const MAX_VALUE_POWER: u8 = 46;
+const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 /// The powers of two of nanoseconds before which Prometheus' buckets end: from 262 µs to 73 min, each twice the
 /// one before.
 #[cfg(feature = "prometheus")]
@@ -27,19 +26,22 @@ pub(crate) struct Durations {
 impl Durations {
     fn histogram(&mut self) -> Option<&mut Histogram> {
         if self.histogram.is_none() {
-            self.histogram = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
+            self.make_histogram();
         }
         self.histogram.as_deref_mut()
     }
 
-    pub(crate) fn record(&mut self, duration: Duration) {
-        let longest = (1_u64 << MAX_VALUE_POWER) - 1;
-        let nanos = nanos(duration);
+    #[cold]
+    fn make_histogram(&mut self) {
+        self.histogram = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).ok().map(Box::new);
+    }
+
+    /// In nanoseconds.
+    pub(crate) fn record(&mut self, nanos: u64) {
         self.total = self.total.saturating_add(nanos);
-        let nanos = nanos.min(longest);
         if let Some(histogram) = self.histogram() {
             // A value within the range always has a bucket.
-            let _recorded = histogram.increment(nanos);
+            let _recorded = histogram.increment(nanos.min(LONGEST));
         }
     }
 
@@ -99,7 +101,7 @@ mod tests {
         for power in BOUND_POWERS {
             let bound = 1_u64 << power;
             for nanos in [bound - 2, bound - 1, bound, bound + 1] {
-                durations.record(Duration::from_nanos(nanos));
+                durations.record(nanos);
             }
         }
         let counts: Vec<u64> = durations.by_bound().into_iter().map(|(_, count)| count).collect();
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn what_is_longer_than_can_be_told_is_counted_as_beyond_the_last_bound() {
         let mut durations = Durations::default();
-        durations.record(Duration::MAX);
+        durations.record(u64::MAX);
         assert_eq!(durations.by_bound().last(), Some(&(f64::INFINITY, 1)));
     }
 }

@@ -5,7 +5,10 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState, attempts::Trail, inner::Side, moment::Moment,
+    BoxError, Outcome, TaskId, TaskInfo, TaskReport, TaskState,
+    attempts::Trail,
+    inner::Side,
+    moment::{Moment, nanos},
     record::Identity,
 };
 
@@ -268,14 +271,16 @@ impl Past {
         self.rare.as_ref()?.retried
     }
 
-    pub(crate) fn queued_for(&self) -> Duration {
+    /// In nanoseconds.
+    pub(crate) fn queued_for(&self) -> u64 {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
-        first_started.unwrap_or(self.ended).since(self.identity.added)
+        first_started.unwrap_or(self.ended).nanos_since(self.identity.added)
     }
 
-    pub(crate) fn ran_for(&self) -> Duration {
-        let resting = self.retried().and_then(|retried| retried.resting);
-        resting.or_else(|| self.started.map(|started| self.ended.since(started))).unwrap_or_default()
+    /// In nanoseconds.
+    pub(crate) fn ran_for(&self) -> u64 {
+        let resting = self.retried().and_then(|retried| retried.resting).map(nanos);
+        resting.or_else(|| self.started.map(|started| self.ended.nanos_since(started))).unwrap_or_default()
     }
 
     pub(crate) fn report(self, now: Moment) -> TaskReport {
@@ -286,8 +291,8 @@ impl Past {
             set: self.identity.id.set(),
             attempt: self.retried().map_or_else(|| u32::from(self.started.is_some()), |retried| retried.attempts),
             replay_of: self.rare.as_ref().and_then(|rare| rare.replay_of),
-            queued_for: self.queued_for(),
-            ran_for: self.ran_for(),
+            queued_for: Duration::from_nanos(self.queued_for()),
+            ran_for: Duration::from_nanos(self.ran_for()),
             ended_ago: now.since(self.ended),
             outcome: self.outcome().clone(),
             refusal: self.rare.and_then(|rare| rare.refusal),

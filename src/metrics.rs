@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, ptr, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{Outcome, durations::Durations, live::Past};
+use crate::{Outcome, durations::Durations, live::Past, moment::nanos};
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
@@ -22,7 +22,8 @@ pub(crate) struct Figures {
 
 impl Figures {
     pub(crate) fn record(&mut self, past: &Past) {
-        *match past.outcome() {
+        let outcome = past.outcome();
+        *match outcome {
             Outcome::Completed => &mut self.completed,
             Outcome::Failed(_) => &mut self.failed,
             Outcome::Panicked(_) => &mut self.panicked,
@@ -34,13 +35,13 @@ impl Figures {
             return;
         }
         self.queued.record(past.queued_for());
-        if !matches!(past.outcome(), Outcome::Aborted | Outcome::Discarded(_)) {
-            self.record_attempt(past.ran_for());
+        if !matches!(outcome, Outcome::Aborted | Outcome::Discarded(_)) {
+            self.durations.record(past.ran_for());
         }
     }
 
     pub(crate) fn record_attempt(&mut self, ran_for: Duration) {
-        self.durations.record(ran_for);
+        self.durations.record(nanos(ran_for));
     }
 }
 

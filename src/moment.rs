@@ -30,7 +30,12 @@ impl Moment {
 
     /// How long after `earlier` it is; zero if it is before.
     pub(crate) const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+        Duration::from_nanos(self.nanos_since(earlier))
+    }
+
+    /// The same, in nanoseconds.
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.get().saturating_sub(earlier.0.get())
     }
 
     /// The moment so much later, or the last that can be told.
