@@ -19,6 +19,8 @@ use tokio::{
 use tokio_metrics::TaskMonitor;
 use tokio_util::task::TaskTracker;
 
+use crate::floor::Registry;
+
 /// What each task does.
 pub(crate) async fn work() {}
 
@@ -194,6 +196,26 @@ pub(crate) async fn postlude_sets(registry: TaskRegistry, sets: usize, size: usi
         for _ in 0..size {
             set.add(work());
         }
+    }
+    registry.wait_idle().await;
+}
+
+/// [`postlude`] with the least registry.
+pub(crate) async fn floor(registry: Registry, tasks: usize) {
+    for _ in 0..tasks {
+        registry.spawn(work());
+    }
+    registry.wait_idle().await;
+}
+
+/// [`postlude_sets`] with the least registry.
+pub(crate) async fn floor_sets(registry: Registry, sets: usize, size: usize) {
+    for _ in 0..sets {
+        let set = registry.set();
+        for _ in 0..size {
+            set.add(work());
+        }
+        set.launch();
     }
     registry.wait_idle().await;
 }

@@ -8,11 +8,11 @@ use std::{
 use criterion::{Criterion, Throughput};
 use tokio_util::task::TaskTracker;
 
-use crate::{WINDOW, measure, measure_of, peers, registry, runtimes};
+use crate::{WINDOW, floor::Registry, measure, measure_of, peers, registry, runtimes};
 
 pub(crate) fn sizes(criterion: &mut Criterion) {
     for (flavor, runtime) in runtimes() {
-        let registry = registry(&runtime);
+        let (registry, floor) = (registry(&runtime), Registry::new());
         for size in [1, 4, 16, 256] {
             let group = format!("set_of_{size}/{flavor}");
             let (sets, tasks) = ((WINDOW / size).max(1), WINDOW.max(size));
@@ -20,6 +20,7 @@ pub(crate) fn sizes(criterion: &mut Criterion) {
             measure_of(criterion, &group, &runtime, "postlude", tasks, || {
                 peers::postlude_sets(registry.clone(), sets, size)
             });
+            measure_of(criterion, &group, &runtime, "floor", tasks, || peers::floor_sets(floor.clone(), sets, size));
             measure_of(criterion, &group, &runtime, "timed", tasks, || peers::timed_rows(sets, size));
             measure_of(criterion, &group, &runtime, "rows_in_TaskTracker", tasks, || {
                 peers::rows_in_task_tracker(sets, size)

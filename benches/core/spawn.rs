@@ -5,7 +5,9 @@ use tokio_metrics::TaskMonitor;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
-    WINDOW, measure,
+    WINDOW,
+    floor::{self, Registry},
+    measure,
     peers::{self, ByHand},
     registry, runtimes,
 };
@@ -14,9 +16,11 @@ pub(crate) fn peers(criterion: &mut Criterion) {
     for (flavor, runtime) in runtimes() {
         let group = format!("spawn/{flavor}");
         let registry = registry(&runtime);
-        let (by_hand, monitor) = (ByHand::default(), TaskMonitor::new());
+        let (floor, by_hand, monitor) = (Registry::new(), ByHand::default(), TaskMonitor::new());
+        runtime.block_on(floor::keeps_its_promises());
         measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
         measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "floor", || peers::floor(floor.clone(), WINDOW));
         measure(criterion, &group, &runtime, "timed", || peers::timed(WINDOW));
         measure(criterion, &group, &runtime, "tokio_spawn", || peers::tokio_spawn(WINDOW));
         measure(criterion, &group, &runtime, "JoinSet", || peers::join_set(WINDOW));
