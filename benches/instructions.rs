@@ -12,24 +12,27 @@ mod floor;
 
 use std::time::Duration;
 
-use axum::{Router, body::Body, http::Request, routing::get};
+use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
 use tokio::runtime::Builder;
 use tower::ServiceExt;
 
+use crate::floor::{Bag, Until, floor};
+
 /// Tasks, or requests, in a round.
 const WINDOW: usize = 128;
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 8] = [
+const SCENARIOS: [(&str, Side, Side); 9] = [
     ("spawn", Side::Spawned, Side::Tokio),
     ("set of 1", Side::Sets(1), Side::Tokio),
     ("set of 4", Side::Sets(4), Side::Tokio),
     ("set of 16", Side::Sets(16), Side::Tokio),
     ("layer, no task", Side::Layer(0), Side::Handler(0)),
-    ("layer, no task, against the floor", Side::Layer(0), Side::Floor),
+    ("layer, no task, against the floor", Side::Layer(0), Side::Floor(0)),
     ("layer, 1 task", Side::Layer(1), Side::Handler(1)),
+    ("layer, 1 task, against the floor", Side::Layer(1), Side::Floor(1)),
     ("layer, 4 tasks", Side::Layer(4), Side::Handler(4)),
 ];
 
@@ -43,8 +46,8 @@ enum Side {
     Sets(usize),
     /// Calls of a router with a layer, whose handler adds so many tasks.
     Layer(usize),
-    /// Calls of a router with a layer that does the least that it can.
-    Floor,
+    /// The same with a layer that does the least that it can.
+    Floor(usize),
     /// Calls of a router without a layer, whose handler spawns so many.
     Handler(usize),
 }
@@ -76,7 +79,7 @@ async fn run(side: Side, rounds: usize) {
                 let set = registry.set();
                 (0..size).for_each(|_| _ = set.add(async {}));
             }),
-            Side::Layer(_) | Side::Floor | Side::Handler(_) => {
+            Side::Layer(_) | Side::Floor(_) | Side::Handler(_) => {
                 for _ in 0..WINDOW {
                     let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
                     response.into_body().collect().await.unwrap();
@@ -102,7 +105,17 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
     };
     match side {
         Side::Handler(tasks) => handler(tasks),
-        Side::Floor => floor::floor(handler(0)),
+        Side::Floor(0) => floor(handler(0), Until::Released),
+        Side::Floor(tasks) => floor(
+            Router::new().route(
+                "/",
+                get(move |Extension(bag): Extension<Bag>| async move {
+                    (0..tasks).for_each(|_| bag.add(async {}));
+                    "ok"
+                }),
+            ),
+            Until::Taken,
+        ),
         // No byte waits for a client here, and the two milliseconds for the last write are not counted work.
         Side::Layer(tasks) => if tasks == 0 {
             handler(0)

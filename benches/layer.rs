@@ -1,7 +1,7 @@
 //! What a request pays: an in-process call of an axum router, with the response's body taken to its end.
 //!
-//! Without a layer; with one that does the least that such a layer can; with the layer and no task; with one and four tasks; and, beside them, with bare spawns in the
-//! handler. Each iteration makes 128 calls and then lets all that they left behind come to its end.
+//! Without a layer; with the floors, which do the least that such a layer can; with the layer; and, beside them, with
+//! bare spawns in the handler. Each iteration makes 128 calls and then lets all that they left behind come to its end.
 #![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
@@ -10,13 +10,15 @@ mod floor;
 
 use std::time::Duration;
 
-use axum::{Router, body::Body, http::Request, routing::get};
+use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, layer::util::Identity};
+
+use crate::floor::{Bag, Until, floor};
 
 const CALLS: u64 = 128;
 
@@ -26,6 +28,19 @@ fn tasks_of(count: usize) -> Router {
         get(move |tasks: TaskSet| async move {
             for _ in 0..count {
                 tasks.add(async {});
+            }
+            "ok"
+        }),
+    )
+}
+
+/// Tracked as the bare spawns are, so that both are waited for in the same way.
+fn bag_of(count: usize, tracker: TaskTracker) -> Router {
+    Router::new().route(
+        "/",
+        get(move |Extension(bag): Extension<Bag>| async move {
+            for _ in 0..count {
+                bag.add(tracker.track_future(async {}));
             }
             "ok"
         }),
@@ -53,10 +68,14 @@ fn request(criterion: &mut Criterion) {
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),
         ("a layer that does nothing", spawns_of(0, tracker.clone()).layer(Identity::new())),
-        ("the floor", floor::floor(spawns_of(0, tracker.clone()))),
+        ("the floor", floor(spawns_of(0, tracker.clone()), Until::Released)),
         ("layer, no task", spawns_of(0, tracker.clone()).layer(layer.clone())),
         ("layer, 1 task", tasks_of(1).layer(layer.clone())),
         ("layer, 4 tasks", tasks_of(4).layer(layer)),
+        ("the floor, 1 task", floor(bag_of(1, tracker.clone()), Until::Taken)),
+        ("the floor, 4 tasks", floor(bag_of(4, tracker.clone()), Until::Taken)),
+        ("the watching floor, 1 task", floor(bag_of(1, tracker.clone()), Until::Released)),
+        ("the watching floor, 4 tasks", floor(bag_of(4, tracker.clone()), Until::Released)),
         ("1 bare spawn", spawns_of(1, tracker.clone())),
         ("4 bare spawns", spawns_of(4, tracker.clone())),
     ];

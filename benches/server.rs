@@ -9,9 +9,11 @@
 #[path = "shared/floor.rs"]
 mod floor;
 
-use axum::{Router, routing::get, serve::ListenerExt};
+use axum::{Extension, Router, routing::get, serve::ListenerExt};
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
 use tokio::net::TcpListener;
+
+use crate::floor::{Bag, Until, floor};
 
 fn main() {
     if !std::env::args().any(|argument| argument == "serve") {
@@ -23,7 +25,11 @@ fn main() {
         let layer = TaskLayer::new(TaskRegistry::new());
         let variants = [
             ("no_layer", spawns(0)),
-            ("floor", floor::floor(spawns(0))),
+            ("floor", floor(spawns(0), Until::Released)),
+            ("floor_1", floor(bag(1), Until::Taken)),
+            ("floor_4", floor(bag(4), Until::Taken)),
+            ("watching_1", floor(bag(1), Until::Released)),
+            ("watching_4", floor(bag(4), Until::Released)),
             ("layer_unused", spawns(0).layer(layer.clone())),
             ("layer_1", tasks(1).layer(layer.clone())),
             ("layer_4", tasks(4).layer(layer)),
@@ -61,6 +67,19 @@ fn tasks(count: usize) -> Router {
         get(move |tasks: TaskSet| async move {
             for _ in 0..count {
                 tasks.add(async {});
+            }
+            "Hello, World!"
+        }),
+    )
+}
+
+/// A handler that leaves so many empty tasks to the floor.
+fn bag(count: usize) -> Router {
+    Router::new().route(
+        "/",
+        get(move |Extension(bag): Extension<Bag>| async move {
+            for _ in 0..count {
+                bag.add(async {});
             }
             "Hello, World!"
         }),
