@@ -86,8 +86,8 @@ def main():
 
 def addresses(axum, uvicorn):
     variants = {}
-    for _ in range(7):
-        name, port = axum.stdout.readline().split()
+    for line in iter(axum.stdout.readline, "\n"):
+        name, port = line.split()
         variants[name] = f"http://127.0.0.1:{port}/"
     for line in uvicorn.stderr:
         port = re.search(r"running on http://127.0.0.1:(\d+)", line)
@@ -132,7 +132,8 @@ def measure(variants, pids):
 
 
 def ratio(values):
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    # A single round has no spread.
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     spread = f"{middle:.2f} ({low:.2f} to {high:.2f})"
     return f"no difference: {spread}" if low <= 1.0 <= high else spread
 

@@ -1,7 +1,8 @@
 //! The server of `benches/http.sh`: the same axum application in several variants, each on a port of its own, all
 //! on one thread.
 //!
-//! `server serve` prints a line with name and port for each variant, and serves until it is killed.
+//! `server serve` prints a line with name and port for each variant and then an empty one, and serves until it is
+//! killed.
 #![expect(clippy::disallowed_methods, reason = "it plays the peers that spawn by themselves")]
 #![expect(clippy::print_stdout, reason = "the ports are there to be read")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
@@ -43,6 +44,7 @@ fn main() {
             let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
             servers.spawn(axum::serve(listener, app).into_future());
         }
+        println!();
         servers.join_next().await;
     });
 }
