@@ -150,7 +150,7 @@ pub(crate) async fn keeps_its_promises() {
     let set = registry.set();
     set.add(panics());
     set.add(yield_now());
-    set.launch();
+    Arc::clone(&set).launch();
     set.add(async {});
     registry.spawn(async {});
     registry.wait_idle().await;

@@ -5,7 +5,6 @@
 //! date once, when the set has drained; until then the set, which is listed, knows what became of its tasks.
 
 use std::{
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -35,6 +34,7 @@ struct State {
     tasks: Tasks,
     /// The task at hand.
     place: usize,
+    /// When the drain did.
     began: Option<Instant>,
     is_launched: bool,
     is_draining: bool,
@@ -71,23 +71,25 @@ impl Set {
         state.tasks.push(task);
         let drains = state.begin();
         drop(state);
-        self.drain_if(drains);
+        if drains {
+            Arc::clone(self).drain();
+        }
     }
 
     /// Lets the tasks run; those that are added later, too.
-    pub(crate) fn launch(self: &Arc<Self>) {
+    pub(crate) fn launch(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.is_launched = true;
         let drains = state.begin();
         drop(state);
-        self.drain_if(drains);
+        if drains {
+            self.drain();
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
-    fn drain_if(self: &Arc<Self>, drains: bool) {
-        if drains {
-            tokio::spawn(Drain { set: Some(Arc::clone(self)), work: None });
-        }
+    fn drain(self: Arc<Self>) {
+        tokio::spawn(Drain { set: Some(self), work: None });
     }
 
     /// Notes the end of the task at hand, if there is one, and takes the next.
@@ -106,32 +108,34 @@ impl Set {
         if let Some(task) = state.tasks.at(place) {
             return task.work.take();
         }
-        let (number, began, tasks) = state.rest();
-        self.book(number, began.unwrap_or(now), &tasks);
-        drop(state);
-        drop(tasks);
+        self.rest(&mut state);
         None
     }
 
-    /// Counts what became of the tasks. Under the lock of the set, so that they are in its list or in the books.
-    fn book(&self, number: u64, began: Instant, tasks: &Tasks) {
-        self.shard.end_set(number, |books| {
-            let mut started = began;
-            for task in tasks.first.iter().chain(&tasks.others) {
+    /// Counts what became of the tasks; nothing more to do until the next add. Under the lock of the set, so that a task
+    /// is in its list or in the books.
+    fn rest(&self, state: &mut State) {
+        self.shard.end_set(state.number, |books| {
+            let mut started = state.began.unwrap_or_else(Instant::now);
+            for task in state.tasks.first.iter().chain(&state.tasks.others) {
                 let (outcome, ended) = task.end.unwrap_or((Outcome::Aborted, started));
                 books.count(outcome, started - task.added, ended - started);
                 started = ended;
             }
         });
+        state.tasks.first = None;
+        state.tasks.others.clear();
+        state.place = 0;
+        state.is_draining = false;
     }
 
     /// The runtime has ended.
     fn give_up(&self) {
         let mut state = self.state.lock();
-        let (number, began, tasks) = state.rest();
-        self.book(number, began.unwrap_or_else(Instant::now), &tasks);
+        let left: Vec<_> = state.tasks.all().filter_map(|task| task.work.take()).collect();
+        self.rest(&mut state);
         drop(state);
-        drop(tasks);
+        drop(left);
     }
 }
 
@@ -142,13 +146,6 @@ impl State {
         self.is_draining |= begins;
         begins
     }
-
-    /// Nothing more to do, until the next add.
-    fn rest(&mut self) -> (u64, Option<Instant>, Tasks) {
-        self.is_draining = false;
-        self.place = 0;
-        (self.number, self.began.take(), mem::take(&mut self.tasks))
-    }
 }
 
 impl Tasks {
@@ -157,6 +154,10 @@ impl Tasks {
             None => self.first = Some(task),
             Some(_) => self.others.push(task),
         }
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Task> {
+        self.first.iter_mut().chain(&mut self.others)
     }
 
     fn at(&mut self, place: usize) -> Option<&mut Task> {
