@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# A whole server under load, over loopback: axum without and with the layer, with bare spawns beside it, and
-# Starlette on uvicorn with its background tasks. Prints tables of ratios; see benches/load.py for how they are made.
+# A whole server under load, over loopback: axum without and with the layer, with the floors of such a layer and bare
+# spawns beside it, and Starlette on uvicorn with its background tasks. Prints tables of ratios; see benches/load.py
+# for how they are made.
 #
-#     benches/http.sh             # 9 rounds of 2 s for each variant: about four minutes
+#     benches/http.sh             # 9 rounds of 2 s for each variant: about five minutes
 #     ROUNDS=15 SECONDS_EACH=5 benches/http.sh
 #
 # Installs wrk (Debian), and Starlette and uvicorn (PyPI, in a virtual environment in the target folder).

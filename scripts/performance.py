@@ -65,6 +65,7 @@ def table(head, rows):
 
 def spawn(core):
     peers = [("`TaskTracker::spawn`", BASE), ("**`TaskRegistry::spawn`**", "postlude"),
+             ("*the floor*: listed, abortable, guarded, counted and timed, and no more", "floor"),
              ("`TaskTracker::spawn`, with three readings of the clock", "timed"),
              ("`tokio::spawn`, awaited", "tokio_spawn"), ("`JoinSet`", "JoinSet"),
              ("a mutex and a hash map", "by_hand"), ("`TaskTracker`, with tokio-metrics", "tokio_metrics"),
@@ -79,6 +80,8 @@ def sets(core):
     for size in (1, 4, 16, 256):
         groups = [f"set_of_{size}/{flavor}" for flavor in FLAVORS]
         rows.append([f"**a set of {size}**"] + [core.ratio(group, "postlude") for group in groups])
+        rows.append([f"*the floor*: {size} listed, guarded, counted and timed, and no more"]
+                    + [core.ratio(group, "floor") for group in groups])
         rows.append([f"{size} boxed in one spawn, with two readings of the clock each"]
                     + [core.ratio(group, "timed") for group in groups])
         rows.append([f"{size} boxed in one spawn"] + [core.ratio(group, "rows_in_TaskTracker") for group in groups])
@@ -127,13 +130,40 @@ def live(core):
 
 
 def layer(runs):
-    group, bare = "request", {"layer, 1 task": "1 bare spawn", "layer, 4 tasks": "4 bare spawns"}
-    names = ["no layer", "a layer that does nothing", "the floor", "layer, no task", "layer, 1 task", "1 bare spawn",
-             "layer, 4 tasks", "4 bare spawns"]
-    rows = [[name, runs.ratio(group, name, "no layer"),
-             runs.ratio(group, name, bare[name]) if name in bare else "", runs.nanoseconds(group, name)]
-            for name in names]
+    group, bare = "request", {"1 bare spawn": "1 task", "4 bare spawns": "4 tasks"}
+    names = ["no layer", "a layer that does nothing", "the floor", "layer, no task"]
+    for base, tasks in bare.items():
+        names += [base, f"the floor, {tasks}", f"the watching floor, {tasks}", f"layer, {tasks}"]
+    rows = []
+    for name in names:
+        base = next((base for base, tasks in bare.items() if name.endswith(tasks)), None)
+        rows.append([name, runs.ratio(group, name, "no layer"), runs.ratio(group, name, base) if base else "",
+                     runs.nanoseconds(group, name)])
     return table(["a request", "against no layer", "against bare spawns", "ns"], rows)
+
+
+def floors(core, request, http):
+    """What postlude costs, beside the least that the same promises can cost. `http` is what benches/http.sh printed."""
+    rows = []
+    for name, group in (("a spawned task", "spawn"), *((f"a set of {size}", f"set_of_{size}") for size in (1, 4, 16))):
+        rows += [[f"{name}, {flavor}", "`TaskTracker::spawn`"]
+                 + [core.ratio(f"{group}/{flavor}", peer) for peer in ("postlude", "floor")] for flavor in FLAVORS]
+    for name, base, ours, least in (
+            ("no task", "no layer", "layer, no task", "the floor"),
+            ("1 task", "1 bare spawn", "layer, 1 task", "the floor, 1 task"),
+            ("1 task, when the bytes have left", "1 bare spawn", "layer, 1 task", "the watching floor, 1 task")):
+        rows.append([f"a request in process, {name}", base]
+                    + [request.ratio("request", peer, base) for peer in (ours, least)])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in http.splitlines()]
+    # Those of the second table: a variant, what it is compared to, requests/s, and three more.
+    served = {(line[0], line[1]): line[2] for line in lines if len(line) == 6}
+    for name, base, ours, least in (
+            ("no task", "no_layer", "layer_unused", "floor"),
+            ("1 task", "spawn_1", "layer_1", "floor_1"),
+            ("1 task, when the bytes have left", "spawn_1", "layer_1", "watching_1")):
+        if (ours, base) in served and (least, base) in served:
+            rows.append([f"requests/s over loopback, {name}", f"`{base}`", served[ours, base], served[least, base]])
+    return table(["", "against", "postlude", "the floor"], rows)
 
 
 def plot(title, x_label, y_label, ticks, series):
@@ -186,6 +216,7 @@ def plot_sets(core):
 
     series = [(f"set, {flavor}", points("postlude", flavor)) for flavor in FLAVORS]
     series.append(("TaskTracker::spawn", [(size, 1.0) for size in sizes]))
+    series.append((f"the floor, {FLAVORS[0]}", points("floor", FLAVORS[0])))
     series.append(("boxed, one spawn", points("rows_in_TaskTracker", FLAVORS[0])))
     return plot("Cost of a task, by the size of its set", "tasks in the set", "of a TaskTracker::spawn", sizes, series)
 
@@ -220,6 +251,9 @@ def write(folder):
         (DOCUMENT.parent / "cost-by-live-tasks.svg").write_text(plot_live(core))
     if request.runs:
         fill("layer", layer(request))
+    if core.runs and request.runs:
+        http = folder / "http.md"
+        fill("floors", floors(core, request, http.read_text() if http.exists() else ""))
     for step in ("memory", "instructions", "http"):
         file = folder / f"{step}.md"
         if file.exists():

@@ -30,7 +30,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::yield_now, time::Instant};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::yield_now,
+    time::Instant,
+};
 
 use self::{
     books::{Counts, Outcome, Shard},
@@ -137,7 +141,12 @@ pub(crate) async fn keeps_its_promises() {
     }
 
     let registry = Registry::new();
-    let (running, waiting) = (registry.spawn(pending()), registry.spawn(panics()));
+    let (held, dropped) = oneshot::channel::<()>();
+    let running = registry.spawn(async move {
+        pending::<()>().await;
+        drop(held);
+    });
+    let waiting = registry.spawn(panics());
     assert!(registry.abort(waiting), "a waiting task can be aborted");
     assert!(!registry.abort(waiting), "a task ends once");
     while registry.list().iter().any(|(_, _, running_for)| running_for.is_none()) {
@@ -146,6 +155,7 @@ pub(crate) async fn keeps_its_promises() {
     let listed: Vec<u64> = registry.list().into_iter().map(|(number, ..)| number).collect();
     assert_eq!(listed, [running], "what is live is listed");
     assert!(registry.abort(running), "a running task can be aborted");
+    assert!(dropped.await.is_err(), "what is aborted is dropped");
     registry.spawn(panics());
     let set = registry.set();
     set.add(panics());

@@ -112,8 +112,8 @@ impl Set {
         None
     }
 
-    /// Counts what became of the tasks; nothing more to do until the next add. Under the lock of the set, so that a task
-    /// is in its list or in the books.
+    /// Counts what became of the tasks; nothing more to do until the next add. Under the lock of the set, so that a
+    /// task is in its list or in the books.
     fn rest(&self, state: &mut State) {
         self.shard.end_set(state.number, |books| {
             let mut started = state.began.unwrap_or_else(Instant::now);
