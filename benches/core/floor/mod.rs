@@ -146,7 +146,7 @@ pub(crate) async fn keeps_its_promises() {
         pending::<()>().await;
         drop(held);
     });
-    let waiting = registry.spawn(panics());
+    let waiting = registry.spawn(pending());
     assert!(registry.abort(waiting), "a waiting task can be aborted");
     assert!(!registry.abort(waiting), "a task ends once");
     while registry.list().iter().any(|(_, _, running_for)| running_for.is_none()) {
