@@ -116,6 +116,7 @@ impl Admission {
     }
 
     /// Whether such a task starts at once.
+    #[inline]
     pub(crate) fn lets_pass(&self, meta: &Meta) -> bool {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
     }
@@ -181,6 +182,7 @@ impl Inner {
     ///
     /// # Errors
     /// If the rule of the user's says no.
+    #[inline]
     pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
         self.admission.note_priority(meta);
         self.ask_rule(|| {

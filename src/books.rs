@@ -42,6 +42,7 @@ impl Books {
     }
 
     /// Counts a task as added and pending. `Ok(true)` if the shard has become crowded.
+    #[inline]
     pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
         if self.closed {
             return Err(RejectReason::Closed);
@@ -60,6 +61,7 @@ impl Books {
         self.history.note(past)
     }
 
+    #[inline]
     pub(crate) const fn start(&mut self) {
         self.pending -= 1;
         self.running += 1;
@@ -78,6 +80,7 @@ impl Books {
     /// Counts and remembers an end. Unless it is `quiet`, it is then to be [told](Ledger::told). What it returns is
     /// forgotten.
     #[must_use = "to be dropped without the lock"]
+    #[inline]
     pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Moment, quiet: bool) -> Option<Arc<BoxError>> {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
@@ -89,11 +92,13 @@ impl Books {
     }
 
     /// Notes an end in the figures and in the history; returns what that forgets.
+    #[inline]
     pub(crate) fn remember(&mut self, past: Past) -> Option<Arc<BoxError>> {
         self.figures(past.identity.name).record(&past);
         self.history.note(past)
     }
 
+    #[inline]
     pub(crate) fn figures(&mut self, name: &'static str) -> &mut Figures {
         self.names.of(name)
     }
@@ -102,6 +107,7 @@ impl Books {
         self.lines.insert(line, Entry::Set(set));
     }
 
+    #[inline]
     pub(crate) fn list_spawned(&mut self, live: Live) {
         self.lines.insert(live.identity.id.line, Entry::Task(live));
     }
@@ -110,6 +116,7 @@ impl Books {
         self.lines.contains_key(&line)
     }
 
+    #[inline]
     pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut Live> {
         match self.lines.get_mut(&line) {
             Some(Entry::Task(task)) => Some(task),
@@ -118,6 +125,7 @@ impl Books {
     }
 
     /// Starts an attempt of a task, unless it has ended.
+    #[inline]
     pub(crate) fn start_spawned(&mut self, line: u64, now: Moment) -> bool {
         let Some(task) = self.spawned(line) else {
             return false;
@@ -132,6 +140,7 @@ impl Books {
     }
 
     /// Strikes a line off the list. What is returned must be dropped without the lock.
+    #[inline]
     pub(crate) fn strike(&mut self, line: u64) -> Option<Entry> {
         let struck = self.lines.remove(&line);
         // The map keeps the room of its fullest hour: give most of it back when most of it is empty.
@@ -150,6 +159,7 @@ impl Books {
     }
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
+    #[inline]
     pub(crate) fn take_spawned(&mut self, line: u64) -> Option<Live> {
         match self.strike(line)? {
             Entry::Task(task) => Some(task),

@@ -37,6 +37,7 @@ impl Durations {
     }
 
     /// In nanoseconds.
+    #[inline]
     pub(crate) fn record(&mut self, nanos: u64) {
         self.total = self.total.saturating_add(nanos);
         if let Some(histogram) = self.histogram() {

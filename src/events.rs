@@ -58,6 +58,7 @@ pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) 
 }
 
 /// Runs our own code inside a task's span, and then lets go of the span.
+#[inline]
 pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R {
     let Some(span) = span else {
         return then();
@@ -154,6 +155,7 @@ impl Inner {
 
     /// The same for a task that completed and has left nothing, if nobody [wants to hear](Self::wants_completed) of
     /// that.
+    #[inline]
     pub(crate) fn settle_quietly(&self, idle: bool) {
         self.ledger.give_back();
         self.ledger.settled(idle);
@@ -161,6 +163,7 @@ impl Inner {
 
     /// Whether somebody wants to know of tasks that completed. Not to be asked under a lock: a subscriber of the
     /// user's may have a say in it.
+    #[inline]
     pub(crate) fn wants_completed(&self) -> bool {
         self.audience.is_attentive() || tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
     }

@@ -140,6 +140,7 @@ impl History {
 
     /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
     /// whose `Drop` may do anything.
+    #[inline]
     pub(crate) fn note(&mut self, past: Past) -> Option<Arc<BoxError>> {
         if self.room == 0 {
             return past.into_error();

@@ -69,6 +69,7 @@ pub(crate) enum Side {
 
 impl Inner {
     /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
+    #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
     }
@@ -95,6 +96,7 @@ impl Inner {
     }
 
     /// Counts and lists a spawned task; says whether that made a crowd.
+    #[inline]
     pub(crate) fn admit_spawned(&self, live: Live) -> Result<bool, RejectReason> {
         self.ledger.reserve()?;
         let mut books = self.ledger.books(live.identity.id.line);
@@ -113,6 +115,7 @@ impl Inner {
     }
 
     /// Marks a waiting task as started; `false` if it has already ended.
+    #[inline]
     pub(crate) fn start(&self, id: TaskId) -> bool {
         let now = Moment::now();
         let started = match id.set() {

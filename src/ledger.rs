@@ -79,6 +79,7 @@ impl Ledger {
     }
 
     /// A number for a new line, in the shard of this thread.
+    #[inline]
     pub(crate) fn next_line(&self) -> u64 {
         let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
         let count = self.shards.len() as u64;
@@ -91,11 +92,13 @@ impl Ledger {
     /// The books in which a line is kept, locked.
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    #[inline]
     pub(crate) fn books(&self, line: u64) -> MutexGuard<'_, Books> {
         self.shards[line as usize & (self.shards.len() - 1)].books.lock()
     }
 
     /// Takes a place within the capacity, which [`give_back`](Self::give_back) frees again.
+    #[inline]
     pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
         let Some(capacity) = self.capacity else {
             return Ok(());
@@ -119,6 +122,7 @@ impl Ledger {
         self.capacity.is_some()
     }
 
+    #[inline]
     pub(crate) fn give_back(&self) {
         if self.capacity.is_some() {
             self.live.fetch_sub(1, Ordering::Relaxed);
@@ -136,6 +140,7 @@ impl Ledger {
 
     /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if the end
     /// has left its shard idle.
+    #[inline]
     pub(crate) fn settled(&self, idle: bool) {
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
         // is seen here, or its look at the shard came after the end, and saw that.

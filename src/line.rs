@@ -122,6 +122,7 @@ impl Line {
     }
 
     /// Accepts a task, or hands it back.
+    #[inline]
     pub(crate) fn offer(self: &Arc<Self>, mut task: Task) -> Result<TaskId, Rejected> {
         let number = self.number();
         // Relaxed: only uniqueness is asked of it.
@@ -261,6 +262,7 @@ impl Line {
     }
 
     /// Takes the next task to the head of the line, started if nothing stands in its way.
+    #[inline]
     pub(crate) fn pop(&self, state: &mut State, now: Moment) -> Option<Popped> {
         let task = state.queue.pop()?;
         let meta = task.meta();
@@ -274,10 +276,12 @@ impl Line {
         Some(Popped { work: task.work, plain, ending: state.ending })
     }
 
+    #[inline]
     fn then(&self, popped: Option<Popped>) -> Next {
         popped.map_or(Next::Done, |popped| self.prepare(popped))
     }
 
+    #[inline]
     fn prepare(&self, Popped { work, plain, ending }: Popped) -> Next {
         if plain {
             self.registry.inner.started(work.meta().id());
@@ -299,6 +303,7 @@ impl Line {
 
     /// A drain's work has returned. `None` if its outcome was counted by somebody else meanwhile: then that
     /// drain has been superseded.
+    #[inline]
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
         let completed = outcome.is_completed();
         let attentive = self.registry.inner.wants_completed();

@@ -60,11 +60,13 @@ pub(crate) enum Stage {
 }
 
 impl Live {
+    #[inline]
     pub(crate) const fn new(identity: Identity) -> Self {
         Self { identity, started: None, runner: None, extras: None }
     }
 
     /// Its next attempt starts; says whether that is the first.
+    #[inline]
     pub(crate) fn start(&mut self, now: Moment) -> bool {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
@@ -129,6 +131,7 @@ impl Live {
         self.extras().waker.replace(waker)
     }
 
+    #[inline]
     pub(crate) const fn stage(&self) -> Stage {
         match self.started {
             None => Stage::Pending,
@@ -175,6 +178,7 @@ impl Live {
     }
 
     /// Whether nobody waits for it, and it has no past: its end concerns nobody but the figures.
+    #[inline]
     pub(crate) const fn is_alone(&self) -> bool {
         self.extras.is_none()
     }
@@ -210,6 +214,7 @@ impl Live {
     }
 
     /// What is to be remembered of it, which ends now.
+    #[inline]
     pub(crate) fn past(&self, outcome: Outcome, now: Moment) -> Past {
         let Self { identity, started, .. } = *self;
         let rare =
@@ -258,11 +263,13 @@ impl Rare {
 
 impl Past {
     /// The error of the user's in it.
+    #[inline]
     pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
         let Rare { outcome, refusal, .. } = *self.rare?;
         outcome.into_error().or(refusal)
     }
 
+    #[inline]
     pub(crate) fn outcome(&self) -> &Outcome {
         self.rare.as_ref().map_or(&Outcome::Completed, |rare| &rare.outcome)
     }
@@ -272,12 +279,14 @@ impl Past {
     }
 
     /// In nanoseconds.
+    #[inline]
     pub(crate) fn queued_for(&self) -> u64 {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         first_started.unwrap_or(self.ended).nanos_since(self.identity.added)
     }
 
     /// In nanoseconds.
+    #[inline]
     pub(crate) fn ran_for(&self) -> u64 {
         let resting = self.retried().and_then(|retried| retried.resting).map(nanos);
         resting.or_else(|| self.started.map(|started| self.ended.nanos_since(started))).unwrap_or_default()

@@ -21,6 +21,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    #[inline]
     pub(crate) fn record(&mut self, past: &Past) {
         let outcome = past.outcome();
         *match outcome {
@@ -57,6 +58,7 @@ pub(crate) struct Names {
 impl Names {
     /// The figures of a name.
     #[expect(clippy::indexing_slicing, reason = "a place is made with its figures, and these are never taken away")]
+    #[inline]
     pub(crate) fn of(&mut self, name: &'static str) -> &mut Figures {
         // Mostly it is the name of the task before, the same literal at the same address: no need to read it.
         if !self.figures.get(self.last).is_some_and(|(last, _)| ptr::eq(*last, name)) {

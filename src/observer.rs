@@ -89,9 +89,11 @@ use crate::{TaskId, TaskInfo, TaskReport, feed::Feed, inner::Inner, live::Live, 
 pub trait TaskObserver: Send + Sync + 'static {
     /// A task was added or spawned; also one that is then discarded at once. Not one that a `try_` method hands
     /// back.
+    #[inline]
     fn added(&self, task: &TaskInfo) {}
 
     /// An attempt of a task begins.
+    #[inline]
     fn started(&self, task: &TaskInfo) {}
 
     /// An attempt failed, and another one follows.
@@ -193,6 +195,7 @@ impl Audience {
     }
 
     /// Whether anybody is to be told of what is no failure.
+    #[inline]
     pub(crate) fn is_attentive(&self) -> bool {
         self.attentive || self.feed().is_some()
     }

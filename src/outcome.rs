@@ -199,11 +199,13 @@ impl fmt::Display for Panic {
 }
 
 /// Runs foreign code and catches its panic.
+#[inline]
 pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).map_err(Panic::from_payload)
 }
 
 /// Drops a foreign value and swallows whatever its `Drop` throws.
+#[inline]
 pub(crate) fn drop_quietly<T>(value: T) {
     if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
         #[expect(

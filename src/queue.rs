@@ -13,6 +13,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
+    #[inline]
     pub(crate) fn push(&mut self, task: Task) {
         if self.is_empty() {
             self.first = Some(task);
@@ -21,6 +22,7 @@ impl Queue {
         }
     }
 
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Task> {
         self.first.take().or_else(|| self.others.pop_front())
     }
@@ -33,10 +35,12 @@ impl Queue {
         })
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.others.is_empty()
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.others.len()
     }

@@ -118,6 +118,7 @@ impl Meta {
         }
     }
 
+    #[inline]
     pub(crate) fn identity(&self) -> Identity {
         Identity {
             id: self.id(),

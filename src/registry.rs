@@ -189,6 +189,7 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
+    #[inline]
     fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
         let task = self.prepare(task)?;
         match self.enter(&task) {
@@ -198,6 +199,7 @@ impl TaskRegistry {
     }
 
     /// Gives a task that is to be spawned its number, and asks the rule of the user's. Never under a lock.
+    #[inline]
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
         let id = TaskId { line: self.inner.ledger.next_line(), place: 0 };
         task.accept(id, Moment::now(), self.inner.spans);
@@ -209,6 +211,7 @@ impl TaskRegistry {
 
     /// Counts and lists a task that is to be spawned, if it is accepted; says whether that made a crowd. From here on
     /// it must be [started](Self::start).
+    #[inline]
     pub(crate) fn enter(&self, task: &Task) -> Result<bool, RejectReason> {
         let mut live = Live::new(task.meta().identity());
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
@@ -217,6 +220,7 @@ impl TaskRegistry {
         self.inner.admit_spawned(live)
     }
 
+    #[inline]
     pub(crate) fn start(&self, task: Task, crowded: bool) -> TaskHandle {
         let inner = &*self.inner;
         let identity = task.meta().identity();

@@ -43,6 +43,7 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
 }
 
 /// The same, and hands out the span, so that the end is told inside it.
+#[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
     context: &mut Context<'_>,
@@ -79,6 +80,7 @@ pub(crate) fn poll_to_end(
 }
 
 /// Drops the work and catches what its `Drop` throws.
+#[inline]
 pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
     slot.take().map_or(Ok(()), |work| guarded(|| drop(work)))
 }

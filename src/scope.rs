@@ -1,6 +1,6 @@
 //! Where the calling code runs: in a request, in a task of a set, in a spawned task, or in none of them.
 
-use std::{cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ impl Scope {
 
 /// Runs `inside` with `scope` as the current one. The scope is moved there and back, not cloned: this is
 /// done at every poll.
+#[inline]
 pub(crate) fn enter<R>(scope: &mut Scope, inside: impl FnOnce() -> R) -> R {
     /// Moves back, also when `inside` unwinds.
     struct Back<'a>(&'a mut Scope);
@@ -78,9 +79,10 @@ pub(crate) fn enter<R>(scope: &mut Scope, inside: impl FnOnce() -> R) -> R {
     inside()
 }
 
+#[inline]
 fn swap(scope: &mut Scope) {
     // On a thread that is ending there is nothing to swap with, both times.
-    let _missing = CURRENT.try_with(|current| *scope = current.replace(mem::take(scope)));
+    let _missing = CURRENT.try_with(|current| current.swap(Cell::from_mut(scope)));
 }
 
 /// Adds a task to the set of the request that is being handled, or of the task that is running.

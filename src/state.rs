@@ -47,6 +47,7 @@ pub(crate) enum Phase {
 
 impl State {
     /// A task that has left the queue.
+    #[inline]
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut Live> {
         match &mut self.current {
             Some(current) if current.identity.id == id => Some(current),
@@ -70,6 +71,7 @@ impl State {
     }
 
     /// Notes the end of the current task, which has completed, if there is no more to it than that and another is behind it.
+    #[inline]
     pub(crate) fn end_quietly(&mut self, id: TaskId, now: Moment) -> bool {
         if self.queue.is_empty() || !self.unbooked.has_room() {
             return false;

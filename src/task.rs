@@ -280,6 +280,7 @@ impl Task {
     }
 
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
+    #[inline]
     pub(crate) fn accept(&mut self, id: TaskId, now: Moment, relation: SpanRelation) {
         let meta = self.meta_mut();
         meta.number(id);

@@ -26,11 +26,13 @@ pub(crate) struct Unbooked {
 }
 
 impl Unbooked {
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.added == 0 && self.started == 0 && self.ended.is_empty()
     }
 
     /// Notes an add; `false` if it has to be booked.
+    #[inline]
     pub(crate) const fn add(&mut self) -> bool {
         if self.added == ADDS {
             return false;
@@ -39,16 +41,19 @@ impl Unbooked {
         true
     }
 
+    #[inline]
     pub(crate) fn has_room(&self) -> bool {
         self.ended.len() < ENDS
     }
 
     /// Notes a start.
+    #[inline]
     pub(crate) const fn start(&mut self) {
         self.started += 1;
     }
 
     /// Notes that a task has completed. As many as are queued may follow.
+    #[inline]
     pub(crate) fn end(&mut self, ended: Past, queued: usize) {
         if self.ended.capacity() == 0 {
             self.ended.reserve_exact(queued.min(ENDS));
