@@ -16,7 +16,7 @@ use crate::{
     admission::Pass,
     record::{Identity, Kind},
     run::{BoxedWork, drop_work, poll_work},
-    scope::{self, Scope},
+    scope::{self, Here, Scope},
     sync::atomic::{AtomicU8, Ordering},
     timer,
 };
@@ -31,7 +31,7 @@ pub(crate) async fn apart(
     limit: Option<Duration>,
 ) -> Outcome {
     let identity = work.meta().identity();
-    let apart = Arc::new(Apart { attempt: number, scope: Scope::current(), state: AtomicU8::new(RUNNING) });
+    let apart = Arc::new(Apart { attempt: number, here: Here::current(), state: AtomicU8::new(RUNNING) });
     let (begin, begun) = oneshot::channel();
     let tenant = Tenant {
         id: identity.id,
@@ -105,7 +105,7 @@ pub(crate) struct Apart {
     /// Which attempt of its task it is.
     pub(crate) attempt: u32,
     /// What it is a part of.
-    pub(crate) scope: Scope,
+    pub(crate) here: Here,
     state: AtomicU8,
 }
 
@@ -164,7 +164,7 @@ impl Future for Tenant {
             let _unheard = begin.send(());
         }
         let work = &mut this.work;
-        scope::enter(&mut this.scope, || poll_work(work, context))
+        scope::enter(&mut this.scope, this.id, || poll_work(work, context))
     }
 }
 
@@ -172,7 +172,7 @@ impl Drop for Tenant {
     fn drop(&mut self) {
         let work = &mut self.work;
         // A panic in here has nobody to go to: the outcome is counted already.
-        let _already_counted = scope::enter(&mut self.scope, || drop_work(work));
+        let _already_counted = scope::enter(&mut self.scope, self.id, || drop_work(work));
         if self.apart.end() {
             self.registry.inner.stuck.remove(self.id);
         }

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
-    Outcome,
+    Outcome, TaskId,
     events::inside,
-    line::{Line, Next},
+    line::Line,
+    outcome::End,
     run::{BoxedWork, drop_work, poll_to_end},
     scope::{self, Scope},
 };
@@ -36,13 +37,11 @@ impl Drain {
     }
 
     /// Polls the work in hand as a part of its line.
-    fn poll_in_scope(&mut self, context: &mut Context<'_>) -> Poll<(Outcome, Option<Box<Span>>)> {
-        let (Some(line), Some(work)) = (self.line.take(), &self.work) else {
-            return Poll::Pending;
-        };
-        let mut scope = Scope::InSet(line, work.meta().id());
-        let polled = scope::enter(&mut scope, || poll_to_end(&mut self.work, context));
-        if let Scope::InSet(line, _) = scope {
+    #[inline]
+    fn poll_in_scope(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
+        let mut scope = self.line.take().map_or(Scope::None, Scope::InSet);
+        let polled = scope::enter(&mut scope, id, || poll_to_end(&mut self.work, span, context));
+        if let Scope::InSet(line) = scope {
             self.line = Some(line);
         }
         polled
@@ -76,9 +75,9 @@ impl Drain {
         let Some(line) = self.line.take() else { return };
         let id = self.work.as_ref().map(|work| work.meta().id());
         if let Some(id) = id {
-            let mut scope = Scope::InSet(Arc::clone(&line), id);
+            let mut scope = Scope::InSet(Arc::clone(&line));
             // A panic in here has nobody to go to: the work is given up.
-            let _given_up = scope::enter(&mut scope, || drop_work(&mut self.work));
+            let _given_up = scope::enter(&mut scope, id, || drop_work(&mut self.work));
         }
         if let (false, Some(id)) = (line.abandon(id), id) {
             line.registry.inner.stuck.remove(id);
@@ -96,34 +95,21 @@ impl Future for Drain {
             return Poll::Ready(());
         }
         for _ in 0..TASKS_PER_POLL {
-            let finished = match &this.work {
+            let in_hand = this.work.as_ref().map(|work| work.meta().id());
+            let mut span = None;
+            let finished = match in_hand.map(|id| (id, this.poll_in_scope(id, &mut span, context))) {
                 None => None,
-                Some(work) => {
-                    let id = work.meta().id();
-                    match this.poll_in_scope(context) {
-                        Poll::Ready(end) => Some((id, end)),
-                        Poll::Pending => return this.park(context),
-                    }
-                }
+                Some((id, Poll::Ready(end))) => Some((id, end)),
+                Some((_, Poll::Pending)) => return this.park(context),
             };
             let Some(line) = &this.line else { return Poll::Ready(()) };
-            let next = match finished {
+            this.work = match finished {
                 None => line.next(),
-                Some((id, (outcome, span))) => inside(span, || line.finish(id, outcome)).unwrap_or_else(|| {
-                    line.registry.inner.stuck.remove(id);
-                    Next::Done
-                }),
+                Some((id, end)) => inside(span, || line.finish(id, end)),
             };
-            match next {
-                Next::Work(work) => this.work = Some(work),
-                Next::Decide(condition, ending) => {
-                    let drain = line.registry.inner.ask("the condition of a layer", || condition(&ending));
-                    line.decided(drain);
-                }
-                Next::Done => {
-                    this.line = None;
-                    return Poll::Ready(());
-                }
+            if this.work.is_none() {
+                this.line = None;
+                return Poll::Ready(());
             }
         }
         context.waker().wake_by_ref();

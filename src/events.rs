@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt, thread::LocalKey, time::Duration};
 
-use tracing::{Span, field};
+use tracing::{Level, Span, field, level_filters::LevelFilter};
 
 use crate::{
     BoxError, DiscardReason, Outcome, Panic, TaskId, TaskInfo, TaskReport,
@@ -40,21 +40,25 @@ pub enum SpanRelation {
 }
 
 /// The span in which the task's work runs.
-pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Span {
+pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Option<Box<Span>> {
+    if LevelFilter::current() < Level::INFO {
+        return None;
+    }
     let set = field::Empty;
     let span = match relation {
         SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
         SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
     };
-    if !span.is_disabled() {
-        if let Some(set) = id.set() {
-            span.record("set", set.0);
-        }
-        if relation == SpanRelation::FollowsFrom {
-            span.follows_from(Span::current());
-        }
+    if span.is_disabled() {
+        return None;
     }
-    span
+    if let Some(set) = id.set() {
+        span.record("set", set.0);
+    }
+    if relation == SpanRelation::FollowsFrom {
+        span.follows_from(Span::current());
+    }
+    Some(Box::new(span))
 }
 
 /// Runs our own code inside a task's span, and then lets go of the span.
@@ -165,7 +169,7 @@ impl Inner {
     /// user's may have a say in it.
     #[inline]
     pub(crate) fn wants_completed(&self) -> bool {
-        self.audience.is_attentive() || tracing::enabled!(target: "postlude", tracing::Level::DEBUG)
+        self.audience.is_attentive() || tracing::enabled!(target: "postlude", Level::DEBUG)
     }
 
     /// Tells what has become of a task: the log, a shutdown, the observers, the dead letters, and whoever waits.

@@ -19,7 +19,7 @@ use crate::{
     books::Books,
     live::{Live, Stage},
     moment::Moment,
-    outcome::drop_quietly,
+    outcome::{End, drop_quietly},
     run::{self, BoxedWork},
     state::{Phase, State},
     sync::{
@@ -48,13 +48,6 @@ pub(crate) struct Popped {
     work: BoxedWork,
     plain: bool,
     ending: Option<Ending>,
-}
-
-/// What a drain does next.
-pub(crate) enum Next {
-    Work(BoxedWork),
-    Decide(Arc<DrainCondition>, Ending),
-    Done,
 }
 
 impl Line {
@@ -243,22 +236,25 @@ impl Line {
         self.left();
     }
 
-    /// The drain's question when it has no work in hand.
-    pub(crate) fn next(self: &Arc<Self>) -> Next {
+    /// The drain's question when it has no work in hand. `None`: it has come to the end of the line.
+    pub(crate) fn next(self: &Arc<Self>) -> Option<BoxedWork> {
         let now = Moment::now();
         let mut state = self.state.lock();
         if let (Some(condition), Some(ending), false) = (&self.condition, state.ending, state.decided) {
-            return Next::Decide(Arc::clone(condition), ending);
+            drop(state);
+            let drain = self.registry.inner.ask("the condition of a layer", || condition(&ending));
+            self.decided(drain);
+            return self.next();
         }
         if let Some(popped) = self.pop(&mut state, now) {
             drop(state);
-            return self.prepare(popped);
+            return Some(self.prepare(popped));
         }
         drop(state);
         let mut turn = Turn::new(self);
         let next = turn.pop();
         turn.done();
-        self.then(next)
+        next.map(|popped| self.prepare(popped))
     }
 
     /// Takes the next task to the head of the line, started if nothing stands in its way.
@@ -277,17 +273,12 @@ impl Line {
     }
 
     #[inline]
-    fn then(&self, popped: Option<Popped>) -> Next {
-        popped.map_or(Next::Done, |popped| self.prepare(popped))
-    }
-
-    #[inline]
-    fn prepare(&self, Popped { work, plain, ending }: Popped) -> Next {
+    fn prepare(&self, Popped { work, plain, ending }: Popped) -> BoxedWork {
         if plain {
             self.registry.inner.started(work.meta().id());
-            return Next::Work(work);
+            return work;
         }
-        Next::Work(run::under_policy(work, &self.registry, ending))
+        run::under_policy(work, &self.registry, ending)
     }
 
     /// The condition was asked: on to the tasks, or to none of them.
@@ -301,11 +292,11 @@ impl Line {
         turn.done();
     }
 
-    /// A drain's work has returned. `None` if its outcome was counted by somebody else meanwhile: then that
-    /// drain has been superseded.
+    /// A drain's work has returned: what it does next. `None`: nothing, for it has come to the end of the line; or it has been
+    /// superseded, as somebody else has counted its task.
     #[inline]
-    pub(crate) fn finish(self: &Arc<Self>, id: TaskId, outcome: Outcome) -> Option<Next> {
-        let completed = outcome.is_completed();
+    pub(crate) fn finish(self: &Arc<Self>, id: TaskId, end: End) -> Option<BoxedWork> {
+        let completed = end.is_completed();
         let attentive = self.registry.inner.wants_completed();
         let quiet = completed && !attentive;
         let now = Moment::now();
@@ -314,26 +305,26 @@ impl Line {
             let next = self.pop(&mut state, now);
             drop(state);
             self.registry.inner.ledger.give_back();
-            return Some(self.then(next));
+            return next.map(|popped| self.prepare(popped));
         }
         let mut turn = Turn::with(self, state, now, attentive);
-        if quiet && turn.end_quietly(id) {
-            let next = turn.pop();
-            turn.done();
-            return Some(self.then(next));
-        }
-        let Some(current) = turn.take_current(id) else {
-            return turn.end_away(id, |_| outcome).then_some(Next::Done);
-        };
-        turn.end(current, outcome);
-        if !completed {
-            // Told before the next one starts, so that a hook may still have a say in that.
-            turn.done();
-            return Some(self.next());
+        if !(quiet && turn.end_quietly(id)) {
+            let Some(current) = turn.take_current(id) else {
+                if !turn.end_away(id, |_| end.into_outcome()) {
+                    self.registry.inner.stuck.remove(id);
+                }
+                return None;
+            };
+            turn.end(current, end.into_outcome());
+            if !completed {
+                // Told before the next one starts, so that a hook may still have a say in that.
+                turn.done();
+                return self.next();
+            }
         }
         let next = turn.pop();
         turn.done();
-        Some(self.then(next))
+        next.map(|popped| self.prepare(popped))
     }
 
     /// Brings the books up to date.

@@ -121,6 +121,26 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// How work came to its end, on its way to be counted. It goes through many hands, so it is one word, and for the end of
+/// most an empty one.
+pub(crate) struct End(Option<Box<Outcome>>);
+
+impl End {
+    pub(crate) const fn is_completed(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn into_outcome(self) -> Outcome {
+        self.0.map_or(Outcome::Completed, |outcome| *outcome)
+    }
+}
+
+impl From<Outcome> for End {
+    fn from(outcome: Outcome) -> Self {
+        Self((!outcome.is_completed()).then(|| Box::new(outcome)))
+    }
+}
+
 /// Why a task never started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -16,6 +16,7 @@ use crate::{
     Ending, Outcome, Priority, RetryPolicy, TaskId, TaskOutput,
     batcher::Ticket,
     moment::Moment,
+    outcome::End,
     run::{BoxedWork, Work},
 };
 
@@ -151,8 +152,8 @@ where
         self.project().meta
     }
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        self.project().future.poll(context).map(TaskOutput::into_outcome)
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.project().future.poll(context).map(|output| output.into_outcome().into())
     }
 }
 
@@ -176,8 +177,8 @@ where
         &mut self.get_mut().meta
     }
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Outcome> {
-        Poll::Ready(Outcome::Aborted)
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<End> {
+        Poll::Ready(Outcome::Aborted.into())
     }
 
     fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {

@@ -16,7 +16,7 @@ use crate::{
     apart::apart,
     attempts::attempts,
     inner::Inner,
-    outcome::guarded,
+    outcome::{End, guarded},
     permits::Waiting,
     record::{Kind, Meta, Policy, Record},
     timer,
@@ -28,7 +28,7 @@ pub(crate) type BoxedWork = Pin<Box<dyn Work>>;
 pub(crate) trait Work: Send {
     fn meta(&self) -> &Meta;
     fn meta_mut(self: Pin<&mut Self>) -> &mut Meta;
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome>;
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End>;
 
     /// The work of the next attempt, from what can be tried more than once.
     fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
@@ -37,44 +37,45 @@ pub(crate) trait Work: Send {
 }
 
 /// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
-/// the outcome is returned, and a panic of that drop is caught too.
+/// its end is returned, and a panic of that drop is caught too.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    poll_to_end(slot, context).map(|(outcome, _)| outcome)
+    poll_to_end(slot, &mut None, context).map(End::into_outcome)
 }
 
-/// The same, and hands out the span, so that the end is told inside it.
+/// The same, and leaves its span at the end, which is to be told inside it.
 #[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
+    span: &mut Option<Box<Span>>,
     context: &mut Context<'_>,
-) -> Poll<(Outcome, Option<Box<Span>>)> {
-    let span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
-    let mut outcome = None;
+) -> Poll<End> {
+    *span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
+    let mut end = None;
     // The poll and the drop under one guard.
     let polled = guarded(|| {
         let _entered = span.as_deref().map(Span::enter);
         let Some(Poll::Ready(ready)) = slot.as_mut().map(|work| work.as_mut().poll(context)) else {
             return;
         };
-        outcome = Some(ready);
+        end = Some(ready);
         drop(slot.take());
     });
-    match (polled, outcome) {
+    match (polled, end) {
         (Ok(()), None) => {
             if let Some(work) = slot {
-                work.as_mut().meta_mut().span = span;
+                work.as_mut().meta_mut().span = span.take();
             }
             Poll::Pending
         }
         // The panic of its drop.
-        (Err(panic), Some(Outcome::Completed)) => Poll::Ready((Outcome::Panicked(panic), span)),
-        (Ok(()) | Err(_), Some(outcome)) => Poll::Ready((outcome, span)),
+        (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
+        (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
         (Err(panic), None) => {
             let _its_drop_may_panic_too = guarded(|| {
                 let _entered = span.as_deref().map(Span::enter);
                 drop(slot.take());
             });
-            Poll::Ready((Outcome::Panicked(panic), span))
+            Poll::Ready(Outcome::Panicked(panic).into())
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where the calling code runs: in a request, in a task of a set, in a spawned task, or in none of them.
 
-use std::{cell::Cell, sync::Arc};
+use std::{cell::Cell, mem, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,75 +14,86 @@ pub(crate) enum Scope {
     /// The handling of a request.
     Request(Arc<Line>),
     /// A task of a set.
-    InSet(Arc<Line>, TaskId),
+    InSet(Arc<Line>),
     /// A spawned task.
-    Spawned(TaskRegistry, TaskId),
+    Spawned(TaskRegistry),
     /// Work of a task that runs apart from it.
     Apart(Arc<Apart>),
 }
 
-thread_local! {
-    static CURRENT: Cell<Scope> = const { Cell::new(Scope::None) };
+/// A scope, and the task that runs in it, if one does.
+#[derive(Clone)]
+pub(crate) struct Here {
+    scope: Scope,
+    task: TaskId,
 }
 
-impl Scope {
+thread_local! {
+    static CURRENT: (Cell<Scope>, Cell<TaskId>) = const { (Cell::new(Scope::None), Cell::new(TaskId::UNASSIGNED)) };
+}
+
+impl Here {
     pub(crate) fn current() -> Self {
         // A thread that is ending has no current scope any more.
-        let current = CURRENT.try_with(|current| {
+        let current = CURRENT.try_with(|(current, task)| {
             let scope = current.take();
             let clone = scope.clone();
             current.set(scope);
-            clone
+            Self { scope: clone, task: task.get() }
         });
-        current.unwrap_or_default()
+        current.unwrap_or(Self { scope: Scope::None, task: TaskId::UNASSIGNED })
     }
 
     /// The line to which is added here.
     fn into_line(self) -> Option<Arc<Line>> {
-        match self {
-            Self::Request(line) | Self::InSet(line, _) => Some(line),
-            Self::Apart(apart) => apart.scope.clone().into_line(),
-            Self::Spawned(..) | Self::None => None,
+        match self.scope {
+            Scope::Request(line) | Scope::InSet(line) => Some(line),
+            Scope::Apart(apart) => apart.here.clone().into_line(),
+            Scope::Spawned(_) | Scope::None => None,
         }
     }
 
     fn token(&self) -> CancellationToken {
-        match self {
-            Self::InSet(line, id) => line.registry.inner.token_of(*id),
-            Self::Spawned(registry, id) => registry.inner.token_of(*id),
-            Self::Apart(apart) if apart.is_given_up() => {
+        match &self.scope {
+            Scope::InSet(line) => line.registry.inner.token_of(self.task),
+            Scope::Spawned(registry) => registry.inner.token_of(self.task),
+            Scope::Apart(apart) if apart.is_given_up() => {
                 let token = CancellationToken::new();
                 token.cancel();
                 token
             }
-            Self::Apart(apart) => apart.scope.token(),
-            Self::Request(_) | Self::None => CancellationToken::new(),
+            Scope::Apart(apart) => apart.here.token(),
+            Scope::Request(_) | Scope::None => CancellationToken::new(),
         }
     }
 }
 
-/// Runs `inside` with `scope` as the current one. The scope is moved there and back, not cloned: this is
-/// done at every poll.
+/// Runs `inside` with `scope` as the current one, and `task` as the task that runs. The scope is moved there and back, not
+/// cloned: this is done at every poll.
 #[inline]
-pub(crate) fn enter<R>(scope: &mut Scope, inside: impl FnOnce() -> R) -> R {
+pub(crate) fn enter<R>(scope: &mut Scope, task: TaskId, inside: impl FnOnce() -> R) -> R {
     /// Moves back, also when `inside` unwinds.
-    struct Back<'a>(&'a mut Scope);
+    struct Back<'a>(&'a mut Scope, TaskId);
 
     impl Drop for Back<'_> {
         fn drop(&mut self) {
-            swap(self.0);
+            swap(self.0, self.1);
         }
     }
 
-    swap(scope);
-    let _back = Back(scope);
+    let outer = swap(scope, task);
+    let _back = Back(scope, outer);
     inside()
 }
 
 #[inline]
-fn swap(scope: &mut Scope) {
+fn swap(scope: &mut Scope, task: TaskId) -> TaskId {
     // On a thread that is ending there is nothing to swap with, both times.
-    let _missing = CURRENT.try_with(|current| current.swap(Cell::from_mut(scope)));
+    let swapped = CURRENT.try_with(|(current, current_task)| {
+        *scope = current.replace(mem::take(scope));
+        current_task.replace(task)
+    });
+    swapped.unwrap_or(task)
 }
 
 /// Adds a task to the set of the request that is being handled, or of the task that is running.
@@ -113,7 +124,7 @@ fn swap(scope: &mut Scope) {
 #[track_caller]
 pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
     let task = task.into_task();
-    match Scope::current().into_line() {
+    match Here::current().into_line() {
         Some(line) => line.offer(task),
         None => Err(Rejected::new(task, RejectReason::NoSet)),
     }
@@ -147,7 +158,7 @@ pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
 /// ```
 #[must_use]
 pub fn cancellation() -> CancellationToken {
-    Scope::current().token()
+    Here::current().token()
 }
 
 /// The attempt in which this is called, from 1; 0 outside a task.
@@ -169,9 +180,10 @@ pub fn cancellation() -> CancellationToken {
 /// ```
 #[must_use]
 pub fn attempt() -> u32 {
-    let attempt = match Scope::current() {
-        Scope::InSet(line, id) => line.with_live(id, |live| live.attempt()),
-        Scope::Spawned(registry, id) => registry.inner.with_live(id, |live| live.attempt()),
+    let here = Here::current();
+    let attempt = match here.scope {
+        Scope::InSet(line) => line.with_live(here.task, |live| live.attempt()),
+        Scope::Spawned(registry) => registry.inner.with_live(here.task, |live| live.attempt()),
         Scope::Apart(apart) => Some(apart.attempt),
         Scope::Request(_) | Scope::None => None,
     };
@@ -186,6 +198,6 @@ impl TaskSet {
     /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
     #[must_use]
     pub fn current() -> Option<Self> {
-        Scope::current().into_line().map(Self::of)
+        Here::current().into_line().map(Self::of)
     }
 }

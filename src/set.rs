@@ -163,7 +163,10 @@ impl TaskSet {
         let launch = Launch(self);
         let mut scope = launch.0.scope();
         let mut response = std::pin::pin!(response);
-        std::future::poll_fn(move |context| scope::enter(&mut scope, || response.as_mut().poll(context))).await
+        std::future::poll_fn(move |context| {
+            scope::enter(&mut scope, TaskId::UNASSIGNED, || response.as_mut().poll(context))
+        })
+        .await
     }
 
     pub(crate) fn scope(&self) -> Scope {

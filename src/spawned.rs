@@ -11,6 +11,7 @@ use crate::{
     Outcome, TaskId, TaskRegistry,
     events::inside,
     inner::Side,
+    outcome::End,
     run::{BoxedWork, drop_work, poll_to_end},
     scope::{self, Scope},
 };
@@ -28,7 +29,8 @@ impl Spawned {
     }
 
     /// Counts the outcome, unless somebody else has.
-    fn finish(registry: &TaskRegistry, id: TaskId, outcome: Outcome) -> Outcome {
+    fn finish(registry: &TaskRegistry, id: TaskId, end: End) -> Outcome {
+        let outcome = end.into_outcome();
         let reply = outcome.clone();
         if registry.inner.end_spawned(id, |_| outcome, Side::Inside) {
             return reply;
@@ -56,9 +58,9 @@ impl Spawned {
     fn give_up(&mut self) {
         let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
         let id = work.meta().id();
-        let mut scope = Scope::Spawned(registry.clone(), id);
+        let mut scope = Scope::Spawned(registry.clone());
         // A panic in here has nobody to go to: the task is counted as aborted either way.
-        let _already_counted = scope::enter(&mut scope, || drop_work(&mut self.work));
+        let _already_counted = scope::enter(&mut scope, id, || drop_work(&mut self.work));
         // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
         // runtime has ended, which makes it an outcome.
         if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
@@ -87,13 +89,13 @@ impl Future for Spawned {
         let Some(registry) = this.registry.take() else {
             return Poll::Ready(Outcome::Aborted);
         };
-        let mut scope = Scope::Spawned(registry, id);
-        let polled = scope::enter(&mut scope, || poll_to_end(&mut this.work, context));
-        let Scope::Spawned(registry, _) = scope else {
+        let (mut scope, mut span) = (Scope::Spawned(registry), None);
+        let polled = scope::enter(&mut scope, id, || poll_to_end(&mut this.work, &mut span, context));
+        let Scope::Spawned(registry) = scope else {
             return Poll::Ready(Outcome::Aborted);
         };
         match polled {
-            Poll::Ready((outcome, span)) => Poll::Ready(inside(span, || Self::finish(&registry, id, outcome))),
+            Poll::Ready(end) => Poll::Ready(inside(span, || Self::finish(&registry, id, end))),
             Poll::Pending => {
                 this.registry = Some(registry);
                 this.park(context)

@@ -285,8 +285,7 @@ impl Task {
         let meta = self.meta_mut();
         meta.number(id);
         meta.added = Some(now);
-        let span = crate::events::task_span(id, meta.name, relation);
-        meta.span = (!span.is_disabled()).then(|| Box::new(span));
+        meta.span = crate::events::task_span(id, meta.name, relation);
     }
 }
 

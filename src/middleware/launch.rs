@@ -7,6 +7,7 @@ use super::{
     departure::{self, Departure},
 };
 use crate::{
+    TaskId,
     line::Line,
     scope::{self, Scope},
 };
@@ -25,7 +26,7 @@ impl Launch {
 
     /// Calls into what answers the request, with its set as the current one.
     pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
-        scope::enter(&mut self.scope, inside)
+        scope::enter(&mut self.scope, TaskId::UNASSIGNED, inside)
     }
 
     /// A chunk of the body on its way to the server; watched, if there is something to launch.
@@ -59,7 +60,7 @@ impl Launch {
         match &self.scope {
             Scope::Request(line) => Some(line),
             // Only while it is entered.
-            Scope::None | Scope::InSet(..) | Scope::Spawned(..) | Scope::Apart(_) => None,
+            Scope::None | Scope::InSet(_) | Scope::Spawned(_) | Scope::Apart(_) => None,
         }
     }
 }

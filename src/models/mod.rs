@@ -26,12 +26,7 @@ use loom::{
 };
 use tokio::runtime::Runtime;
 
-use crate::{
-    Ending, Outcome, TaskRegistry, TaskSet,
-    inner::Side,
-    line::{Line, Next},
-    run::poll_work,
-};
+use crate::{Ending, Outcome, TaskRegistry, TaskSet, inner::Side, line::Line, run::poll_work};
 
 thread_local! {
     /// The drains that were spawned. All threads of a model share one thread of the system.
@@ -53,25 +48,13 @@ fn run_drains() {
 
 fn drain(line: &Arc<Line>) {
     let mut next = line.next();
-    loop {
-        match next {
-            Next::Work(work) => {
-                let id = work.meta().id();
-                let mut work = Some(work);
-                let Poll::Ready(outcome) = poll_work(&mut work, &mut Context::from_waker(Waker::noop())) else {
-                    panic!("the tasks of a model are ready at once");
-                };
-                match line.finish(id, outcome) {
-                    Some(following) => next = following,
-                    None => {
-                        line.registry.inner.stuck.remove(id);
-                        return;
-                    }
-                }
-            }
-            Next::Decide(..) => panic!("no conditions in these models"),
-            Next::Done => return,
-        }
+    while let Some(work) = next {
+        let id = work.meta().id();
+        let mut work = Some(work);
+        let Poll::Ready(outcome) = poll_work(&mut work, &mut Context::from_waker(Waker::noop())) else {
+            panic!("the tasks of a model are ready at once");
+        };
+        next = line.finish(id, outcome.into());
     }
 }
 
@@ -351,7 +334,7 @@ fn a_drain_that_waits_learns_of_the_abort_of_its_task() {
         let (tasks, line) = set(&registry);
         let id = tasks.add(async {});
         line.launch(None);
-        let Next::Work(work) = line.next() else { panic!("there is a task") };
+        let work = line.next().unwrap();
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || assert!(registry.abort(id)))
