@@ -130,12 +130,14 @@ impl End {
         self.0.is_none()
     }
 
+    #[inline]
     pub(crate) fn into_outcome(self) -> Outcome {
         self.0.map_or(Outcome::Completed, |outcome| *outcome)
     }
 }
 
 impl From<Outcome> for End {
+    #[inline]
     fn from(outcome: Outcome) -> Self {
         Self((!outcome.is_completed()).then(|| Box::new(outcome)))
     }

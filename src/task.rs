@@ -369,6 +369,7 @@ pub trait TaskOutput: Send + 'static {
 }
 
 impl TaskOutput for () {
+    #[inline]
     fn into_outcome(self) -> Outcome {
         Outcome::Completed
     }
@@ -378,6 +379,7 @@ impl<E> TaskOutput for Result<(), E>
 where
     E: Into<BoxError> + Send + 'static,
 {
+    #[inline]
     fn into_outcome(self) -> Outcome {
         match self {
             Ok(()) => Outcome::Completed,
