@@ -15,7 +15,8 @@ pub(crate) struct State {
     /// The task at the head of the line: started, or waiting for its permit.
     pub(crate) current: Option<Live>,
     /// Tasks that have left the line to wait for a time, by their places.
-    pub(crate) away: BTreeMap<u32, Live>,
+    #[expect(clippy::box_collection, reason = "one word of room in each line, for what few need")]
+    away: Option<Box<BTreeMap<u32, Live>>>,
     pub(crate) listed: bool,
     pub(crate) unbooked: Unbooked,
     /// The condition has been asked.
@@ -51,13 +52,28 @@ impl State {
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut Live> {
         match &mut self.current {
             Some(current) if current.identity.id == id => Some(current),
-            Some(_) | None => self.away.get_mut(&id.place),
+            Some(_) | None => self.away.as_mut()?.get_mut(&id.place),
         }
+    }
+
+    /// Lets a task wait beside the line.
+    pub(crate) fn put_away(&mut self, live: Live) {
+        self.away.get_or_insert_default().insert(live.identity.id.place, live);
+    }
+
+    /// Takes a task that waits beside the line.
+    pub(crate) fn take_away(&mut self, id: TaskId) -> Option<Live> {
+        let away = self.away.as_mut()?;
+        let live = away.remove(&id.place);
+        if away.is_empty() {
+            self.away = None;
+        }
+        live
     }
 
     /// The tasks that have left the queue.
     pub(crate) fn taken(&self) -> impl Iterator<Item = &Live> {
-        self.current.iter().chain(self.away.values())
+        self.current.iter().chain(self.away.iter().flat_map(|away| away.values()))
     }
 
     /// Whether it is launched, and nothing is to come, nor to be told.
@@ -67,7 +83,7 @@ impl State {
 
     /// Whether nothing is in the line, nor has left it for a while.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.current.is_none() && self.away.is_empty()
+        self.queue.is_empty() && self.current.is_none() && self.away.is_none()
     }
 
     /// Notes the end of the current task, which has completed, if there is no more to it than that and another is behind it.

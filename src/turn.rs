@@ -186,13 +186,13 @@ impl<'a> Turn<'a> {
             return;
         }
         if let Some(live) = self.take_current(id) {
-            self.state.away.insert(id.place, live);
+            self.state.put_away(live);
             self.hand_over();
         }
     }
 
     fn take_away(&mut self, id: TaskId) -> Option<Live> {
-        self.state.away.remove(&id.place)
+        self.state.take_away(id)
     }
 
     /// Counts the end of a task that had left the line, and with it the end of its drain. `false` if there is none.

@@ -69,6 +69,9 @@ impl Books {
         self.pending = self.pending + unbooked.added - unbooked.started;
         self.running = self.running + unbooked.started - unbooked.ended.len() as u64;
         (unbooked.added, unbooked.started) = (0, 0);
+        if unbooked.ended.is_empty() {
+            return;
+        }
         for past in unbooked.ended.drain(..) {
             if let Some(error) = self.remember(past) {
                 forget(error);
