@@ -39,9 +39,14 @@ pub enum SpanRelation {
     ChildOf,
 }
 
+/// Whether anybody may want a task's span.
+pub(crate) fn may_have_spans() -> bool {
+    LevelFilter::current() >= Level::INFO
+}
+
 /// The span in which the task's work runs.
 pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Option<Box<Span>> {
-    if LevelFilter::current() < Level::INFO {
+    if !may_have_spans() {
         return None;
     }
     let set = field::Empty;

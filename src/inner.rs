@@ -15,13 +15,14 @@ use crate::{
     admission::Admission,
     dead_letters,
     drain::Drain,
+    events,
     ledger::Ledger,
     line::Line,
     live::{Ended, Live, Stage},
     moment::Moment,
     observer::Audience,
     outcome::drop_quietly,
-    record::Meta,
+    record::{Meta, UNNAMED},
     shutdown::Progress,
     stuck::Stuck,
     sync::{
@@ -72,6 +73,12 @@ impl Inner {
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
+    }
+
+    /// Whether that holds for a future without a name, of which nobody is to know before it is spawned.
+    pub(crate) fn runs_bare(&self) -> bool {
+        let is_plain = self.default_timeout.is_none() && self.rule.is_none() && self.admission.lets_async_pass(UNNAMED);
+        is_plain && !events::may_have_spans()
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]

@@ -1,6 +1,6 @@
 //! The registry: owns every accepted task until its outcome.
 
-use std::{cell::Cell, fmt, sync::Arc};
+use std::{cell::Cell, fmt, future::Future, panic::Location, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +12,9 @@ use crate::{
     live::{Ended, Live},
     moment::Moment,
     outcome::drop_quietly,
+    record::{Identity, UNNAMED},
     run,
-    spawned::Spawned,
+    spawned::{Hand, Spawned},
     sync::atomic::Ordering,
 };
 
@@ -84,7 +85,7 @@ impl TaskRegistry {
     /// such a task, use [`try_spawn`](Self::try_spawn).
     #[track_caller]
     pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
-        self.launch(task.into_task()).unwrap_or_else(|rejected| {
+        task.spawn_on(self).unwrap_or_else(|rejected| {
             let (name, outcome) = (rejected.name(), rejected.outcome());
             let id = self.discard(rejected);
             TaskHandle::ended(id, name, self.clone(), outcome)
@@ -98,7 +99,7 @@ impl TaskRegistry {
     /// [rule](crate::TaskRegistryBuilder::admit) says no. Nothing is counted then.
     #[track_caller]
     pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
-        self.launch(task.into_task())
+        task.spawn_on(self)
     }
 
     /// Starts a blocking closure: short for [`spawn`](Self::spawn) with [`Task::blocking`].
@@ -189,8 +190,34 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
+    /// Starts a future that is not made a task of: without a box, if nothing stands in its way and nobody is to be asked or
+    /// told of it before.
+    #[track_caller]
+    pub(crate) fn launch_bare<F>(&self, future: F) -> Result<TaskHandle, Rejected>
+    where
+        F: Future<Output: TaskOutput> + Send + 'static,
+    {
+        if !self.inner.runs_bare() {
+            return self.launch(Task::new(future));
+        }
+        let identity = Identity {
+            id: TaskId { line: self.inner.ledger.next_line(), place: 0 },
+            name: UNNAMED,
+            location: Location::caller(),
+            added: Moment::now(),
+        };
+        match self.inner.admit_spawned(Live::new(identity)) {
+            Ok(crowded) => Ok(self.run(identity, Spawned::bare(identity.id.line, future, self.clone()), crowded)),
+            Err(reason) => {
+                let mut task = Task::new(future);
+                task.accept(identity.id, identity.added, self.inner.spans);
+                Err(Rejected::new(task, reason))
+            }
+        }
+    }
+
     #[inline]
-    fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
+    pub(crate) fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
         let task = self.prepare(task)?;
         match self.enter(&task) {
             Ok(crowded) => Ok(self.start(task, crowded)),
@@ -224,14 +251,19 @@ impl TaskRegistry {
     pub(crate) fn start(&self, task: Task, crowded: bool) -> TaskHandle {
         let inner = &*self.inner;
         let identity = task.meta().identity();
-        let id = identity.id;
         let work = if inner.runs_plain(task.meta()) { task.work } else { run::under_policy(task.work, self, None) };
+        self.run(identity, Spawned::boxed(work, self.clone()), crowded)
+    }
+
+    #[inline]
+    fn run<H: Hand + 'static>(&self, identity: Identity, spawned: Spawned<H>, crowded: bool) -> TaskHandle {
+        let inner = &*self.inner;
         inner.added(identity);
-        let join = inner.spawn(Spawned::new(work, self.clone()));
+        let join = inner.spawn(spawned);
         if crowded {
-            inner.warn_if_crowded(id.line);
+            inner.warn_if_crowded(identity.id.line);
         }
-        TaskHandle::live(id, identity.name, self.clone(), join)
+        TaskHandle::live(identity.id, identity.name, self.clone(), join)
     }
 
     /// Counts and reports a task that was not accepted, and drops it.

@@ -1,7 +1,7 @@
 //! One task under its policy, to its outcome.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
@@ -36,13 +36,72 @@ pub(crate) trait Work: Send {
     }
 }
 
-/// Polls the work inside its span and catches its panics. Whatever comes out, the work is dropped before
-/// its end is returned, and a panic of that drop is caught too.
-pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    poll_to_end(slot, &mut None, context).map(End::into_outcome)
+/// Where work is until it is over.
+pub(crate) trait Slot {
+    /// Polls the work, if there is any.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End>;
+
+    /// Drops it.
+    fn clear(&mut self);
 }
 
-/// The same, and leaves its span at the end, which is to be told inside it.
+impl Slot for Option<BoxedWork> {
+    #[inline]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context))
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<F> Slot for Pin<&mut Option<F>>
+where
+    F: Future<Output: TaskOutput>,
+{
+    #[inline]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let polled = self.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(context));
+        polled.map(|output| output.into_outcome().into())
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.set(None);
+    }
+}
+
+/// Polls work inside its span and catches its panics. Whatever comes out, the work is dropped before
+/// its end is returned, and a panic of that drop is caught too.
+#[inline]
+pub(crate) fn poll_guarded(slot: &mut impl Slot, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
+    let mut end = None;
+    // The poll and the drop under one guard.
+    let polled = guarded(|| {
+        let _entered = span.map(Span::enter);
+        if let Poll::Ready(ready) = slot.poll(context) {
+            end = Some(ready);
+            slot.clear();
+        }
+    });
+    match (polled, end) {
+        (Ok(()), None) => Poll::Pending,
+        // The panic of its drop.
+        (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
+        (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
+        (Err(panic), None) => {
+            let _its_drop_may_panic_too = guarded(|| {
+                let _entered = span.map(Span::enter);
+                slot.clear();
+            });
+            Poll::Ready(Outcome::Panicked(panic).into())
+        }
+    }
+}
+
+/// The same for boxed work, whose span it leaves at the end, which is to be told inside it.
 #[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
@@ -50,40 +109,22 @@ pub(crate) fn poll_to_end(
     context: &mut Context<'_>,
 ) -> Poll<End> {
     *span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
-    let mut end = None;
-    // The poll and the drop under one guard.
-    let polled = guarded(|| {
-        let _entered = span.as_deref().map(Span::enter);
-        let Some(Poll::Ready(ready)) = slot.as_mut().map(|work| work.as_mut().poll(context)) else {
-            return;
-        };
-        end = Some(ready);
-        drop(slot.take());
-    });
-    match (polled, end) {
-        (Ok(()), None) => {
-            if let Some(work) = slot {
-                work.as_mut().meta_mut().span = span.take();
-            }
-            Poll::Pending
-        }
-        // The panic of its drop.
-        (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
-        (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
-        (Err(panic), None) => {
-            let _its_drop_may_panic_too = guarded(|| {
-                let _entered = span.as_deref().map(Span::enter);
-                drop(slot.take());
-            });
-            Poll::Ready(Outcome::Panicked(panic).into())
-        }
+    let polled = poll_guarded(slot, span.as_deref(), context);
+    if let (Poll::Pending, Some(work)) = (&polled, slot) {
+        work.as_mut().meta_mut().span = span.take();
     }
+    polled
 }
 
-/// Drops the work and catches what its `Drop` throws.
+/// The same, to its outcome.
+pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
+    poll_to_end(slot, &mut None, context).map(End::into_outcome)
+}
+
+/// Drops work and catches what its `Drop` throws.
 #[inline]
-pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
-    slot.take().map_or(Ok(()), |work| guarded(|| drop(work)))
+pub(crate) fn drop_work(slot: &mut impl Slot) -> Result<(), Panic> {
+    guarded(|| slot.clear())
 }
 
 /// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on

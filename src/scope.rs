@@ -76,6 +76,7 @@ pub(crate) fn enter<R>(scope: &mut Scope, task: TaskId, inside: impl FnOnce() ->
     struct Back<'a>(&'a mut Scope, TaskId);
 
     impl Drop for Back<'_> {
+        #[inline]
         fn drop(&mut self) {
             swap(self.0, self.1);
         }

@@ -7,25 +7,180 @@ use std::{
     task::{Context, Poll},
 };
 
+use pin_project_lite::pin_project;
+use tracing::Span;
+
 use crate::{
-    Outcome, TaskId, TaskRegistry,
+    Outcome, TaskId, TaskOutput, TaskRegistry,
     events::inside,
     inner::Side,
     outcome::End,
-    run::{BoxedWork, drop_work, poll_to_end},
+    run::{BoxedWork, drop_work, poll_guarded, poll_to_end},
     scope::{self, Scope},
 };
 
-/// The tokio task of a spawned task. Kept at three words, like a drain.
-pub(crate) struct Spawned {
-    /// Taken at the end, so that `Drop` knows an end from a runtime that goes down.
-    registry: Option<TaskRegistry>,
-    work: Option<BoxedWork>,
+/// What a spawned task has in hand.
+pub(crate) trait Hand: Send {
+    fn id(&self) -> TaskId;
+
+    /// Notes the first poll; says whether it is that one, and the start is to be noted, too.
+    fn begin(self: Pin<&mut Self>) -> bool;
+
+    /// Notes that it waits; says whether it has waited before.
+    fn park(self: Pin<&mut Self>) -> bool;
+
+    /// Whether it was polled and waits.
+    fn is_parked(&self) -> bool;
+
+    /// Polls the work, and leaves its span at the end: see [`poll_to_end`].
+    fn poll(self: Pin<&mut Self>, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End>;
+
+    /// Drops the work. A panic in there has nobody to go to.
+    fn clear(self: Pin<&mut Self>);
 }
 
-impl Spawned {
-    pub(crate) const fn new(work: BoxedWork, registry: TaskRegistry) -> Self {
-        Self { registry: Some(registry), work: Some(work) }
+/// A task: boxed, with what is known of it.
+pub(crate) struct Boxed(Option<BoxedWork>);
+
+pin_project! {
+    /// A future without a name or a policy, just as it was given. Its one allocation is the tokio task's.
+    pub(crate) struct Bare<F> {
+        line: u64,
+        progress: Progress,
+        // `None` once it is over.
+        #[pin]
+        future: Option<F>,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    New,
+    Polled,
+    Parked,
+}
+
+impl Hand for Boxed {
+    fn id(&self) -> TaskId {
+        self.0.as_ref().map_or(TaskId::UNASSIGNED, |work| work.meta().id())
+    }
+
+    fn begin(mut self: Pin<&mut Self>) -> bool {
+        self.0.as_mut().is_some_and(|work| !mem::replace(&mut work.as_mut().meta_mut().started, true))
+    }
+
+    fn park(mut self: Pin<&mut Self>) -> bool {
+        self.0.as_mut().is_some_and(|work| mem::replace(&mut work.as_mut().meta_mut().parked, true))
+    }
+
+    fn is_parked(&self) -> bool {
+        self.0.as_ref().is_some_and(|work| work.meta().parked)
+    }
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
+        poll_to_end(&mut self.0, span, context)
+    }
+
+    fn clear(mut self: Pin<&mut Self>) {
+        let _nobody_to_go_to = drop_work(&mut self.0);
+    }
+}
+
+impl<F> Bare<F> {
+    pub(crate) const fn new(line: u64, future: F) -> Self {
+        Self { line, progress: Progress::New, future: Some(future) }
+    }
+}
+
+impl<F> Hand for Bare<F>
+where
+    F: Future<Output: TaskOutput> + Send,
+{
+    fn id(&self) -> TaskId {
+        TaskId { line: self.line, place: 0 }
+    }
+
+    fn begin(self: Pin<&mut Self>) -> bool {
+        let progress = self.project().progress;
+        let begins = *progress == Progress::New;
+        if begins {
+            *progress = Progress::Polled;
+        }
+        begins
+    }
+
+    fn park(self: Pin<&mut Self>) -> bool {
+        mem::replace(self.project().progress, Progress::Parked) == Progress::Parked
+    }
+
+    fn is_parked(&self) -> bool {
+        self.progress == Progress::Parked
+    }
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
+        poll_guarded(&mut self.project().future, None, context)
+    }
+
+    fn clear(self: Pin<&mut Self>) {
+        let _nobody_to_go_to = drop_work(&mut self.project().future);
+    }
+}
+
+pin_project! {
+    /// The tokio task of a spawned task. Kept at three words, like a drain, and what a bare future captures.
+    pub(crate) struct Spawned<H: Hand> {
+        // Taken at the end, so that `Drop` knows an end from a runtime that goes down.
+        registry: Option<TaskRegistry>,
+        #[pin]
+        hand: H,
+    }
+
+    impl<H: Hand> PinnedDrop for Spawned<H> {
+        fn drop(this: Pin<&mut Self>) {
+            this.give_up();
+        }
+    }
+}
+
+impl Spawned<Boxed> {
+    pub(crate) const fn boxed(work: BoxedWork, registry: TaskRegistry) -> Self {
+        Self { registry: Some(registry), hand: Boxed(Some(work)) }
+    }
+}
+
+impl<F> Spawned<Bare<F>>
+where
+    F: Future<Output: TaskOutput> + Send,
+{
+    pub(crate) const fn bare(line: u64, future: F, registry: TaskRegistry) -> Self {
+        Self { registry: Some(registry), hand: Bare::new(line, future) }
+    }
+}
+
+impl<H: Hand> Spawned<H> {
+    /// Ends without having come to the end of the work: ended from outside, or with the runtime.
+    fn give_up(self: Pin<&mut Self>) {
+        let this = self.project();
+        let Some(registry) = this.registry.take() else { return };
+        let id = this.hand.id();
+        let mut scope = Scope::Spawned(registry.clone());
+        scope::enter(&mut scope, id, || this.hand.clear());
+        // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
+        // runtime has ended, which makes it an outcome.
+        if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
+            registry.inner.stuck.remove(id);
+        }
+    }
+
+    /// The same for a task that was ended from outside: its outcome.
+    fn give_up_cut(self: Pin<&mut Self>, registry: TaskRegistry, id: TaskId) -> Poll<Outcome> {
+        let outcome = registry.inner.outcome_of_cut(id);
+        let mut this = self;
+        *this.as_mut().project().registry = Some(registry);
+        this.give_up();
+        Poll::Ready(outcome)
     }
 
     /// Counts the outcome, unless somebody else has.
@@ -38,74 +193,34 @@ impl Spawned {
         registry.inner.stuck.remove(id);
         registry.inner.outcome_of_cut(id)
     }
-
-    /// The task waits: sees to it that an end from outside is told.
-    fn park(&mut self, context: &Context<'_>) -> Poll<Outcome> {
-        let (Some(registry), Some(work)) = (&self.registry, &mut self.work) else {
-            return Poll::Ready(Outcome::Aborted);
-        };
-        let meta = work.as_mut().meta_mut();
-        let was_parked = mem::replace(&mut meta.parked, true);
-        if was_parked || registry.inner.park(meta.id(), context.waker().clone()) {
-            return Poll::Pending;
-        }
-        let outcome = registry.inner.outcome_of_cut(meta.id());
-        self.give_up();
-        Poll::Ready(outcome)
-    }
-
-    /// Ends without having come to the end of the work: ended from outside, or with the runtime.
-    fn give_up(&mut self) {
-        let (Some(registry), Some(work)) = (self.registry.take(), &self.work) else { return };
-        let id = work.meta().id();
-        let mut scope = Scope::Spawned(registry.clone());
-        // A panic in here has nobody to go to: the task is counted as aborted either way.
-        let _already_counted = scope::enter(&mut scope, id, || drop_work(&mut self.work));
-        // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
-        // runtime has ended, which makes it an outcome.
-        if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
-            registry.inner.stuck.remove(id);
-        }
-    }
 }
 
-impl Future for Spawned {
+impl<H: Hand> Future for Spawned<H> {
     type Output = Outcome;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.get_mut();
-        let (Some(registry), Some(work)) = (&this.registry, &mut this.work) else {
-            return Poll::Ready(Outcome::Aborted);
-        };
-        let meta = work.as_mut().meta_mut();
-        let id = meta.id();
-        let has_started = mem::replace(&mut meta.started, true);
-        let was_cut = meta.parked && registry.inner.stuck.was_cut(id);
-        if was_cut || !has_started && !registry.inner.start(id) {
-            let outcome = registry.inner.outcome_of_cut(id);
-            this.give_up();
-            return Poll::Ready(outcome);
-        }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut this = self.as_mut().project();
         let Some(registry) = this.registry.take() else {
             return Poll::Ready(Outcome::Aborted);
         };
+        let id = this.hand.id();
+        let was_cut = this.hand.is_parked() && registry.inner.stuck.was_cut(id);
+        if was_cut || this.hand.as_mut().begin() && !registry.inner.start(id) {
+            return self.give_up_cut(registry, id);
+        }
         let (mut scope, mut span) = (Scope::Spawned(registry), None);
-        let polled = scope::enter(&mut scope, id, || poll_to_end(&mut this.work, &mut span, context));
+        let polled = scope::enter(&mut scope, id, || this.hand.as_mut().poll(&mut span, context));
         let Scope::Spawned(registry) = scope else {
             return Poll::Ready(Outcome::Aborted);
         };
-        match polled {
-            Poll::Ready(end) => Poll::Ready(inside(span, || Self::finish(&registry, id, end))),
-            Poll::Pending => {
-                this.registry = Some(registry);
-                this.park(context)
-            }
+        if let Poll::Ready(end) = polled {
+            return Poll::Ready(inside(span, || Self::finish(&registry, id, end)));
         }
-    }
-}
-
-impl Drop for Spawned {
-    fn drop(&mut self) {
-        self.give_up();
+        // It waits: an end from outside has to be told.
+        if this.hand.park() || registry.inner.park(id, context.waker().clone()) {
+            *self.project().registry = Some(registry);
+            return Poll::Pending;
+        }
+        self.give_up_cut(registry, id)
     }
 }

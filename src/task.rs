@@ -5,7 +5,7 @@ use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
 #[cfg(feature = "http")]
 use crate::Ending;
 use crate::{
-    BoxError, Outcome, Priority, RetryPolicy, SpanRelation, TaskId,
+    BoxError, Outcome, Priority, Rejected, RetryPolicy, SpanRelation, TaskHandle, TaskId, TaskRegistry,
     batcher::{Gate, Ticket},
     moment::Moment,
     record::{Call, Kind, Meta, Policy, Record, Source, name_or_unnamed},
@@ -312,6 +312,16 @@ pub trait IntoTask {
     /// Makes the task.
     #[track_caller]
     fn into_task(self) -> Task;
+
+    /// Spawns it: a future needs no box of ours for that.
+    #[doc(hidden)]
+    #[track_caller]
+    fn spawn_on(self, registry: &TaskRegistry) -> Result<TaskHandle, Rejected>
+    where
+        Self: Sized,
+    {
+        registry.launch(self.into_task())
+    }
 }
 
 impl IntoTask for Task {
@@ -328,6 +338,11 @@ where
     #[track_caller]
     fn into_task(self) -> Task {
         Task::new(self)
+    }
+
+    #[track_caller]
+    fn spawn_on(self, registry: &TaskRegistry) -> Result<TaskHandle, Rejected> {
+        registry.launch_bare(self)
     }
 }
 

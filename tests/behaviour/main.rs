@@ -7,6 +7,7 @@ mod support;
 
 // The core, with or without HTTP.
 mod admit;
+mod bare;
 mod batch;
 mod conservation;
 #[cfg(feature = "cpu")]
