@@ -1,6 +1,10 @@
 //! A future that is spawned just as it is: it fares no differently from a task that was made of it.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    future::{pending, poll_fn},
+    sync::Arc,
+    task::Poll,
+};
 
 use postlude::{IntoTask, Outcome, RejectReason, Task, TaskRegistry, TaskState, attempt, cancellation};
 use tokio::{sync::Notify, task::yield_now};
@@ -117,6 +121,7 @@ async fn play<T: IntoTask>(course: Course, task: impl FnOnce(TaskRegistry, Journ
     assert_eq!(outcome.label(), course.label(), "{course:?}");
     registry.wait_idle().await;
     assert_conserved(&registry, 1);
+    assert_eq!(registry.metrics().retries, 0, "{course:?}: it has started once");
     // What is aborted is dropped at its next turn.
     while registry.metrics().stuck > 0 {
         yield_now().await;
@@ -135,6 +140,19 @@ async fn a_future_spawned_as_it_is_fares_like_a_task_made_of_it() {
         let polled = !matches!(course, Course::AbortedBeforeItsFirstPoll);
         assert_eq!(bare.iter().any(|line| line.starts_with("polled")), polled, "{course:?}: {bare:?}");
     }
+}
+
+#[tokio::test]
+async fn a_bare_future_that_panics_when_it_is_dropped_at_its_end_has_panicked() {
+    let registry = TaskRegistry::new();
+    let bomb = Bomb;
+    // It is not an async block, which would drop what it holds before it returns.
+    let outcome = registry.spawn(poll_fn(move |_| {
+        let _held = &bomb;
+        Poll::Ready(())
+    }));
+    assert!(matches!(outcome.await, Outcome::Panicked(panic) if panic.message() == "a bug in a drop"));
+    assert_conserved(&registry, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
