@@ -46,18 +46,12 @@ pin_project! {
     /// A future without a name or a policy, just as it was given. Its one allocation is the tokio task's.
     pub(crate) struct Bare<F> {
         line: u64,
-        progress: Progress,
+        // After its first poll, unless that was its last.
+        is_parked: bool,
         // `None` once it is over.
         #[pin]
         future: Option<F>,
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    New,
-    Polled,
-    Parked,
 }
 
 impl Hand for Boxed {
@@ -89,7 +83,7 @@ impl Hand for Boxed {
 
 impl<F> Bare<F> {
     pub(crate) const fn new(line: u64, future: F) -> Self {
-        Self { line, progress: Progress::New, future: Some(future) }
+        Self { line, is_parked: false, future: Some(future) }
     }
 }
 
@@ -102,20 +96,15 @@ where
     }
 
     fn begin(self: Pin<&mut Self>) -> bool {
-        let progress = self.project().progress;
-        let begins = *progress == Progress::New;
-        if begins {
-            *progress = Progress::Polled;
-        }
-        begins
+        !self.is_parked
     }
 
     fn park(self: Pin<&mut Self>) -> bool {
-        mem::replace(self.project().progress, Progress::Parked) == Progress::Parked
+        mem::replace(self.project().is_parked, true)
     }
 
     fn is_parked(&self) -> bool {
-        self.progress == Progress::Parked
+        self.is_parked
     }
 
     #[inline]
