@@ -83,10 +83,9 @@ where
         let Some(tail) = this.tail else {
             return inner.poll_frame(context);
         };
-        let frame = match &mut tail.launch {
-            Some(launch) => launch.enter(|| inner.as_mut().poll_frame(context)),
-            None => inner.as_mut().poll_frame(context),
-        };
+        let entered = tail.launch.as_mut().map(Launch::enter);
+        let frame = inner.as_mut().poll_frame(context);
+        drop(entered);
         let frame = match ready!(frame) {
             Some(Ok(frame)) => Some(Ok(tail.pass(frame, inner.is_end_stream()))),
             Some(Err(error)) => {

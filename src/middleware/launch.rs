@@ -9,7 +9,7 @@ use super::{
 use crate::{
     TaskId,
     line::Line,
-    scope::{self, Scope},
+    scope::{Entered, Scope},
 };
 
 /// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
@@ -24,9 +24,9 @@ impl Launch {
         Self { scope: Scope::Request(line), launch_within }
     }
 
-    /// Calls into what answers the request, with its set as the current one.
-    pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
-        scope::enter(&mut self.scope, TaskId::UNASSIGNED, inside)
+    /// For calls into what answers the request: makes its set the current one.
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        Entered::new(&mut self.scope, TaskId::UNASSIGNED)
     }
 
     /// A chunk of the body on its way to the server; watched, if there is something to launch.
