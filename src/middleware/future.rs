@@ -125,7 +125,7 @@ impl InFlight {
 
     fn end(&mut self, ending: Ending) {
         if let Some(launch) = self.launch.take() {
-            launch.without_bytes(ending);
+            launch.end(ending);
         }
     }
 }

@@ -14,5 +14,5 @@ mod timetable;
 
 #[cfg(feature = "axum")]
 pub use self::extract::MissingTaskLayer;
-pub(crate) use self::timetable::Timetable;
 pub use self::{body::TaskBody, ending::Ending, future::ResponseFuture, layer::TaskLayer, service::TaskService};
+pub(crate) use self::{departure::Held, timetable::Timetable};
