@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -47,13 +47,14 @@ impl Launch {
     }
 
     /// Launches the set when the response, which has ended, has left.
-    pub(crate) fn end(self, ending: Ending) {
-        let Some(line) = self.line() else { return };
+    pub(crate) fn end(mut self, ending: Ending) {
+        // This handle is not given back: from here on, the last one has nothing to launch any more.
+        let Scope::Request(line) = mem::take(&mut self.scope) else { return };
         // Nothing was ever offered, and nothing will be, if nobody else has a handle.
         if line.is_sole() && !line.has_number() {
             return;
         }
-        self.departure(line).body_ended(&line.registry.inner.timetable, ending);
+        self.departure(&line).body_ended(&line.registry.inner.timetable, ending);
     }
 
     fn departure(&self, line: &Arc<Line>) -> Departure {
