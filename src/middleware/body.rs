@@ -16,8 +16,8 @@ use crate::TaskSet;
 pin_project! {
     /// A response's body that launches the request's set when it has left.
     ///
-    /// It passes everything on: frames, length, end. While the set has tasks, each chunk is handed on in a
-    /// form that tells when the server has released it, which costs one allocation per chunk and copies
+    /// It passes everything on: frames, length, end. Once the set was given a task, each chunk is handed on in
+    /// a form that tells when the server has released it, which costs one allocation per chunk and copies
     /// nothing.
     pub struct TaskBody<B> {
         // `None`: empty, in place of a response that was never made.
@@ -105,7 +105,7 @@ where
 }
 
 impl Tail {
-    /// Looks at a frame on its way, and makes a chunk tell of its release while there is something to launch.
+    /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
     fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
         self.complete = match frame.data_ref() {
             Some(chunk) => {
