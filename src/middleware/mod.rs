@@ -12,6 +12,8 @@ mod service;
 mod shed;
 mod timetable;
 
+#[cfg(all(test, postlude_loom))]
+pub(crate) use self::departure::Departure;
 #[cfg(feature = "axum")]
 pub use self::extract::MissingTaskLayer;
 pub use self::{body::TaskBody, ending::Ending, future::ResponseFuture, layer::TaskLayer, service::TaskService};

@@ -153,7 +153,7 @@ impl Timetable {
     }
 
     /// Lines that are due, and when to look again.
-    fn turn(&self, context: &mut Context<'_>) -> (Vec<Arc<Line>>, Option<Instant>) {
+    pub(crate) fn turn(&self, context: &mut Context<'_>) -> (Vec<Arc<Line>>, Option<Instant>) {
         let now = Instant::now();
         let mut rows = self.rows.lock();
         if !rows.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
@@ -174,7 +174,7 @@ impl Timetable {
     }
 
     /// Launches whatever is noted, and from here on at once.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut rows = self.rows.lock();
         rows.is_over = true;
         let ended = std::mem::take(&mut rows.ended);
