@@ -14,6 +14,8 @@ use std::{fmt, mem, sync::Arc, task::Waker};
 
 use tokio::sync::oneshot;
 
+#[cfg(feature = "http")]
+use crate::middleware::Held;
 use crate::{
     DiscardReason, DrainReport, Ending, Outcome, RejectReason, Rejected, Task, TaskId, TaskInfo, TaskRegistry,
     books::Books,
@@ -40,6 +42,9 @@ pub(crate) struct Line {
     /// Zero until it is drawn.
     number: AtomicU64,
     places: AtomicU32,
+    /// What keeps the line from launching once its response is leaving.
+    #[cfg(feature = "http")]
+    pub(crate) held: Held,
     pub(crate) state: Mutex<State>,
 }
 
@@ -58,6 +63,8 @@ impl Line {
             handles: AtomicUsize::new(0),
             number: AtomicU64::new(0),
             places: AtomicU32::new(0),
+            #[cfg(feature = "http")]
+            held: Held::default(),
             state: Mutex::default(),
         })
     }

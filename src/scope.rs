@@ -68,22 +68,33 @@ impl Here {
     }
 }
 
-/// Runs `inside` with `scope` as the current one, and `task` as the task that runs. The scope is moved there and back, not
-/// cloned: this is done at every poll.
+/// Makes a scope the current one, and a task the one that runs, for as long as it lives. The scope is moved there and
+/// back, not cloned: this is done at every poll.
+#[must_use]
+pub(crate) struct Entered<'a> {
+    scope: &'a mut Scope,
+    outer_task: TaskId,
+}
+
+impl<'a> Entered<'a> {
+    #[inline]
+    pub(crate) fn new(scope: &'a mut Scope, task: TaskId) -> Self {
+        let outer_task = swap(scope, task);
+        Self { scope, outer_task }
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        swap(self.scope, self.outer_task);
+    }
+}
+
+/// Runs `inside` with `scope` as the current one, and `task` as the task that runs.
 #[inline]
 pub(crate) fn enter<R>(scope: &mut Scope, task: TaskId, inside: impl FnOnce() -> R) -> R {
-    /// Moves back, also when `inside` unwinds.
-    struct Back<'a>(&'a mut Scope, TaskId);
-
-    impl Drop for Back<'_> {
-        #[inline]
-        fn drop(&mut self) {
-            swap(self.0, self.1);
-        }
-    }
-
-    let outer = swap(scope, task);
-    let _back = Back(scope, outer);
+    let _entered = Entered::new(scope, task);
     inside()
 }
 

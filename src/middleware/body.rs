@@ -10,14 +10,14 @@ use http::{Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{Ending, departure::Departure, launch::Launch, layer::LAUNCH_WITHIN};
+use super::{Ending, launch::Launch, layer::LAUNCH_WITHIN};
 use crate::TaskSet;
 
 pin_project! {
     /// A response's body that launches the request's set when it has left.
     ///
-    /// It passes everything on: frames, length, end. While the set has tasks, each chunk is handed on in a
-    /// form that tells when the server has released it, which costs one allocation per chunk and copies
+    /// It passes everything on: frames, length, end. Once the set was given a task, each chunk is handed on in
+    /// a form that tells when the server has released it, which costs one allocation per chunk and copies
     /// nothing.
     pub struct TaskBody<B> {
         // `None`: empty, in place of a response that was never made.
@@ -31,8 +31,6 @@ pin_project! {
 struct Tail {
     /// Taken when it is launched.
     launch: Option<Launch>,
-    /// Once a chunk went to the server while the set had tasks.
-    departure: Option<Arc<Departure>>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
     without_body: bool,
@@ -61,7 +59,7 @@ impl<B: Body> TaskBody<B> {
         let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = remaining == Some(0) || response.body().is_end_stream();
-        let mut tail = Tail { launch: None, departure: None, status, without_body, remaining, complete };
+        let mut tail = Tail { launch: None, status, without_body, remaining, complete };
         launch.answered(tail.ending());
         tail.launch = Some(launch);
         response.map(|inner| Self { inner: Some(inner), tail: Some(tail) })
@@ -83,21 +81,15 @@ where
         let Some(tail) = this.tail else {
             return inner.poll_frame(context);
         };
-        let frame = match &mut tail.launch {
-            Some(launch) => launch.enter(|| inner.as_mut().poll_frame(context)),
-            None => inner.as_mut().poll_frame(context),
-        };
+        let entered = tail.launch.as_mut().map(Launch::enter);
+        let frame = inner.as_mut().poll_frame(context);
+        drop(entered);
         let frame = match ready!(frame) {
             Some(Ok(frame)) => Some(Ok(tail.pass(frame, inner.is_end_stream()))),
-            Some(Err(error)) => {
-                tail.complete = false;
+            end => {
+                tail.complete = end.is_none();
                 tail.launch();
-                Some(Err(error))
-            }
-            None => {
-                tail.complete = true;
-                tail.launch();
-                None
+                end
             }
         };
         Poll::Ready(frame)
@@ -113,21 +105,20 @@ where
 }
 
 impl Tail {
-    /// Looks at a frame on its way, and makes a chunk tell of its release.
+    /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
     fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
-        let frame = match frame.into_data() {
-            Ok(chunk) => {
+        self.complete = match frame.data_ref() {
+            Some(chunk) => {
                 let length = chunk.len() as u64;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
-                self.complete = is_last || self.remaining == Some(0);
-                let chunk = self.watch(chunk);
-                Frame::data(chunk)
+                is_last || self.remaining == Some(0)
             }
             // Trailers are the last frame, also to a server that does not ask for more.
-            Err(frame) => {
-                self.complete = true;
-                frame
-            }
+            None => true,
+        };
+        let frame = match &self.launch {
+            Some(launch) if launch.has_tasks() => frame.map_data(|chunk| launch.watch(chunk)),
+            _ => frame,
         };
         if is_last {
             self.launch();
@@ -135,21 +126,9 @@ impl Tail {
         frame
     }
 
-    fn watch(&mut self, chunk: Bytes) -> Bytes {
-        match &self.launch {
-            Some(launch) => launch.watch(&mut self.departure, chunk),
-            None => chunk,
-        }
-    }
-
     fn launch(&mut self) {
-        let Some(launch) = self.launch.take() else {
-            return;
-        };
-        let ending = self.ending();
-        match self.departure.take() {
-            Some(departure) => departure.body_ended(ending),
-            None => launch.without_bytes(ending),
+        if let Some(launch) = self.launch.take() {
+            launch.end(self.ending());
         }
     }
 

@@ -6,7 +6,10 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Ending, timetable::Place};
+use super::{
+    Ending,
+    timetable::{Place, Timetable},
+};
 use crate::{
     line::Line,
     sync::atomic::{AtomicUsize, Ordering},
@@ -23,71 +26,99 @@ pub(crate) const DEFERRAL: Duration = Duration::from_millis(2);
 /// A response on its way out. It has left when its body has ended and every chunk that the server was given has
 /// been released by it.
 pub(crate) struct Departure {
-    line: Arc<Line>,
-    launch_within: Duration,
-    /// The body, until it has ended, and the chunks that the server has not released.
-    held: AtomicUsize,
+    pub(crate) line: Arc<Line>,
+    pub(crate) launch_within: Duration,
+}
+
+/// What a line knows of the departure of its response.
+pub(crate) struct Held {
+    /// The chunks that the server has not released, and one more for the body, until it has ended and that was noted.
+    count: AtomicUsize,
     /// Where the end of the wait is noted, if the body ended before the chunks were released.
     limit: OnceLock<Place>,
 }
 
-impl Departure {
-    pub(crate) fn new(line: Arc<Line>, launch_within: Duration) -> Arc<Self> {
-        Arc::new(Self { line, launch_within, held: AtomicUsize::new(1), limit: OnceLock::new() })
+impl Default for Held {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(1), limit: OnceLock::new() }
     }
+}
 
+impl Departure {
     /// The same chunk, in a form that tells when it was released.
-    pub(crate) fn watch(self: &Arc<Self>, chunk: Bytes) -> Bytes {
+    pub(crate) fn watch(self, chunk: Bytes) -> Bytes {
         // Relaxed: the chunk goes to the server after this, and comes back after that.
-        self.held.fetch_add(1, Ordering::Relaxed);
-        Bytes::from_owner(Chunk { bytes: chunk, departure: Arc::clone(self) })
+        self.line.held.count.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Chunk { bytes: chunk, departure: self })
     }
 
     /// The body has ended: from here on, whatever is held is held too long one day.
-    pub(crate) fn body_ended(&self, ending: Ending) {
+    pub(crate) fn body_ended(self, timetable: &Timetable, ending: Ending) {
         if !self.line.depart(ending) {
             return;
         }
         if self.launch_within.is_zero() {
             self.line.left();
-        } else if self.held.load(Ordering::Relaxed) > 1 {
-            // Relaxed: what is released meanwhile finds the limit all the same, for the body is still counted.
-            let limit = Instant::now().checked_add(self.launch_within);
-            if let Some(place) = limit.and_then(|limit| self.line.registry.inner.timetable.until(limit, &self.line)) {
-                // Set once, for a body ends once.
-                let _first = self.limit.set(place);
-            }
+        } else if self.launch_within < DEFERRAL {
+            self.wait(timetable);
+        } else if let Err(departure) = timetable.leave_to_next_turn(self) {
+            departure.wait(timetable);
+        }
+    }
+
+    fn wait(&self, timetable: &Timetable) {
+        if !self.is_released() {
+            // What is released meanwhile finds the limit all the same, for the body is still counted.
+            let limit = self.limit(Instant::now());
+            self.wait_until(limit.and_then(|limit| timetable.until(limit, &self.line)));
         }
         self.release();
     }
 
-    fn release(&self) {
-        // AcqRel: whoever brings it to zero sees the limit.
-        if self.held.fetch_sub(1, Ordering::AcqRel) == 1 {
-            if let Some(limit) = self.limit.get() {
-                self.line.registry.inner.timetable.strike(*limit);
-            }
-            last_bytes_left(&self.line, self.launch_within);
+    /// Whether only the body is still counted.
+    pub(crate) fn is_released(&self) -> bool {
+        // Relaxed: nothing is read that the server has written.
+        self.line.held.count.load(Ordering::Relaxed) == 1
+    }
+
+    /// The end of the wait for a body that ends now.
+    pub(crate) fn limit(&self, now: Instant) -> Option<Instant> {
+        now.checked_add(self.launch_within)
+    }
+
+    /// Remembers where its limit is noted. Before the [release](Self::release) of what the body counts.
+    pub(crate) fn wait_until(&self, noted: Option<Place>) {
+        if let Some(place) = noted {
+            // Set once, for a body ends once.
+            let _first = self.line.held.limit.set(place);
         }
     }
-}
 
-/// Nothing is held any more: what is left is the moment for which nothing could tell.
-pub(crate) fn last_bytes_left(line: &Arc<Line>, launch_within: Duration) {
-    let timetable = &line.registry.inner.timetable;
-    if launch_within >= DEFERRAL {
-        timetable.soon(line);
-    } else if launch_within.is_zero() {
-        line.left();
-    } else {
-        timetable.until(Instant::now() + launch_within, line);
+    /// Counts the body, or a chunk, no longer. Where nothing is held any more, what is left is the moment for which
+    /// nothing could tell.
+    pub(crate) fn release(&self) {
+        // AcqRel: whoever brings it to zero sees where the limit is noted.
+        if self.line.held.count.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let timetable = &self.line.registry.inner.timetable;
+        if let Some(place) = self.line.held.limit.get() {
+            timetable.strike(*place);
+        }
+        if self.launch_within >= DEFERRAL {
+            timetable.soon(&self.line);
+        } else if self.launch_within.is_zero() {
+            self.line.left();
+        } else {
+            timetable.until(Instant::now() + self.launch_within, &self.line);
+        }
     }
 }
 
 /// The owner of a chunk's bytes.
 struct Chunk {
     bytes: Bytes,
-    departure: Arc<Departure>,
+    departure: Departure,
 }
 
 impl AsRef<[u8]> for Chunk {

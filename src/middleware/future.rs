@@ -11,6 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{Ending, TaskBody, launch::Launch, shed};
+use crate::scope::Entered;
 
 pin_project! {
     /// The future of a [`TaskService`](crate::TaskService).
@@ -59,8 +60,10 @@ where
         let Some(in_flight) = in_flight else {
             return inner.poll(context).map_ok(|response| response.map(TaskBody::passing));
         };
-        let result = ready!(in_flight.watch(|| inner.poll(context)));
-        Poll::Ready(match result {
+        let handling = in_flight.handle();
+        let polled = inner.poll(context);
+        handling.returned();
+        Poll::Ready(match ready!(polled) {
             Ok(response) => Ok(in_flight.answer(response)),
             Err(error) => {
                 in_flight.end(Ending::ServiceError);
@@ -101,15 +104,10 @@ impl InFlight {
         }
     }
 
-    /// Calls into the handler, with the request's set as the current one.
-    pub(crate) fn watch<R>(&mut self, handler: impl FnOnce() -> R) -> R {
+    /// For calls into the handler: makes the request's set the current one, and knows whether they returned.
+    pub(crate) fn handle(&mut self) -> Handling<'_> {
         self.if_dropped = Ending::HandlerPanicked;
-        let result = match &mut self.launch {
-            Some(launch) => launch.enter(handler),
-            None => handler(),
-        };
-        self.if_dropped = Ending::Cancelled;
-        result
+        Handling { entered: self.launch.as_mut().map(Launch::enter), if_dropped: &mut self.if_dropped }
     }
 
     fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>) -> Response<TaskBody<B>> {
@@ -127,8 +125,21 @@ impl InFlight {
 
     fn end(&mut self, ending: Ending) {
         if let Some(launch) = self.launch.take() {
-            launch.without_bytes(ending);
+            launch.end(ending);
         }
+    }
+}
+
+/// The handler is being called. Dropped without having [returned](Self::returned), it has panicked.
+pub(crate) struct Handling<'a> {
+    entered: Option<Entered<'a>>,
+    if_dropped: &'a mut Ending,
+}
+
+impl Handling<'_> {
+    pub(crate) fn returned(self) {
+        *self.if_dropped = Ending::Cancelled;
+        drop(self.entered);
     }
 }
 

@@ -1,15 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{
-    Ending,
-    departure::{self, Departure},
-};
+use super::{Ending, departure::Departure};
 use crate::{
     TaskId,
     line::Line,
-    scope::{self, Scope},
+    scope::{Entered, Scope},
 };
 
 /// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
@@ -24,17 +21,20 @@ impl Launch {
         Self { scope: Scope::Request(line), launch_within }
     }
 
-    /// Calls into what answers the request, with its set as the current one.
-    pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
-        scope::enter(&mut self.scope, TaskId::UNASSIGNED, inside)
+    /// For calls into what answers the request: makes its set the current one.
+    pub(crate) fn enter(&mut self) -> Entered<'_> {
+        Entered::new(&mut self.scope, TaskId::UNASSIGNED)
     }
 
-    /// A chunk of the body on its way to the server; watched, if there is something to launch.
-    pub(crate) fn watch(&self, departure: &mut Option<Arc<Departure>>, chunk: Bytes) -> Bytes {
+    /// Whether there may be something to launch: a task was offered.
+    pub(crate) fn has_tasks(&self) -> bool {
+        self.line().is_some_and(|line| line.has_number())
+    }
+
+    /// A chunk of the body on its way to the server, in a form that tells when it was released.
+    pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
         match self.line() {
-            Some(line) if !chunk.is_empty() && line.has_number() && line.len() > 0 => {
-                departure.get_or_insert_with(|| Departure::new(Arc::clone(line), self.launch_within)).watch(chunk)
-            }
+            Some(line) if !chunk.is_empty() => self.departure(line).watch(chunk),
             _ => chunk,
         }
     }
@@ -46,14 +46,19 @@ impl Launch {
         }
     }
 
-    /// Launches the set after a response whose end has no bytes that could tell when it has left.
-    pub(crate) fn without_bytes(self, ending: Ending) {
-        let Some(line) = self.line() else { return };
-        // Empty, and it will stay so, if nobody else has a handle.
-        let is_over = line.is_sole() && (!line.has_number() || line.len() == 0);
-        if !is_over && line.depart(ending) {
-            departure::last_bytes_left(line, self.launch_within);
+    /// Launches the set when the response, which has ended, has left.
+    pub(crate) fn end(mut self, ending: Ending) {
+        // This handle is not given back: from here on, the last one has nothing to launch any more.
+        let Scope::Request(line) = mem::take(&mut self.scope) else { return };
+        // Nothing was ever offered, and nothing will be, if nobody else has a handle.
+        if line.is_sole() && !line.has_number() {
+            return;
         }
+        self.departure(&line).body_ended(&line.registry.inner.timetable, ending);
+    }
+
+    fn departure(&self, line: &Arc<Line>) -> Departure {
+        Departure { line: Arc::clone(line), launch_within: self.launch_within }
     }
 
     const fn line(&self) -> Option<&Arc<Line>> {

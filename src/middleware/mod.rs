@@ -12,7 +12,9 @@ mod service;
 mod shed;
 mod timetable;
 
+#[cfg(all(test, postlude_loom))]
+pub(crate) use self::departure::Departure;
 #[cfg(feature = "axum")]
 pub use self::extract::MissingTaskLayer;
-pub(crate) use self::timetable::Timetable;
 pub use self::{body::TaskBody, ending::Ending, future::ResponseFuture, layer::TaskLayer, service::TaskService};
+pub(crate) use self::{departure::Held, timetable::Timetable};

@@ -53,8 +53,9 @@ where
         let (set, launch) = self.config.set();
         request.extensions_mut().insert(set);
         let mut in_flight = InFlight::new(launch, request.method());
-        let inner = &mut self.inner;
-        let future = in_flight.watch(|| inner.call(request));
+        let handling = in_flight.handle();
+        let future = self.inner.call(request);
+        handling.returned();
         ResponseFuture::new(future, Some(in_flight))
     }
 }

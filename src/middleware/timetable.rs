@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::departure::DEFERRAL;
+use super::departure::{DEFERRAL, Departure};
 use crate::{
     inner::Inner,
     line::Line,
@@ -31,10 +31,15 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A timer for each would be a task for each, woken where the response's last bytes leave; and over HTTP/2, a task that
 /// is woken or spawned at the end of a body runs before the one that writes it.
 ///
+/// The bytes of nearly every response are released within microseconds of its body's end. So while the clock is about
+/// to strike anyway, a body that ends is only put where the next turn looks: most have been released by then, and never
+/// cost a limit, a look at the clock, or a lock where their bytes are released.
+///
 /// # Invariants
 /// 1. While something is noted, the clock is set to the earliest moment or before it, or the ticker is about to run.
 /// 2. When the ticker is dropped with its runtime, all that is noted launches, and finds that out by itself.
-/// 3. Its lock is taken alone: no line's and no shard's lock is taken under it, nor it under them.
+/// 3. `ended` is empty while `soon` is: so a turn is at hand.
+/// 4. Its lock is taken alone: no line's and no shard's lock is taken under it, nor it under them.
 #[derive(Default)]
 pub(crate) struct Timetable {
     rows: Mutex<Rows>,
@@ -42,6 +47,8 @@ pub(crate) struct Timetable {
 
 #[derive(Default)]
 struct Rows {
+    /// Those whose bodies have ended since the last turn.
+    ended: Vec<Departure>,
     /// Those that nothing holds any more, the earliest first: all wait equally long.
     soon: VecDeque<(Instant, Arc<Line>)>,
     /// Those whose bytes are held, and until when.
@@ -77,14 +84,19 @@ impl Timetable {
         self.note(at, line, |rows, line| rows.soon.push_back((at, line)));
     }
 
+    /// Lets the next turn see whether the departure is released, if there will be one soon; or gives it back.
+    pub(crate) fn leave_to_next_turn(&self, departure: Departure) -> Result<(), Departure> {
+        let mut rows = self.rows.lock();
+        if rows.soon.is_empty() {
+            return Err(departure);
+        }
+        rows.ended.push(departure);
+        Ok(())
+    }
+
     /// Launches the line then, if it was not [struck](Self::strike) before. `None` if it was launched at once.
     pub(crate) fn until(&self, at: Instant, line: &Arc<Line>) -> Option<Place> {
-        self.note(at, line, |rows, line| {
-            rows.places += 1;
-            let place = Place { at, number: rows.places };
-            rows.limits.insert(place, line);
-            place
-        })
+        self.note(at, line, |rows, line| rows.limit(at, line))
     }
 
     pub(crate) fn strike(&self, place: Place) {
@@ -141,12 +153,13 @@ impl Timetable {
     }
 
     /// Lines that are due, and when to look again.
-    fn turn(&self, context: &mut Context<'_>) -> (Vec<Arc<Line>>, Option<Instant>) {
+    pub(crate) fn turn(&self, context: &mut Context<'_>) -> (Vec<Arc<Line>>, Option<Instant>) {
         let now = Instant::now();
         let mut rows = self.rows.lock();
         if !rows.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             rows.waker = Some(context.waker().clone());
         }
+        let held = rows.sort_ended(now);
         let due = rows.take_due(now);
         let next = rows.earliest().or_else(|| std::mem::take(&mut rows.is_busy).then(|| now + LINGER));
         // Set for somebody who has gone or been struck off: the next one sets it anew.
@@ -156,18 +169,21 @@ impl Timetable {
         });
         drop(rows);
         drop(spent);
+        held.into_iter().for_each(|departure| departure.release());
         (due, next)
     }
 
     /// Launches whatever is noted, and from here on at once.
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         let mut rows = self.rows.lock();
         rows.is_over = true;
+        let ended = std::mem::take(&mut rows.ended);
         let soon = std::mem::take(&mut rows.soon);
         let limits = std::mem::take(&mut rows.limits);
         let clock = rows.clock.take();
         drop(rows);
         drop(clock);
+        ended.into_iter().for_each(|departure| departure.line.left());
         soon.into_iter().map(|(_, line)| line).chain(limits.into_values()).for_each(|line| line.left());
     }
 }
@@ -182,6 +198,28 @@ impl Rows {
         let soon = self.soon.front().map(|(at, _)| *at);
         let limit = self.limits.first_key_value().map(|(place, _)| place.at);
         soon.into_iter().chain(limit).min()
+    }
+
+    fn limit(&mut self, at: Instant, line: Arc<Line>) -> Place {
+        self.places += 1;
+        let place = Place { at, number: self.places };
+        self.limits.insert(place, line);
+        place
+    }
+
+    /// Notes the lines of bodies that have ended: with those that are due soon, or with a limit. Returns the departures
+    /// of the latter: they are to be released, now that they know their limit.
+    fn sort_ended(&mut self, now: Instant) -> Vec<Departure> {
+        let mut held = Vec::new();
+        for departure in std::mem::take(&mut self.ended) {
+            if departure.is_released() {
+                self.soon.push_back((now + DEFERRAL, departure.line));
+            } else {
+                departure.wait_until(departure.limit(now).map(|at| self.limit(at, Arc::clone(&departure.line))));
+                held.push(departure);
+            }
+        }
+        held
     }
 
     fn take_due(&mut self, now: Instant) -> Vec<Arc<Line>> {

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a model may stop where it stands")]
 
 mod batcher;
+mod departures;
 mod permits;
 mod retries;
 

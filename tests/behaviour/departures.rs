@@ -1,4 +1,5 @@
-//! Responses that are on their way out, many at a time and to the end of a runtime. Time is paused.
+//! Responses that are on their way out, many at a time and to the end of a runtime. Time is paused, but where threads
+//! race.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -82,6 +83,59 @@ async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bodies_that_end_while_others_are_leaving_wait_for_their_own_bytes_too() {
+    let registry = TaskRegistry::new();
+    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(1));
+    let others = layer.clone();
+    let traffic = tokio::spawn(async move {
+        for _ in 0..2_000 {
+            drop(take(respond(&others, async {}).await.into_body()).await);
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    sleep(Duration::from_millis(20)).await;
+    let begun = Instant::now();
+    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    for held_for in [0, 50, 3_000] {
+        let sender = sender.clone();
+        let task = async move { sender.send((held_for, begun.elapsed().as_millis())).unwrap() };
+        let bytes = take(respond(&layer, task).await.into_body()).await;
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(held_for)).await;
+            drop(bytes);
+        });
+    }
+    for (held_for, started_within) in [(0, 2..8), (50, 52..57), (3_000, 1_000..1_010)] {
+        let (which, at) = started.recv().await.unwrap();
+        assert_eq!(which, held_for);
+        assert!(started_within.contains(&at), "held for {held_for} ms, started after {at} ms");
+    }
+    traffic.await.unwrap();
+    registry.wait_idle().await;
+    assert_conserved(&registry, 2_003);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_is_never_missed_whatever_else_happens_at_that_moment() {
+    const RESPONSES: u64 = 5_000;
+    let registry = TaskRegistry::new();
+    // Without a limit, a release that nobody notices is a task that never starts.
+    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::MAX);
+    let (sender, held) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || held.into_iter().for_each(drop::<Bytes>));
+    for number in 0..RESPONSES {
+        sender.send(take(respond(&layer, async {}).await.into_body()).await).unwrap();
+        if number % 50 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    drop(sender);
+    server.join().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), registry.wait_idle()).await.expect("a release was missed");
+    assert_conserved(&registry, RESPONSES);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_no_bytes() {
     let registry = TaskRegistry::new();
     let layer = TaskLayer::new(registry.clone());
@@ -103,16 +157,18 @@ fn sets_whose_responses_were_leaving_when_the_runtime_ended_are_discarded_with_i
         let held = take(respond(&layer, async {}).await.into_body()).await;
         // This one has only the two milliseconds to wait.
         drop(take(respond(&layer, async {}).await.into_body()).await);
+        // This one is looked at when those are over.
+        let seen_next = take(respond(&layer, async {}).await.into_body()).await;
         // And this one ends after the runtime.
         let late = respond(&layer, async {}).await.into_body();
-        (registry, (held, late))
+        (registry, (held, seen_next, late))
     });
-    assert_eq!(registry.metrics().pending, 3);
+    assert_eq!(registry.metrics().pending, 4);
     drop(runtime);
-    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (2, 1));
+    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (3, 1));
     drop(held);
-    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (3, 0));
-    assert_conserved(&registry, 3);
+    assert_eq!((registry.metrics().discarded, registry.metrics().pending), (4, 0));
+    assert_conserved(&registry, 4);
 }
 
 #[tokio::test(start_paused = true)]
