@@ -56,11 +56,12 @@ pub(crate) struct Popped {
 }
 
 impl Line {
-    pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>) -> Arc<Self> {
+    /// A line of which whoever makes it has so many handles.
+    pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>, handles: usize) -> Arc<Self> {
         Arc::new(Self {
             registry,
             condition,
-            handles: AtomicUsize::new(0),
+            handles: AtomicUsize::new(handles),
             number: AtomicU64::new(0),
             places: AtomicU32::new(0),
             #[cfg(feature = "http")]

@@ -75,7 +75,7 @@ impl TaskRegistry {
     /// A new, empty set.
     #[must_use]
     pub fn set(&self) -> TaskSet {
-        TaskSet::of(Line::new(self.clone(), None))
+        TaskSet::counted(Line::new(self.clone(), None, 1))
     }
 
     /// Starts a task now. Never fails, never blocks; the handle is optional.

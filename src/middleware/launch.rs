@@ -18,6 +18,11 @@ pub(crate) struct Launch {
 impl Launch {
     pub(crate) fn new(line: Arc<Line>, launch_within: Duration) -> Self {
         line.handle_made();
+        Self::counted(line, launch_within)
+    }
+
+    /// A handle that the line has counted.
+    pub(crate) const fn counted(line: Arc<Line>, launch_within: Duration) -> Self {
         Self { scope: Scope::Request(line), launch_within }
     }
 

@@ -59,9 +59,9 @@ impl Config {
 
     /// A set for a request, and what launches it.
     pub(crate) fn set(&self) -> (TaskSet, Launch) {
-        let line = Line::new(self.registry.clone(), self.drain_when.clone());
-        let launch = Launch::new(Arc::clone(&line), self.launch_within);
-        (TaskSet::of(line), launch)
+        let line = Line::new(self.registry.clone(), self.drain_when.clone(), 2);
+        let launch = Launch::counted(Arc::clone(&line), self.launch_within);
+        (TaskSet::counted(line), launch)
     }
 }
 
