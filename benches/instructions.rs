@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use http_body_util::BodyExt;
-use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use postlude::{Task, TaskLayer, TaskRegistry, TaskSet};
 use tokio::runtime::Builder;
 use tower::ServiceExt;
 
@@ -24,8 +24,9 @@ use crate::floor::{Bag, Until, floor};
 const WINDOW: usize = 128;
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 9] = [
+const SCENARIOS: [(&str, Side, Side); 10] = [
     ("spawn", Side::Spawned, Side::Tokio),
+    ("spawn with a name", Side::Named, Side::Tokio),
     ("set of 1", Side::Sets(1), Side::Tokio),
     ("set of 4", Side::Sets(4), Side::Tokio),
     ("set of 16", Side::Sets(16), Side::Tokio),
@@ -42,6 +43,8 @@ enum Side {
     Tokio,
     /// `TaskRegistry::spawn`.
     Spawned,
+    /// The same of a task with a name.
+    Named,
     /// Sets of so many tasks.
     Sets(usize),
     /// Calls of a router with a layer, whose handler adds so many tasks.
@@ -75,6 +78,7 @@ async fn run(side: Side, rounds: usize) {
         match side {
             Side::Tokio => (0..WINDOW).for_each(|_| drop(tokio::spawn(async {}))),
             Side::Spawned => (0..WINDOW).for_each(|_| drop(registry.spawn(async {}))),
+            Side::Named => (0..WINDOW).for_each(|_| drop(registry.spawn(Task::new(async {}).named("work")))),
             Side::Sets(size) => (0..WINDOW / size).for_each(|_| {
                 let set = registry.set();
                 (0..size).for_each(|_| _ = set.add(async {}));
@@ -129,6 +133,6 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
             )
         }
         .layer(TaskLayer::new(registry.clone()).launch_within(Duration::ZERO)),
-        Side::Tokio | Side::Spawned | Side::Sets(_) => Router::new(),
+        Side::Tokio | Side::Spawned | Side::Named | Side::Sets(_) => Router::new(),
     }
 }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use postlude::TaskRegistry;
+use postlude::{Task, TaskRegistry};
 use tokio::{
     runtime::Builder,
     task::{JoinSet, yield_now},
@@ -106,6 +106,7 @@ async fn each_peer() {
     row("floor", |_| _ = floor.spawn(Live)).await;
     let registry = TaskRegistry::new();
     row("postlude", |_| drop(registry.spawn(Live))).await;
+    row("postlude, with a name", |_| drop(registry.spawn(Task::new(Live).named("live")))).await;
     for size in [1, 4, 16] {
         let mut boxed: Vec<BoxFuture<'static, ()>> = Vec::new();
         row(&format!("rows of {size}, a spawn each"), |index| {

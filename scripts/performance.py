@@ -64,7 +64,8 @@ def table(head, rows):
 
 
 def spawn(core):
-    peers = [("`TaskTracker::spawn`", BASE), ("**`TaskRegistry::spawn`**", "postlude"),
+    peers = [("`TaskTracker::spawn`", BASE), ("**`TaskRegistry::spawn`** of a future", "postlude"),
+             ("**`TaskRegistry::spawn`** of a task with a name", "postlude_named"),
              ("*the floor*: listed, abortable, guarded, counted and timed, and no more", "floor"),
              ("`TaskTracker::spawn`, with three readings of the clock", "timed"),
              ("`tokio::spawn`, awaited", "tokio_spawn"), ("`JoinSet`", "JoinSet"),
@@ -155,14 +156,14 @@ def floors(core, request, http):
         rows.append([f"a request in process, {name}", base]
                     + [request.ratio("request", peer, base) for peer in (ours, least)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in http.splitlines()]
-    # Those of the second table: a variant, what it is compared to, requests/s, and three more.
-    served = {(line[0], line[1]): line[2] for line in lines if len(line) == 6}
+    # Those of the second table: a variant, what it is compared to, requests/s, CPU, and two more.
+    served = {(line[0], line[1]): line[3] for line in lines if len(line) == 6}
     for name, base, ours, least in (
             ("no task", "no_layer", "layer_unused", "floor"),
             ("1 task", "spawn_1", "layer_1", "floor_1"),
             ("1 task, when the bytes have left", "spawn_1", "layer_1", "watching_1")):
         if (ours, base) in served and (least, base) in served:
-            rows.append([f"requests/s over loopback, {name}", f"`{base}`", served[ours, base], served[least, base]])
+            rows.append([f"CPU of a request over loopback, {name}", f"`{base}`", served[ours, base], served[least, base]])
     return table(["", "against", "postlude", "the floor"], rows)
 
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use postlude::TaskRegistry;
+use postlude::{Task, TaskRegistry};
 use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinSet},
@@ -186,6 +186,13 @@ pub(crate) async fn by_hand(registry: ByHand, tasks: usize) {
 pub(crate) async fn postlude(registry: TaskRegistry, tasks: usize) {
     for _ in 0..tasks {
         registry.spawn(work());
+    }
+    registry.wait_idle().await;
+}
+
+pub(crate) async fn postlude_named(registry: TaskRegistry, tasks: usize) {
+    for _ in 0..tasks {
+        registry.spawn(Task::new(work()).named("work"));
     }
     registry.wait_idle().await;
 }

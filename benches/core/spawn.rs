@@ -20,6 +20,7 @@ pub(crate) fn peers(criterion: &mut Criterion) {
         runtime.block_on(floor::keeps_its_promises());
         measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
         measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
+        measure(criterion, &group, &runtime, "postlude_named", || peers::postlude_named(registry.clone(), WINDOW));
         measure(criterion, &group, &runtime, "floor", || peers::floor(floor.clone(), WINDOW));
         measure(criterion, &group, &runtime, "timed", || peers::timed(WINDOW));
         measure(criterion, &group, &runtime, "tokio_spawn", || peers::tokio_spawn(WINDOW));
