@@ -82,6 +82,7 @@ mod attempts;
 mod batcher;
 mod books;
 mod builder;
+mod course;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod dead_letters;

@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 use crate::{
     BoxError, DiscardReason, Outcome, RejectReason, Task, TaskId,
     books::Books,
+    course::Popped,
     inner::Side,
-    line::{Line, Popped},
+    line::Line,
     live::{Ended, Live, Stage},
     moment::Moment,
     outcome::drop_quietly,
