@@ -166,6 +166,8 @@ impl Line {
             return Ok(false);
         }
         let mut books = self.books();
+        // Room for the adds to come.
+        books.book_begun(&mut state.unbooked);
         let admitted = books.admit();
         if admitted.is_err() {
             ledger.give_back();

@@ -63,12 +63,18 @@ impl Unbooked {
 }
 
 impl Books {
-    /// Books it all. What is forgotten goes to `forget`, to be dropped without the locks.
-    pub(crate) fn book(&mut self, unbooked: &mut Unbooked, mut forget: impl FnMut(Arc<BoxError>)) {
+    /// Books the adds and the starts.
+    pub(crate) const fn book_begun(&mut self, unbooked: &mut Unbooked) {
         self.added += unbooked.added;
         self.pending = self.pending + unbooked.added - unbooked.started;
-        self.running = self.running + unbooked.started - unbooked.ended.len() as u64;
+        self.running += unbooked.started;
         (unbooked.added, unbooked.started) = (0, 0);
+    }
+
+    /// Books it all. What is forgotten goes to `forget`, to be dropped without the locks.
+    pub(crate) fn book(&mut self, unbooked: &mut Unbooked, mut forget: impl FnMut(Arc<BoxError>)) {
+        self.book_begun(unbooked);
+        self.running -= unbooked.ended.len() as u64;
         if unbooked.ended.is_empty() {
             return;
         }
