@@ -96,7 +96,7 @@ impl Line {
         if !(quiet && turn.end_quietly(id)) {
             let Some(current) = turn.take_current(id) else {
                 if !turn.end_away(id, |_| end.into_outcome()) {
-                    self.registry.inner.stuck.remove(id);
+                    self.registry.inner.stuck.remove_cut(id);
                 }
                 return None;
             };

@@ -47,13 +47,12 @@ impl Drain {
         polled
     }
 
-    /// Whether the task in hand was ended from outside, as far as somebody had to tell.
+    /// Whether the task in hand was ended from outside.
     fn was_cut(&self) -> bool {
         let (Some(line), Some(work)) = (&self.line, &self.work) else {
             return false;
         };
-        let meta = work.meta();
-        meta.parked && line.registry.inner.stuck.was_cut(meta.id())
+        line.registry.inner.stuck.was_cut(work.meta().id())
     }
 
     /// The task in hand waits: sees to it that an end from outside is told.
@@ -80,7 +79,7 @@ impl Drain {
             let _given_up = scope::enter(&mut scope, id, || drop_work(&mut self.work));
         }
         if let (false, Some(id)) = (line.abandon(id), id) {
-            line.registry.inner.stuck.remove(id);
+            line.registry.inner.stuck.remove_cut(id);
         }
     }
 }

@@ -75,7 +75,7 @@ impl Inner {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
     }
 
-    /// Whether that holds for a future without a name, of which nobody is to know before it is spawned.
+    /// Whether that holds for a future without a name, and there is no rule to ask about it, and no span to make.
     pub(crate) fn runs_bare(&self) -> bool {
         let is_plain = self.default_timeout.is_none() && self.rule.is_none() && self.admission.lets_async_pass(UNNAMED);
         is_plain && !events::may_have_spans()
@@ -169,7 +169,7 @@ impl Inner {
         if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }
-        if side == Side::Outside && live.is_in_hand() {
+        if side == Side::Outside {
             // Under the lock: its own end comes after this, and takes it out again.
             self.stuck.insert_cut(&live);
         }

@@ -8,8 +8,9 @@
 //! 1. In each shard: added = pending + running + the sum of the outcomes.
 //! 2. A line with live tasks is listed; the ledger's reference is the one that keeps them.
 //! 3. Once a shard is closed, nothing is admitted to it.
-//! 4. Lock order: a line's lock may be held when a shard's is taken, never the other way round. No foreign
-//!    code (a future, its drop, a hook, a subscriber, a waker) runs under either.
+//! 4. Lock order: a line's lock may be held when a shard's is taken, and either when one of the registry's own (of what is
+//!    stuck, or never started) is; never the other way round. No foreign code (a future, its drop, a hook, a subscriber, a
+//!    waker that is not our own tokio task's) runs under any.
 
 use std::{collections::BTreeMap, sync::Arc, thread};
 

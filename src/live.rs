@@ -17,7 +17,8 @@ pub(crate) struct Live {
     pub(crate) identity: Identity,
     /// When its current or last attempt started; `None` before the first.
     pub(crate) started: Option<Moment>,
-    /// Wakes the tokio task that has it in hand, once that waits.
+    /// Wakes the tokio task that has it in hand, once that waits. It is that task's own, and tokio's: to drop it under a lock
+    /// runs no foreign code.
     runner: Option<Waker>,
     extras: Option<Box<Extras>>,
 }
@@ -170,11 +171,6 @@ impl Live {
     /// waker, for as long as the task lives.
     pub(crate) fn park(&mut self, runner: Waker) {
         self.runner = Some(runner);
-    }
-
-    /// Whether a tokio task has it in hand that will not learn by itself of an end from outside.
-    pub(crate) const fn is_in_hand(&self) -> bool {
-        self.started.is_some() || self.runner.is_some()
     }
 
     /// Whether nobody waits for it, and it has no past: its end concerns nobody but the figures.

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// How long before its first use the count begins: a paused clock may be that much behind the others.
+/// How long before its first use the count begins: a runtime's clock that is paused may be that much behind the real one.
 const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A moment, to the nanosecond: half the size of an [`Instant`], of which each live and each remembered task would hold
@@ -16,9 +16,8 @@ pub(crate) struct Moment(NonZeroU64);
 impl Moment {
     pub(crate) fn now() -> Self {
         static BEGIN: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
-        let begin = BEGIN.get_or_init(|| now.checked_sub(HEAD_START).unwrap_or(now));
-        Self::after_begin(nanos(now.saturating_duration_since(*begin)))
+        let begin = BEGIN.get_or_init(begin);
+        Self::after_begin(nanos(Instant::now().saturating_duration_since(*begin)))
     }
 
     const fn after_begin(nanos: u64) -> Self {
@@ -42,6 +41,13 @@ impl Moment {
     pub(crate) const fn plus(self, duration: Duration) -> Self {
         Self::after_begin(self.0.get().saturating_add(nanos(duration)))
     }
+}
+
+/// By the real clock: that of a runtime may be paused, and days ahead.
+#[expect(clippy::disallowed_methods, reason = "no paused clock is wanted here")]
+fn begin() -> Instant {
+    let now = std::time::Instant::now();
+    now.checked_sub(HEAD_START).unwrap_or(now).into()
 }
 
 /// A duration in nanoseconds, or as many as can be told.

@@ -190,8 +190,7 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
-    /// Starts a future that is not made a task of: without a box, if nothing stands in its way and nobody is to be asked or
-    /// told of it before.
+    /// Starts a future that no task was made of: without a box, if nothing stands in its way.
     #[track_caller]
     pub(crate) fn launch_bare<F>(&self, future: F) -> Result<TaskHandle, Rejected>
     where

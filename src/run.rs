@@ -16,7 +16,7 @@ use crate::{
     apart::apart,
     attempts::attempts,
     inner::Inner,
-    outcome::{End, guarded},
+    outcome::{End, drop_quietly, guarded},
     permits::Waiting,
     record::{Kind, Meta, Policy, Record},
     timer,
@@ -118,7 +118,11 @@ pub(crate) fn poll_to_end(
 
 /// The same, to its outcome.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
-    poll_to_end(slot, &mut None, context).map(End::into_outcome)
+    let mut span = None;
+    let polled = poll_to_end(slot, &mut span, context).map(End::into_outcome);
+    // The subscriber is the user's code: a panic of it goes no further.
+    span.into_iter().for_each(drop_quietly);
+    polled
 }
 
 /// Drops work and catches what its `Drop` throws.

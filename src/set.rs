@@ -46,12 +46,12 @@ pub struct TaskSet {
 }
 
 impl TaskSet {
-    /// A new handle of a line.
     /// A handle that the line has counted.
     pub(crate) const fn counted(line: Arc<Line>) -> Self {
         Self { line }
     }
 
+    /// A new handle of a line.
     pub(crate) fn of(line: Arc<Line>) -> Self {
         line.handle_made();
         Self { line }

@@ -29,9 +29,6 @@ pub(crate) trait Hand: Send {
     /// Notes that it waits; says whether it has waited before.
     fn park(self: Pin<&mut Self>) -> bool;
 
-    /// Whether it was polled and waits.
-    fn is_parked(&self) -> bool;
-
     /// Polls the work, and leaves its span at the end: see [`poll_to_end`].
     fn poll(self: Pin<&mut Self>, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End>;
 
@@ -67,10 +64,6 @@ impl Hand for Boxed {
         self.0.as_mut().is_some_and(|work| mem::replace(&mut work.as_mut().meta_mut().parked, true))
     }
 
-    fn is_parked(&self) -> bool {
-        self.0.as_ref().is_some_and(|work| work.meta().parked)
-    }
-
     #[inline]
     fn poll(mut self: Pin<&mut Self>, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
         poll_to_end(&mut self.0, span, context)
@@ -101,10 +94,6 @@ where
 
     fn park(self: Pin<&mut Self>) -> bool {
         mem::replace(self.project().is_parked, true)
-    }
-
-    fn is_parked(&self) -> bool {
-        self.is_parked
     }
 
     #[inline]
@@ -159,7 +148,7 @@ impl<H: Hand> Spawned<H> {
         // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
         // runtime has ended, which makes it an outcome.
         if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
-            registry.inner.stuck.remove(id);
+            registry.inner.stuck.remove_cut(id);
         }
     }
 
@@ -179,7 +168,7 @@ impl<H: Hand> Spawned<H> {
         if registry.inner.end_spawned(id, |_| outcome, Side::Inside) {
             return reply;
         }
-        registry.inner.stuck.remove(id);
+        registry.inner.stuck.remove_cut(id);
         registry.inner.outcome_of_cut(id)
     }
 }
@@ -193,8 +182,7 @@ impl<H: Hand> Future for Spawned<H> {
             return Poll::Ready(Outcome::Aborted);
         };
         let id = this.hand.id();
-        let was_cut = this.hand.is_parked() && registry.inner.stuck.was_cut(id);
-        if was_cut || this.hand.as_mut().begin() && !registry.inner.start(id) {
+        if registry.inner.stuck.was_cut(id) || this.hand.as_mut().begin() && !registry.inner.start(id) {
             return self.give_up_cut(registry, id);
         }
         let (mut scope, mut span) = (Scope::Spawned(registry), None);

@@ -1,5 +1,7 @@
 //! Work that goes on although its task's outcome has been counted.
 
+use std::mem;
+
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
@@ -9,17 +11,17 @@ use crate::{
     live::{Live, Stage},
     record::Identity,
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-/// The given-up: tasks that were aborted or timed out and whose work has not yet returned. Most are here for
-/// the moment that the runtime takes to drop a future; those that stay are stuck.
+/// The given-up: tasks that were ended from outside or have timed out, and whose tokio task or closure has not yet
+/// returned. Most are here for the moment that the runtime takes to drop a future; those that stay are stuck.
 #[derive(Default)]
 pub(crate) struct Stuck {
     tasks: Mutex<FxHashMap<TaskId, GivenUp>>,
-    /// How many of them were cut: whoever is polled again asks, and mostly there is none.
+    /// How many of them were cut: each tokio task asks at each poll, and mostly there is none.
     cuts: AtomicUsize,
     emptied: Notify,
 }
@@ -28,14 +30,14 @@ struct GivenUp {
     identity: Identity,
     /// How many parts of it go on: the task that ran it, and the work that it ran apart.
     parts: u32,
-    /// Whether it was ended from outside, while the tokio task that runs it goes on.
+    /// Whether it was ended from outside, and the tokio task that has it in hand is still to notice.
     cut: bool,
-    /// Otherwise it only waits for its turn, and ends as soon as it is told.
+    /// Otherwise it only waits for its turn, and that tokio task is all there is to end.
     started: bool,
 }
 
 impl Stuck {
-    /// A task was ended from outside, while a tokio task has it in hand. Matched by a `remove` once that has returned.
+    /// A task was ended from outside, while a tokio task has it in hand. Matched by a `remove_cut` once that has noticed.
     pub(crate) fn insert_cut(&self, live: &Live) {
         let identity = live.identity;
         let mut tasks = self.tasks.lock();
@@ -60,12 +62,24 @@ impl Stuck {
         goes_on
     }
 
-    pub(crate) fn remove(&self, id: TaskId) {
+    /// The tokio task that had a task in hand has let go of it, which matters if that was ended from outside.
+    pub(crate) fn remove_cut(&self, id: TaskId) {
         let mut tasks = self.tasks.lock();
+        if tasks.get_mut(&id).is_some_and(|task| mem::take(&mut task.cut)) {
+            self.cuts.fetch_sub(1, Ordering::Relaxed);
+            self.remove_part(tasks, id);
+        }
+    }
+
+    /// Work that was given up has returned.
+    pub(crate) fn remove(&self, id: TaskId) {
+        self.remove_part(self.tasks.lock(), id);
+    }
+
+    fn remove_part(&self, mut tasks: MutexGuard<'_, FxHashMap<TaskId, GivenUp>>, id: TaskId) {
         if let Some(task) = tasks.get_mut(&id) {
             task.parts -= 1;
             if task.parts == 0 {
-                self.cuts.fetch_sub(usize::from(task.cut), Ordering::Relaxed);
                 tasks.remove(&id);
             }
         }
@@ -76,7 +90,7 @@ impl Stuck {
         }
     }
 
-    /// Whether the task was ended from outside, and what ran it has not returned.
+    /// Whether the task was ended from outside, and the tokio task that has it in hand is still to notice.
     pub(crate) fn was_cut(&self, id: TaskId) -> bool {
         self.cuts.load(Ordering::Relaxed) > 0 && self.tasks.lock().get(&id).is_some_and(|task| task.cut)
     }

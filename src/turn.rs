@@ -172,10 +172,8 @@ impl<'a> Turn<'a> {
     }
 
     fn cut_loose(&mut self, live: Live, outcome: impl FnOnce(Stage) -> Outcome) {
-        if live.is_in_hand() {
-            // Under the lock: the old drain's own end comes after this, and takes it out again.
-            self.line.registry.inner.stuck.insert_cut(&live);
-        }
+        // Under the lock: the old drain's own end comes after this, and takes it out again.
+        self.line.registry.inner.stuck.insert_cut(&live);
         let outcome = outcome(live.stage());
         self.end_by(Side::Outside, live, outcome);
     }

@@ -89,7 +89,8 @@ impl TaskLayer {
         Self { config: Arc::new(config) }
     }
 
-    /// How long after the body's end a set waits at most for the last bytes to leave. Default: 5 s.
+    /// How long after the body's end a set waits at most for the last bytes to leave, and a few milliseconds more where many
+    /// responses leave at the same time. Default: 5 s.
     ///
     /// They are held up by a client that has stopped reading, and by a test that keeps the collected body.
     /// Zero waits for nothing but the body's end, and may start tasks before it was written.

@@ -316,7 +316,7 @@ fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
         };
         let inside = registry.inner.end_spawned(id, |_| Outcome::Completed, Side::Inside);
         if !inside {
-            registry.inner.stuck.remove(id);
+            registry.inner.stuck.remove_cut(id);
         }
         let outside = aborter.join().unwrap();
         assert!(inside != outside);
@@ -349,7 +349,7 @@ fn a_drain_that_waits_learns_of_the_abort_of_its_task() {
         assert_eq!(woken.0.load(Ordering::SeqCst), waits, "it is woken, or sees that it need not wait");
         assert!(registry.inner.stuck.was_cut(id));
         drop(work);
-        registry.inner.stuck.remove(id);
+        registry.inner.stuck.remove_cut(id);
     });
 }
 
@@ -369,6 +369,6 @@ fn a_spawned_task_that_waits_learns_of_its_abort() {
         aborter.join().unwrap();
         assert_eq!(woken.0.load(Ordering::SeqCst), waits, "it is woken, or sees that it need not wait");
         assert!(registry.inner.stuck.was_cut(id));
-        registry.inner.stuck.remove(id);
+        registry.inner.stuck.remove_cut(id);
     });
 }

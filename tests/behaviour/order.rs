@@ -525,3 +525,32 @@ async fn a_drain_is_over_when_every_end_was_told_also_one_that_another_thread_te
     let report = drained.await;
     assert_eq!((report.completed, report.aborted), (1, 1));
 }
+
+#[tokio::test]
+async fn a_task_that_is_aborted_between_two_turns_of_its_drain_does_not_run() {
+    // More than a drain ends in one poll: it yields with the next one started, and not yet polled.
+    const TASKS: usize = 100;
+    let (registry, runs) = (TaskRegistry::new(), Arc::new(AtomicUsize::new(0)));
+    let set = registry.set();
+    for _ in 0..TASKS {
+        let runs = Arc::clone(&runs);
+        set.add(async move {
+            runs.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+    let drained = set.drain();
+    // Its turn comes after the drain's first, and before its second.
+    let aborter = registry.clone();
+    let between = tokio::spawn(async move {
+        let begun = aborter.tasks().into_iter().find(|task| task.state == TaskState::Running).unwrap();
+        assert!(aborter.abort(begun.id));
+    });
+    between.await.unwrap();
+    let report = drained.await;
+    assert_eq!((report.completed, report.aborted), (TASKS as u64 - 1, 1));
+    while registry.metrics().stuck > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), TASKS - 1);
+    assert_conserved(&registry, TASKS as u64);
+}

@@ -176,3 +176,15 @@ async fn who_waits_for_the_rate_is_as_old_as_its_wait() {
     sleep(Duration::from_secs(5 * 3600)).await;
     assert_eq!(registry.metrics().oldest_pending, Duration::from_secs(5 * 3600));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_aborted_before_it_was_polled_takes_no_place() {
+    let registry = registry(RateLimit::per_hour(1).burst(1));
+    let first = registry.spawn(Task::new(async {}).named("webhook"));
+    assert!(first.abort());
+    assert!(matches!(first.await, Outcome::Aborted));
+    let begin = Instant::now();
+    assert!(matches!(registry.spawn(Task::new(async {}).named("webhook")).await, Outcome::Completed));
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    assert_conserved(&registry, 2);
+}
