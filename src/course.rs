@@ -67,7 +67,7 @@ impl Line {
     }
 
     /// The condition was asked: on to the tasks, or to none of them.
-    pub(crate) fn decided(self: &Arc<Self>, drain: bool) {
+    fn decided(self: &Arc<Self>, drain: bool) {
         let mut turn = Turn::new(self);
         turn.state.decided = true;
         if !drain {

@@ -96,10 +96,12 @@ impl Future for Drain {
         for _ in 0..TASKS_PER_POLL {
             let in_hand = this.work.as_ref().map(|work| work.meta().id());
             let mut span = None;
-            let finished = match in_hand.map(|id| (id, this.poll_in_scope(id, &mut span, context))) {
+            let finished = match in_hand {
                 None => None,
-                Some((id, Poll::Ready(end))) => Some((id, end)),
-                Some((_, Poll::Pending)) => return this.park(context),
+                Some(id) => match this.poll_in_scope(id, &mut span, context) {
+                    Poll::Ready(end) => Some((id, end)),
+                    Poll::Pending => return this.park(context),
+                },
             };
             let Some(line) = &this.line else { return Poll::Ready(()) };
             this.work = match finished {

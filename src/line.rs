@@ -166,9 +166,9 @@ impl Line {
             return Ok(false);
         }
         let mut books = self.books();
-        // Room for the adds to come.
         books.book_begun(&mut state.unbooked);
         let admitted = books.admit();
+        books.make_room(&mut state.unbooked);
         if admitted.is_err() {
             ledger.give_back();
         } else if !state.listed {

@@ -14,12 +14,14 @@ use crate::{BoxError, books::Books, live::Past};
 
 /// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
 const ENDS: usize = 8;
-/// How many adds wait at most, so that a crowd is noticed.
+/// How many adds wait at most.
 const ADDS: u64 = 64;
 
 #[derive(Default)]
 pub(crate) struct Unbooked {
     added: u64,
+    /// How many adds may wait, so that a crowd is noticed when it gathers.
+    room: u64,
     started: u64,
     /// Of tasks that completed.
     ended: Vec<Past>,
@@ -34,7 +36,7 @@ impl Unbooked {
     /// Notes an add; `false` if it has to be booked.
     #[inline]
     pub(crate) const fn add(&mut self) -> bool {
-        if self.added == ADDS {
+        if self.added >= self.room {
             return false;
         }
         self.added += 1;
@@ -69,6 +71,11 @@ impl Books {
         self.pending = self.pending + unbooked.added - unbooked.started;
         self.running += unbooked.started;
         (unbooked.added, unbooked.started) = (0, 0);
+    }
+
+    /// Lets adds wait again, and no more than are missing to a crowd.
+    pub(crate) fn make_room(&self, unbooked: &mut Unbooked) {
+        unbooked.room = ADDS.min(self.warn_at.saturating_sub(self.live() + 1));
     }
 
     /// Books it all. What is forgotten goes to `forget`, to be dropped without the locks.
