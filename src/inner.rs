@@ -198,7 +198,7 @@ impl Inner {
         None
     }
 
-    /// The outcome of a spawned task that was ended from outside.
+    /// The outcome of a spawned task that was ended from outside, or with its runtime.
     pub(crate) fn outcome_of_cut(&self, id: TaskId) -> Outcome {
         let stage = if self.never_started.lock().contains(&id) { Stage::Pending } else { Stage::Running };
         Outcome::unfinished(stage)

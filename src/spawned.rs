@@ -116,8 +116,10 @@ pin_project! {
     }
 
     impl<H: Hand> PinnedDrop for Spawned<H> {
-        fn drop(this: Pin<&mut Self>) {
-            this.give_up();
+        fn drop(mut this: Pin<&mut Self>) {
+            if let Some(registry) = this.as_mut().project().registry.take() {
+                this.give_up(&registry);
+            }
         }
     }
 }
@@ -138,13 +140,12 @@ where
 }
 
 impl<H: Hand> Spawned<H> {
-    /// Ends without having come to the end of the work: ended from outside, or with the runtime.
-    fn give_up(self: Pin<&mut Self>) {
-        let this = self.project();
-        let Some(registry) = this.registry.take() else { return };
-        let id = this.hand.id();
+    /// Lets go of the work before its end: it was ended from outside, or with the runtime.
+    fn give_up(self: Pin<&mut Self>, registry: &TaskRegistry) {
+        let hand = self.project().hand;
+        let id = hand.id();
         let mut scope = Scope::Spawned(registry.clone());
-        scope::enter(&mut scope, id, || this.hand.clear());
+        scope::enter(&mut scope, id, || hand.clear());
         // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
         // runtime has ended, which makes it an outcome.
         if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
@@ -153,11 +154,9 @@ impl<H: Hand> Spawned<H> {
     }
 
     /// The same for a task that was ended from outside: its outcome.
-    fn give_up_cut(self: Pin<&mut Self>, registry: TaskRegistry, id: TaskId) -> Poll<Outcome> {
+    fn give_up_cut(self: Pin<&mut Self>, registry: &TaskRegistry, id: TaskId) -> Poll<Outcome> {
         let outcome = registry.inner.outcome_of_cut(id);
-        let mut this = self;
-        *this.as_mut().project().registry = Some(registry);
-        this.give_up();
+        self.give_up(registry);
         Poll::Ready(outcome)
     }
 
@@ -183,7 +182,7 @@ impl<H: Hand> Future for Spawned<H> {
         };
         let id = this.hand.id();
         if registry.inner.stuck.was_cut(id) || this.hand.as_mut().begin() && !registry.inner.start(id) {
-            return self.give_up_cut(registry, id);
+            return self.give_up_cut(&registry, id);
         }
         let (mut scope, mut span) = (Scope::Spawned(registry), None);
         let polled = scope::enter(&mut scope, id, || this.hand.as_mut().poll(&mut span, context));
@@ -198,6 +197,6 @@ impl<H: Hand> Future for Spawned<H> {
             *self.project().registry = Some(registry);
             return Poll::Pending;
         }
-        self.give_up_cut(registry, id)
+        self.give_up_cut(&registry, id)
     }
 }

@@ -83,6 +83,7 @@ impl Books {
         self.book_begun(unbooked);
         self.running -= unbooked.ended.len() as u64;
         if unbooked.ended.is_empty() {
+            // As after each set of one: to drain nothing is not free.
             return;
         }
         for past in unbooked.ended.drain(..) {
