@@ -76,98 +76,55 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-mod admission;
-mod apart;
-mod attempts;
-mod batcher;
-mod books;
-mod builder;
-mod course;
-#[cfg(feature = "cpu")]
-mod cpu;
-mod dead_letters;
-mod drain;
-mod durations;
-mod events;
-mod feed;
+mod engine;
 #[cfg(all(any(doc, doctest), feature = "axum"))]
 pub mod guide;
-mod handle;
-mod history;
-mod inner;
-mod ledger;
-mod line;
-mod live;
-mod metrics;
 #[cfg(feature = "http")]
-mod middleware;
+mod http;
+mod ledger;
+mod limits;
 #[cfg(all(test, postlude_loom))]
-mod models;
-mod moment;
-mod observer;
-mod outcome;
-mod permits;
-mod policy;
+mod loom_tests;
+mod model;
 #[cfg(feature = "prometheus")]
 mod prometheus;
-mod queue;
-#[cfg(feature = "rate-limit")]
-mod rate;
-mod record;
 mod registry;
-mod rejected;
-mod repeat;
-mod run;
-mod scope;
 #[cfg(feature = "serde")]
-mod serialize;
-mod set;
-mod shutdown;
-#[cfg(feature = "signal")]
-mod signal;
-mod spawned;
-mod state;
+mod serde;
 #[cfg(feature = "status")]
 pub mod status;
-mod stuck;
-mod sync;
 mod task;
-mod timer;
-mod turn;
-mod unbooked;
-
-pub use self::{
-    batcher::Batcher,
-    builder::{BuildError, TaskRegistryBuilder},
-    dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
-    drain::{DrainHandle, DrainReport},
-    events::SpanRelation,
-    feed::{TaskEvent, TaskEvents},
-    handle::{SetId, TaskHandle, TaskId},
-    history::TaskStatus,
-    metrics::{NameMetrics, TaskMetrics},
-    observer::TaskObserver,
-    outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
-    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
-    registry::TaskRegistry,
-    rejected::{RejectReason, Rejected, RejectedItem},
-    repeat::RepeatHandle,
-    scope::{after, attempt, cancellation},
-    set::TaskSet,
-    shutdown::{ShutdownReport, TaskInfo, TaskState},
-    task::{IntoTask, Task, TaskOutput},
-};
+mod telemetry;
+mod util;
 
 #[cfg(feature = "axum")]
-pub use self::middleware::MissingTaskLayer;
+pub use self::http::MissingTaskLayer;
 #[cfg(feature = "http")]
-pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
+pub use self::http::{ResponseFuture, TaskBody, TaskLayer, TaskService};
+#[cfg(feature = "http")]
+pub use self::model::Ending;
 #[cfg(feature = "rate-limit")]
-pub use self::policy::RateLimit;
+pub use self::model::RateLimit;
 #[cfg(feature = "prometheus")]
 pub use self::prometheus::TaskCollector;
-
-/// Without HTTP, no request ends.
-#[cfg(not(feature = "http"))]
-#[derive(Clone, Copy)]
-enum Ending {}
+pub use self::{
+    ledger::metrics::{NameMetrics, TaskMetrics},
+    model::{
+        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, Priority,
+        RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo,
+        TaskReport, TaskState, TaskStatus,
+    },
+    registry::{
+        TaskRegistry,
+        batcher::Batcher,
+        builder::TaskRegistryBuilder,
+        current::{after, attempt, cancellation},
+        dead_letters::DeadLetters,
+        handle::{DrainHandle, TaskHandle},
+        repeat::RepeatHandle,
+        set::TaskSet,
+    },
+    task::{IntoTask, Rejected, RejectedItem, Task, TaskOutput},
+    telemetry::{observer::TaskObserver, span::SpanRelation, subscription::TaskEvents},
+    util::panic::Panic,
+};

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::page::{Page, Window};
-use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, moment::Moment};
+use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, util::clock::Moment};
 
 /// How many sets and spawned tasks are looked at for one page.
 const LOOKED_AT: usize = 10_000;
@@ -144,7 +144,7 @@ impl Page<TaskStatus> {
     }
 }
 
-impl crate::inner::Inner {
+impl crate::engine::shared::Inner {
     /// The live tasks of one line.
     fn tasks_of(&self, line: u64, now: Moment) -> Vec<TaskInfo> {
         let mut tasks = Vec::new();

@@ -1,0 +1,200 @@
+//! Work that runs in a tokio task or on a thread of its own, so that it can be given up even if it does not return.
+
+use crate::engine::context;
+use crate::{
+    engine::context::{Here, Scope},
+    limits::Pass,
+    model::{Identity, Outcome, TaskId},
+    registry::TaskRegistry,
+    task::work::{BoxedWork, Kind, drop_work, poll_work},
+    util::{
+        loom::atomic::{AtomicU8, Ordering},
+        timer,
+    },
+};
+use futures::future::{Either, select};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// Does the work of the `number`th attempt of a task, until it returns or its time is over.
+pub(crate) async fn apart(
+    work: BoxedWork,
+    pass: Pass,
+    number: u32,
+    registry: &TaskRegistry,
+    kind: Kind,
+    limit: Option<Duration>,
+) -> Outcome {
+    let identity = work.meta().identity();
+    let apart = Arc::new(Apart { attempt: number, here: Here::current(), state: AtomicU8::new(RUNNING) });
+    let (begin, begun) = oneshot::channel();
+    let tenant = Tenant {
+        id: identity.id,
+        begin: Some(begin),
+        scope: Scope::Apart(Arc::clone(&apart)),
+        work: Some(work),
+        apart: Arc::clone(&apart),
+        registry: registry.clone(),
+        _pass: pass,
+    };
+    let join = match kind {
+        Kind::Async => Join::Tokio(registry.inner.spawn(tenant)),
+        Kind::Blocking => Join::Tokio(registry.inner.spawn_blocking(move || tenant.call())),
+        #[cfg(feature = "cpu")]
+        Kind::Cpu => registry.inner.spawn_cpu(move || tenant.call()),
+    };
+    let mut lease = Lease { identity, apart, registry, join };
+    let Some(limit) = limit else {
+        return (&mut lease.join).await;
+    };
+    // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
+    let limit_over = async {
+        if begun.await.is_err() {
+            // It will never start: its end is all there is to wait for.
+            std::future::pending::<()>().await;
+        }
+        timer::sleep(&registry.inner, limit).await;
+    };
+    match select(&mut lease.join, pin!(limit_over)).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right(_) => Outcome::TimedOut(limit),
+    }
+}
+
+/// What comes back from work that runs apart.
+pub(crate) enum Join {
+    Tokio(JoinHandle<Outcome>),
+    #[cfg(feature = "cpu")]
+    Cpu(oneshot::Receiver<Outcome>),
+}
+
+impl Join {
+    /// Ends what can be ended: a future, or a closure that still waits for a thread.
+    fn abort(&self) {
+        match self {
+            Self::Tokio(join) => join.abort(),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(_) => {}
+        }
+    }
+}
+
+impl Future for Join {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        match self.get_mut() {
+            Self::Tokio(join) => Pin::new(join).poll(context).map(|joined| joined.unwrap_or(Outcome::Aborted)),
+            #[cfg(feature = "cpu")]
+            Self::Cpu(receiver) => Pin::new(receiver).poll(context).map(|sent| sent.unwrap_or(Outcome::Aborted)),
+        }
+    }
+}
+
+const RUNNING: u8 = 0;
+
+const GIVEN_UP: u8 = 1;
+
+const OVER: u8 = 2;
+
+/// What the work and whoever waits for it share.
+pub(crate) struct Apart {
+    /// Which attempt of its task it is.
+    pub(crate) attempt: u32,
+    /// What it is a part of.
+    pub(crate) here: Here,
+    state: AtomicU8,
+}
+
+impl Apart {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.state.load(Ordering::Acquire) == GIVEN_UP
+    }
+
+    /// Nobody waits for it any more; `false` if it is over.
+    pub(crate) fn give_up(&self) -> bool {
+        self.state.compare_exchange(RUNNING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// It is over; whether it had been given up before.
+    fn end(&self) -> bool {
+        self.state.swap(OVER, Ordering::AcqRel) == GIVEN_UP
+    }
+}
+
+/// The work, where it runs apart.
+struct Tenant {
+    id: TaskId,
+    /// Taken at the first poll, to say that the work has started.
+    begin: Option<oneshot::Sender<()>>,
+    scope: Scope,
+    work: Option<BoxedWork>,
+    apart: Arc<Apart>,
+    registry: TaskRegistry,
+    /// Held until the work has really returned, whatever became of its task.
+    _pass: Pass,
+}
+
+impl Tenant {
+    /// Calls a closure.
+    fn call(mut self) -> Outcome {
+        if !self.registry.inner.start(self.id) {
+            // Ended while it waited for a thread, by somebody who has counted it.
+            return Outcome::Aborted;
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self).poll(&mut context) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => Outcome::Aborted,
+        }
+    }
+}
+
+impl Future for Tenant {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        if let Some(begin) = this.begin.take() {
+            // Without a limit nobody listens.
+            let _unheard = begin.send(());
+        }
+        let work = &mut this.work;
+        context::enter(&mut this.scope, this.id, || poll_work(work, context))
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        let work = &mut self.work;
+        // A panic in here has nobody to go to: the outcome is counted already.
+        let _already_counted = context::enter(&mut self.scope, self.id, || drop_work(work));
+        if self.apart.end() {
+            self.registry.inner.stuck.remove(self.id);
+        }
+    }
+}
+
+/// The waiting side of a [`Tenant`]. Dropped before the work is over, it gives the work up: aborts it if
+/// that is possible, and has it listed as stuck for as long as it goes on.
+struct Lease<'a> {
+    identity: Identity,
+    apart: Arc<Apart>,
+    registry: &'a TaskRegistry,
+    join: Join,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.registry.inner.stuck.insert_given_up(self.identity, &self.apart) {
+            self.join.abort();
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What runs tasks.
+
+pub(crate) mod abandoned;
+pub(crate) mod attempt;
+pub(crate) mod context;
+pub(crate) mod course;
+#[cfg(feature = "cpu")]
+pub(crate) mod cpu;
+pub(crate) mod drain;
+pub(crate) mod finish;
+pub(crate) mod ops;
+pub(crate) mod pending;
+pub(crate) mod queue;
+pub(crate) mod retry;
+pub(crate) mod run;
+pub(crate) mod shared;
+pub(crate) mod spawned;
+pub(crate) mod state;
+pub(crate) mod transition;

@@ -1,0 +1,123 @@
+//! One task under its policy, to its outcome.
+
+use crate::task::work::BoxedWork;
+use crate::task::work::poll_work;
+use crate::{
+    engine::{attempt::apart, retry::attempts, shared::Inner},
+    limits::{Claim, semaphore::Waiting},
+    model::{DiscardReason, Ending, Outcome},
+    registry::TaskRegistry,
+    task::{
+        TaskOutput,
+        work::{Kind, Meta, Policy, Record},
+    },
+    util::{panic::guarded, timer},
+};
+use futures::future::{Either, select};
+use std::{future::poll_fn, pin::pin, time::Duration};
+
+/// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on
+/// another thread, has a time limit, or is tried again.
+pub(crate) fn under_policy(work: BoxedWork, registry: &TaskRegistry, ending: Option<Ending>) -> BoxedWork {
+    let meta = work.meta();
+    // What waits for a time first joins no queue before that is over.
+    let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
+    let joined = if waits { None } else { registry.inner.admission.join(Claim::of(meta)) };
+    let meta = meta.on_behalf(Kind::Async);
+    let future = run(work, registry.clone(), ending, joined);
+    Box::pin(Record { meta, future })
+}
+
+/// The output of our own wrapper around a task's work.
+struct Settled(Outcome);
+
+impl TaskOutput for Settled {
+    fn into_outcome(self) -> Outcome {
+        self.0
+    }
+}
+
+async fn run(
+    mut work: BoxedWork,
+    registry: TaskRegistry,
+    ending: Option<Ending>,
+    mut joined: Option<Waiting>,
+) -> Settled {
+    let inner = &*registry.inner;
+    let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
+    if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
+        if !inner.ask("the condition of a task", || condition(&ending)) {
+            return Settled(Outcome::Discarded(DiscardReason::Ending));
+        }
+    }
+    let ticket = policy.gathers.take();
+    if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
+        let id = work.meta().id();
+        if !inner.delay(id, delay, ticket.is_some()) {
+            return Settled(Outcome::Aborted);
+        }
+        let sleep = timer::sleep(inner, delay);
+        match &ticket {
+            None => sleep.await,
+            Some(ticket) => {
+                if let Either::Left(_) = select(pin!(ticket.is_ready()), sleep).await {
+                    inner.hurry(id);
+                }
+            }
+        }
+    }
+    if let Some(ticket) = ticket {
+        ticket.in_order().await;
+        joined = inner.admission.join(Claim::of(work.meta()));
+    }
+    if let Some(retry) = policy.retry.take() {
+        return Settled(attempts(work, retry, policy, &registry, joined).await);
+    }
+    let terms = Terms::of(work.meta(), &policy, inner);
+    Settled(attempt(&terms, 1, &registry, joined, || Some(work)).await)
+}
+
+/// What holds for each attempt of a task.
+pub(crate) struct Terms {
+    claim: Claim,
+    limit: Option<Duration>,
+}
+
+impl Terms {
+    pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
+        Self { claim: Claim::of(meta), limit: policy.timeout.or(inner.default_timeout) }
+    }
+}
+
+/// One attempt, the `number`th: waits for its turn, then does the work that `make` makes.
+pub(crate) async fn attempt(
+    terms: &Terms,
+    number: u32,
+    registry: &TaskRegistry,
+    joined: Option<Waiting>,
+    make: impl FnOnce() -> Option<BoxedWork>,
+) -> Outcome {
+    let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
+    let pass = registry.inner.admit(claim, joined).await;
+    let over_at_once = limit.filter(Duration::is_zero);
+    // A closure starts when it has its thread.
+    if (kind == Kind::Async || over_at_once.is_some()) && !registry.inner.start(id) {
+        // Ended in this very moment, by somebody who has counted it.
+        return Outcome::Aborted;
+    }
+    if let Some(limit) = over_at_once {
+        return Outcome::TimedOut(limit);
+    }
+    let work = match guarded(make) {
+        Ok(Some(work)) => work,
+        Ok(None) => return Outcome::Aborted,
+        Err(panic) => return Outcome::Panicked(panic),
+    };
+    if kind != Kind::Async || limit.is_some() {
+        return apart(work, pass, number, registry, kind, limit).await;
+    }
+    let mut work = Some(work);
+    let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
+    drop(pass);
+    outcome
+}

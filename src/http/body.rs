@@ -1,0 +1,189 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header::CONTENT_LENGTH};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{
+    http::{layer::LAUNCH_WITHIN, response::Launch},
+    model::Ending,
+    registry::set::TaskSet,
+};
+
+pin_project! {
+    /// A response's body that launches the request's set when it has left.
+    ///
+    /// It passes everything on: frames, length, end. Once the set was given a task, each chunk is handed on in
+    /// a form that tells when the server has released it, which costs one allocation per chunk and copies
+    /// nothing.
+    pub struct TaskBody<B> {
+        // `None`: empty, in place of a response that was never made.
+        #[pin]
+        inner: Option<B>,
+        tail: Option<Tail>,
+    }
+}
+
+/// What the body carries besides the bytes. Dropped, it launches the set.
+struct Tail {
+    /// Taken when it is launched.
+    launch: Option<Launch>,
+    status: StatusCode,
+    /// Complete with the head, whatever becomes of the body.
+    without_body: bool,
+    /// Bytes still to come, if it is known.
+    remaining: Option<u64>,
+    /// The body was taken to its end.
+    complete: bool,
+}
+
+impl<B> TaskBody<B> {
+    /// A body without a set of its own.
+    pub(crate) const fn passing(inner: B) -> Self {
+        Self { inner: Some(inner), tail: None }
+    }
+
+    /// No body at all.
+    pub(crate) const fn empty() -> Self {
+        Self { inner: None, tail: None }
+    }
+}
+
+impl<B: Body> TaskBody<B> {
+    /// Puts a set behind a response.
+    pub(crate) fn attach(response: Response<B>, launch: Launch, without_body: bool) -> Response<Self> {
+        let status = response.status();
+        let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let remaining = response.body().size_hint().exact().or_else(declared);
+        let complete = remaining == Some(0) || response.body().is_end_stream();
+        let mut tail = Tail { launch: None, status, without_body, remaining, complete };
+        launch.answered(tail.ending());
+        tail.launch = Some(launch);
+        response.map(|inner| Self { inner: Some(inner), tail: Some(tail) })
+    }
+}
+
+impl<B> Body for TaskBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        let Some(mut inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let Some(tail) = this.tail else {
+            return inner.poll_frame(context);
+        };
+        let entered = tail.launch.as_mut().map(Launch::enter);
+        let frame = inner.as_mut().poll_frame(context);
+        drop(entered);
+        let frame = match ready!(frame) {
+            Some(Ok(frame)) => Some(Ok(tail.pass(frame, inner.is_end_stream()))),
+            end => {
+                tail.complete = end.is_none();
+                tail.launch();
+                end
+            }
+        };
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Tail {
+    /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
+    fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
+        self.complete = match frame.data_ref() {
+            Some(chunk) => {
+                let length = chunk.len() as u64;
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
+                is_last || self.remaining == Some(0)
+            }
+            // Trailers are the last frame, also to a server that does not ask for more.
+            None => true,
+        };
+        let frame = match &self.launch {
+            Some(launch) if launch.has_tasks() => frame.map_data(|chunk| launch.watch(chunk)),
+            _ => frame,
+        };
+        if is_last {
+            self.launch();
+        }
+        frame
+    }
+
+    fn launch(&mut self) {
+        if let Some(launch) = self.launch.take() {
+            launch.end(self.ending());
+        }
+    }
+
+    const fn ending(&self) -> Ending {
+        if self.complete || self.without_body { Ending::Sent(self.status) } else { Ending::Disconnected(self.status) }
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.launch();
+    }
+}
+
+impl<B: Default> Default for TaskBody<B> {
+    fn default() -> Self {
+        Self::passing(B::default())
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for TaskBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBody").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl TaskSet {
+    /// Drains this set when `response` has left: for a hyper service without a [`TaskLayer`](crate::TaskLayer).
+    ///
+    /// The set then behaves like that of a layer with its defaults. It can't know the request's method: to a
+    /// HEAD request, answer with an empty body, or a set with a condition sees
+    /// [`Disconnected`](Ending::Disconnected).
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use bytes::Bytes;
+    /// use postlude::{TaskBody, TaskRegistry};
+    ///
+    /// async fn handle<B>(request: Request<B>, registry: TaskRegistry) -> Response<TaskBody<Full<Bytes>>> {
+    ///     let tasks = registry.set();
+    ///     tasks.add(async { /* send the mail */ });
+    ///     tasks.attach(Response::new(Full::from("accepted")))
+    /// }
+    /// ```
+    pub fn attach<B>(self, response: Response<B>) -> Response<TaskBody<B>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let status = response.status();
+        let without_body =
+            status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        TaskBody::attach(response, Launch::new(Arc::clone(self.line()), LAUNCH_WITHIN), without_body)
+    }
+}

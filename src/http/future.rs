@@ -1,0 +1,153 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use crate::{
+    engine::context::Entered,
+    http::{TaskBody, response::Launch, shed},
+    model::Ending,
+};
+
+pin_project! {
+    /// The future of a [`TaskService`](crate::TaskService).
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Handled {
+            #[pin]
+            inner: F,
+            // `None`: a layer further out watches.
+            in_flight: Option<InFlight>,
+        },
+        // Turned away, before there was anything to handle.
+        Shed { retry_after: u64 },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(crate) const fn new(inner: F, in_flight: Option<InFlight>) -> Self {
+        Self { state: State::Handled { inner, in_flight } }
+    }
+
+    pub(crate) const fn shed(retry_after: u64) -> Self {
+        Self { state: State::Shed { retry_after } }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<TaskBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (inner, in_flight) = match self.project().state.project() {
+            StateProjection::Handled { inner, in_flight } => (inner, in_flight),
+            StateProjection::Shed { retry_after } => return Poll::Ready(Ok(shed::response(*retry_after))),
+        };
+        let Some(in_flight) = in_flight else {
+            return inner.poll(context).map_ok(|response| response.map(TaskBody::passing));
+        };
+        let handling = in_flight.handle();
+        let polled = inner.poll(context);
+        handling.returned();
+        Poll::Ready(match ready!(polled) {
+            Ok(response) => Ok(in_flight.answer(response)),
+            Err(error) => {
+                in_flight.end(Ending::ServiceError);
+                Err(error)
+            }
+        })
+    }
+}
+
+impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut future = f.debug_struct("ResponseFuture");
+        match &self.state {
+            State::Handled { inner, .. } => future.field("inner", inner),
+            State::Shed { retry_after } => future.field("shed", retry_after),
+        };
+        future.finish_non_exhaustive()
+    }
+}
+
+/// A request that has no response yet. Dropped, it launches its set.
+pub(crate) struct InFlight {
+    /// Taken when there is a response.
+    launch: Option<Launch>,
+    /// What it means if this is dropped now.
+    if_dropped: Ending,
+    is_head: bool,
+    is_connect: bool,
+}
+
+impl InFlight {
+    pub(crate) fn new(launch: Launch, method: &Method) -> Self {
+        Self {
+            launch: Some(launch),
+            if_dropped: Ending::Cancelled,
+            is_head: method == Method::HEAD,
+            is_connect: method == Method::CONNECT,
+        }
+    }
+
+    /// For calls into the handler: makes the request's set the current one, and knows whether they returned.
+    pub(crate) fn handle(&mut self) -> Handling<'_> {
+        self.if_dropped = Ending::HandlerPanicked;
+        Handling { entered: self.launch.as_mut().map(Launch::enter), if_dropped: &mut self.if_dropped }
+    }
+
+    fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>) -> Response<TaskBody<B>> {
+        let Some(launch) = self.launch.take() else {
+            return response.map(TaskBody::passing);
+        };
+        let status = response.status();
+        let without_body = self.is_head
+            || (self.is_connect && status.is_success())
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED;
+        TaskBody::attach(response, launch, without_body)
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(launch) = self.launch.take() {
+            launch.end(ending);
+        }
+    }
+}
+
+/// The handler is being called. Dropped without having [returned](Self::returned), it has panicked.
+pub(crate) struct Handling<'a> {
+    entered: Option<Entered<'a>>,
+    if_dropped: &'a mut Ending,
+}
+
+impl Handling<'_> {
+    pub(crate) fn returned(self) {
+        *self.if_dropped = Ending::Cancelled;
+        drop(self.entered);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.end(self.if_dropped);
+    }
+}

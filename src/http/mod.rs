@@ -1,0 +1,16 @@
+//! The request's side: gives each request a set, and launches it when the response has left.
+
+mod body;
+#[cfg(feature = "axum")]
+mod extract;
+mod future;
+mod layer;
+pub(crate) mod release;
+mod response;
+mod service;
+mod shed;
+pub(crate) mod timetable;
+
+#[cfg(feature = "axum")]
+pub use self::extract::MissingTaskLayer;
+pub use self::{body::TaskBody, future::ResponseFuture, layer::TaskLayer, service::TaskService};

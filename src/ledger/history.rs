@@ -1,0 +1,70 @@
+//! The last outcomes, and what is known of one task.
+
+use std::{mem, sync::Arc};
+
+use crate::{ledger::finished::Past, model::BoxError, util::panic::drop_quietly};
+
+/// How many outcomes are read under one lock.
+pub(crate) const PIECE: usize = 128;
+
+/// The outcomes that one shard remembers: a ring, which takes room only as it fills.
+///
+/// Each shard has room for all, so that together they remember the last ones of the registry, wherever those
+/// have ended.
+#[derive(Default)]
+pub(crate) struct History {
+    room: usize,
+    ring: Vec<Past>,
+    /// Where the next one goes.
+    next: usize,
+    written: u64,
+}
+
+impl History {
+    pub(crate) const fn new(room: usize) -> Self {
+        Self { room, ring: Vec::new(), next: 0, written: 0 }
+    }
+
+    pub(crate) const fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
+    /// whose `Drop` may do anything.
+    #[inline]
+    pub(crate) fn note(&mut self, past: Past) -> Option<Arc<BoxError>> {
+        if self.room == 0 {
+            return past.into_error();
+        }
+        let mut forgotten = None;
+        match self.ring.get_mut(self.next) {
+            Some(slot) => forgotten = mem::replace(slot, past).into_error(),
+            None => self.ring.push(past),
+        }
+        self.next += 1;
+        if self.next == self.room {
+            self.next = 0;
+        }
+        self.written += 1;
+        forgotten
+    }
+
+    /// Some of what was written before `end`, the latest first, and where to go on. Short, for it is read under the
+    /// lock.
+    pub(crate) fn piece(&self, end: u64) -> (impl Iterator<Item = &Past>, Option<u64>) {
+        let oldest = self.written - self.ring.len() as u64;
+        let end = end.min(self.written).max(oldest);
+        let begin = end.saturating_sub(PIECE as u64).max(oldest);
+        let newest_first = (begin..end).rev().filter_map(move |number| {
+            let back = usize::try_from(self.written - number).unwrap_or(usize::MAX);
+            self.ring.get((self.next + self.ring.len()).checked_sub(back)? % self.ring.len())
+        });
+        (newest_first, (begin > oldest).then_some(begin))
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.ring.drain(..).for_each(drop_quietly);
+    }
+}

@@ -1,0 +1,85 @@
+//! Permits where they meet those who give up.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use loom::thread;
+
+use crate::{
+    limits::{check, semaphore::Permits},
+    loom_tests::Woken,
+};
+
+/// Seeded: `Waiting::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.
+#[test]
+fn a_permit_that_comes_back_to_one_who_gives_up_goes_to_the_next() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let mut waiting = [permits.wait(Duration::ZERO), permits.wait(Duration::from_secs(1))];
+        let woken = Arc::new(Woken::default());
+        for waiting in &mut waiting {
+            assert!(woken.poll(waiting).is_pending());
+        }
+        let [gives_up, mut stays] = waiting;
+        let other = thread::spawn(move || drop(gives_up));
+        drop(held);
+        other.join().unwrap();
+        assert!(woken.0.load(Ordering::SeqCst), "somebody was told");
+        assert!(woken.poll(&mut stays).is_ready());
+    });
+}
+
+/// Seeded: `Waiting::poll` looks for a free permit under one lock and takes its place in the queue under another: the
+/// permit comes back in between, and nobody is woken.
+#[test]
+fn a_permit_that_comes_back_while_one_joins_the_queue_is_taken() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let other = thread::spawn(move || drop(held));
+        let woken = Arc::new(Woken::default());
+        let mut waiting = permits.wait(Duration::ZERO);
+        let polled = woken.poll(&mut waiting);
+        other.join().unwrap();
+        let permit = match polled {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => {
+                assert!(woken.0.load(Ordering::SeqCst));
+                poll_once(waiting).unwrap()
+            }
+        };
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_none(), "there is one permit");
+        drop(permit);
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "which has come back");
+    });
+}
+
+fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Seeded: `Permits::join` looks for a free permit under one lock and takes its place under another.
+#[test]
+fn a_permit_that_comes_back_while_one_joins_before_it_is_polled_is_its_own() {
+    check(|| {
+        let permits = Permits::new(1);
+        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let other = thread::spawn(move || drop(held));
+        let mut joined = permits.join(Duration::ZERO);
+        let woken = Arc::new(Woken::default());
+        let at_once = woken.poll(&mut joined).is_ready();
+        other.join().unwrap();
+        assert!(at_once || woken.0.load(Ordering::SeqCst), "told");
+        assert!(at_once || woken.poll(&mut joined).is_ready());
+        drop(joined);
+        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "passed on");
+    });
+}

@@ -1,0 +1,45 @@
+//! What happens to tasks, to keep.
+
+use crate::model::{TaskId, TaskInfo, TaskReport};
+
+/// Something that happened to a task: what a [`TaskObserver`](crate::TaskObserver) is told, to keep.
+///
+/// See [`TaskRegistry::subscribe`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TaskEvent {
+    /// A task was added or spawned.
+    Added(TaskInfo),
+    /// An attempt of a task began.
+    Started(TaskInfo),
+    /// An attempt failed, and another one follows.
+    AttemptFailed(TaskReport),
+    /// A task has its outcome.
+    Finished(TaskReport),
+    /// This many events were lost, because this reader was too slow.
+    Missed(u64),
+}
+
+impl TaskEvent {
+    /// The task; `None` for [`Missed`](Self::Missed).
+    #[must_use]
+    pub const fn id(&self) -> Option<TaskId> {
+        match self {
+            Self::Added(task) | Self::Started(task) => Some(task.id),
+            Self::AttemptFailed(report) | Self::Finished(report) => Some(report.id),
+            Self::Missed(_) => None,
+        }
+    }
+
+    /// One lower-case word: `added`, `started`, `attempt_failed`, `finished` or `missed`.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Added(_) => "added",
+            Self::Started(_) => "started",
+            Self::AttemptFailed(_) => "attempt_failed",
+            Self::Finished(_) => "finished",
+            Self::Missed(_) => "missed",
+        }
+    }
+}

@@ -1,0 +1,295 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::model::{BoxError, Outcome, policy::scaled};
+
+/// When a task that did not get done is tried again, and when no more.
+///
+/// ```
+/// use std::{io, time::Duration};
+/// use postlude::{BoxError, RetryPolicy};
+///
+/// // Up to 8 attempts within an hour, and only where it is worth trying.
+/// let policy = RetryPolicy::exponential()
+///     .first_delay(Duration::from_millis(500))
+///     .max_delay(Duration::from_secs(60))
+///     .attempts(8)
+///     .give_up_after(Duration::from_secs(3600))
+///     .retry_if(|error: &BoxError| error.downcast_ref::<io::Error>().is_some());
+/// # drop(policy);
+/// ```
+///
+/// # Default
+/// [`RetryPolicy::default`] is [`exponential`](Self::exponential):
+/// - [`first_delay`](Self::first_delay) 1 s, [`factor`](Self::factor) 2, [`max_delay`](Self::max_delay) 600 s,
+///   [`jitter`](Self::jitter) on, [`attempts`](Self::attempts) 4: the first and three more, as Celery does with
+///   `retry_backoff`. The jitter is "full": a delay is drawn evenly between zero and the computed one, which spreads
+///   many that failed at the same time best (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
+///   Blog, 2015).
+/// - [`give_up_after`](Self::give_up_after): no limit
+/// - [`retry_if`](Self::retry_if): every error is worth another attempt, and so is a timeout
+/// - [`retry_panics`](Self::retry_panics): no
+///
+/// Sidekiq's way, 25 retries over three weeks, is
+/// `RetryPolicy::delays((0..25_u64).map(|n| Duration::from_secs(n.pow(4) + 15)))`; mind that nothing here outlives
+/// the process.
+#[derive(Clone)]
+#[must_use = "a policy does nothing until it is given to a task"]
+pub struct RetryPolicy {
+    first_delay: Duration,
+    factor: f64,
+    max_delay: Duration,
+    /// In place of the computed ones.
+    delays: Option<Arc<[Duration]>>,
+    jitter: bool,
+    attempts: u32,
+    give_up_after: Duration,
+    retry_if: Option<Arc<RetryCondition>>,
+    retry_panics: bool,
+}
+
+type RetryCondition = dyn Fn(&BoxError) -> bool + Send + Sync;
+
+impl RetryPolicy {
+    /// Delays that grow by a factor, with full jitter: see [the defaults](Self#default).
+    pub fn exponential() -> Self {
+        Self {
+            first_delay: Duration::from_secs(1),
+            factor: 2.0,
+            max_delay: Duration::from_secs(600),
+            delays: None,
+            jitter: true,
+            attempts: 4,
+            give_up_after: Duration::MAX,
+            retry_if: None,
+            retry_panics: false,
+        }
+    }
+
+    /// The same delay before each further attempt, without jitter. Four attempts, unless told otherwise.
+    pub fn constant(delay: Duration) -> Self {
+        Self { first_delay: delay, factor: 1.0, max_delay: Duration::MAX, jitter: false, ..Self::exponential() }
+    }
+
+    /// These delays, one before each further attempt, without jitter; so one attempt more than there are delays.
+    ///
+    /// With more [`attempts`](Self::attempts), the last delay goes on. [`first_delay`](Self::first_delay) and
+    /// [`factor`](Self::factor) have no effect on a list; without any delay in it, the task is tried once.
+    pub fn delays(delays: impl IntoIterator<Item = Duration>) -> Self {
+        let delays: Arc<[Duration]> = delays.into_iter().collect();
+        let attempts = u32::try_from(delays.len()).unwrap_or(u32::MAX).saturating_add(1);
+        Self { delays: Some(delays), attempts, jitter: false, max_delay: Duration::MAX, ..Self::exponential() }
+    }
+
+    /// The delay before the second attempt, before jitter.
+    pub const fn first_delay(mut self, delay: Duration) -> Self {
+        self.first_delay = delay;
+        self
+    }
+
+    /// By how much each delay is longer than the one before. Below 1, or not a number, it counts as 1.
+    pub const fn factor(mut self, factor: f64) -> Self {
+        self.factor = if factor > 1.0 { factor } else { 1.0 };
+        self
+    }
+
+    /// The longest delay, before jitter.
+    pub const fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// Whether each delay is drawn evenly between zero and the computed one.
+    pub const fn jitter(mut self, on: bool) -> Self {
+        self.jitter = on;
+        self
+    }
+
+    /// How many attempts there are at most; the first counts, and always takes place: zero counts as 1. With
+    /// `u32::MAX` it is tried for as long as the process lives.
+    pub const fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = if attempts == 0 { 1 } else { attempts };
+        self
+    }
+
+    /// No attempt is due later than this after the start of the first; it may then wait for its turn. It does not cut
+    /// short an attempt under way: that is what [`Task::timeout`](crate::Task::timeout) does.
+    pub const fn give_up_after(mut self, limit: Duration) -> Self {
+        self.give_up_after = limit;
+        self
+    }
+
+    /// Tries again only if `condition` says so of the error. Without it, every error is worth another attempt.
+    ///
+    /// Timeouts have no error: they are always worth one. A condition that panics is logged and counted, and taken
+    /// for a yes.
+    pub fn retry_if(mut self, condition: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
+        self.retry_if = Some(Arc::new(condition));
+        self
+    }
+
+    /// Tries again after a panic, too.
+    pub const fn retry_panics(mut self) -> Self {
+        self.retry_panics = true;
+        self
+    }
+
+    /// Whether this outcome of an attempt is worth another one. Asks the user's condition, which may panic.
+    pub(crate) fn is_worth_another(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Outcome::Failed(error) => self.retry_if.as_ref().is_none_or(|condition| condition(error)),
+            Outcome::TimedOut(_) => true,
+            Outcome::Panicked(_) => self.retry_panics,
+            Outcome::Completed | Outcome::Aborted | Outcome::Discarded(_) => false,
+        }
+    }
+
+    /// How long to wait before the next attempt; `None` if there is none. `failed` attempts have been made, the first
+    /// of which started `since_first` ago; `random` is drawn evenly from 0 to 1.
+    pub(crate) fn next_delay(&self, failed: u32, since_first: Duration, random: f64) -> Option<Duration> {
+        if failed >= self.attempts && self.attempts != u32::MAX {
+            return None;
+        }
+        let computed = self.computed_delay(failed)?;
+        let delay = if self.jitter { scaled(computed, random) } else { computed };
+        (since_first.saturating_add(delay) <= self.give_up_after).then_some(delay)
+    }
+
+    /// Before jitter; `None` from a list without any.
+    fn computed_delay(&self, failed: u32) -> Option<Duration> {
+        let nth = failed.saturating_sub(1);
+        let delay = match &self.delays {
+            Some(delays) => {
+                let index = usize::try_from(nth).unwrap_or(usize::MAX);
+                *delays.get(index).or_else(|| delays.last())?
+            }
+            None if self.first_delay.is_zero() => Duration::ZERO,
+            None => {
+                let exponent = i32::try_from(nth).unwrap_or(i32::MAX);
+                let seconds = self.first_delay.as_secs_f64() * self.factor.powi(exponent);
+                // Beyond what a `Duration` holds, it is beyond the longest delay, too.
+                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+            }
+        };
+        Some(delay.min(self.max_delay))
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::exponential()
+    }
+}
+
+impl fmt::Debug for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryPolicy")
+            .field("first_delay", &self.first_delay)
+            .field("factor", &self.factor)
+            .field("max_delay", &self.max_delay)
+            .field("delays", &self.delays)
+            .field("jitter", &self.jitter)
+            .field("attempts", &self.attempts)
+            .field("give_up_after", &self.give_up_after)
+            .field("retry_panics", &self.retry_panics)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NONE: Duration = Duration::ZERO;
+
+    /// The delay before the attempt after `failed` ones, drawn in the middle.
+    #[track_caller]
+    fn expect(policy: &RetryPolicy, failed: u32, since_first: Duration, delay: Option<Duration>) {
+        assert_eq!(policy.next_delay(failed, since_first, 0.5), delay, "{policy:?}, {failed} failed");
+    }
+
+    #[test]
+    fn exponential_delays_grow_by_the_factor_up_to_the_longest() {
+        let policy = RetryPolicy::exponential().jitter(false).attempts(u32::MAX);
+        for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 512), (11, 600), (1_000_000, 600)] {
+            expect(&policy, failed, NONE, Some(seconds * SECOND));
+        }
+        expect(&policy, u32::MAX, Duration::MAX, Some(600 * SECOND));
+    }
+
+    #[test]
+    fn full_jitter_draws_from_zero_to_the_computed_delay() {
+        let policy = RetryPolicy::exponential().first_delay(8 * SECOND);
+        for (random, seconds) in [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8), (7.0, 8), (-1.0, 0)] {
+            assert_eq!(policy.next_delay(1, NONE, random), Some(seconds * SECOND), "{random}");
+        }
+    }
+
+    #[test]
+    fn the_first_attempt_counts() {
+        let policy = RetryPolicy::constant(SECOND).attempts(3);
+        expect(&policy, 1, NONE, Some(SECOND));
+        expect(&policy, 2, NONE, Some(SECOND));
+        expect(&policy, 3, NONE, None);
+        expect(&RetryPolicy::constant(SECOND).attempts(1), 1, NONE, None);
+        expect(&RetryPolicy::constant(SECOND).factor(3.0), 2, NONE, Some(3 * SECOND));
+        expect(&RetryPolicy::constant(SECOND).attempts(0), 1, NONE, None);
+        expect(&RetryPolicy::default(), 3, NONE, Some(2 * SECOND));
+        expect(&RetryPolicy::default(), 4, NONE, None);
+    }
+
+    #[test]
+    fn listed_delays_are_kept_and_the_last_goes_on() {
+        let policy = RetryPolicy::delays([SECOND, 5 * SECOND]);
+        for (failed, delay) in [(1, Some(SECOND)), (2, Some(5 * SECOND)), (3, None)] {
+            expect(&policy, failed, NONE, delay);
+        }
+        let policy = policy.attempts(9).max_delay(4 * SECOND);
+        expect(&policy, 1, NONE, Some(SECOND));
+        expect(&policy, 8, NONE, Some(4 * SECOND));
+        expect(&policy, 9, NONE, None);
+        expect(&RetryPolicy::delays([]), 1, NONE, None);
+        expect(&RetryPolicy::delays([]).attempts(3), 1, NONE, None);
+    }
+
+    #[test]
+    fn no_attempt_begins_after_the_total_limit() {
+        let policy = RetryPolicy::constant(SECOND).attempts(u32::MAX).give_up_after(10 * SECOND);
+        expect(&policy, 1, 9 * SECOND, Some(SECOND));
+        expect(&policy, 1, 9 * SECOND + Duration::from_nanos(1), None);
+        expect(&policy, 1, Duration::MAX, None);
+        expect(&RetryPolicy::constant(NONE).give_up_after(NONE), 1, NONE, Some(NONE));
+    }
+
+    #[test]
+    fn odd_values_neither_panic_nor_shorten_a_delay() {
+        for factor in [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5] {
+            expect(&RetryPolicy::exponential().jitter(false).factor(factor), 3, NONE, Some(SECOND));
+        }
+        let endless = RetryPolicy::exponential().factor(f64::INFINITY).max_delay(Duration::MAX).jitter(false);
+        expect(&endless, 1, NONE, Some(SECOND));
+        expect(&endless, 2, NONE, Some(Duration::MAX));
+        expect(&endless.clone().jitter(true), 2, NONE, Some(scaled(Duration::MAX, 0.5)));
+        expect(&endless.clone().first_delay(Duration::MAX), 1, NONE, Some(Duration::MAX));
+        expect(&endless.first_delay(NONE), 2, NONE, Some(NONE));
+    }
+
+    #[test]
+    fn a_timeout_is_worth_another_attempt_and_a_panic_only_if_asked() {
+        let failed = |text: &str| Outcome::Failed(Arc::new(BoxError::from(text)));
+        let panicked = Outcome::Panicked(crate::Panic::from_payload(Box::new("oh")));
+        let policy = RetryPolicy::default().retry_if(|error| error.to_string() == "busy");
+        for (policy, outcome, worth) in [
+            (&policy, failed("busy"), true),
+            (&policy, failed("gone"), false),
+            (&RetryPolicy::default(), failed("gone"), true),
+            (&policy, Outcome::TimedOut(SECOND), true),
+            (&policy, panicked.clone(), false),
+            (&policy.clone().retry_panics(), panicked, true),
+            (&policy, Outcome::Completed, false),
+            (&policy, Outcome::Aborted, false),
+        ] {
+            assert_eq!(policy.is_worth_another(&outcome), worth, "{outcome}");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Limits and hooks of a registry.
+
+#[cfg(feature = "cpu")]
+use crate::engine::cpu::Cpu;
+#[cfg(feature = "http")]
+use crate::http::timetable::Timetable;
+use crate::limits;
+use crate::model::BuildError;
+use crate::{
+    engine::{
+        abandoned::Stuck,
+        shared::{Inner, Rule},
+    },
+    ledger::{
+        Ledger,
+        dead_letters::{DeadLetterHook, Store},
+    },
+    limits::{Admission, Limits},
+    model::{BoxError, DeadLetter, TaskInfo, TaskReport},
+    registry::{TaskRegistry, shutdown::Progress},
+    telemetry::{
+        Audience,
+        observer::{OnFailure, TaskObserver},
+        span::SpanRelation,
+    },
+    util::loom::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
+};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Builds a [`TaskRegistry`].
+///
+/// # Default
+/// - [`capacity`](Self::capacity): none; a warning is logged at 10,000 live tasks and at each doubling
+/// - [`max_concurrent`](Self::max_concurrent): none
+/// - [`max_blocking`](Self::max_blocking): 64
+/// - `cpu_threads`: the number of cores
+/// - [`limit`](Self::limit), `rate_limit`: none for any name
+/// - [`promote_after`](Self::promote_after): 10 s
+/// - [`default_timeout`](Self::default_timeout): none
+/// - [`settle`](Self::settle): 1 s
+/// - [`admit`](Self::admit): every task
+/// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are logged all the same
+/// - [`history`](Self::history): the last 1,024 outcomes
+/// - [`spans`](Self::spans): follow from the request's
+/// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
+/// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::TaskRegistry;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), postlude::BuildError> {
+/// let registry = TaskRegistry::builder()
+///     .capacity(10_000)
+///     .max_concurrent(200)
+///     .default_timeout(Duration::from_secs(300))
+///     .on_failure(|report| eprintln!("{} {}", report.name, report.outcome))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct TaskRegistryBuilder {
+    capacity: Option<usize>,
+    limits: Limits,
+    default_timeout: Option<Duration>,
+    settle: Duration,
+    rule: Option<Box<Rule>>,
+    audience: Audience,
+    spans: SpanRelation,
+    history: usize,
+    dead_letters: usize,
+    on_dead_letter: Option<Box<DeadLetterHook>>,
+    handle: Option<Handle>,
+}
+
+impl TaskRegistryBuilder {
+    /// How many tasks may be live, pending and running together. What comes on top is discarded, or handed
+    /// back by the `try_` methods.
+    pub const fn capacity(mut self, tasks: usize) -> Self {
+        self.capacity = Some(tasks);
+        self
+    }
+
+    /// How many async tasks may run at a time. The others wait for their turn: by [priority](crate::Priority), then
+    /// first in, first out.
+    pub const fn max_concurrent(mut self, tasks: usize) -> Self {
+        self.limits.max_concurrent = Some(tasks);
+        self
+    }
+
+    /// How many blocking tasks may run at a time, apart from the async ones. Each takes one of the runtime's
+    /// threads for blocking work (512 unless its builder says otherwise), so a limit above that number waits
+    /// there.
+    pub const fn max_blocking(mut self, tasks: usize) -> Self {
+        self.limits.max_blocking = tasks;
+        self
+    }
+
+    /// How many threads there are for [CPU tasks](crate::Task::cpu), and so how many of these may run at a time. The
+    /// threads are started for the first such task.
+    #[cfg(feature = "cpu")]
+    pub const fn cpu_threads(mut self, threads: usize) -> Self {
+        self.limits.cpu_threads = threads;
+        self
+    }
+
+    /// How many tasks of this name may run at a time, of whatever kind, within the limits for all. The others wait
+    /// for their turn, and hold no other permit while they do.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// // One thumbnail at a time, and two reports, whatever else is going on.
+    /// let registry = TaskRegistry::builder().limit("thumbnail", 1).limit("report", 2).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit(mut self, name: &'static str, tasks: usize) -> Self {
+        self.limits.named.push((name, tasks));
+        self
+    }
+
+    /// How often tasks of this name may start. Those that come faster wait for their turn, without a permit.
+    ///
+    /// ```
+    /// use postlude::{RateLimit, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_minute(100).burst(10)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "rate-limit")]
+    pub fn rate_limit(mut self, name: &'static str, limit: crate::RateLimit) -> Self {
+        self.limits.rates.push((name, limit));
+        self
+    }
+
+    /// After what time of waiting a task is promoted by one [priority](crate::Priority), so that none starves.
+    ///
+    /// By default 10 s: much longer than most tasks, so that a priority is felt, and shorter than the patience of
+    /// whoever waits for the result. Zero promotes at once, so that priorities have no effect; `Duration::MAX` never
+    /// does, and under constant load tasks of low priority may then wait for ever.
+    pub const fn promote_after(mut self, wait: Duration) -> Self {
+        self.limits.promote_after = wait;
+        self
+    }
+
+    /// How long an attempt of a task may take that has no [`timeout`](crate::Task::timeout) of its own.
+    pub const fn default_timeout(mut self, limit: Duration) -> Self {
+        self.default_timeout = Some(limit);
+        self
+    }
+
+    /// How long a shutdown that has run out of time waits between cancelling tasks and having aborted them.
+    /// Meanwhile what waits in line goes on. A tenth of it, and 50 ms if there is that much, is kept for aborted
+    /// tasks to be dropped: those that are not by then are reported as stuck. Zero aborts and reports at once.
+    pub const fn settle(mut self, duration: Duration) -> Self {
+        self.settle = duration;
+        self
+    }
+
+    /// Asks `rule` about every task before it is accepted, and refuses those for which it returns an error.
+    ///
+    /// A refused task ends as [`DiscardReason::Refused`](crate::DiscardReason::Refused), or is handed back by the
+    /// `try_` methods. The error is kept: in the log, in the [`TaskReport`] and as the source of
+    /// [`Rejected`](crate::Rejected).
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+    /// use postlude::{DiscardReason, Outcome, Task, TaskInfo, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let maintenance = Arc::new(AtomicBool::new(true));
+    /// let is_on = Arc::clone(&maintenance);
+    /// let registry = TaskRegistry::builder()
+    ///     .admit(move |task: &TaskInfo| match task.name {
+    ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
+    ///         _ => Ok(()),
+    ///     })
+    ///     .build()?;
+    ///
+    /// let outcome = registry.spawn(Task::new(async {}).named("report")).await;
+    /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Refused)));
+    /// let refused = registry.try_spawn(Task::new(async {}).named("report")).unwrap_err();
+    /// assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "no reports during maintenance");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It is called on the thread that adds, in the handler: it must not block. It is asked before the
+    /// [capacity](Self::capacity), so a yes does not mean that the task gets in. A rule that panics is caught and
+    /// counted, and the task gets in. What a rule adds itself is not asked about.
+    pub fn admit(mut self, rule: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        self.rule = Some(Box::new(rule));
+        self
+    }
+
+    /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
+    /// it was counted. That includes tasks that somebody took back: a hook that wakes people
+    /// [leaves them out](crate::Outcome::is_loss).
+    ///
+    /// ```
+    /// use postlude::{TaskRegistry, TaskReport};
+    ///
+    /// fn alert(report: &TaskReport) {
+    ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
+    /// }
+    ///
+    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// # drop(builder);
+    /// ```
+    ///
+    /// It is an [observer](Self::observe) that hears of failures alone, and is called like one: it must not block, a
+    /// panic is caught and counted, and it is not told of what ends because of it, on its thread, while it runs: a
+    /// hook may spawn. Each call of this adds another hook.
+    ///
+    /// A hook that holds a clone of the registry keeps the registry's memory for as long as the process lives;
+    /// nothing else depends on it.
+    pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
+        self.audience.push(Arc::new(OnFailure(hook)), false);
+        self
+    }
+
+    /// Tells `observer` of every task as it comes and goes: see [`TaskObserver`]. Any number of them, called in the
+    /// order in which they were given.
+    ///
+    /// ```
+    /// use postlude::{TaskRegistry, TaskReport};
+    ///
+    /// let builder = TaskRegistry::builder().observe(|report: &TaskReport| println!("{} {}", report.id, report.outcome));
+    /// # drop(builder);
+    /// ```
+    pub fn observe(mut self, observer: impl TaskObserver) -> Self {
+        self.audience.push(Arc::new(observer), true);
+        self
+    }
+
+    /// How the `tracing` span of a task is related to the one in which it was added, mostly the request's: see
+    /// [`SpanRelation`].
+    pub const fn spans(mut self, relation: SpanRelation) -> Self {
+        self.spans = relation;
+        self
+    }
+
+    /// How many outcomes are remembered, for [`TaskRegistry::get`] and [`TaskRegistry::history`]. Zero remembers
+    /// none.
+    ///
+    /// Each takes about two hundred bytes, and keeps the error of a task that failed. Threads remember apart from
+    /// each other, so there may be as many in each of the registry's shards: twice as many as the machine has cores.
+    pub const fn history(mut self, outcomes: usize) -> Self {
+        self.history = outcomes;
+        self
+    }
+
+    /// How many tasks that did not get done are kept, to be looked at and [replayed](crate::DeadLetters). Zero keeps none.
+    ///
+    /// A [retrying](crate::Task::retrying) task is kept with everything that its factory has captured.
+    pub const fn dead_letters(mut self, letters: usize) -> Self {
+        self.dead_letters = letters;
+        self
+    }
+
+    /// Calls `hook` with each dead letter, once it can be found in the [list](crate::TaskRegistry::dead_letters), and after
+    /// [`on_failure`](Self::on_failure). What holds for that hook holds for this one. Never called if none are kept.
+    pub fn on_dead_letter(mut self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
+        self.on_dead_letter = Some(Box::new(hook));
+        self
+    }
+
+    /// The runtime on which the tasks run.
+    pub fn handle(mut self, handle: Handle) -> Self {
+        self.handle = Some(handle);
+        self
+    }
+
+    /// Builds the registry.
+    ///
+    /// # Errors
+    /// If a limit or the default timeout is zero, a limit is beyond counting, or a name has two limits of one
+    /// sort; or if there is no runtime: call it inside one, or give its [`handle`](Self::handle).
+    pub fn build(self) -> Result<TaskRegistry, BuildError> {
+        let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
+            return Err(BuildError::NoRuntime);
+        };
+        limits::check("capacity", self.capacity)?;
+        if self.default_timeout == Some(Duration::ZERO) {
+            return Err(BuildError::ZeroTimeout);
+        }
+        let inner = Inner {
+            handle,
+            no_timer: AtomicBool::new(false),
+            ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
+            admission: Admission::new(&self.limits)?,
+            #[cfg(feature = "cpu")]
+            cpu: Cpu::new(self.limits.cpu_threads),
+            stuck: Stuck::default(),
+            never_started: Mutex::default(),
+            default_timeout: self.default_timeout,
+            settle_time: self.settle,
+            audience: self.audience,
+            spans: self.spans,
+            dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
+            rule: self.rule,
+            hook_panics: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
+            token: CancellationToken::new(),
+            progress: Progress::default(),
+            #[cfg(feature = "http")]
+            timetable: Timetable::default(),
+        };
+        Ok(TaskRegistry { inner: Arc::new(inner) })
+    }
+}
+
+impl Default for TaskRegistryBuilder {
+    fn default() -> Self {
+        Self {
+            capacity: None,
+            limits: Limits::default(),
+            default_timeout: None,
+            settle: Duration::from_secs(1),
+            rule: None,
+            audience: Audience::default(),
+            spans: SpanRelation::default(),
+            history: 1024,
+            dead_letters: 1_000,
+            on_dead_letter: None,
+            handle: None,
+        }
+    }
+}
+
+impl fmt::Debug for TaskRegistryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRegistryBuilder")
+            .field("capacity", &self.capacity)
+            .field("limits", &self.limits)
+            .field("default_timeout", &self.default_timeout)
+            .field("settle", &self.settle)
+            .field("history", &self.history)
+            .field("dead_letters", &self.dead_letters)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+//! The names of a task and its set, and the handle of a spawned task.
+
+use crate::engine::queue::Line;
+use crate::model::DrainReport;
+use crate::model::TaskId;
+use crate::{model::Outcome, registry::TaskRegistry};
+use std::sync::Arc;
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// The handle of a spawned task: awaited, it gives the task's [`Outcome`].
+///
+/// It is optional. Dropping it changes nothing: the registry owns the task.
+///
+/// ```
+/// use postlude::{Outcome, TaskRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// let outcome = registry.spawn(async { Err::<(), _>("no such mailbox") }).await;
+/// assert!(matches!(outcome, Outcome::Failed(error) if error.to_string() == "no such mailbox"));
+/// # }
+/// ```
+///
+/// # Cancel safety
+/// Awaiting it by reference (`&mut handle`) may be given up and taken up again at any time; the task goes on.
+/// Once it has resolved, it resolves to the same outcome again.
+#[derive(Debug)]
+pub struct TaskHandle {
+    id: TaskId,
+    name: &'static str,
+    registry: TaskRegistry,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Live(JoinHandle<Outcome>),
+    Ended(Outcome),
+}
+
+impl TaskHandle {
+    pub(crate) const fn live(
+        id: TaskId,
+        name: &'static str,
+        registry: TaskRegistry,
+        join: JoinHandle<Outcome>,
+    ) -> Self {
+        Self { id, name, registry, state: State::Live(join) }
+    }
+
+    pub(crate) const fn ended(id: TaskId, name: &'static str, registry: TaskRegistry, outcome: Outcome) -> Self {
+        Self { id, name, registry, state: State::Ended(outcome) }
+    }
+
+    /// The task's number.
+    #[must_use]
+    pub const fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// The task's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Aborts the task: [`TaskRegistry::abort`] with its id. `false` if it had already ended.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn abort(&self) -> bool {
+        self.registry.abort(self.id)
+    }
+
+    /// Whether the task has its outcome.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        match &self.state {
+            State::Ended(_) => true,
+            State::Live(join) => {
+                join.is_finished() || !self.registry.inner.ledger.books(self.id.line).is_listed(self.id.line)
+            }
+        }
+    }
+}
+
+impl Future for TaskHandle {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.get_mut();
+        let outcome = match &mut this.state {
+            State::Ended(outcome) => return Poll::Ready(outcome.clone()),
+            State::Live(join) => match Pin::new(join).poll(context) {
+                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.inner.outcome_of_cut(this.id)),
+                // An aborted task that does not yield would keep its handle waiting: the registry knows.
+                Poll::Pending => match this.registry.inner.outcome_from_outside(this.id, context.waker()) {
+                    Some(outcome) => outcome,
+                    None => return Poll::Pending,
+                },
+            },
+        };
+        this.state = State::Ended(outcome.clone());
+        Poll::Ready(outcome)
+    }
+}
+
+/// The handle of a set that was told to drain: awaited, it gives what became of the set's tasks.
+///
+/// It is optional. Dropping it changes nothing.
+///
+/// # Cancel safety
+/// May be given up and taken up again at any time; the set drains on.
+#[derive(Debug)]
+pub struct DrainHandle {
+    pub(crate) line: Arc<Line>,
+    pub(crate) drained: Option<oneshot::Receiver<()>>,
+}
+
+impl Future for DrainHandle {
+    type Output = DrainReport;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<DrainReport> {
+        let this = self.get_mut();
+        if let Some(drained) = &mut this.drained {
+            // The sender speaks or is dropped: both mean that nothing more is to come.
+            let Poll::Ready(_) = Pin::new(drained).poll(context) else {
+                return Poll::Pending;
+            };
+            this.drained = None;
+        }
+        Poll::Ready(this.line.report())
+    }
+}

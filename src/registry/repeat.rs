@@ -1,0 +1,157 @@
+//! What is done again and again.
+
+use std::{panic::Location, sync::Arc};
+
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    model::{RepeatPolicy, TaskId},
+    registry::TaskRegistry,
+    task::{IntoTask, Task},
+    util::{
+        loom::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        panic::guarded,
+        timer,
+    },
+};
+
+impl TaskRegistry {
+    /// Spawns a task again and again: `factory` makes the task of each run.
+    ///
+    /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition; nor does a
+    /// factory that panics, which is logged and counted. Runs never overlap: the beats that a long run misses
+    /// are skipped. (A blocking closure that has timed out may still be running when the next run starts.) It ends when
+    /// a shutdown begins, or by its handle, which is optional.
+    ///
+    /// Between two runs nothing of it is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{RepeatPolicy, Task, TaskRegistry};
+    ///
+    /// async fn sweep() -> Result<(), std::io::Error> {
+    ///     Ok(()) // remove what has expired
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn_every(Duration::from_secs(60), || Task::new(sweep()).named("sweep"));
+    ///
+    /// // a little late, so that many processes do not sweep at the same moment
+    /// let policy = RepeatPolicy::every(Duration::from_secs(3600)).jitter(Duration::from_secs(60));
+    /// let hourly = registry.spawn_every(policy, sweep);
+    ///
+    /// tokio::time::sleep(Duration::from_secs(150)).await;
+    /// assert_eq!(registry.metrics().completed, 3 + 1);
+    /// hourly.stop();
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn spawn_every<F, T>(&self, policy: impl Into<RepeatPolicy>, factory: F) -> RepeatHandle
+    where
+        F: FnMut() -> T + Send + 'static,
+        T: IntoTask + 'static,
+    {
+        let run = Arc::new(Run {
+            registry: self.clone(),
+            stop: self.inner.stopping().child_token(),
+            aborted: AtomicBool::new(false),
+            current: Mutex::default(),
+        });
+        if run.stop.is_cancelled() {
+            tracing::warn!(target: "postlude", location = %Location::caller(), "the registry is shut down: nothing will be repeated");
+        }
+        // However it ends, also with its runtime: the handle is to know.
+        let stopped = run.stop.clone().drop_guard();
+        self.inner.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
+        RepeatHandle { run }
+    }
+}
+
+/// The handle of what is [spawned again and again](TaskRegistry::spawn_every). Dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct RepeatHandle {
+    run: Arc<Run>,
+}
+
+impl RepeatHandle {
+    /// Starts no further run. One that is under way, or just being made, goes on to its end.
+    pub fn stop(&self) {
+        self.run.stop.cancel();
+    }
+
+    /// Starts no further run, and [aborts](TaskRegistry::abort) the one that is under way.
+    pub fn abort(&self) {
+        self.stop();
+        // SeqCst, here and in `repeat`: either the new run's id is seen here, or this is seen there.
+        self.run.aborted.store(true, Ordering::SeqCst);
+        self.run.abort_current();
+    }
+
+    /// Whether no further run will start.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.run.stop.is_cancelled()
+    }
+}
+
+/// What a repetition and its handles share.
+#[derive(Debug)]
+struct Run {
+    registry: TaskRegistry,
+    stop: CancellationToken,
+    aborted: AtomicBool,
+    current: Mutex<Option<TaskId>>,
+}
+
+impl Run {
+    fn abort_current(&self) {
+        let current = *self.current.lock();
+        if let Some(id) = current {
+            self.registry.abort(id);
+        }
+    }
+}
+
+async fn repeat<F, T>(
+    run: Arc<Run>,
+    _stopped: DropGuard,
+    policy: RepeatPolicy,
+    mut factory: F,
+    location: &'static Location<'static>,
+) where
+    F: FnMut() -> T,
+    T: IntoTask,
+{
+    let inner = &*run.registry.inner;
+    let start = Instant::now();
+    let mut last = None;
+    loop {
+        let beat = policy.next_beat(last, start.elapsed());
+        let due = beat.saturating_add(policy.lateness(fastrand::f64()));
+        let wait = timer::sleep(inner, due.saturating_sub(start.elapsed()));
+        if run.stop.run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+        last = Some(beat);
+        let made = guarded(|| Task::made_at(location, factory()));
+        let task = match made {
+            Ok(task) => task,
+            Err(panic) => {
+                inner.hook_panicked("the factory of a repeating task", &panic);
+                continue;
+            }
+        };
+        let handle = run.registry.spawn(task);
+        *run.current.lock() = Some(handle.id());
+        if run.aborted.load(Ordering::SeqCst) {
+            run.abort_current();
+        }
+        handle.await;
+    }
+}

@@ -1,0 +1,40 @@
+//! What a task that has used up its attempts leaves.
+
+use std::{collections::VecDeque, mem};
+
+use crate::{model::Attempt, task::work::BoxedWork, util::panic::drop_quietly};
+
+/// How many attempts a dead letter tells of: enough for Celery's and Sidekiq's defaults, and a bound for a policy that
+/// never ends.
+const KEPT: usize = 32;
+
+/// What a task that has used up its attempts leaves.
+pub(crate) struct Trail {
+    pub(crate) failed: Failed,
+    /// What could make another.
+    pub(crate) source: BoxedWork,
+}
+
+/// The attempts before the last one, as far as they are kept.
+#[derive(Default)]
+pub(crate) struct Failed(VecDeque<Attempt>);
+
+impl Failed {
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        if self.0.len() == KEPT - 1 {
+            drop_quietly(self.0.pop_front());
+        }
+        self.0.push_back(attempt);
+    }
+
+    pub(crate) fn into_vec(mut self) -> Vec<Attempt> {
+        mem::take(&mut self.0).into()
+    }
+}
+
+impl Drop for Failed {
+    /// One by one, as each may panic.
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(drop_quietly);
+    }
+}

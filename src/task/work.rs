@@ -1,0 +1,326 @@
+//! What a task is made of: its one allocation, with its work and what is known of it.
+
+use crate::model::Identity;
+use crate::model::UNNAMED;
+use crate::util::panic::Panic;
+use crate::util::panic::drop_quietly;
+use crate::util::panic::guarded;
+use crate::{
+    model::{Ending, Outcome, Priority, RetryPolicy, TaskId},
+    task::{TaskOutput, batch_signal::Ticket},
+    util::clock::Moment,
+};
+use pin_project_lite::pin_project;
+use std::{
+    future::Future,
+    panic::Location,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tracing::Span;
+
+/// Where a task's work runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Async,
+    Blocking,
+    #[cfg(feature = "cpu")]
+    Cpu,
+}
+
+pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;
+
+/// What only some tasks carry, so that the others pay one pointer for it.
+#[derive(Default)]
+pub(crate) struct Policy {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) when: Option<Condition>,
+    pub(crate) delay: Option<Duration>,
+    /// May end the delay.
+    pub(crate) gathers: Option<Ticket>,
+    pub(crate) retry: Option<RetryPolicy>,
+    /// The dead letter that this is a replay of.
+    pub(crate) replay_of: Option<TaskId>,
+}
+
+/// What is known of a task besides its work.
+pub(crate) struct Meta {
+    /// The parts of its [id](Self::id), with what fits beside them.
+    line: u64,
+    place: u32,
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) added: Option<Moment>,
+    pub(crate) span: Option<Box<Span>>,
+    pub(crate) policy: Option<Box<Policy>>,
+    pub(crate) kind: Kind,
+    pub(crate) priority: Priority,
+    pub(crate) started: bool,
+    /// It was polled and waits: an end from outside wakes the tokio task that has it in hand.
+    pub(crate) parked: bool,
+}
+
+impl Meta {
+    #[track_caller]
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            line: TaskId::UNASSIGNED.line,
+            place: TaskId::UNASSIGNED.place,
+            name: UNNAMED,
+            location: Location::caller(),
+            added: None,
+            span: None,
+            policy: None,
+            kind,
+            priority: Priority::Normal,
+            started: false,
+            parked: false,
+        }
+    }
+
+    pub(crate) const fn id(&self) -> TaskId {
+        TaskId { line: self.line, place: self.place }
+    }
+
+    pub(crate) const fn number(&mut self, id: TaskId) {
+        (self.line, self.place) = (id.line, id.place);
+    }
+
+    /// For work that runs on behalf of this: its wrapper, or one of its attempts.
+    pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
+        Self {
+            line: self.line,
+            place: self.place,
+            name: self.name,
+            location: self.location,
+            added: self.added,
+            span: self.span.clone(),
+            policy: None,
+            kind,
+            priority: self.priority,
+            started: true,
+            parked: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn identity(&self) -> Identity {
+        Identity {
+            id: self.id(),
+            name: self.name,
+            location: self.location,
+            added: self.added.unwrap_or_else(Moment::now),
+        }
+    }
+}
+
+pin_project! {
+    /// A task's one allocation: what is known of it, and its work.
+    pub(crate) struct Record<F> {
+        pub(crate) meta: Meta,
+        #[pin]
+        pub(crate) future: F,
+    }
+}
+
+impl<F> Work for Record<F>
+where
+    F: Future + Send,
+    F::Output: TaskOutput,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta {
+        self.project().meta
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
+        self.project().future.poll(context).map(|output| output.into_outcome().into())
+    }
+}
+
+/// What makes the work of each attempt of a retrying task. It is never polled itself.
+pub(crate) struct Source<M> {
+    pub(crate) meta: Meta,
+    pub(crate) make: M,
+}
+
+impl<M> Unpin for Source<M> {}
+
+impl<M> Work for Source<M>
+where
+    M: FnMut(Meta) -> BoxedWork + Send,
+{
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta {
+        &mut self.get_mut().meta
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<End> {
+        Poll::Ready(Outcome::Aborted.into())
+    }
+
+    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
+        let this = self.get_mut();
+        let span = this.meta.span.clone();
+        let _entered = span.as_deref().map(Span::enter);
+        let meta = this.meta.on_behalf(this.meta.kind);
+        Some((this.make)(meta))
+    }
+}
+
+/// A blocking closure as a future that is ready at its first poll, which takes as long as the closure takes.
+pub(crate) struct Call<F>(pub(crate) Option<F>);
+
+impl<F> Unpin for Call<F> {}
+
+impl<F, T> Future for Call<F>
+where
+    F: FnOnce() -> T,
+{
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<T> {
+        match self.0.take() {
+            Some(closure) => Poll::Ready(closure()),
+            None => Poll::Pending,
+        }
+    }
+}
+
+pub(crate) type BoxedWork = Pin<Box<dyn Work>>;
+
+/// A task's work, behind one pointer.
+pub(crate) trait Work: Send {
+    fn meta(&self) -> &Meta;
+    fn meta_mut(self: Pin<&mut Self>) -> &mut Meta;
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End>;
+
+    /// The work of the next attempt, from what can be tried more than once.
+    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
+        None
+    }
+}
+
+/// Where work is until it is over.
+pub(crate) trait Slot {
+    /// Polls the work, if there is any.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End>;
+
+    /// Drops it.
+    fn clear(&mut self);
+}
+
+impl Slot for Option<BoxedWork> {
+    #[inline]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context))
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        drop(self.take());
+    }
+}
+
+impl<F> Slot for Pin<&mut Option<F>>
+where
+    F: Future<Output: TaskOutput>,
+{
+    #[inline]
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let polled = self.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(context));
+        polled.map(|output| output.into_outcome().into())
+    }
+
+    #[inline]
+    fn clear(&mut self) {
+        self.set(None);
+    }
+}
+
+/// Polls work inside its span and catches its panics. Whatever comes out, the work is dropped before
+/// its end is returned, and a panic of that drop is caught too.
+#[inline]
+pub(crate) fn poll_guarded(slot: &mut impl Slot, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
+    let mut end = None;
+    // The poll and the drop under one guard.
+    let polled = guarded(|| {
+        let _entered = span.map(Span::enter);
+        if let Poll::Ready(ready) = slot.poll(context) {
+            end = Some(ready);
+            slot.clear();
+        }
+    });
+    match (polled, end) {
+        (Ok(()), None) => Poll::Pending,
+        // The panic of its drop.
+        (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
+        (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
+        (Err(panic), None) => {
+            let _its_drop_may_panic_too = guarded(|| {
+                let _entered = span.map(Span::enter);
+                slot.clear();
+            });
+            Poll::Ready(Outcome::Panicked(panic).into())
+        }
+    }
+}
+
+/// The same for boxed work, whose span it leaves at the end, which is to be told inside it.
+#[inline]
+pub(crate) fn poll_to_end(
+    slot: &mut Option<BoxedWork>,
+    span: &mut Option<Box<Span>>,
+    context: &mut Context<'_>,
+) -> Poll<End> {
+    *span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
+    let polled = poll_guarded(slot, span.as_deref(), context);
+    if let (Poll::Pending, Some(work)) = (&polled, slot) {
+        work.as_mut().meta_mut().span = span.take();
+    }
+    polled
+}
+
+/// The same, to its outcome.
+pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
+    let mut span = None;
+    let polled = poll_to_end(slot, &mut span, context).map(End::into_outcome);
+    // The subscriber is the user's code: a panic of it goes no further.
+    span.into_iter().for_each(drop_quietly);
+    polled
+}
+
+/// Drops work and catches what its `Drop` throws.
+#[inline]
+pub(crate) fn drop_work(slot: &mut impl Slot) -> Result<(), Panic> {
+    guarded(|| slot.clear())
+}
+
+/// How work came to its end, on its way to be counted. It goes through many hands, so it is one word, and for the end of
+/// most an empty one.
+pub(crate) struct End(Option<Box<Outcome>>);
+
+impl End {
+    pub(crate) const fn is_completed(&self) -> bool {
+        self.0.is_none()
+    }
+
+    #[inline]
+    pub(crate) fn into_outcome(self) -> Outcome {
+        self.0.map_or(Outcome::Completed, |outcome| *outcome)
+    }
+}
+
+impl From<Outcome> for End {
+    #[inline]
+    fn from(outcome: Outcome) -> Self {
+        Self((!outcome.is_completed()).then(|| Box::new(outcome)))
+    }
+}

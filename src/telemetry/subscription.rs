@@ -1,0 +1,180 @@
+//! What happens to tasks, as a stream that costs nothing until somebody reads it.
+
+use crate::model::TaskEvent;
+use crate::{
+    telemetry::News,
+    util::{
+        loom::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        panic::drop_quietly,
+    },
+};
+use futures::Stream;
+use rustc_hash::FxHashMap;
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+/// How many events are kept for readers that are behind.
+const ROOM: usize = 4096;
+
+/// A subscription to what happens to tasks: see [`TaskRegistry::subscribe`].
+pub struct TaskEvents {
+    feed: Arc<Feed>,
+    number: u64,
+    /// The event to be read next.
+    next: u64,
+}
+
+impl TaskEvents {
+    /// The next event; `None` when the registry is gone.
+    ///
+    /// # Cancel safety
+    /// May be given up at any time: no event is lost by it.
+    pub async fn recv(&mut self) -> Option<TaskEvent> {
+        poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
+        let waker = context.waker().clone();
+        let mut state = self.feed.state.lock();
+        let missed = state.first.saturating_sub(self.next);
+        if missed > 0 {
+            self.next = state.first;
+            return Poll::Ready(Some(TaskEvent::Missed(missed)));
+        }
+        let place = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+        if let Some(event) = state.events.get(place) {
+            self.next += 1;
+            return Poll::Ready(Some(event.clone()));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        let replaced = state.waiting.insert(self.number, waker);
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
+impl Stream for TaskEvents {
+    type Item = TaskEvent;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
+        self.get_mut().poll_recv(context)
+    }
+}
+
+impl Drop for TaskEvents {
+    fn drop(&mut self) {
+        let mut state = self.feed.state.lock();
+        let waker = state.waiting.remove(&self.number);
+        state.readers -= 1;
+        let unread = if state.readers == 0 {
+            self.feed.has_readers.store(false, Ordering::Relaxed);
+            state.forget()
+        } else {
+            VecDeque::new()
+        };
+        drop(state);
+        drop(waker);
+        drop_quietly(unread);
+    }
+}
+
+impl fmt::Debug for TaskEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEvents").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// The latest events, and who waits for the next one. Not one of tokio's channels: those drop what they forget
+/// under their lock, and an event may hold an error of the user's, whose `Drop` may do anything.
+#[derive(Default)]
+pub(crate) struct Feed {
+    /// Written under the lock, and read without it: relaxed, for an event that comes at the same moment as a reader
+    /// may be told or not.
+    has_readers: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the first event that is still here.
+    first: u64,
+    events: VecDeque<TaskEvent>,
+    readers: usize,
+    subscribed: u64,
+    waiting: FxHashMap<u64, Waker>,
+    closed: bool,
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    fn forget(&mut self) -> VecDeque<TaskEvent> {
+        self.first = self.end();
+        mem::take(&mut self.events)
+    }
+}
+
+impl Feed {
+    pub(crate) fn subscribe(feed: &Arc<Self>) -> TaskEvents {
+        let mut state = feed.state.lock();
+        state.readers += 1;
+        state.subscribed += 1;
+        feed.has_readers.store(true, Ordering::Relaxed);
+        TaskEvents { feed: Arc::clone(feed), number: state.subscribed, next: state.end() }
+    }
+
+    pub(crate) fn has_readers(&self) -> bool {
+        self.has_readers.load(Ordering::Relaxed)
+    }
+
+    /// Never under a lock: it wakes, and drops what is forgotten.
+    pub(crate) fn push(&self, news: News<'_>) {
+        let event = match news {
+            News::Added(task) => TaskEvent::Added(task.clone()),
+            News::Started(task) => TaskEvent::Started(task.clone()),
+            News::AttemptFailed(report) => TaskEvent::AttemptFailed(report.clone()),
+            News::Finished(report) => TaskEvent::Finished(report.clone()),
+        };
+        let mut state = self.state.lock();
+        if state.readers == 0 {
+            drop(state);
+            drop_quietly(event);
+            return;
+        }
+        let forgotten = if state.events.len() < ROOM { None } else { state.events.pop_front() };
+        state.first += u64::from(forgotten.is_some());
+        state.events.push_back(event);
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
+        drop_quietly(forgotten);
+        for waker in waiting.into_values() {
+            waker.wake();
+        }
+    }
+
+    /// No event comes any more: what is there can still be read.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
+        for waker in waiting.into_values() {
+            waker.wake();
+        }
+    }
+}

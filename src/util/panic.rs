@@ -1,0 +1,52 @@
+//! Foreign code may panic: caught here, with the message kept.
+
+use std::{any::Any, fmt, sync::Arc};
+
+/// The message of a caught panic.
+#[derive(Clone, Debug)]
+pub struct Panic(Arc<Box<str>>);
+
+impl Panic {
+    /// The panic's message; a fixed text if its payload was not a string.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0
+    }
+
+    /// Keeps the message and gets rid of the payload, whose own `Drop` may panic in turn.
+    pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
+        let message = if let Some(text) = payload.downcast_ref::<&str>() {
+            Box::from(*text)
+        } else if let Some(text) = payload.downcast_ref::<String>() {
+            Box::from(text.as_str())
+        } else {
+            Box::from("(the panic's payload is not a string)")
+        };
+        drop_quietly(payload);
+        Self(Arc::new(message))
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+/// Runs foreign code and catches its panic.
+#[inline]
+pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).map_err(Panic::from_payload)
+}
+
+/// Drops a foreign value and swallows whatever its `Drop` throws.
+#[inline]
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
+        #[expect(
+            clippy::mem_forget,
+            reason = "the payload of a panic in a payload's drop: a third chance would not end well"
+        )]
+        std::mem::forget(bomb);
+    }
+}
