@@ -1,8 +1,18 @@
 //! Work that runs in a tokio task or on a thread of its own, so that it can be given up even if it does not return.
 
-use crate::engine::context;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures::future::{Either, select};
+use tokio::{sync::oneshot, task::JoinHandle};
+
 use crate::{
-    engine::context::{Here, Scope},
+    engine::context::{self, Here, Scope},
     limits::Pass,
     model::{Identity, Outcome, TaskId},
     registry::TaskRegistry,
@@ -12,15 +22,6 @@ use crate::{
         timer,
     },
 };
-use futures::future::{Either, select};
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
-use tokio::{sync::oneshot, task::JoinHandle};
 
 /// Does the work of the `number`th attempt of a task, until it returns or its time is over.
 pub(crate) async fn apart(

@@ -1,14 +1,14 @@
 //! A drain's way through its line, from one task to the next.
 
-use crate::engine::run::under_policy;
+use std::{sync::Arc, task::Waker};
+
 use crate::{
-    engine::{queue::Line, state::State, transition::Turn},
+    engine::{queue::Line, run::under_policy, state::State, transition::Turn},
     ledger::live::Live,
     model::{DiscardReason, Ending, Outcome, RejectReason, TaskId},
     task::work::{BoxedWork, End},
     util::clock::Moment,
 };
-use std::{sync::Arc, task::Waker};
 
 /// The task that has come to the head of the line.
 pub(crate) struct Popped {

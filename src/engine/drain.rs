@@ -1,12 +1,5 @@
 //! Running a set: one task after another, in one tokio task.
 
-use crate::engine::context;
-use crate::{
-    engine::{context::Scope, queue::Line},
-    model::TaskId,
-    task::work::{BoxedWork, End, drop_work, poll_to_end},
-    telemetry::span::inside,
-};
 use std::{
     future::Future,
     mem,
@@ -14,7 +7,18 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+
 use tracing::Span;
+
+use crate::{
+    engine::{
+        context::{self, Scope},
+        queue::Line,
+    },
+    model::TaskId,
+    task::work::{BoxedWork, End, drop_work, poll_to_end},
+    telemetry::span::inside,
+};
 
 /// How many tasks one poll may finish before the runtime gets to do something else.
 const TASKS_PER_POLL: usize = 64;

@@ -1,7 +1,7 @@
 //! The attempts of a retrying task: one after another, until one gets it done or the policy gives up.
 
-use crate::task::exhausted::Failed;
-use crate::task::exhausted::Trail;
+use std::time::Duration;
+
 use crate::{
     engine::{
         run::{Terms, attempt},
@@ -11,10 +11,12 @@ use crate::{
     limits::semaphore::Waiting,
     model::{Attempt, Outcome, RetryPolicy, TaskId, TaskReport},
     registry::TaskRegistry,
-    task::work::{BoxedWork, Policy},
+    task::{
+        exhausted::{Failed, Trail},
+        work::{BoxedWork, Policy},
+    },
     util::{clock::Moment, panic::drop_quietly, timer},
 };
-use std::time::Duration;
 
 pub(crate) async fn attempts(
     mut source: BoxedWork,

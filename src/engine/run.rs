@@ -1,7 +1,9 @@
 //! One task under its policy, to its outcome.
 
-use crate::task::work::BoxedWork;
-use crate::task::work::poll_work;
+use std::{future::poll_fn, pin::pin, time::Duration};
+
+use futures::future::{Either, select};
+
 use crate::{
     engine::{attempt::apart, retry::attempts, shared::Inner},
     limits::{Claim, semaphore::Waiting},
@@ -9,12 +11,10 @@ use crate::{
     registry::TaskRegistry,
     task::{
         TaskOutput,
-        work::{Kind, Meta, Policy, Record},
+        work::{BoxedWork, Kind, Meta, Policy, Record, poll_work},
     },
     util::{panic::guarded, timer},
 };
-use futures::future::{Either, select};
-use std::{future::poll_fn, pin::pin, time::Duration};
 
 /// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on
 /// another thread, has a time limit, or is tried again.

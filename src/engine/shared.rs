@@ -1,23 +1,30 @@
 //! What all clones of a registry share; the only place that spawns.
 
+use std::{future::Future, sync::Arc, task::Waker, time::Duration};
+
+use rustc_hash::FxHashSet;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
 #[cfg(feature = "cpu")]
 use crate::engine::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::http::timetable::Timetable;
-use crate::ledger::finished::Side;
-use crate::telemetry::span;
 use crate::{
     engine::{abandoned::Stuck, drain::Drain, queue::Line},
     ledger::{
         Ledger, dead_letters,
-        finished::Ended,
+        finished::{Ended, Side},
         live::{Live, Stage},
     },
     limits::Admission,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo, UNNAMED},
     registry::shutdown::Progress,
     task::work::Meta,
-    telemetry::{Audience, span::SpanRelation},
+    telemetry::{
+        Audience,
+        span::{self, SpanRelation},
+    },
     util::{
         clock::Moment,
         loom::{
@@ -27,10 +34,6 @@ use crate::{
         panic::drop_quietly,
     },
 };
-use rustc_hash::FxHashSet;
-use std::{future::Future, sync::Arc, task::Waker, time::Duration};
-use tokio::{runtime::Handle, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
 
 /// Which tasks are accepted, as the user wants it.
 pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;

@@ -1,8 +1,17 @@
 //! A task that has a line to itself.
 
-use crate::engine::context;
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tracing::Span;
+
 use crate::{
-    engine::context::Scope,
+    engine::context::{self, Scope},
     ledger::finished::Side,
     model::{Outcome, TaskId},
     registry::TaskRegistry,
@@ -12,14 +21,6 @@ use crate::{
     },
     telemetry::span::inside,
 };
-use pin_project_lite::pin_project;
-use std::{
-    future::Future,
-    mem,
-    pin::Pin,
-    task::{Context, Poll},
-};
-use tracing::Span;
 
 /// What a spawned task has in hand.
 pub(crate) trait Hand: Send {

@@ -1,14 +1,15 @@
 //! A live task, as its line or the ledger knows it.
 
-use crate::ledger::finished::Past;
-use crate::ledger::finished::Rare;
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
 use crate::{
+    ledger::finished::{Past, Rare},
     model::{BoxError, Identity, Outcome, TaskId, TaskInfo, TaskReport, TaskState},
     task::exhausted::Trail,
     util::clock::Moment,
 };
-use std::{sync::Arc, task::Waker, time::Duration};
-use tokio_util::sync::CancellationToken;
 
 /// A task that was accepted and has no outcome.
 pub(crate) struct Live {

@@ -1,8 +1,8 @@
 //! How a task ended, and the report of it.
 
-use crate::ledger::live::Stage;
-use crate::util::panic::Panic;
 use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{ledger::live::Stage, util::panic::Panic};
 
 /// The error that a failed task leaves: anything that a `?` in its body can turn into one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -8,21 +8,22 @@
 //! 2. An item's place within the capacity is free again when the task of its batch has its outcome.
 //! 3. Lock order: the batcher's lock, then a batch's or the ledger's. No foreign code runs under either.
 
-use crate::task::batch_signal::Gate;
-use crate::{
-    model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, name_or_unnamed},
-    registry::TaskRegistry,
-    task::{RejectedItem, Task, TaskOutput},
-    util::{loom::Mutex, panic::drop_quietly},
-};
 use std::{
     fmt,
     future::Future,
     panic::Location,
     sync::{Arc, OnceLock},
 };
+
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use crate::{
+    model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, name_or_unnamed},
+    registry::TaskRegistry,
+    task::{RejectedItem, Task, TaskOutput, batch_signal::Gate},
+    util::{loom::Mutex, panic::drop_quietly},
+};
 
 impl TaskRegistry {
     /// Gathers items, and hands them to `handler` many at a time. Each batch is a task of this name.

@@ -1,11 +1,14 @@
 //! Limits and hooks of a registry.
 
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
 #[cfg(feature = "cpu")]
 use crate::engine::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::http::timetable::Timetable;
-use crate::limits;
-use crate::model::BuildError;
 use crate::{
     engine::{
         abandoned::Stuck,
@@ -15,8 +18,8 @@ use crate::{
         Ledger,
         dead_letters::{DeadLetterHook, Store},
     },
-    limits::{Admission, Limits},
-    model::{BoxError, DeadLetter, TaskInfo, TaskReport},
+    limits::{self, Admission, Limits},
+    model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskReport},
     registry::{TaskRegistry, shutdown::Progress},
     telemetry::{
         Audience,
@@ -28,9 +31,6 @@ use crate::{
         atomic::{AtomicBool, AtomicU64},
     },
 };
-use std::{fmt, sync::Arc, time::Duration};
-use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 
 /// Builds a [`TaskRegistry`].
 ///

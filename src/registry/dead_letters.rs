@@ -1,10 +1,8 @@
 //! What became of tasks that did not get done: kept for a while, to be looked at and tried again.
 
-use crate::ledger::dead_letters::Store;
-use crate::model::DeadLetter;
-use crate::model::ReplayError;
 use crate::{
-    model::TaskId,
+    ledger::dead_letters::Store,
+    model::{DeadLetter, ReplayError, TaskId},
     registry::{TaskRegistry, handle::TaskHandle},
     task::Task,
 };

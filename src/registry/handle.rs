@@ -1,17 +1,19 @@
 //! The names of a task and its set, and the handle of a spawned task.
 
-use crate::engine::queue::Line;
-use crate::model::DrainReport;
-use crate::model::TaskId;
-use crate::{model::Outcome, registry::TaskRegistry};
-use std::sync::Arc;
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::{
+    engine::queue::Line,
+    model::{DrainReport, Outcome, TaskId},
+    registry::TaskRegistry,
+};
 
 /// The handle of a spawned task: awaited, it gives the task's [`Outcome`].
 ///

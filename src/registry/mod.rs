@@ -10,14 +10,15 @@ pub(crate) mod repeat;
 mod serve;
 pub(crate) mod set;
 pub(crate) mod shutdown;
-use crate::engine::run::under_policy;
-use crate::model::TaskReport;
-use crate::model::TaskStatus;
-use crate::telemetry::subscription::Feed;
-use crate::telemetry::subscription::TaskEvents;
+
+use std::{cell::Cell, fmt, future::Future, panic::Location, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     engine::{
         queue::Line,
+        run::under_policy,
         shared::Inner,
         spawned::{Hand, Spawned},
     },
@@ -26,13 +27,12 @@ use crate::{
         live::Live,
         metrics::TaskMetrics,
     },
-    model::{Identity, Outcome, RejectReason, TaskId, TaskInfo, UNNAMED},
+    model::{Identity, Outcome, RejectReason, TaskId, TaskInfo, TaskReport, TaskStatus, UNNAMED},
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
+    telemetry::subscription::{Feed, TaskEvents},
     util::{clock::Moment, loom::atomic::Ordering, panic::drop_quietly},
 };
-use std::{cell::Cell, fmt, future::Future, panic::Location, sync::Arc};
-use tokio_util::sync::CancellationToken;
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
 ///

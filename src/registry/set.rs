@@ -1,13 +1,16 @@
 //! The set of tasks that a request, or any other scope, collects.
 
-use crate::engine::context;
+use std::{fmt, future::Future, sync::Arc};
+
 use crate::{
-    engine::{context::Scope, queue::Line},
+    engine::{
+        context::{self, Scope},
+        queue::Line,
+    },
     model::TaskId,
     registry::{TaskRegistry, handle::DrainHandle},
     task::{IntoTask, Rejected, Task, TaskOutput},
 };
-use std::{fmt, future::Future, sync::Arc};
 
 /// The tasks that one request leaves behind: added while it is handled, run in order when its response has
 /// left.

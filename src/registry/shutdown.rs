@@ -1,11 +1,14 @@
 //! The end: let what runs come to its end, up to a deadline, and say what did not.
 
-use crate::model::ShutdownReport;
-use crate::model::TaskInfo;
+use std::{future::Future, time::Duration};
+
+use futures::future::{Either, select};
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     engine::shared::Inner,
     ledger::finished::{Ended, Side},
-    model::{DiscardReason, Outcome},
+    model::{DiscardReason, Outcome, ShutdownReport, TaskInfo},
     registry::TaskRegistry,
     util::{
         clock::Moment,
@@ -16,9 +19,6 @@ use crate::{
         timer,
     },
 };
-use futures::future::{Either, select};
-use std::{future::Future, time::Duration};
-use tokio_util::sync::CancellationToken;
 
 /// How often a shutdown that waits says what it waits for.
 const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);

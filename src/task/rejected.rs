@@ -1,12 +1,13 @@
 //! Every way in which a task can be refused, and how it is handed back.
 
-use crate::model::RejectReason;
+use std::{fmt, sync::Arc};
+
+use parking_lot::Mutex;
+
 use crate::{
-    model::{BoxError, Outcome},
+    model::{BoxError, Outcome, RejectReason},
     task::Task,
 };
-use parking_lot::Mutex;
-use std::{fmt, sync::Arc};
 
 /// A task that was not accepted, and why.
 ///

@@ -1,16 +1,5 @@
 //! What a task is made of: its one allocation, with its work and what is known of it.
 
-use crate::model::Identity;
-use crate::model::UNNAMED;
-use crate::util::panic::Panic;
-use crate::util::panic::drop_quietly;
-use crate::util::panic::guarded;
-use crate::{
-    model::{Ending, Outcome, Priority, RetryPolicy, TaskId},
-    task::{TaskOutput, batch_signal::Ticket},
-    util::clock::Moment,
-};
-use pin_project_lite::pin_project;
 use std::{
     future::Future,
     panic::Location,
@@ -18,7 +7,18 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
+
+use pin_project_lite::pin_project;
 use tracing::Span;
+
+use crate::{
+    model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, UNNAMED},
+    task::{TaskOutput, batch_signal::Ticket},
+    util::{
+        clock::Moment,
+        panic::{Panic, drop_quietly, guarded},
+    },
+};
 
 /// Where a task's work runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

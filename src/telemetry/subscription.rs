@@ -1,18 +1,5 @@
 //! What happens to tasks, as a stream that costs nothing until somebody reads it.
 
-use crate::model::TaskEvent;
-use crate::{
-    telemetry::News,
-    util::{
-        loom::{
-            Mutex,
-            atomic::{AtomicBool, Ordering},
-        },
-        panic::drop_quietly,
-    },
-};
-use futures::Stream;
-use rustc_hash::FxHashMap;
 use std::{
     collections::VecDeque,
     fmt,
@@ -21,6 +8,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+};
+
+use futures::Stream;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    model::TaskEvent,
+    telemetry::News,
+    util::{
+        loom::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+        panic::drop_quietly,
+    },
 };
 
 /// How many events are kept for readers that are behind.

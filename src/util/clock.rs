@@ -5,6 +5,7 @@ use std::{num::NonZeroU64, sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 /// How long before its first use the count begins: a runtime's clock that is paused may be that much behind the real one.
 const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -6,9 +6,12 @@ use histogram::Histogram;
 
 /// Each power of two of nanoseconds is split into 2^4 buckets: a quantile is at most 1/16 too high.
 const GROUPING_POWER: u8 = 4;
+
 /// The longest duration with a bucket of its own: 2^46 ns, about 19 hours.
 const MAX_VALUE_POWER: u8 = 46;
+
 const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
+
 /// The powers of two of nanoseconds before which Prometheus' buckets end: from 262 µs to 73 min, each twice the
 /// one before.
 #[cfg(feature = "prometheus")]
