@@ -18,13 +18,10 @@ use crate::{
         live::{Live, Stage},
     },
     limits::Admission,
-    model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo, UNNAMED},
+    model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
     registry::shutdown::Progress,
     task::work::Meta,
-    telemetry::{
-        Audience,
-        span::{self, SpanRelation},
-    },
+    telemetry::{Audience, span::SpanRelation},
     util::{
         clock::Moment,
         loom::{
@@ -72,12 +69,6 @@ impl Inner {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
     }
 
-    /// Whether that holds for a future without a name, and there is no rule to ask about it, and no span to make.
-    pub(crate) fn runs_bare(&self) -> bool {
-        let is_plain = self.default_timeout.is_none() && self.rule.is_none() && self.admission.lets_async_pass(UNNAMED);
-        is_plain && !span::may_have_spans()
-    }
-
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -93,7 +84,7 @@ impl Inner {
 
     pub(crate) fn spawn_drain(&self, line: Arc<Line>) {
         #[cfg(all(test, postlude_loom))]
-        let drain = crate::models::leave_to_the_model(line);
+        let drain = crate::loom_tests::leave_to_the_model(line);
         #[cfg(not(all(test, postlude_loom)))]
         let drain = Drain::new(line);
         drop(self.spawn(drain));

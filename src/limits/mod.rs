@@ -122,13 +122,7 @@ impl Admission {
     /// Whether such a task starts at once.
     #[inline]
     pub(crate) fn lets_pass(&self, meta: &Meta) -> bool {
-        matches!(meta.kind, Kind::Async) && self.lets_async_pass(meta.name)
-    }
-
-    /// The same for an async task of a name.
-    #[inline]
-    pub(crate) fn lets_async_pass(&self, name: &'static str) -> bool {
-        self.tasks.is_none() && self.of_name(name).is_none()
+        matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
     }
 
     fn of_name(&self, name: &'static str) -> Option<&NameLimits> {

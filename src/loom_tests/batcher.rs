@@ -5,8 +5,7 @@ use std::time::Duration;
 use loom::thread;
 
 use crate::{
-    limits::check,
-    loom_tests::registry,
+    loom_tests::{check, registry},
     model::BatchPolicy,
     registry::{TaskRegistry, batcher::Batcher},
 };

@@ -12,8 +12,7 @@ use loom::thread;
 
 use crate::{
     http::release::Departure,
-    limits::check,
-    loom_tests::{registry, run_drains, set},
+    loom_tests::{check, registry, run_drains, set},
     model::Ending,
 };
 

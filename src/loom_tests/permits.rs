@@ -10,8 +10,8 @@ use std::{
 use loom::thread;
 
 use crate::{
-    limits::{check, semaphore::Permits},
-    loom_tests::Woken,
+    limits::semaphore::Permits,
+    loom_tests::{Woken, check},
 };
 
 /// Seeded: `Waiting::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.

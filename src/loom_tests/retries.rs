@@ -7,8 +7,7 @@ use loom::thread;
 use crate::{
     engine::queue::Line,
     ledger::live::Live,
-    limits::check,
-    loom_tests::{SPAWNED, registry, run_drains, set},
+    loom_tests::{SPAWNED, check, registry, run_drains, set},
     model::{Outcome, RetryPolicy, TaskId},
     task::{
         Task,

@@ -4,10 +4,7 @@ use std::{sync::Arc, task::Waker};
 
 use loom::{sync::atomic::Ordering, thread};
 
-use crate::{
-    limits::check,
-    loom_tests::{Woken, registry, set},
-};
+use crate::loom_tests::{Woken, check, registry, set};
 
 /// Seeded: `Line::park` looks whether the task is still in the line under one lock, and leaves the waker under another:
 /// nobody wakes the drain.

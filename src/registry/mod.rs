@@ -11,23 +11,18 @@ mod serve;
 pub(crate) mod set;
 pub(crate) mod shutdown;
 
-use std::{cell::Cell, fmt, future::Future, panic::Location, sync::Arc};
+use std::{cell::Cell, fmt, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{
-        queue::Line,
-        run::under_policy,
-        shared::Inner,
-        spawned::{Hand, Spawned},
-    },
+    engine::{queue::Line, run::under_policy, shared::Inner, spawned::Spawned},
     ledger::{
         finished::{Ended, Side},
         live::Live,
         metrics::TaskMetrics,
     },
-    model::{Identity, Outcome, RejectReason, TaskId, TaskInfo, TaskReport, TaskStatus, UNNAMED},
+    model::{Outcome, RejectReason, TaskId, TaskInfo, TaskReport, TaskStatus},
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::subscription::{Feed, TaskEvents},
@@ -101,7 +96,7 @@ impl TaskRegistry {
     /// such a task, use [`try_spawn`](Self::try_spawn).
     #[track_caller]
     pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
-        task.spawn_on(self).unwrap_or_else(|rejected| {
+        self.launch(task.into_task()).unwrap_or_else(|rejected| {
             let (name, outcome) = (rejected.name(), rejected.outcome());
             let id = self.discard(rejected);
             TaskHandle::ended(id, name, self.clone(), outcome)
@@ -115,7 +110,7 @@ impl TaskRegistry {
     /// [rule](crate::TaskRegistryBuilder::admit) says no. Nothing is counted then.
     #[track_caller]
     pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
-        task.spawn_on(self)
+        self.launch(task.into_task())
     }
 
     /// Starts a blocking closure: short for [`spawn`](Self::spawn) with [`Task::blocking`].
@@ -206,31 +201,6 @@ impl TaskRegistry {
         self.inner.ledger.wait_idle().await;
     }
 
-    /// Starts a future that no task was made of: without a box, if nothing stands in its way.
-    #[track_caller]
-    pub(crate) fn launch_bare<F>(&self, future: F) -> Result<TaskHandle, Rejected>
-    where
-        F: Future<Output: TaskOutput> + Send + 'static,
-    {
-        if !self.inner.runs_bare() {
-            return self.launch(Task::new(future));
-        }
-        let identity = Identity {
-            id: TaskId { line: self.inner.ledger.next_line(), place: 0 },
-            name: UNNAMED,
-            location: Location::caller(),
-            added: Moment::now(),
-        };
-        match self.inner.admit_spawned(Live::new(identity)) {
-            Ok(crowded) => Ok(self.run(identity, Spawned::bare(identity.id.line, future, self.clone()), crowded)),
-            Err(reason) => {
-                let mut task = Task::new(future);
-                task.accept(identity.id, identity.added, self.inner.spans);
-                Err(Rejected::new(task, reason))
-            }
-        }
-    }
-
     #[inline]
     pub(crate) fn launch(&self, task: Task) -> Result<TaskHandle, Rejected> {
         let task = self.prepare(task)?;
@@ -267,14 +237,8 @@ impl TaskRegistry {
         let inner = &*self.inner;
         let identity = task.meta().identity();
         let work = if inner.runs_plain(task.meta()) { task.work } else { under_policy(task.work, self, None) };
-        self.run(identity, Spawned::boxed(work, self.clone()), crowded)
-    }
-
-    #[inline]
-    fn run<H: Hand + 'static>(&self, identity: Identity, spawned: Spawned<H>, crowded: bool) -> TaskHandle {
-        let inner = &*self.inner;
         inner.added(identity);
-        let join = inner.spawn(spawned);
+        let join = inner.spawn(Spawned::new(work, self.clone()));
         if crowded {
             inner.warn_if_crowded(identity.id.line);
         }

@@ -17,7 +17,6 @@ use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
 use crate::model::Ending;
 use crate::{
     model::{Priority, RetryPolicy, TaskId, name_or_unnamed},
-    registry::{TaskRegistry, handle::TaskHandle},
     task::{
         batch_signal::{Gate, Ticket},
         work::{BoxedWork, Call, Kind, Meta, Policy, Record, Source},
@@ -326,16 +325,6 @@ pub trait IntoTask {
     /// Makes the task.
     #[track_caller]
     fn into_task(self) -> Task;
-
-    /// Spawns it: a future needs no box of ours for that.
-    #[doc(hidden)]
-    #[track_caller]
-    fn spawn_on(self, registry: &TaskRegistry) -> Result<TaskHandle, Rejected>
-    where
-        Self: Sized,
-    {
-        registry.launch(self.into_task())
-    }
 }
 
 impl IntoTask for Task {
@@ -352,10 +341,5 @@ where
     #[track_caller]
     fn into_task(self) -> Task {
         Task::new(self)
-    }
-
-    #[track_caller]
-    fn spawn_on(self, registry: &TaskRegistry) -> Result<TaskHandle, Rejected> {
-        registry.launch_bare(self)
     }
 }

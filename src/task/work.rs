@@ -208,54 +208,18 @@ pub(crate) trait Work: Send {
     }
 }
 
-/// Where work is until it is over.
-pub(crate) trait Slot {
-    /// Polls the work, if there is any.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End>;
-
-    /// Drops it.
-    fn clear(&mut self);
-}
-
-impl Slot for Option<BoxedWork> {
-    #[inline]
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        self.as_mut().map_or(Poll::Pending, |work| work.as_mut().poll(context))
-    }
-
-    #[inline]
-    fn clear(&mut self) {
-        drop(self.take());
-    }
-}
-
-impl<F> Slot for Pin<&mut Option<F>>
-where
-    F: Future<Output: TaskOutput>,
-{
-    #[inline]
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        let polled = self.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(context));
-        polled.map(|output| output.into_outcome().into())
-    }
-
-    #[inline]
-    fn clear(&mut self) {
-        self.set(None);
-    }
-}
-
 /// Polls work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// its end is returned, and a panic of that drop is caught too.
 #[inline]
-pub(crate) fn poll_guarded(slot: &mut impl Slot, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
+fn poll_guarded(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
     let mut end = None;
     // The poll and the drop under one guard.
     let polled = guarded(|| {
         let _entered = span.map(Span::enter);
-        if let Poll::Ready(ready) = slot.poll(context) {
+        let Some(work) = slot else { return };
+        if let Poll::Ready(ready) = work.as_mut().poll(context) {
             end = Some(ready);
-            slot.clear();
+            *slot = None;
         }
     });
     match (polled, end) {
@@ -266,7 +230,7 @@ pub(crate) fn poll_guarded(slot: &mut impl Slot, span: Option<&Span>, context: &
         (Err(panic), None) => {
             let _its_drop_may_panic_too = guarded(|| {
                 let _entered = span.map(Span::enter);
-                slot.clear();
+                *slot = None;
             });
             Poll::Ready(Outcome::Panicked(panic).into())
         }
@@ -299,8 +263,8 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
 
 /// Drops work and catches what its `Drop` throws.
 #[inline]
-pub(crate) fn drop_work(slot: &mut impl Slot) -> Result<(), Panic> {
-    guarded(|| slot.clear())
+pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
+    guarded(|| drop(slot.take()))
 }
 
 /// How work came to its end, on its way to be counted. It goes through many hands, so it is one word, and for the end of
