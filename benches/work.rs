@@ -78,7 +78,7 @@ fn round(&(work, _, make, threads): &Variant, measured: &mut Measured) {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut builder = TaskRegistry::builder().handle(runtime.handle().clone());
     if let Some(threads) = threads {
-        builder = builder.cpu_threads(threads);
+        builder = builder.max_cpu(threads);
     }
     let registry = builder.build().unwrap();
     let mut client = BufReader::new(TcpStream::connect(serve(&runtime)).unwrap());

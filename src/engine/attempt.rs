@@ -45,14 +45,12 @@ pub(crate) async fn apart(
         _pass: pass,
     };
     let join = match kind {
-        Kind::Async => Join::Tokio(registry.inner.spawn(tenant)),
-        Kind::Blocking => Join::Tokio(registry.inner.spawn_blocking(move || tenant.call())),
-        #[cfg(feature = "cpu")]
-        Kind::Cpu => registry.inner.spawn_cpu(move || tenant.call()),
+        Kind::Async => registry.inner.spawn(tenant),
+        Kind::Blocking | Kind::Cpu => registry.inner.spawn_blocking(move || tenant.call()),
     };
     let mut lease = Lease { identity, apart, registry, join };
     let Some(limit) = limit else {
-        return (&mut lease.join).await;
+        return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
     };
     // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
     let limit_over = async {
@@ -63,38 +61,8 @@ pub(crate) async fn apart(
         timer::sleep(&registry.inner, limit).await;
     };
     match select(&mut lease.join, pin!(limit_over)).await {
-        Either::Left((outcome, _)) => outcome,
+        Either::Left((outcome, _)) => outcome.unwrap_or(Outcome::Aborted),
         Either::Right(_) => Outcome::TimedOut(limit),
-    }
-}
-
-/// What comes back from work that runs apart.
-pub(crate) enum Join {
-    Tokio(JoinHandle<Outcome>),
-    #[cfg(feature = "cpu")]
-    Cpu(oneshot::Receiver<Outcome>),
-}
-
-impl Join {
-    /// Ends what can be ended: a future, or a closure that still waits for a thread.
-    fn abort(&self) {
-        match self {
-            Self::Tokio(join) => join.abort(),
-            #[cfg(feature = "cpu")]
-            Self::Cpu(_) => {}
-        }
-    }
-}
-
-impl Future for Join {
-    type Output = Outcome;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        match self.get_mut() {
-            Self::Tokio(join) => Pin::new(join).poll(context).map(|joined| joined.unwrap_or(Outcome::Aborted)),
-            #[cfg(feature = "cpu")]
-            Self::Cpu(receiver) => Pin::new(receiver).poll(context).map(|sent| sent.unwrap_or(Outcome::Aborted)),
-        }
     }
 }
 
@@ -189,7 +157,7 @@ struct Lease<'a> {
     identity: Identity,
     apart: Arc<Apart>,
     registry: &'a TaskRegistry,
-    join: Join,
+    join: JoinHandle<Outcome>,
 }
 
 impl Drop for Lease<'_> {

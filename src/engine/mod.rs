@@ -4,8 +4,6 @@ pub(crate) mod abandoned;
 pub(crate) mod attempt;
 pub(crate) mod context;
 pub(crate) mod course;
-#[cfg(feature = "cpu")]
-pub(crate) mod cpu;
 pub(crate) mod drain;
 pub(crate) mod finish;
 pub(crate) mod ops;

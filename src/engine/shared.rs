@@ -6,8 +6,6 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "cpu")]
-use crate::engine::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::http::timetable::Timetable;
 use crate::{
@@ -41,8 +39,6 @@ pub(crate) struct Inner {
     pub(crate) no_timer: AtomicBool,
     pub(crate) ledger: Ledger,
     pub(crate) admission: Admission,
-    #[cfg(feature = "cpu")]
-    pub(crate) cpu: Cpu,
     pub(crate) stuck: Stuck,
     /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,

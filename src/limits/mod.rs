@@ -4,7 +4,7 @@
 pub(crate) mod rate;
 pub(crate) mod semaphore;
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 #[cfg(feature = "rate-limit")]
 use futures::FutureExt;
@@ -30,12 +30,16 @@ const MOST: usize = usize::MAX >> 3;
 pub(crate) struct Limits {
     pub(crate) max_concurrent: Option<usize>,
     pub(crate) max_blocking: usize,
-    #[cfg(feature = "cpu")]
-    pub(crate) cpu_threads: usize,
+    pub(crate) max_cpu: usize,
     pub(crate) promote_after: Duration,
     pub(crate) named: Vec<(&'static str, usize)>,
     #[cfg(feature = "rate-limit")]
     pub(crate) rates: Vec<(&'static str, RateLimit)>,
+}
+
+/// The number of cores, or 1 if it is unknown.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Default for Limits {
@@ -43,8 +47,7 @@ impl Default for Limits {
         Self {
             max_concurrent: None,
             max_blocking: 64,
-            #[cfg(feature = "cpu")]
-            cpu_threads: crate::engine::cpu::cores(),
+            max_cpu: cores(),
             promote_after: Duration::from_secs(10),
             named: Vec::new(),
             #[cfg(feature = "rate-limit")]
@@ -61,8 +64,6 @@ pub(crate) struct Admission {
     /// `None`: no limit, and nothing to wait for.
     tasks: Option<Arc<Permits>>,
     blocking: Arc<Permits>,
-    /// One for each thread.
-    #[cfg(feature = "cpu")]
     cpu: Arc<Permits>,
     /// Looked at only if there are any.
     names: FxHashMap<&'static str, NameLimits>,
@@ -105,15 +106,13 @@ impl Admission {
     pub(crate) fn new(limits: &Limits) -> Result<Self, BuildError> {
         check("max_concurrent", limits.max_concurrent)?;
         check("max_blocking", Some(limits.max_blocking))?;
-        #[cfg(feature = "cpu")]
-        check("cpu_threads", Some(limits.cpu_threads))?;
+        check("max_cpu", Some(limits.max_cpu))?;
         Ok(Self {
             epoch: Instant::now(),
             promote_after: limits.promote_after,
             tasks: limits.max_concurrent.map(Permits::new),
             blocking: Permits::new(limits.max_blocking),
-            #[cfg(feature = "cpu")]
-            cpu: Permits::new(limits.cpu_threads),
+            cpu: Permits::new(limits.max_cpu),
             names: limits.by_name()?,
             priority_noted: AtomicBool::new(false),
         })
@@ -133,7 +132,6 @@ impl Admission {
         match kind {
             Kind::Async => self.tasks.as_ref(),
             Kind::Blocking => Some(&self.blocking),
-            #[cfg(feature = "cpu")]
             Kind::Cpu => Some(&self.cpu),
         }
     }

@@ -5,8 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "cpu")]
-use crate::engine::cpu::Cpu;
 #[cfg(feature = "http")]
 use crate::http::timetable::Timetable;
 use crate::{
@@ -38,7 +36,7 @@ use crate::{
 /// - [`capacity`](Self::capacity): none; a warning is logged at 10,000 live tasks and at each doubling
 /// - [`max_concurrent`](Self::max_concurrent): none
 /// - [`max_blocking`](Self::max_blocking): 64
-/// - `cpu_threads`: the number of cores
+/// - [`max_cpu`](Self::max_cpu): the number of cores
 /// - [`limit`](Self::limit), `rate_limit`: none for any name
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
@@ -103,11 +101,10 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// How many threads there are for [CPU tasks](crate::Task::cpu), and so how many of these may run at a time. The
-    /// threads are started for the first such task.
-    #[cfg(feature = "cpu")]
-    pub const fn cpu_threads(mut self, threads: usize) -> Self {
-        self.limits.cpu_threads = threads;
+    /// How many [CPU tasks](crate::Task::cpu) may run at a time, apart from the async and the blocking ones. Each takes
+    /// one of the runtime's threads for blocking work while it runs.
+    pub const fn max_cpu(mut self, tasks: usize) -> Self {
+        self.limits.max_cpu = tasks;
         self
     }
 
@@ -303,8 +300,6 @@ impl TaskRegistryBuilder {
             no_timer: AtomicBool::new(false),
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             admission: Admission::new(&self.limits)?,
-            #[cfg(feature = "cpu")]
-            cpu: Cpu::new(self.limits.cpu_threads),
             stuck: Stuck::default(),
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,

@@ -78,17 +78,19 @@ impl Task {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
     }
 
-    /// A task that calls `closure` on a thread for work that keeps a processor busy.
+    /// A task that calls `closure` on a thread of its own, for work that keeps a processor busy.
     ///
-    /// Each registry has a pool of such threads, made at first use: as many as there are cores, or
-    /// [`cpu_threads`](crate::TaskRegistryBuilder::cpu_threads). No more of these tasks run at a time; the others wait for
-    /// their turn, by [priority](Self::priority). The threads are rayon's: what the closure does with rayon's parallel
-    /// iterators, it does on the same pool. [The guide](crate::guide::work) says what is for which kind of work.
+    /// At most [`max_cpu`](crate::TaskRegistryBuilder::max_cpu) of them run at a time: by default as many as there are
+    /// cores. The others wait, by [priority](Self::priority). They have permits of their own, so a burst of them delays
+    /// neither async nor blocking tasks. [The guide](crate::guide::work) compares the three kinds.
     ///
-    /// As a [blocking](Self::blocking) closure, it can't be stopped from outside, and can ask
-    /// [`cancellation()`](crate::cancellation) to end by itself: ask for the token at the start, for in a parallel
-    /// iterator other threads than the task's are at work. Unlike a blocking closure, it does not hold up the end of the
-    /// runtime. A test's paused clock runs on while such a task works.
+    /// The thread is one of tokio's threads for blocking work, and runs nothing else until the closure returns. Like a
+    /// [blocking](Self::blocking) closure, it can't be stopped from outside, can ask
+    /// [`cancellation()`](crate::cancellation) to end by itself, and holds up the end of the runtime. What it does with
+    /// rayon's parallel iterators runs on rayon's own pool: get the token before, because the threads of that pool do
+    /// not belong to the task.
+    ///
+    /// A CPU task that waits for another CPU task may wait for ever, if all permits are held by tasks that wait.
     ///
     /// ```
     /// use postlude::{Outcome, Task, TaskRegistry, cancellation};
@@ -105,7 +107,6 @@ impl Task {
     /// assert!(matches!(registry.spawn(primes.named("primes")).await, Outcome::Completed));
     /// # }
     /// ```
-    #[cfg(feature = "cpu")]
     #[track_caller]
     pub fn cpu<F, T>(closure: F) -> Self
     where

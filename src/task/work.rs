@@ -25,7 +25,6 @@ use crate::{
 pub(crate) enum Kind {
     Async,
     Blocking,
-    #[cfg(feature = "cpu")]
     Cpu,
 }
 

@@ -130,10 +130,7 @@ impl Witness {
                 async move { result }
             }),
             Work::RetriesBlocking(last) => Task::retrying_blocking(twice(), move || succeed_at(last, &end)),
-            #[cfg(feature = "cpu")]
             Work::Computes => Task::cpu(end),
-            #[cfg(not(feature = "cpu"))]
-            Work::Computes => Task::blocking(end),
             Work::Delayed => Task::new(async move { end() }).delay(Duration::from_millis(1)),
             Work::PanicsInDrop => {
                 let bomb = Bomb;

@@ -10,7 +10,6 @@ mod admit;
 mod bare;
 mod batch;
 mod conservation;
-#[cfg(feature = "cpu")]
 mod cpu;
 mod dead_letters;
 mod delay;
