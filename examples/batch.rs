@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = Arc::new(folder.path().join("events.jsonl"));
 
     // One batch at a time, so that the lines keep their order.
-    let registry = TaskRegistry::builder().limit("events", 1).build()?;
+    let registry = TaskRegistry::builder().limit_by_name("events", 1).build()?;
     let policy = BatchPolicy { max_items: 100, max_delay: Duration::from_secs(1), capacity: 10_000 };
     let file = Arc::clone(&path);
     let events = registry.batcher("events", policy, move |events| write(Arc::clone(&file), events));

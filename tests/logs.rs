@@ -309,7 +309,7 @@ fn a_priority_that_has_no_effect_is_mentioned_once() {
         .finish();
     tracing::subscriber::with_default(subscriber, || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-            let registry = TaskRegistry::builder().limit("waits", 1).build().unwrap();
+            let registry = TaskRegistry::builder().limit_by_name("waits", 1).build().unwrap();
             registry.spawn(Task::new(async {}).named("waits").priority(Priority::High));
             assert_eq!(text.lines_with("a priority has no effect").len(), 0);
             registry.spawn(Task::new(async {}).named("first").priority(Priority::Low));

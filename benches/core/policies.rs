@@ -26,7 +26,7 @@ pub(crate) fn each(criterion: &mut Criterion) {
         case("max_concurrent_16", with().max_concurrent(16), plain);
         case("timeout", with(), || Task::new(peers::work()).timeout(LONG));
         case("default_timeout", with().default_timeout(LONG), plain);
-        case("limit_of_another_name", with().limit("other", 4), plain);
+        case("limit_of_another_name", with().limit_by_name("other", 4), plain);
         case("priority_without_a_limit", with(), || Task::new(peers::work()).priority(Priority::High));
         case("retrying", with(), || Task::retrying(RetryPolicy::default(), peers::work));
         case("history_off", with().history(0), plain);

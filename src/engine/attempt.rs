@@ -2,31 +2,27 @@
 
 use std::{
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use futures::future::{Either, select};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     engine::context::{self, Here, Scope},
-    limits::Pass,
+    limits::Permits,
     model::{Identity, Outcome, TaskId},
     registry::TaskRegistry,
     task::work::{BoxedWork, Kind, drop_work, poll_work},
-    util::{
-        loom::atomic::{AtomicU8, Ordering},
-        timer,
-    },
+    util::loom::atomic::{AtomicU8, Ordering},
 };
 
 /// Does the work of the `number`th attempt of a task, until it returns or its time is over.
 pub(crate) async fn apart(
     work: BoxedWork,
-    pass: Pass,
+    permits: Permits,
     number: u32,
     registry: &TaskRegistry,
     kind: Kind,
@@ -42,7 +38,7 @@ pub(crate) async fn apart(
         work: Some(work),
         apart: Arc::clone(&apart),
         registry: registry.clone(),
-        _pass: pass,
+        _permits: permits,
     };
     let join = match kind {
         Kind::Async => registry.inner.spawn(tenant),
@@ -58,11 +54,12 @@ pub(crate) async fn apart(
             // It will never start: its end is all there is to wait for.
             std::future::pending::<()>().await;
         }
-        timer::sleep(&registry.inner, limit).await;
+        registry.inner.timer.sleep(limit).await;
     };
-    match select(&mut lease.join, pin!(limit_over)).await {
-        Either::Left((outcome, _)) => outcome.unwrap_or(Outcome::Aborted),
-        Either::Right(_) => Outcome::TimedOut(limit),
+    tokio::select! {
+        biased;
+        outcome = &mut lease.join => outcome.unwrap_or(Outcome::Aborted),
+        () = limit_over => Outcome::TimedOut(limit),
     }
 }
 
@@ -108,7 +105,7 @@ struct Tenant {
     apart: Arc<Apart>,
     registry: TaskRegistry,
     /// Held until the work has really returned, whatever became of its task.
-    _pass: Pass,
+    _permits: Permits,
 }
 
 impl Tenant {

@@ -16,7 +16,7 @@ use crate::{
     util::{
         clock::Moment,
         loom::atomic::Ordering,
-        panic::{Panic, drop_quietly, guarded},
+        panic::{Panic, catch_panic, drop_catching},
     },
 };
 
@@ -39,7 +39,7 @@ impl Inner {
         if inside.try_with(enter).unwrap_or(false) {
             return None;
         }
-        let result = guarded(foreign);
+        let result = catch_panic(foreign);
         let _forgotten = inside.try_with(|inside| inside.borrow_mut().pop());
         Some(result)
     }
@@ -74,12 +74,12 @@ impl Inner {
     pub(crate) fn tell(&self, mut ended: Ended) {
         let line = ended.live.identity.id.line;
         if ended.quiet {
-            drop_quietly(ended);
+            drop_catching(ended);
             let idle = self.ledger.books(line).is_idle();
             return self.ledger.settled(idle);
         }
         let report = ended.report();
-        if let Err(panic) = guarded(|| log(&report)) {
+        if let Err(panic) = catch_panic(|| log(&report)) {
             self.hook_panicked("the log", &panic);
         }
         let completed = report.outcome.is_completed();
@@ -90,13 +90,13 @@ impl Inner {
         if !completed {
             self.bury(&report, ended.trail());
         }
-        drop_quietly((report, ended));
+        drop_catching((report, ended));
         self.ledger.told(line);
     }
 
     /// Tells of an attempt that has failed and will be followed by another.
     pub(crate) fn attempt_failed(&self, report: &TaskReport, next_in: Duration) {
-        let logged = guarded(|| {
+        let logged = catch_panic(|| {
             tracing::warn!(
                 target: "postlude",
                 id = %report.id,
@@ -152,7 +152,7 @@ impl Inner {
     /// Asks a condition of the user's. One that panics is counted, and taken for a yes: nothing is dropped
     /// that nobody asked to drop.
     pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
-        guarded(condition).unwrap_or_else(|panic| {
+        catch_panic(condition).unwrap_or_else(|panic| {
             self.hook_panicked(whose, &panic);
             true
         })
@@ -161,7 +161,7 @@ impl Inner {
     pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
         // Relaxed: a statistic.
         self.hook_panics.fetch_add(1, Ordering::Relaxed);
-        let _even_the_log = guarded(|| {
+        let _even_the_log = catch_panic(|| {
             tracing::error!(target: "postlude", error = %panic, "{whose} panicked; it was caught, and the task goes its way");
         });
     }
@@ -217,7 +217,7 @@ impl Inner {
     pub(crate) fn bury(&self, report: &TaskReport, trail: Option<Box<Trail>>) {
         if !self.dead_letters.are_kept() || !report.outcome.is_dead() {
             // Aborted after its last attempt, and before that was counted.
-            drop_quietly(trail);
+            drop_catching(trail);
             return;
         }
         let (failed, source) = trail.map(|trail| (trail.failed, trail.source)).unzip();

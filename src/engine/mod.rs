@@ -6,6 +6,8 @@ pub(crate) mod context;
 pub(crate) mod course;
 pub(crate) mod drain;
 pub(crate) mod finish;
+#[cfg(feature = "http")]
+pub(crate) mod hold;
 pub(crate) mod ops;
 pub(crate) mod pending;
 pub(crate) mod queue;

@@ -9,7 +9,7 @@ use crate::{
     },
     ledger::live::Stage,
     model::{DiscardReason, Outcome, TaskId},
-    util::{clock::Moment, panic::drop_quietly},
+    util::{clock::Moment, panic::drop_catching},
 };
 
 /// What somebody else does to the tasks of a line.
@@ -94,7 +94,7 @@ impl Line {
             ended.release();
         }
         for task in rare.dropped {
-            drop_quietly(task);
+            drop_catching(task);
         }
         let told = rare.ended.len();
         for ended in rare.ended {
@@ -104,7 +104,7 @@ impl Line {
             rare.waiting.extend(self.told(told));
         }
         for error in rare.forgotten {
-            drop_quietly(error);
+            drop_catching(error);
         }
         for waiting in rare.waiting {
             // Whoever has stopped waiting need not be told.

@@ -15,7 +15,7 @@ use std::{fmt, mem, sync::Arc};
 use tokio::sync::oneshot;
 
 #[cfg(feature = "http")]
-use crate::http::release::Held;
+use crate::engine::hold::HoldCount;
 use crate::{
     engine::state::{Phase, State},
     ledger::{
@@ -31,7 +31,7 @@ use crate::{
             Mutex, MutexGuard,
             atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
         },
-        panic::drop_quietly,
+        panic::drop_catching,
     },
 };
 
@@ -48,7 +48,7 @@ pub(crate) struct Line {
     places: AtomicU32,
     /// What keeps the line from launching once its response is leaving.
     #[cfg(feature = "http")]
-    pub(crate) held: Held,
+    pub(crate) held: HoldCount,
     pub(crate) state: Mutex<State>,
 }
 
@@ -62,7 +62,7 @@ impl Line {
             number: AtomicU64::new(0),
             places: AtomicU32::new(0),
             #[cfg(feature = "http")]
-            held: Held::default(),
+            held: HoldCount::default(),
             state: Mutex::default(),
         })
     }
@@ -252,7 +252,7 @@ impl Line {
         let mut forgotten = Vec::new();
         self.books().book(&mut state.unbooked, |error| forgotten.push(error));
         drop(state);
-        forgotten.into_iter().for_each(drop_quietly);
+        forgotten.into_iter().for_each(drop_catching);
     }
 
     /// The waiting task has its permit; `false` if it has ended.

@@ -8,14 +8,14 @@ use crate::{
         shared::Inner,
     },
     ledger::live::Live,
-    limits::semaphore::Waiting,
+    limits::semaphore::Acquire,
     model::{Attempt, Outcome, RetryPolicy, TaskId, TaskReport},
     registry::TaskRegistry,
     task::{
         exhausted::{Failed, Trail},
         work::{BoxedWork, Policy},
     },
-    util::{clock::Moment, panic::drop_quietly, timer},
+    util::{clock::Moment, panic::drop_catching},
 };
 
 pub(crate) async fn attempts(
@@ -23,7 +23,7 @@ pub(crate) async fn attempts(
     retry: RetryPolicy,
     policy: Box<Policy>,
     registry: &TaskRegistry,
-    mut joined: Option<Waiting>,
+    mut entered: Option<Acquire>,
 ) -> Outcome {
     let inner = &*registry.inner;
     let id = source.meta().id();
@@ -32,7 +32,7 @@ pub(crate) async fn attempts(
     let mut number = 0_u32;
     loop {
         number = number.saturating_add(1);
-        let outcome = attempt(&terms, number, registry, joined.take(), || source.as_mut().next_attempt()).await;
+        let outcome = attempt(&terms, number, registry, entered.take(), || source.as_mut().next_attempt()).await;
         if !outcome.is_dead() {
             return outcome;
         }
@@ -56,8 +56,8 @@ pub(crate) async fn attempts(
         if inner.dead_letters.are_kept() {
             failed.push(Attempt::of(&report));
         }
-        drop_quietly(report);
-        timer::sleep(inner, delay).await;
+        drop_catching(report);
+        inner.timer.sleep(delay).await;
     }
 }
 
@@ -78,12 +78,9 @@ impl Inner {
     }
 
     /// The next attempt is due after `wait`, to all appearances.
-    #[cfg(feature = "rate-limit")]
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
-        if !wait.is_zero() {
-            let due = Moment::now().plus(wait);
-            self.with_live(id, |live| live.wait_until(due));
-        }
+        let due = Moment::now().plus(wait);
+        self.with_live(id, |live| live.wait_until(due));
     }
 
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
@@ -112,7 +109,7 @@ impl Inner {
         if self.dead_letters.are_kept() {
             let _none = self.with_live(id, |live| trail.take().and_then(|trail| live.give_up(trail)));
         }
-        drop_quietly(trail);
+        drop_catching(trail);
     }
 
     /// Takes a task that waits for a time out of its line, so that the next one runs.

@@ -1,19 +1,17 @@
 //! One task under its policy, to its outcome.
 
-use std::{future::poll_fn, pin::pin, time::Duration};
-
-use futures::future::{Either, select};
+use std::{future::poll_fn, time::Duration};
 
 use crate::{
     engine::{attempt::apart, retry::attempts, shared::Inner},
-    limits::{Claim, semaphore::Waiting},
+    limits::{AdmitRequest, semaphore::Acquire},
     model::{DiscardReason, Ending, Outcome},
     registry::TaskRegistry,
     task::{
         TaskOutput,
         work::{BoxedWork, Kind, Meta, Policy, Record, poll_work},
     },
-    util::{panic::guarded, timer},
+    util::panic::catch_panic,
 };
 
 /// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on
@@ -22,9 +20,9 @@ pub(crate) fn under_policy(work: BoxedWork, registry: &TaskRegistry, ending: Opt
     let meta = work.meta();
     // What waits for a time first joins no queue before that is over.
     let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
-    let joined = if waits { None } else { registry.inner.admission.join(Claim::of(meta)) };
+    let entered = if waits { None } else { registry.inner.admission.enqueue(AdmitRequest::of(meta)) };
     let meta = meta.on_behalf(Kind::Async);
-    let future = run(work, registry.clone(), ending, joined);
+    let future = run(work, registry.clone(), ending, entered);
     Box::pin(Record { meta, future })
 }
 
@@ -41,7 +39,7 @@ async fn run(
     mut work: BoxedWork,
     registry: TaskRegistry,
     ending: Option<Ending>,
-    mut joined: Option<Waiting>,
+    mut entered: Option<Acquire>,
 ) -> Settled {
     let inner = &*registry.inner;
     let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
@@ -56,36 +54,38 @@ async fn run(
         if !inner.delay(id, delay, ticket.is_some()) {
             return Settled(Outcome::Aborted);
         }
-        let sleep = timer::sleep(inner, delay);
+        let sleep = inner.timer.sleep(delay);
         match &ticket {
             None => sleep.await,
             Some(ticket) => {
-                if let Either::Left(_) = select(pin!(ticket.is_ready()), sleep).await {
-                    inner.hurry(id);
+                tokio::select! {
+                    biased;
+                    () = ticket.is_ready() => inner.hurry(id),
+                    () = sleep => {}
                 }
             }
         }
     }
     if let Some(ticket) = ticket {
         ticket.in_order().await;
-        joined = inner.admission.join(Claim::of(work.meta()));
+        entered = inner.admission.enqueue(AdmitRequest::of(work.meta()));
     }
     if let Some(retry) = policy.retry.take() {
-        return Settled(attempts(work, retry, policy, &registry, joined).await);
+        return Settled(attempts(work, retry, policy, &registry, entered).await);
     }
     let terms = Terms::of(work.meta(), &policy, inner);
-    Settled(attempt(&terms, 1, &registry, joined, || Some(work)).await)
+    Settled(attempt(&terms, 1, &registry, entered, || Some(work)).await)
 }
 
 /// What holds for each attempt of a task.
 pub(crate) struct Terms {
-    claim: Claim,
+    request: AdmitRequest,
     limit: Option<Duration>,
 }
 
 impl Terms {
     pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
-        Self { claim: Claim::of(meta), limit: policy.timeout.or(inner.default_timeout) }
+        Self { request: AdmitRequest::of(meta), limit: policy.timeout.or(inner.default_timeout) }
     }
 }
 
@@ -94,11 +94,13 @@ pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
     registry: &TaskRegistry,
-    joined: Option<Waiting>,
+    entered: Option<Acquire>,
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
-    let Terms { claim: claim @ Claim { id, kind, .. }, limit } = *terms;
-    let pass = registry.inner.admit(claim, joined).await;
+    let Terms { request: request @ AdmitRequest { id, kind, .. }, limit } = *terms;
+    let inner = &registry.inner;
+    let (note_due, sleep) = (|wait| inner.note_due(id, wait), |wait| inner.timer.sleep(wait));
+    let permits = inner.admission.admit(request, entered, note_due, sleep).await;
     let over_at_once = limit.filter(Duration::is_zero);
     // A closure starts when it has its thread.
     if (kind == Kind::Async || over_at_once.is_some()) && !registry.inner.start(id) {
@@ -108,16 +110,16 @@ pub(crate) async fn attempt(
     if let Some(limit) = over_at_once {
         return Outcome::TimedOut(limit);
     }
-    let work = match guarded(make) {
+    let work = match catch_panic(make) {
         Ok(Some(work)) => work,
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };
     if kind != Kind::Async || limit.is_some() {
-        return apart(work, pass, number, registry, kind, limit).await;
+        return apart(work, permits, number, registry, kind, limit).await;
     }
     let mut work = Some(work);
     let outcome = poll_fn(|context| poll_work(&mut work, context)).await;
-    drop(pass);
+    drop(permits);
     outcome
 }

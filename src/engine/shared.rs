@@ -6,8 +6,6 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "http")]
-use crate::http::timetable::Timetable;
 use crate::{
     engine::{abandoned::Stuck, drain::Drain, queue::Line},
     ledger::{
@@ -15,30 +13,38 @@ use crate::{
         finished::{Ended, Side},
         live::{Live, Stage},
     },
-    limits::Admission,
+    limits::AdmissionControl,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
     registry::shutdown::Progress,
     task::work::Meta,
     telemetry::{Audience, span::SpanRelation},
     util::{
         clock::Moment,
-        loom::{
-            Mutex,
-            atomic::{AtomicBool, AtomicU64},
-        },
-        panic::drop_quietly,
+        delay_queue::DelayQueue,
+        loom::{Mutex, atomic::AtomicU64},
+        panic::drop_catching,
     },
 };
 
 /// Which tasks are accepted, as the user wants it.
 pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
 
+/// How long a set waits after its last hold was released.
+///
+/// Some of what the server still has to write has no chunk that could tell: h2 releases a chunk when it copies the last,
+/// short piece of it into its own buffer, just before the write of the same poll; and the end of a stream, like an empty
+/// body, comes without a chunk. Yields to the scheduler in place of a timer are over too early far more often.
+pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
+
+/// All waits of a registry. A set that expires in it has waited long enough for its response.
+pub(crate) type Timer = DelayQueue<Arc<Line>>;
+
 pub(crate) struct Inner {
     pub(crate) handle: Handle,
-    /// Set when a runtime without a timer was met.
-    pub(crate) no_timer: AtomicBool,
+    /// All waits go through it.
+    pub(crate) timer: Arc<Timer>,
     pub(crate) ledger: Ledger,
-    pub(crate) admission: Admission,
+    pub(crate) admission: AdmissionControl,
     pub(crate) stuck: Stuck,
     /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
@@ -54,15 +60,13 @@ pub(crate) struct Inner {
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
     pub(crate) progress: Progress,
-    #[cfg(feature = "http")]
-    pub(crate) timetable: Timetable,
 }
 
 impl Inner {
     /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
-        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.lets_pass(meta)
+        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.is_unlimited(meta)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
@@ -105,6 +109,19 @@ impl Inner {
         self.with_live(id, |live| live.park(runner)).is_some()
     }
 
+    /// Asks the admission filter about a task. Never under a lock.
+    ///
+    /// # Errors
+    /// If the filter refuses it.
+    #[inline]
+    pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
+        self.admission.note_priority(meta);
+        self.ask_rule(|| {
+            let identity = meta.identity();
+            Live::new(identity).info(identity.added)
+        })
+    }
+
     /// Marks a waiting task as started; `false` if it has already ended.
     #[inline]
     pub(crate) fn start(&self, id: TaskId) -> bool {
@@ -145,7 +162,7 @@ impl Inner {
             let idle = books.is_idle();
             drop(books);
             if forgotten.is_some() {
-                drop_quietly(forgotten);
+                drop_catching(forgotten);
             }
             self.settle_quietly(idle);
             return true;
@@ -159,7 +176,7 @@ impl Inner {
         }
         drop(books);
         if forgotten.is_some() {
-            drop_quietly(forgotten);
+            drop_catching(forgotten);
         }
         let mut ended = Ended { live, outcome, now, side, quiet };
         ended.release();

@@ -5,11 +5,10 @@ mod body;
 mod extract;
 mod future;
 mod layer;
-pub(crate) mod release;
+mod release;
 mod response;
 mod service;
 mod shed;
-pub(crate) mod timetable;
 
 #[cfg(feature = "axum")]
 pub use self::extract::MissingTaskLayer;

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use crate::{
     engine::{
         context::{Entered, Scope},
+        hold::Hold,
         queue::Line,
     },
-    http::release::Departure,
+    http::release::releasing,
     model::{Ending, TaskId},
 };
 
@@ -41,7 +42,7 @@ impl Launch {
     /// A chunk of the body on its way to the server, in a form that tells when it was released.
     pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
         match self.line() {
-            Some(line) if !chunk.is_empty() => self.departure(line).watch(chunk),
+            Some(line) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(line), self.launch_within)),
             _ => chunk,
         }
     }
@@ -61,11 +62,7 @@ impl Launch {
         if line.is_sole() && !line.has_number() {
             return;
         }
-        self.departure(&line).body_ended(&line.registry.inner.timetable, ending);
-    }
-
-    fn departure(&self, line: &Arc<Line>) -> Departure {
-        Departure { line: Arc::clone(line), launch_within: self.launch_within }
+        Hold::of_body(line, self.launch_within).body_ended(ending);
     }
 
     const fn line(&self) -> Option<&Arc<Line>> {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     model::{DeadLetter, TaskId},
     task::work::BoxedWork,
-    util::{loom::Mutex, panic::drop_quietly},
+    util::{loom::Mutex, panic::drop_catching},
 };
 
 pub(crate) type DeadLetterHook = dyn Fn(&DeadLetter) + Send + Sync;
@@ -35,8 +35,8 @@ pub(crate) struct Kept {
 impl Drop for Kept {
     /// One by one, as each may panic.
     fn drop(&mut self) {
-        drop_quietly(self.source.take());
-        self.letter.attempts.drain(..).for_each(drop_quietly);
+        drop_catching(self.source.take());
+        self.letter.attempts.drain(..).for_each(drop_catching);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use crate::{ledger::finished::Past, model::BoxError, util::panic::drop_quietly};
+use crate::{ledger::finished::Past, model::BoxError, util::panic::drop_catching};
 
 /// How many outcomes are read under one lock.
 pub(crate) const PIECE: usize = 128;
@@ -65,6 +65,6 @@ impl History {
 
 impl Drop for History {
     fn drop(&mut self) {
-        self.ring.drain(..).for_each(drop_quietly);
+        self.ring.drain(..).for_each(drop_catching);
     }
 }

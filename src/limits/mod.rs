@@ -1,38 +1,36 @@
-//! Who may start next: the limits of a registry, and what a task has to wait for.
+//! Which tasks may start, and which have to wait.
 
 #[cfg(feature = "rate-limit")]
-pub(crate) mod rate;
+mod rate;
 pub(crate) mod semaphore;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{future::Future, sync::Arc, thread, time::Duration};
 
-#[cfg(feature = "rate-limit")]
-use futures::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+#[cfg(feature = "rate-limit")]
+use self::rate::RateGate;
+use self::semaphore::{Acquire, Permit, PrioritySemaphore};
+#[cfg(feature = "rate-limit")]
+use crate::model::RateLimit;
 use crate::{
-    engine::shared::Inner,
-    ledger::live::Live,
-    limits::semaphore::{Permit, Permits, Waiting},
-    model::{BoxError, BuildError, Priority, TaskId, name_or_unnamed},
+    model::{BuildError, Priority, TaskId, name_or_unnamed},
     task::work::{Kind, Meta},
     util::loom::atomic::{AtomicBool, Ordering},
 };
-#[cfg(feature = "rate-limit")]
-use crate::{limits::rate::Pace, model::RateLimit};
 
-/// The highest limit that makes sense to ask for: what tokio's semaphores count to.
-const MOST: usize = usize::MAX >> 3;
+/// The highest limit: what tokio's semaphores count to.
+const MAX_LIMIT: usize = usize::MAX >> 3;
 
-/// The limits, as the builder was told them.
+/// The limits, as they were set on the builder.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_concurrent: Option<usize>,
     pub(crate) max_blocking: usize,
     pub(crate) max_cpu: usize,
     pub(crate) promote_after: Duration,
-    pub(crate) named: Vec<(&'static str, usize)>,
+    pub(crate) by_name: Vec<(&'static str, usize)>,
     #[cfg(feature = "rate-limit")]
     pub(crate) rates: Vec<(&'static str, RateLimit)>,
 }
@@ -49,25 +47,27 @@ impl Default for Limits {
             max_blocking: 64,
             max_cpu: cores(),
             promote_after: Duration::from_secs(10),
-            named: Vec::new(),
+            by_name: Vec::new(),
             #[cfg(feature = "rate-limit")]
             rates: Vec::new(),
         }
     }
 }
 
-/// What the tasks of a registry have to wait for before they start.
-pub(crate) struct Admission {
+/// Decides when the tasks of a registry start.
+///
+/// A task waits for the rate of its name, then for a permit of its name, then for one of its kind. It keeps its rank from
+/// one queue to the next, so that tasks of one priority start in the order in which they came.
+pub(crate) struct AdmissionControl {
     /// Ranks count from here.
     epoch: Instant,
     promote_after: Duration,
-    /// `None`: no limit, and nothing to wait for.
-    tasks: Option<Arc<Permits>>,
-    blocking: Arc<Permits>,
-    cpu: Arc<Permits>,
-    /// Looked at only if there are any.
+    /// `None`: async tasks have no limit.
+    tasks: Option<Arc<PrioritySemaphore>>,
+    blocking: Arc<PrioritySemaphore>,
+    cpu: Arc<PrioritySemaphore>,
     names: FxHashMap<&'static str, NameLimits>,
-    /// Somebody was told that a priority has no effect.
+    /// The log has said that a priority has no effect.
     priority_noted: AtomicBool,
 }
 
@@ -75,34 +75,34 @@ pub(crate) struct Admission {
 #[derive(Default)]
 struct NameLimits {
     #[cfg(feature = "rate-limit")]
-    pace: Option<Pace>,
-    permits: Option<Arc<Permits>>,
+    rate: Option<RateGate>,
+    permits: Option<Arc<PrioritySemaphore>>,
 }
 
-/// What has to be known of a task that waits.
+/// What has to be known of a task that wants to start.
 #[derive(Clone, Copy)]
-pub(crate) struct Claim {
+pub(crate) struct AdmitRequest {
     pub(crate) id: TaskId,
     pub(crate) kind: Kind,
     name: &'static str,
     priority: Priority,
 }
 
-impl Claim {
+impl AdmitRequest {
     pub(crate) const fn of(meta: &Meta) -> Self {
         Self { id: meta.id(), kind: meta.kind, name: meta.name, priority: meta.priority }
     }
 }
 
-/// The permits of a task that may run; given back when this is dropped.
-pub(crate) struct Pass {
+/// The permits of a task that may run. Dropping them releases them.
+pub(crate) struct Permits {
     _of_name: Option<Permit>,
     _of_kind: Option<Permit>,
 }
 
-impl Admission {
+impl AdmissionControl {
     /// # Errors
-    /// If a limit is nonsense.
+    /// If a limit is zero or too high, or a name has two limits of one sort.
     pub(crate) fn new(limits: &Limits) -> Result<Self, BuildError> {
         check("max_concurrent", limits.max_concurrent)?;
         check("max_blocking", Some(limits.max_blocking))?;
@@ -110,140 +110,149 @@ impl Admission {
         Ok(Self {
             epoch: Instant::now(),
             promote_after: limits.promote_after,
-            tasks: limits.max_concurrent.map(Permits::new),
-            blocking: Permits::new(limits.max_blocking),
-            cpu: Permits::new(limits.max_cpu),
-            names: limits.by_name()?,
+            tasks: limits.max_concurrent.map(PrioritySemaphore::new),
+            blocking: PrioritySemaphore::new(limits.max_blocking),
+            cpu: PrioritySemaphore::new(limits.max_cpu),
+            names: limits.of_names()?,
             priority_noted: AtomicBool::new(false),
         })
     }
 
-    /// Whether such a task starts at once.
+    /// Whether such a task starts without waiting for anything.
     #[inline]
-    pub(crate) fn lets_pass(&self, meta: &Meta) -> bool {
+    pub(crate) fn is_unlimited(&self, meta: &Meta) -> bool {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
+    }
+
+    /// Logs once that a priority has no effect, if that is so.
+    pub(crate) fn note_priority(&self, meta: &Meta) {
+        if meta.priority == Priority::default() || !self.is_unlimited(meta) {
+            return;
+        }
+        // Relaxed: at worst it is logged twice.
+        if self.priority_noted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::debug!(
+            target: "postlude",
+            name = meta.name,
+            priority = ?meta.priority,
+            "a priority has no effect on tasks that do not wait: \
+             set `max_concurrent`, or `limit_by_name` for this name, on the registry's builder"
+        );
+    }
+
+    /// Enters the first queue in which the task has to wait. Tasks are not first polled in the order in which they were
+    /// spawned, so whoever spawns one enters it.
+    pub(crate) fn enqueue(&self, request: AdmitRequest) -> Option<Acquire> {
+        let of_name = self.of_name(request.name).and_then(NameLimits::first_queue);
+        let queue = of_name.or_else(|| self.of_kind(request.kind))?;
+        Some(queue.enqueue(self.rank(request)))
+    }
+
+    /// Waits until the task may start. `entered` is its place in the first queue, if it [has one](Self::enqueue).
+    /// A task that has to wait for a time says so by `note_due`, and waits by `sleep`.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the queues and releases the permits.
+    #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate is a wait for a time"))]
+    pub(crate) async fn admit<F>(
+        &self,
+        request: AdmitRequest,
+        entered: Option<Acquire>,
+        note_due: impl Fn(Duration),
+        sleep: impl Fn(Duration) -> F,
+    ) -> Permits
+    where
+        F: Future<Output = ()>,
+    {
+        #[cfg(feature = "rate-limit")]
+        if let Some(rate) = self.of_name(request.name).and_then(|limits| limits.rate.as_ref()) {
+            // Boxed, so that tasks without a rate have no room for it.
+            return Box::pin(self.admit_at(rate, request, entered, note_due, sleep)).await;
+        }
+        let rank = entered.as_ref().map_or_else(|| self.rank(request), Acquire::rank);
+        self.permits(request, rank, entered).await
+    }
+
+    /// The same at a rate. Only the first of the tasks that wait for the rate acquires permits, and it takes its start
+    /// from the rate while it has them: so the order is kept, and tasks that have waited for permits do not all start at
+    /// once. A task that is too early waits without permits.
+    #[cfg(feature = "rate-limit")]
+    async fn admit_at<F>(
+        &self,
+        rate: &RateGate,
+        request: AdmitRequest,
+        entered: Option<Acquire>,
+        note_due: impl Fn(Duration),
+        sleep: impl Fn(Duration) -> F,
+    ) -> Permits
+    where
+        F: Future<Output = ()>,
+    {
+        let entered = entered.unwrap_or_else(|| rate.queue().enqueue(self.rank(request)));
+        let rank = entered.rank();
+        let _first = rate.first(entered, &note_due).await;
+        loop {
+            rate.until_ready(&note_due, &sleep).await;
+            let permits = self.permits(request, rank, None).await;
+            if rate.check() {
+                return permits;
+            }
+        }
+    }
+
+    /// Waits for a permit of the task's name, then for one of its kind.
+    async fn permits(&self, request: AdmitRequest, rank: Duration, mut entered: Option<Acquire>) -> Permits {
+        let mut acquired = [None, None];
+        let of_name = self.of_name(request.name).and_then(|limits| limits.permits.as_ref());
+        for (slot, semaphore) in acquired.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
+            if let Some(semaphore) = semaphore {
+                *slot = Some(entered.take().unwrap_or_else(|| semaphore.acquire(rank)).await);
+            }
+        }
+        let [of_name, of_kind] = acquired;
+        Permits { _of_name: of_name, _of_kind: of_kind }
+    }
+
+    fn rank(&self, request: AdmitRequest) -> Duration {
+        request.priority.rank(self.epoch.elapsed(), self.promote_after)
     }
 
     fn of_name(&self, name: &'static str) -> Option<&NameLimits> {
         if self.names.is_empty() { None } else { self.names.get(name) }
     }
 
-    const fn of_kind(&self, kind: Kind) -> Option<&Arc<Permits>> {
+    const fn of_kind(&self, kind: Kind) -> Option<&Arc<PrioritySemaphore>> {
         match kind {
             Kind::Async => self.tasks.as_ref(),
             Kind::Blocking => Some(&self.blocking),
             Kind::Cpu => Some(&self.cpu),
         }
     }
-
-    /// Says once that a priority has no effect, if that is so.
-    pub(crate) fn note_priority(&self, meta: &Meta) {
-        // Relaxed: at worst it is said twice.
-        if meta.priority == Priority::default() || !self.lets_pass(meta) || self.priority_noted.load(Ordering::Relaxed)
-        {
-            return;
-        }
-        self.priority_noted.store(true, Ordering::Relaxed);
-        tracing::debug!(
-            target: "postlude",
-            name = meta.name,
-            priority = ?meta.priority,
-            "a priority has no effect where nothing waits: set `max_concurrent`, or a `limit` for this name, on the registry's builder"
-        );
-    }
-
-    /// Joins the first queue in which a task has to wait. Tasks are not first polled in the order in which they were
-    /// spawned: this keeps it.
-    pub(crate) fn join(&self, claim: Claim) -> Option<Waiting> {
-        let limits = self.of_name(claim.name);
-        #[cfg(feature = "rate-limit")]
-        if limits.is_some_and(|limits| limits.pace.is_some()) {
-            return None;
-        }
-        let of_name = limits.and_then(|limits| limits.permits.as_ref());
-        let permits = of_name.or_else(|| self.of_kind(claim.kind))?;
-        Some(permits.join(claim.priority.rank(self.epoch.elapsed(), self.promote_after)))
-    }
-
-    /// Waits for a permit of the task's name, then for one of its kind. Cancel safe.
-    async fn permits(&self, claim: Claim, mut joined: Option<Waiting>, mut rank: impl FnMut() -> Duration) -> Pass {
-        let of_name = match self.of_name(claim.name).and_then(|limits| limits.permits.as_ref()) {
-            Some(permits) => Some(permits.acquire(joined.take(), &mut rank).await),
-            None => None,
-        };
-        let of_kind = match self.of_kind(claim.kind) {
-            Some(permits) => Some(permits.acquire(joined.take(), rank).await),
-            None => None,
-        };
-        Pass { _of_name: of_name, _of_kind: of_kind }
-    }
 }
 
-impl Inner {
-    /// Looks at a task before it is accepted. Never under a lock.
-    ///
-    /// # Errors
-    /// If the rule of the user's says no.
-    #[inline]
-    pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
-        self.admission.note_priority(meta);
-        self.ask_rule(|| {
-            let identity = meta.identity();
-            Live::new(identity).info(identity.added)
-        })
-    }
-
-    /// Waits for a turn: for the rate of the task's name, then for a permit of its name, then for one of its kind;
-    /// in the first of these queues it may have its place. Cancel safe.
-    pub(crate) async fn admit(&self, claim: Claim, joined: Option<Waiting>) -> Pass {
-        let Admission { epoch, promote_after, .. } = self.admission;
-        // Drawn once: a task keeps its rank from one queue to the next.
-        let mut rank = joined.as_ref().map(Waiting::rank);
-        let rank = || *rank.get_or_insert_with(|| claim.priority.rank(epoch.elapsed(), promote_after));
+impl NameLimits {
+    const fn first_queue(&self) -> Option<&Arc<PrioritySemaphore>> {
         #[cfg(feature = "rate-limit")]
-        if let Some(pace) = self.admission.of_name(claim.name).and_then(|limits| limits.pace.as_ref()) {
-            // Boxed, so that tasks without a rate have no room for it.
-            return Box::pin(self.admit_at(pace, claim, rank)).await;
+        if let Some(rate) = &self.rate {
+            return Some(rate.queue());
         }
-        self.admission.permits(claim, joined, rank).await
-    }
-
-    /// The same at a pace. A start is taken only with the permits in hand, so that tasks which have waited long for those
-    /// do not start all at once; and too early, they are given back.
-    #[cfg(feature = "rate-limit")]
-    async fn admit_at(&self, pace: &Pace, claim: Claim, mut rank: impl FnMut() -> Duration) -> Pass {
-        let mut head = pace.head(self, claim.id, &mut rank).await;
-        loop {
-            pace.keep(self, claim.id).await;
-            if let Some(pass) = self.admission.permits(claim, None, &mut rank).now_or_never() {
-                if pace.take() {
-                    return pass;
-                }
-                continue;
-            }
-            // Others of the name may have their turn meanwhile.
-            drop(head);
-            let pass = self.admission.permits(claim, None, &mut rank).await;
-            if pace.take() {
-                return pass;
-            }
-            drop(pass);
-            head = pace.head(self, claim.id, &mut rank).await;
-        }
+        self.permits.as_ref()
     }
 }
 
 impl Limits {
-    fn by_name(&self) -> Result<FxHashMap<&'static str, NameLimits>, BuildError> {
+    fn of_names(&self) -> Result<FxHashMap<&'static str, NameLimits>, BuildError> {
         let mut names = FxHashMap::<_, NameLimits>::default();
-        for &(name, limit) in &self.named {
+        for &(name, limit) in &self.by_name {
             let name = name_or_unnamed(name);
             if limit == 0 {
-                return Err(BuildError::ZeroLimitOfName { setting: "limit", name });
+                return Err(BuildError::ZeroLimitOfName { setting: "limit_by_name", name });
             }
-            let permits = Permits::new(limit.min(MOST));
+            let permits = PrioritySemaphore::new(limit.min(MAX_LIMIT));
             if names.entry(name).or_default().permits.replace(permits).is_some() {
-                return Err(BuildError::TwoLimitsOfName { setting: "limit", name });
+                return Err(BuildError::TwoLimitsOfName { setting: "limit_by_name", name });
             }
         }
         #[cfg(feature = "rate-limit")]
@@ -252,7 +261,7 @@ impl Limits {
             if limit.is_zero() {
                 return Err(BuildError::ZeroLimitOfName { setting: "rate_limit", name });
             }
-            if names.entry(name).or_default().pace.replace(Pace::new(limit)).is_some() {
+            if names.entry(name).or_default().rate.replace(RateGate::new(limit)).is_some() {
                 return Err(BuildError::TwoLimitsOfName { setting: "rate_limit", name });
             }
         }
@@ -261,11 +270,11 @@ impl Limits {
 }
 
 /// # Errors
-/// If the limit is zero, or beyond counting.
+/// If the limit is zero or too high.
 pub(crate) const fn check(name: &'static str, limit: Option<usize>) -> Result<(), BuildError> {
     match limit {
         Some(0) => Err(BuildError::ZeroLimit { name }),
-        Some(limit) if limit > MOST => Err(BuildError::HugeLimit { name, limit }),
+        Some(limit) if limit > MAX_LIMIT => Err(BuildError::HugeLimit { name, limit }),
         Some(_) | None => Ok(()),
     }
 }

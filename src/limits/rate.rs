@@ -1,6 +1,6 @@
-//! The pace of the tasks of a name: one after another waits until the rate lets it start.
+//! How often the tasks of a name start.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{
     Quota, RateLimiter,
@@ -11,55 +11,60 @@ use governor::{
 };
 use tokio::time::Instant;
 
-use crate::{
-    engine::shared::Inner,
-    limits::semaphore::{Permit, Permits},
-    model::{RateLimit, TaskId},
-    util::{loom::Mutex, timer},
-};
+use super::semaphore::{Acquire, Permit, PrioritySemaphore};
+use crate::{model::RateLimit, util::loom::Mutex};
 
-pub(crate) struct Pace {
+/// Lets the tasks of a name through, one after another, at a rate.
+pub(crate) struct RateGate {
     limiter: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
-    /// Held by the one that watches the clock; the others wait for it, by priority.
-    head: Arc<Permits>,
+    /// Its one permit is held by the task that is next. The others wait for it, by priority.
+    queue: Arc<PrioritySemaphore>,
     interval: Duration,
-    /// When the next one may start, as far as is known.
+    /// The earliest moment at which the next one may start, as far as is known.
     next: Mutex<Instant>,
 }
 
-impl Pace {
+impl RateGate {
     pub(crate) fn new(limit: RateLimit) -> Self {
-        let places = NonZeroU32::new(limit.places()).unwrap_or(NonZeroU32::MIN);
-        // Never zero; if it were, once a nanosecond is what comes closest.
+        let burst = NonZeroU32::new(limit.places()).unwrap_or(NonZeroU32::MIN);
+        // The interval is never zero; if it were, once a nanosecond is what comes closest.
         let quota = Quota::with_period(limit.interval()).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX));
-        let limiter = RateLimiter::direct_with_clock(quota.allow_burst(places), SinceStart(Instant::now()));
-        Self { limiter, head: Permits::new(1), interval: limit.interval(), next: Mutex::new(Instant::now()) }
+        let limiter = RateLimiter::direct_with_clock(quota.allow_burst(burst), SinceStart(Instant::now()));
+        let queue = PrioritySemaphore::new(1);
+        Self { limiter, queue, interval: limit.interval(), next: Mutex::new(Instant::now()) }
     }
 
-    /// Waits for its place at the head of those who wait for the rate.
-    pub(crate) async fn head(&self, inner: &Inner, id: TaskId, rank: impl FnOnce() -> Duration) -> Permit {
-        // A guess, until it is at the head itself: nobody knows who gives up, or comes with a higher priority.
-        let ahead = self.head.taken();
-        if ahead > 0 {
-            inner.note_due(id, self.interval.saturating_mul(ahead.saturating_add(1)));
+    pub(crate) const fn queue(&self) -> &Arc<PrioritySemaphore> {
+        &self.queue
+    }
+
+    /// Waits until the task is the next one of its name. `note_due` is told how long that may take.
+    pub(crate) async fn first(&self, entered: Acquire, note_due: impl FnOnce(Duration)) -> Permit {
+        // A guess: some may give up, and others come with a higher priority.
+        let waiting = u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX);
+        if waiting > 0 {
+            note_due(self.interval.saturating_mul(waiting.saturating_add(1)));
         }
-        self.head.acquire(None, rank).await
+        entered.await
     }
 
-    /// Waits, at the head, until one more task may start, to all appearances.
-    pub(crate) async fn keep(&self, inner: &Inner, id: TaskId) {
+    /// Waits until the next task may start, as far as is known.
+    pub(crate) async fn until_ready<F>(&self, note_due: impl Fn(Duration), sleep: impl Fn(Duration) -> F)
+    where
+        F: Future<Output = ()>,
+    {
         loop {
-            let wait = self.next.lock().saturating_duration_since(Instant::now());
-            if wait.is_zero() {
+            let remaining = self.next.lock().saturating_duration_since(Instant::now());
+            note_due(remaining);
+            if remaining.is_zero() {
                 return;
             }
-            inner.note_due(id, wait);
-            timer::sleep(inner, wait).await;
+            sleep(remaining).await;
         }
     }
 
     /// Takes the start of one task; `false` if it is too early.
-    pub(crate) fn take(&self) -> bool {
+    pub(crate) fn check(&self) -> bool {
         let Err(early) = self.limiter.check() else {
             return true;
         };

@@ -1,14 +1,15 @@
-//! A number of permits, and the queue of those who wait for one.
+//! A number of permits, and the queue of the tasks that wait for one.
 //!
 //! # Invariants
-//! 1. A permit is free only while nobody waits: one that comes back is handed to the first of the queue, which
-//!    leaves it under the same lock.
-//! 2. So whoever is no longer in the queue has a permit. It is in a [`Permit`], or in a [`Waiting`] that has yet to
-//!    be polled, and passes it on if it is dropped instead.
+//! 1. A permit is free only while the queue is empty: one that is released is handed to the first of the queue, which
+//!    leaves the queue under the same lock.
+//! 2. So an [`Acquire`] that has a ticket and is not in the queue has been handed a permit. It returns it when it is
+//!    polled, and releases it if it is dropped instead.
 
 use std::{
     collections::BTreeMap,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -17,81 +18,65 @@ use std::{
 
 use crate::util::loom::Mutex;
 
-pub(crate) struct Permits {
+/// A semaphore whose waiters are served by rank. Tokio's serves them in order of arrival only, and a waiter of tokio's
+/// has no place in the queue before it is polled.
+pub(crate) struct PrioritySemaphore {
     state: Mutex<State>,
 }
 
 struct State {
     free: usize,
-    /// Numbers the places, so that those of one rank leave in the order in which they came.
-    next: u64,
-    queue: BTreeMap<Place, Waker>,
+    next_number: u64,
+    queue: BTreeMap<Ticket, Waker>,
 }
 
+/// A place in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct Ticket {
     rank: Duration,
+    /// Those of one rank leave in the order in which they came.
     number: u64,
 }
 
 impl State {
-    fn draw(&mut self, rank: Duration) -> Place {
-        let number = self.next;
-        self.next += 1;
-        Place { rank, number }
+    fn draw(&mut self, rank: Duration) -> Ticket {
+        let number = self.next_number;
+        self.next_number += 1;
+        Ticket { rank, number }
     }
 }
 
-impl Permits {
-    pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { free: count, next: 0, queue: BTreeMap::new() }) })
+impl PrioritySemaphore {
+    pub(crate) fn new(permits: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { free: permits, next_number: 0, queue: BTreeMap::new() }) })
     }
 
-    /// Waits for a permit: the lowest rank first, then the first that came. The rank is asked for only if there is
-    /// a queue, and if the task has not [joined](Self::join) it. Cancel safe: given up, it leaves the queue, or passes on
-    /// what it was handed.
-    pub(crate) async fn acquire(self: &Arc<Self>, joined: Option<Waiting>, rank: impl FnOnce() -> Duration) -> Permit {
-        if let Some(waiting) = joined {
-            return waiting.await;
-        }
-        if let Some(permit) = self.try_acquire() {
-            return permit;
-        }
-        self.wait(rank()).await
+    /// Waits for a permit, from the first poll on: the lowest rank first, then the first that came.
+    pub(crate) fn acquire(self: &Arc<Self>, rank: Duration) -> Acquire {
+        Acquire { semaphore: Arc::clone(self), rank, ticket: None }
     }
 
-    fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+    /// The same with a place in the queue, or a permit, from now on.
+    pub(crate) fn enqueue(self: &Arc<Self>, rank: Duration) -> Acquire {
         let mut state = self.state.lock();
-        state.free = state.free.checked_sub(1)?;
-        Some(Permit(Arc::clone(self)))
-    }
-
-    pub(crate) fn wait(self: &Arc<Self>, rank: Duration) -> Waiting {
-        Waiting { permits: Arc::clone(self), rank, place: None }
-    }
-
-    /// The same with a place in the queue from now on, or a permit.
-    pub(crate) fn join(self: &Arc<Self>, rank: Duration) -> Waiting {
-        let mut state = self.state.lock();
-        let place = state.draw(rank);
+        let ticket = state.draw(rank);
         match state.free.checked_sub(1) {
             Some(free) => state.free = free,
             None => {
-                state.queue.insert(place, Waker::noop().clone());
+                state.queue.insert(ticket, Waker::noop().clone());
             }
         }
         drop(state);
-        Waiting { permits: Arc::clone(self), rank, place: Some(place) }
+        Acquire { semaphore: Arc::clone(self), rank, ticket: Some(ticket) }
     }
 
-    /// Of a single permit: how many have it or wait for it, as far as anybody cares to count.
+    /// How many wait.
     #[cfg(feature = "rate-limit")]
-    pub(crate) fn taken(&self) -> u32 {
-        let state = self.state.lock();
-        u32::try_from(state.queue.len() + usize::from(state.free == 0)).unwrap_or(u32::MAX)
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().queue.len()
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         let mut state = self.state.lock();
         let first = state.queue.pop_first();
         if first.is_none() {
@@ -104,53 +89,57 @@ impl Permits {
     }
 }
 
-/// Gives the permit back when it is dropped.
-pub(crate) struct Permit(Arc<Permits>);
+/// Released when it is dropped.
+pub(crate) struct Permit(Arc<PrioritySemaphore>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.0.release();
     }
 }
 
-pub(crate) struct Waiting {
-    permits: Arc<Permits>,
+/// Waits for a [`Permit`].
+///
+/// # Cancel safety
+/// Dropped, it leaves the queue, or passes on the permit that it was handed.
+pub(crate) struct Acquire {
+    semaphore: Arc<PrioritySemaphore>,
     rank: Duration,
     /// From the first poll on, or from before it, until there is a [`Permit`].
-    place: Option<Place>,
+    ticket: Option<Ticket>,
 }
 
-impl Waiting {
+impl Acquire {
     pub(crate) const fn rank(&self) -> Duration {
         self.rank
     }
 }
 
-impl Future for Waiting {
+impl Future for Acquire {
     type Output = Permit;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Permit> {
         let this = self.get_mut();
         let waker = context.waker().clone();
-        let mut state = this.permits.state.lock();
-        let replaced = match this.place {
+        let mut state = this.semaphore.state.lock();
+        let replaced = match this.ticket {
             None if state.free > 0 => {
                 state.free -= 1;
                 drop(state);
-                return Poll::Ready(Permit(Arc::clone(&this.permits)));
+                return Poll::Ready(Permit(Arc::clone(&this.semaphore)));
             }
             None => {
-                let place = state.draw(this.rank);
-                this.place = Some(place);
-                state.queue.insert(place, waker)
+                let ticket = state.draw(this.rank);
+                this.ticket = Some(ticket);
+                state.queue.insert(ticket, waker)
             }
-            Some(place) => {
-                let Some(waiting) = state.queue.get_mut(&place) else {
+            Some(ticket) => {
+                let Some(waiting) = state.queue.get_mut(&ticket) else {
                     drop(state);
-                    this.place = None;
-                    return Poll::Ready(Permit(Arc::clone(&this.permits)));
+                    this.ticket = None;
+                    return Poll::Ready(Permit(Arc::clone(&this.semaphore)));
                 };
-                Some(std::mem::replace(waiting, waker))
+                Some(mem::replace(waiting, waker))
             }
         };
         drop(state);
@@ -159,14 +148,14 @@ impl Future for Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Acquire {
     fn drop(&mut self) {
-        let Some(place) = self.place else { return };
-        let mut state = self.permits.state.lock();
-        let left = state.queue.remove(&place);
+        let Some(ticket) = self.ticket else { return };
+        let mut state = self.semaphore.state.lock();
+        let left = state.queue.remove(&ticket);
         drop(state);
         if left.is_none() {
-            self.permits.give_back();
+            self.semaphore.release();
         }
     }
 }

@@ -6,8 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a model may stop where it stands")]
 
 mod batcher;
-mod departures;
-mod permits;
+mod hold;
+mod semaphore;
 mod retries;
 mod waiting;
 
@@ -67,7 +67,7 @@ fn drain(line: &Arc<Line>) {
 
 fn registry(capacity: Option<usize>) -> TaskRegistry {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().build().unwrap());
+    let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
     let builder = TaskRegistry::builder().handle(runtime.handle().clone());
     match capacity {
         Some(capacity) => builder.capacity(capacity).build().unwrap(),

@@ -61,6 +61,9 @@ pub enum BuildError {
         "no tokio runtime here: build the registry inside one, or pass its handle with `TaskRegistry::builder().handle(..)`"
     )]
     NoRuntime,
+    /// The runtime can't wait for a time.
+    #[error("the tokio runtime has no timer: build it with `enable_time()` or `enable_all()`")]
+    NoTimer,
     /// A limit of zero would let nothing run.
     #[error("`{name}` is zero, which would let no task run: leave it out for no limit, or set it to 1 or more")]
     #[non_exhaustive]

@@ -22,7 +22,7 @@ use crate::{
     model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, name_or_unnamed},
     registry::TaskRegistry,
     task::{RejectedItem, Task, TaskOutput, batch_signal::Gate},
-    util::{loom::Mutex, panic::drop_quietly},
+    util::{loom::Mutex, panic::drop_catching},
 };
 
 impl TaskRegistry {
@@ -55,7 +55,7 @@ impl TaskRegistry {
     /// [flushed](Batcher::flush), when the last clone of the batcher is dropped, and when a shutdown begins.
     ///
     /// Batches run at the same time, like other tasks: one at a time, and in order, with a
-    /// [`limit`](crate::TaskRegistryBuilder::limit) of 1 on their name. The registry's other limits hold for them, too,
+    /// [`limit_by_name`](crate::TaskRegistryBuilder::limit_by_name) of 1 on their name. The registry's other limits hold for them, too,
     /// and [`wait_idle`](Self::wait_idle) waits for a batch that has items.
     #[track_caller]
     pub fn batcher<T, F, Fut>(&self, name: &'static str, policy: BatchPolicy, handler: F) -> Batcher<T>
@@ -362,7 +362,7 @@ impl<T> Batch<T> {
 impl<T> Drop for Gathered<T> {
     /// One by one, as each may panic.
     fn drop(&mut self) {
-        self.items.take().into_iter().flatten().for_each(drop_quietly);
+        self.items.take().into_iter().flatten().for_each(drop_catching);
     }
 }
 

@@ -5,18 +5,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "http")]
-use crate::http::timetable::Timetable;
 use crate::{
     engine::{
         abandoned::Stuck,
-        shared::{Inner, Rule},
+        shared::{FLUSH_DELAY, Inner, Rule, Timer},
     },
     ledger::{
         Ledger,
         dead_letters::{DeadLetterHook, Store},
     },
-    limits::{self, Admission, Limits},
+    limits::{self, AdmissionControl, Limits},
     model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskReport},
     registry::{TaskRegistry, shutdown::Progress},
     telemetry::{
@@ -24,10 +22,7 @@ use crate::{
         observer::{OnFailure, TaskObserver},
         span::SpanRelation,
     },
-    util::loom::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    util::loom::{Mutex, atomic::AtomicU64},
 };
 
 /// Builds a [`TaskRegistry`].
@@ -37,7 +32,7 @@ use crate::{
 /// - [`max_concurrent`](Self::max_concurrent): none
 /// - [`max_blocking`](Self::max_blocking): 64
 /// - [`max_cpu`](Self::max_cpu): the number of cores
-/// - [`limit`](Self::limit), `rate_limit`: none for any name
+/// - [`limit_by_name`](Self::limit_by_name), `rate_limit`: none for any name
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
@@ -117,12 +112,12 @@ impl TaskRegistryBuilder {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), postlude::BuildError> {
     /// // One thumbnail at a time, and two reports, whatever else is going on.
-    /// let registry = TaskRegistry::builder().limit("thumbnail", 1).limit("report", 2).build()?;
+    /// let registry = TaskRegistry::builder().limit_by_name("thumbnail", 1).limit_by_name("report", 2).build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn limit(mut self, name: &'static str, tasks: usize) -> Self {
-        self.limits.named.push((name, tasks));
+    pub fn limit_by_name(mut self, name: &'static str, tasks: usize) -> Self {
+        self.limits.by_name.push((name, tasks));
         self
     }
 
@@ -286,20 +281,25 @@ impl TaskRegistryBuilder {
     ///
     /// # Errors
     /// If a limit or the default timeout is zero, a limit is beyond counting, or a name has two limits of one
-    /// sort; or if there is no runtime: call it inside one, or give its [`handle`](Self::handle).
+    /// sort; if there is no runtime: call it inside one, or give its [`handle`](Self::handle); or if the runtime has no
+    /// timer: build it with `enable_time()`.
     pub fn build(self) -> Result<TaskRegistry, BuildError> {
         let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
             return Err(BuildError::NoRuntime);
         };
+        if !Timer::has_timer(&handle) {
+            return Err(BuildError::NoTimer);
+        }
+        let timer = Timer::new(handle.clone(), FLUSH_DELAY, |set| set.left());
         limits::check("capacity", self.capacity)?;
         if self.default_timeout == Some(Duration::ZERO) {
             return Err(BuildError::ZeroTimeout);
         }
         let inner = Inner {
             handle,
-            no_timer: AtomicBool::new(false),
+            timer,
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
-            admission: Admission::new(&self.limits)?,
+            admission: AdmissionControl::new(&self.limits)?,
             stuck: Stuck::default(),
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,
@@ -312,8 +312,6 @@ impl TaskRegistryBuilder {
             shed: AtomicU64::new(0),
             token: CancellationToken::new(),
             progress: Progress::default(),
-            #[cfg(feature = "http")]
-            timetable: Timetable::default(),
         };
         Ok(TaskRegistry { inner: Arc::new(inner) })
     }

@@ -26,7 +26,7 @@ use crate::{
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::subscription::{Feed, TaskEvents},
-    util::{clock::Moment, loom::atomic::Ordering, panic::drop_quietly},
+    util::{clock::Moment, loom::atomic::Ordering, panic::drop_catching},
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -250,14 +250,14 @@ impl TaskRegistry {
         let outcome = rejected.outcome();
         let (task, refusal) = rejected.into_parts();
         let identity = task.meta().identity();
-        drop_quietly(task);
+        drop_catching(task);
         let (mut live, now) = (Live::new(identity), identity.added);
         if let Some(refusal) = refusal {
             live.refuse(refusal);
         }
         let past = live.past(outcome.clone(), now);
         let forgotten = self.inner.ledger.books(identity.id.line).refuse(past);
-        drop_quietly(forgotten);
+        drop_catching(forgotten);
         self.inner.added(identity);
         self.inner.tell(Ended { live, outcome, now, side: Side::Outside, quiet: false });
         identity.id
@@ -358,7 +358,7 @@ impl TaskRegistry {
         let mut all = self.inner.ledger.history();
         all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.identity.id)));
         let forgotten = all.split_off(all.len().min(self.inner.ledger.remembers()));
-        forgotten.into_iter().for_each(drop_quietly);
+        forgotten.into_iter().for_each(drop_catching);
         all.into_iter().map(|past| past.report(now)).collect()
     }
 }

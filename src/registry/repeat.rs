@@ -14,8 +14,7 @@ use crate::{
             Mutex,
             atomic::{AtomicBool, Ordering},
         },
-        panic::guarded,
-        timer,
+        panic::catch_panic,
     },
 };
 
@@ -134,12 +133,12 @@ async fn repeat<F, T>(
     loop {
         let beat = policy.next_beat(last, start.elapsed());
         let due = beat.saturating_add(policy.lateness(fastrand::f64()));
-        let wait = timer::sleep(inner, due.saturating_sub(start.elapsed()));
+        let wait = inner.timer.sleep(due.saturating_sub(start.elapsed()));
         if run.stop.run_until_cancelled(wait).await.is_none() {
             return;
         }
         last = Some(beat);
-        let made = guarded(|| Task::made_at(location, factory()));
+        let made = catch_panic(|| Task::made_at(location, factory()));
         let task = match made {
             Ok(task) => task,
             Err(panic) => {

@@ -2,11 +2,10 @@
 
 use std::{future::IntoFuture, io, pin::pin, time::Duration};
 
-use futures::future::{Either, select};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{model::ShutdownReport, registry::TaskRegistry, util::timer};
+use crate::{model::ShutdownReport, registry::TaskRegistry};
 
 impl TaskRegistry {
     /// Runs a server until SIGTERM or Ctrl-C, then ends both in order: the server stops accepting and finishes
@@ -58,13 +57,15 @@ impl TaskRegistry {
         let _watching = Watching { task: self.inner.spawn(watch), stop: stop.clone() };
         let (start, ended) = {
             let mut server = pin!(server(stop.clone()).into_future());
-            match select(server.as_mut(), pin!(stop.cancelled())).await {
-                Either::Left((ended, _)) => (Instant::now(), ended),
-                Either::Right(_) => {
+            tokio::select! {
+                biased;
+                ended = &mut server => (Instant::now(), ended),
+                () = stop.cancelled() => {
                     let start = Instant::now();
-                    match select(server, timer::sleep(&self.inner, grace / 2)).await {
-                        Either::Left((ended, _)) => (start, ended),
-                        Either::Right(_) => {
+                    tokio::select! {
+                        biased;
+                        ended = &mut server => (start, ended),
+                        () = self.inner.timer.sleep(grace / 2) => {
                             tracing::warn!(target: "postlude", "the server has not ended in half of the grace, and is dropped");
                             (start, Ok(()))
                         }
@@ -121,9 +122,9 @@ impl Signals {
     async fn next(&mut self) -> Signal {
         const TERMINATE: Signal = Signal { name: "SIGTERM", exit_status: 143 };
 
-        match select(pin!(self.interrupt.recv()), pin!(self.terminate.recv())).await {
-            Either::Left(_) => INTERRUPT,
-            Either::Right(_) => TERMINATE,
+        tokio::select! {
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.terminate.recv() => TERMINATE,
         }
     }
 }

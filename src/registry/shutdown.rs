@@ -2,7 +2,6 @@
 
 use std::{future::Future, time::Duration};
 
-use futures::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,7 +15,6 @@ use crate::{
             Mutex,
             atomic::{AtomicBool, Ordering},
         },
-        timer,
     },
 };
 
@@ -171,12 +169,10 @@ impl TaskRegistry {
             if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
                 self.end_due_after(deadline);
             }
-            let idle = std::pin::pin!(inner.ledger.wait_idle());
-            if let Either::Left(_) = select(idle, timer::sleep(inner, LOOK_EVERY)).await {
-                // Something may have been added since it was idle.
-                if inner.ledger.close_if_idle() {
-                    return;
-                }
+            let is_idle = before(inner, LOOK_EVERY, inner.ledger.wait_idle()).await;
+            // Something may have been added since it was idle.
+            if is_idle && inner.ledger.close_if_idle() {
+                return;
             }
             if Moment::now() >= next_log {
                 next_log = next_log.plus(STRAGGLERS_EVERY);
@@ -245,6 +241,9 @@ const fn deadline_after(now: Moment, grace: Duration) -> Moment {
 
 /// Whether `event` came before `limit` was over.
 async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>) -> bool {
-    let event = std::pin::pin!(event);
-    matches!(select(event, timer::sleep(inner, limit)).await, Either::Left(_))
+    tokio::select! {
+        biased;
+        () = event => true,
+        () = inner.timer.sleep(limit) => false,
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
         BoxError, Chain, DiscardReason, DrainReport, Outcome, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo,
         TaskReport, TaskState, TaskStatus,
     },
-    util::panic::guarded,
+    util::panic::catch_panic,
 };
 
 /// Writes entries of an object.
@@ -134,7 +134,7 @@ fn details<M: SerializeMap>(map: &mut M, outcome: &Outcome) -> Result<(), M::Err
 
 /// An error and its sources. Their `Display` is the user's code.
 fn message(error: &BoxError) -> String {
-    guarded(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))
+    catch_panic(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))
 }
 
 impl Serialize for TaskStatus {

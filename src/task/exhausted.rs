@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use crate::{model::Attempt, task::work::BoxedWork, util::panic::drop_quietly};
+use crate::{model::Attempt, task::work::BoxedWork, util::panic::drop_catching};
 
 /// How many attempts a dead letter tells of: enough for Celery's and Sidekiq's defaults, and a bound for a policy that
 /// never ends.
@@ -22,7 +22,7 @@ pub(crate) struct Failed(VecDeque<Attempt>);
 impl Failed {
     pub(crate) fn push(&mut self, attempt: Attempt) {
         if self.0.len() == KEPT - 1 {
-            drop_quietly(self.0.pop_front());
+            drop_catching(self.0.pop_front());
         }
         self.0.push_back(attempt);
     }
@@ -35,6 +35,6 @@ impl Failed {
 impl Drop for Failed {
     /// One by one, as each may panic.
     fn drop(&mut self) {
-        self.0.drain(..).for_each(drop_quietly);
+        self.0.drain(..).for_each(drop_catching);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     task::{TaskOutput, batch_signal::Ticket},
     util::{
         clock::Moment,
-        panic::{Panic, drop_quietly, guarded},
+        panic::{Panic, catch_panic, drop_catching},
     },
 };
 
@@ -210,10 +210,10 @@ pub(crate) trait Work: Send {
 /// Polls work inside its span and catches its panics. Whatever comes out, the work is dropped before
 /// its end is returned, and a panic of that drop is caught too.
 #[inline]
-fn poll_guarded(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
+fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
     let mut end = None;
     // The poll and the drop under one guard.
-    let polled = guarded(|| {
+    let polled = catch_panic(|| {
         let _entered = span.map(Span::enter);
         let Some(work) = slot else { return };
         if let Poll::Ready(ready) = work.as_mut().poll(context) {
@@ -227,7 +227,7 @@ fn poll_guarded(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut
         (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
         (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
         (Err(panic), None) => {
-            let _its_drop_may_panic_too = guarded(|| {
+            let _its_drop_may_panic_too = catch_panic(|| {
                 let _entered = span.map(Span::enter);
                 *slot = None;
             });
@@ -244,7 +244,7 @@ pub(crate) fn poll_to_end(
     context: &mut Context<'_>,
 ) -> Poll<End> {
     *span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
-    let polled = poll_guarded(slot, span.as_deref(), context);
+    let polled = poll_catching(slot, span.as_deref(), context);
     if let (Poll::Pending, Some(work)) = (&polled, slot) {
         work.as_mut().meta_mut().span = span.take();
     }
@@ -256,14 +256,14 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
     let mut span = None;
     let polled = poll_to_end(slot, &mut span, context).map(End::into_outcome);
     // The subscriber is the user's code: a panic of it goes no further.
-    span.into_iter().for_each(drop_quietly);
+    span.into_iter().for_each(drop_catching);
     polled
 }
 
 /// Drops work and catches what its `Drop` throws.
 #[inline]
 pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
-    guarded(|| drop(slot.take()))
+    catch_panic(|| drop(slot.take()))
 }
 
 /// How work came to its end, on its way to be counted. It goes through many hands, so it is one word, and for the end of

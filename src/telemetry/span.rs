@@ -4,7 +4,7 @@ use tracing::{Level, Span, field, level_filters::LevelFilter};
 
 use crate::{
     model::TaskId,
-    util::panic::{drop_quietly, guarded},
+    util::panic::{catch_panic, drop_catching},
 };
 
 /// How the span of a task is related to the span in which it was added, mostly the request's.
@@ -67,9 +67,9 @@ pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R 
         return then();
     };
     // The subscriber is the user's code: a panic of it goes no further.
-    let entered = guarded(|| span.enter()).ok();
+    let entered = catch_panic(|| span.enter()).ok();
     let result = then();
-    drop_quietly(entered);
-    drop_quietly(span);
+    drop_catching(entered);
+    drop_catching(span);
     result
 }

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::Stream;
+use futures_core::Stream;
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
             Mutex,
             atomic::{AtomicBool, Ordering},
         },
-        panic::drop_quietly,
+        panic::drop_catching,
     },
 };
 
@@ -89,7 +89,7 @@ impl Drop for TaskEvents {
         };
         drop(state);
         drop(waker);
-        drop_quietly(unread);
+        drop_catching(unread);
     }
 }
 
@@ -155,7 +155,7 @@ impl Feed {
         let mut state = self.state.lock();
         if state.readers == 0 {
             drop(state);
-            drop_quietly(event);
+            drop_catching(event);
             return;
         }
         let forgotten = if state.events.len() < ROOM { None } else { state.events.pop_front() };
@@ -163,7 +163,7 @@ impl Feed {
         state.events.push_back(event);
         let waiting = mem::take(&mut state.waiting);
         drop(state);
-        drop_quietly(forgotten);
+        drop_catching(forgotten);
         for waker in waiting.into_values() {
             waker.wake();
         }

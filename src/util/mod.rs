@@ -1,7 +1,7 @@
 //! Tools that know nothing of tasks.
 
 pub(crate) mod clock;
+pub(crate) mod delay_queue;
 pub(crate) mod histogram;
 pub(crate) mod loom;
 pub(crate) mod panic;
-pub(crate) mod timer;

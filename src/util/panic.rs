@@ -22,7 +22,7 @@ impl Panic {
         } else {
             Box::from("(the panic's payload is not a string)")
         };
-        drop_quietly(payload);
+        drop_catching(payload);
         Self(Arc::new(message))
     }
 }
@@ -35,13 +35,13 @@ impl fmt::Display for Panic {
 
 /// Runs foreign code and catches its panic.
 #[inline]
-pub(crate) fn guarded<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
+pub(crate) fn catch_panic<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).map_err(Panic::from_payload)
 }
 
 /// Drops a foreign value and swallows whatever its `Drop` throws.
 #[inline]
-pub(crate) fn drop_quietly<T>(value: T) {
+pub(crate) fn drop_catching<T>(value: T) {
     if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
         #[expect(
             clippy::mem_forget,

@@ -181,7 +181,7 @@ async fn an_abort_from_another_thread_ends_a_bare_future_at_any_moment() {
 #[test]
 fn a_bare_future_that_its_runtime_drops_has_an_outcome() {
     for poll_it in [true, false] {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
         let (journal, held) = (Journal::default(), Journal::default());
         let last = Last(held.clone());

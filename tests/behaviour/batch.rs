@@ -171,7 +171,7 @@ async fn at_its_capacity_it_hands_back_or_waits_until_a_batch_was_handled() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_pushed_while_a_batch_waits_for_its_turn_is_in_it_and_a_limit_keeps_the_order() {
-    let registry = TaskRegistry::builder().limit("events", 1).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("events", 1).build().unwrap();
     let (batcher, handled, allowed) = held_back(&registry, BatchPolicy { capacity: 100, ..POLICY });
     batcher.push(0).await.unwrap();
     batcher.flush();
@@ -320,7 +320,7 @@ async fn odd_sizes_and_times_do_what_comes_closest() {
 async fn of_items_from_many_threads_with_flushes_and_aborts_in_between_none_is_lost_or_handled_twice() {
     const PUSHERS: u32 = 8;
     const ITEMS: u32 = 500;
-    let registry = TaskRegistry::builder().limit("other", 1).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("other", 1).build().unwrap();
     let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..PUSHERS * ITEMS).map(|_| AtomicUsize::new(0)).collect());
     let count = counts.clone();
     let policy = BatchPolicy { max_items: 7, max_delay: Duration::from_micros(100), capacity: 50 };
@@ -360,7 +360,7 @@ async fn of_items_from_many_threads_with_flushes_and_aborts_in_between_none_is_l
 async fn batches_that_fill_at_once_on_many_threads_keep_their_order_within_a_limit_of_1() {
     let policy = BatchPolicy { max_items: 2, ..BatchPolicy::default() };
     for _ in 0..100 {
-        let registry = TaskRegistry::builder().limit("events", 1).build().unwrap();
+        let registry = TaskRegistry::builder().limit_by_name("events", 1).build().unwrap();
         let handled = Handled::default();
         let batcher = handled.batcher(&registry, policy);
         let pushing = tokio::spawn(async move { (0..40).for_each(|item| batcher.try_push(item).unwrap()) });
@@ -372,7 +372,7 @@ async fn batches_that_fill_at_once_on_many_threads_keep_their_order_within_a_lim
 
 #[tokio::test]
 async fn items_that_panic_when_they_are_dropped_do_so_one_by_one() {
-    let registry = TaskRegistry::builder().limit("bombs", 1).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("bombs", 1).build().unwrap();
     let policy = BatchPolicy { capacity: 3, ..BatchPolicy::default() };
     let bombs = registry.batcher("bombs", policy, |_: Vec<Bomb>| async {});
     for _ in 0..3 {

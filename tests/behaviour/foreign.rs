@@ -204,14 +204,14 @@ async fn the_handle_says_what_was_counted_when_a_shutdown_ends_a_task_that_waits
 
 #[test]
 fn the_handle_says_what_was_counted_when_the_runtime_ends_under_a_task() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
     let started = registry.spawn(std::future::pending::<()>());
     runtime.block_on(tokio::task::yield_now());
     let unstarted = registry.spawn(std::future::pending::<()>());
     drop(runtime);
     let refused = registry.spawn(async {});
-    let other = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let other = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     other.block_on(async {
         assert!(matches!(started.await, Outcome::Aborted));
         assert!(matches!(unstarted.await, Outcome::Discarded(DiscardReason::Closed)));

@@ -227,7 +227,7 @@ async fn the_default_timeout_bounds_tasks_that_have_none_of_their_own() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_tasks_of_a_name_run_than_its_limit_allows_and_those_that_wait_hold_no_permit() {
-    let registry = TaskRegistry::builder().limit("thumbnail", 2).max_concurrent(3).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("thumbnail", 2).max_concurrent(3).build().unwrap();
     let gauge = Gauge::default();
     for _ in 0..3 {
         registry.spawn(Task::new(gauge.clone().nap()).named("thumbnail"));
@@ -247,7 +247,7 @@ async fn no_more_tasks_of_a_name_run_than_its_limit_allows_and_those_that_wait_h
 
 #[tokio::test]
 async fn the_limit_of_a_name_holds_for_its_blocking_tasks_too_until_they_return() {
-    let registry = TaskRegistry::builder().limit("scan", 1).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("scan", 1).build().unwrap();
     let (release, held) = thread_gate();
     let scan = Task::blocking(move || held()).named("scan").timeout(Duration::from_millis(1));
     assert!(matches!(registry.spawn(scan).await, Outcome::TimedOut(_)));
@@ -262,7 +262,7 @@ async fn the_limit_of_a_name_holds_for_its_blocking_tasks_too_until_they_return(
 
 #[tokio::test(start_paused = true)]
 async fn the_permit_of_a_name_comes_back_however_its_task_ends() {
-    let registry = TaskRegistry::builder().limit("frail", 1).build().unwrap();
+    let registry = TaskRegistry::builder().limit_by_name("frail", 1).build().unwrap();
     let hang = || Task::new(std::future::pending::<()>()).named("frail");
     for _ in 0..3 {
         registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("frail"));
@@ -281,20 +281,20 @@ async fn the_permit_of_a_name_comes_back_however_its_task_ends() {
 
 #[tokio::test]
 async fn a_limit_of_zero_and_two_limits_for_a_name_are_errors_that_name_it() {
-    let error = TaskRegistry::builder().limit("scan", 0).build().unwrap_err();
-    assert!(matches!(error, BuildError::ZeroLimitOfName { setting: "limit", name: "scan", .. }), "{error}");
+    let error = TaskRegistry::builder().limit_by_name("scan", 0).build().unwrap_err();
+    assert!(matches!(error, BuildError::ZeroLimitOfName { setting: "limit_by_name", name: "scan", .. }), "{error}");
     assert!(error.to_string().contains("`scan`"), "{error}");
-    let error = TaskRegistry::builder().limit("scan", 1).limit("mail", 1).limit("scan", 2).build().unwrap_err();
-    assert!(matches!(error, BuildError::TwoLimitsOfName { setting: "limit", name: "scan", .. }), "{error}");
-    let error = TaskRegistry::builder().limit("", 1).limit("unnamed", 1).build().unwrap_err();
+    let error = TaskRegistry::builder().limit_by_name("scan", 1).limit_by_name("mail", 1).limit_by_name("scan", 2).build().unwrap_err();
+    assert!(matches!(error, BuildError::TwoLimitsOfName { setting: "limit_by_name", name: "scan", .. }), "{error}");
+    let error = TaskRegistry::builder().limit_by_name("", 1).limit_by_name("unnamed", 1).build().unwrap_err();
     assert!(matches!(error, BuildError::TwoLimitsOfName { name: "unnamed", .. }), "no name is that name: {error}");
-    assert!(TaskRegistry::builder().limit("scan", usize::MAX).build().is_ok());
+    assert!(TaskRegistry::builder().limit_by_name("scan", usize::MAX).build().is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_one_task_spawns_starts_in_that_order_also_where_the_runtime_polls_it_in_another() {
     for name in ["unnamed", "mail"] {
-        let limits = TaskRegistry::builder().limit("mail", 1).max_concurrent(1);
+        let limits = TaskRegistry::builder().limit_by_name("mail", 1).max_concurrent(1);
         let (registry, order) = (limits.build().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let (spawner, note) = (registry.clone(), order.clone());
         let spawning = tokio::spawn(async move {

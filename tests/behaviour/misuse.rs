@@ -92,39 +92,11 @@ async fn a_timeout_of_zero_is_over_before_the_work_begins() {
 }
 
 #[test]
-fn a_runtime_without_a_timer_still_gets_timeouts_and_a_bounded_shutdown() {
+fn a_runtime_without_a_timer_is_an_error_that_says_what_to_enable() {
     let runtime = Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let registry = TaskRegistry::builder().settle(Duration::from_millis(10)).build().unwrap();
-        let task = Task::new(std::future::pending::<()>()).timeout(Duration::from_millis(1));
-        assert!(matches!(registry.spawn(task).await, Outcome::TimedOut(_)));
-        registry.spawn(std::future::pending::<()>());
-        tokio::task::yield_now().await;
-        let report = registry.shutdown(Duration::from_millis(1)).await;
-        assert_eq!(report.aborted.len(), 1);
-    });
-}
-
-#[test]
-#[cfg(target_os = "linux")]
-fn without_a_timer_a_wait_that_is_given_up_keeps_no_thread() {
-    fn waiting_threads() -> usize {
-        let threads = std::fs::read_dir("/proc/self/task").unwrap();
-        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok());
-        names.filter(|name| name.trim() == "postlude-timer").count()
-    }
-
-    let runtime = Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(300)).build().unwrap();
-        for _ in 0..50 {
-            assert!(registry.spawn(tokio::task::yield_now()).await.is_completed());
-        }
-        // Other tests may have some for a moment.
-        while waiting_threads() > 25 {
-            std::thread::yield_now();
-        }
-    });
+    let error = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap_err();
+    assert!(matches!(error, BuildError::NoTimer));
+    assert!(error.to_string().contains("enable_time()"), "{error}");
 }
 
 /// Adds to a set when it is dropped, and counts what it adds.

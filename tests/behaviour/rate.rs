@@ -79,7 +79,7 @@ async fn a_burst_starts_at_once_and_comes_back_with_time() {
 async fn who_waits_for_the_rate_is_pending_holds_no_permit_and_does_not_time_out() {
     let registry = TaskRegistry::builder()
         .rate_limit("webhook", RateLimit::per_hour(1))
-        .limit("webhook", 1)
+        .limit_by_name("webhook", 1)
         .max_concurrent(1)
         .default_timeout(Duration::from_secs(1))
         .build()
@@ -154,7 +154,7 @@ async fn a_rate_of_zero_and_two_rates_for_a_name_are_errors_that_name_it() {
 async fn the_rate_is_kept_by_tasks_that_had_to_wait_for_permits_after_it() {
     let limit = RateLimit::per_second(1);
     for (blocker, name) in [("other", "unnamed"), ("own", "webhook")] {
-        let builder = TaskRegistry::builder().max_concurrent(1).limit("webhook", 1).rate_limit("webhook", limit);
+        let builder = TaskRegistry::builder().max_concurrent(1).limit_by_name("webhook", 1).rate_limit("webhook", limit);
         let (registry, starts) = (builder.build().unwrap(), Starts::new());
         registry.spawn(Task::new(sleep(Duration::from_secs(60))).named(name));
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Permits where they meet those who give up.
+//! PrioritySemaphore where they meet those who give up.
 
 use std::{
     pin::Pin,
@@ -10,17 +10,17 @@ use std::{
 use loom::thread;
 
 use crate::{
-    limits::semaphore::Permits,
+    limits::semaphore::PrioritySemaphore,
     loom_tests::{Woken, check},
 };
 
-/// Seeded: `Waiting::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.
+/// Seeded: `Acquire::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.
 #[test]
 fn a_permit_that_comes_back_to_one_who_gives_up_goes_to_the_next() {
     check(|| {
-        let permits = Permits::new(1);
-        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
-        let mut waiting = [permits.wait(Duration::ZERO), permits.wait(Duration::from_secs(1))];
+        let permits = PrioritySemaphore::new(1);
+        let held = poll_once(permits.acquire(Duration::ZERO)).unwrap();
+        let mut waiting = [permits.acquire(Duration::ZERO), permits.acquire(Duration::from_secs(1))];
         let woken = Arc::new(Woken::default());
         for waiting in &mut waiting {
             assert!(woken.poll(waiting).is_pending());
@@ -34,16 +34,16 @@ fn a_permit_that_comes_back_to_one_who_gives_up_goes_to_the_next() {
     });
 }
 
-/// Seeded: `Waiting::poll` looks for a free permit under one lock and takes its place in the queue under another: the
+/// Seeded: `Acquire::poll` looks for a free permit under one lock and takes its place in the queue under another: the
 /// permit comes back in between, and nobody is woken.
 #[test]
 fn a_permit_that_comes_back_while_one_joins_the_queue_is_taken() {
     check(|| {
-        let permits = Permits::new(1);
-        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let permits = PrioritySemaphore::new(1);
+        let held = poll_once(permits.acquire(Duration::ZERO)).unwrap();
         let other = thread::spawn(move || drop(held));
         let woken = Arc::new(Woken::default());
-        let mut waiting = permits.wait(Duration::ZERO);
+        let mut waiting = permits.acquire(Duration::ZERO);
         let polled = woken.poll(&mut waiting);
         other.join().unwrap();
         let permit = match polled {
@@ -53,9 +53,9 @@ fn a_permit_that_comes_back_while_one_joins_the_queue_is_taken() {
                 poll_once(waiting).unwrap()
             }
         };
-        assert!(poll_once(permits.wait(Duration::ZERO)).is_none(), "there is one permit");
+        assert!(poll_once(permits.acquire(Duration::ZERO)).is_none(), "there is one permit");
         drop(permit);
-        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "which has come back");
+        assert!(poll_once(permits.acquire(Duration::ZERO)).is_some(), "which has come back");
     });
 }
 
@@ -66,20 +66,20 @@ fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
     }
 }
 
-/// Seeded: `Permits::join` looks for a free permit under one lock and takes its place under another.
+/// Seeded: `PrioritySemaphore::enqueue` looks for a free permit under one lock and takes its place under another.
 #[test]
 fn a_permit_that_comes_back_while_one_joins_before_it_is_polled_is_its_own() {
     check(|| {
-        let permits = Permits::new(1);
-        let held = poll_once(permits.wait(Duration::ZERO)).unwrap();
+        let permits = PrioritySemaphore::new(1);
+        let held = poll_once(permits.acquire(Duration::ZERO)).unwrap();
         let other = thread::spawn(move || drop(held));
-        let mut joined = permits.join(Duration::ZERO);
+        let mut joined = permits.enqueue(Duration::ZERO);
         let woken = Arc::new(Woken::default());
         let at_once = woken.poll(&mut joined).is_ready();
         other.join().unwrap();
         assert!(at_once || woken.0.load(Ordering::SeqCst), "told");
         assert!(at_once || woken.poll(&mut joined).is_ready());
         drop(joined);
-        assert!(poll_once(permits.wait(Duration::ZERO)).is_some(), "passed on");
+        assert!(poll_once(permits.acquire(Duration::ZERO)).is_some(), "passed on");
     });
 }

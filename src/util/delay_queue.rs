@@ -1,0 +1,364 @@
+//! One timer for all waits of a registry.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{self, Instant},
+};
+
+use crate::util::{
+    loom::Mutex,
+    panic::{catch_panic, drop_catching},
+};
+
+/// How many entries one poll of the driver expires before the runtime runs something else.
+const ENTRIES_PER_POLL: usize = 64;
+
+/// Keeps the timer armed for a while after the last entry, so that a busy server need not re-arm it on the response
+/// path. Arming it may wake a thread that then competes with the task that is about to write the response.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Values that expire, and tasks that [sleep](Self::sleep), on the clock of one runtime.
+///
+/// A tokio timer for each wait would be a registration and a waker for each. Over HTTP/2, a task that is woken or
+/// spawned at the end of a body runs before the task that writes it. So all waits share one tokio timer and one driver.
+///
+/// # Invariants
+/// 1. While there is an entry, the timer is armed for the earliest one or before it, or the driver is about to run.
+/// 2. When the driver is dropped with its runtime, every entry expires, and so does every later one at once.
+/// 3. The lock is taken alone: no other lock of this crate is taken under it. Wakers and values run outside it.
+pub(crate) struct DelayQueue<T> {
+    runtime: Handle,
+    /// How long after its insertion a value expires that is given no moment.
+    delay: Duration,
+    expire: fn(T),
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    /// Values that all wait equally long, the earliest first.
+    soon: VecDeque<(Instant, T)>,
+    /// All other entries.
+    timed: BTreeMap<Key, Entry<T>>,
+    next_number: u64,
+    timer: Option<Timer>,
+    /// The driver's waker, once it has run.
+    driver: Option<Waker>,
+    has_driver: bool,
+    /// An entry was inserted since the driver last found none.
+    is_busy: bool,
+    /// The runtime has ended.
+    is_closed: bool,
+}
+
+enum Entry<T> {
+    Value(T),
+    Sleeper(Waker),
+}
+
+/// Finds an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    at: Instant,
+    /// Tells entries of one moment apart.
+    number: u64,
+}
+
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<time::Sleep>>,
+}
+
+impl<T: Send + 'static> DelayQueue<T> {
+    /// A queue on the clock of `runtime`. A value that is [inserted](Self::insert) expires after `delay`.
+    pub(crate) fn new(runtime: Handle, delay: Duration, expire: fn(T)) -> Arc<Self> {
+        let state = State {
+            soon: VecDeque::new(),
+            timed: BTreeMap::new(),
+            next_number: 0,
+            timer: None,
+            driver: None,
+            has_driver: false,
+            is_busy: false,
+            is_closed: false,
+        };
+        Arc::new(Self { runtime, delay, expire, state: Mutex::new(state) })
+    }
+
+    /// Whether the runtime can wait for a time. Tokio has no other way to ask.
+    pub(crate) fn has_timer(runtime: &Handle) -> bool {
+        let made = catch_panic(|| {
+            let _entered = runtime.enter();
+            drop(time::sleep(Duration::ZERO));
+        });
+        made.is_ok()
+    }
+
+    /// The time on the runtime's clock, which may be paused while the caller's is not.
+    pub(crate) fn now(&self) -> Instant {
+        let now = catch_panic(|| {
+            let _entered = self.runtime.enter();
+            Instant::now()
+        });
+        // On a thread that is ending, no runtime can be entered.
+        now.unwrap_or_else(|_| Instant::now())
+    }
+
+    /// Expires the value after the queue's own delay.
+    pub(crate) fn insert(self: &Arc<Self>, value: T) {
+        let at = self.now() + self.delay;
+        if let Err(value) = self.write(at, value, |state, value| state.soon.push_back((at, value))) {
+            (self.expire)(value);
+        }
+    }
+
+    /// Expires the value after `delay`, unless it is removed before. `None` if there is nothing to remove: the value has
+    /// expired at once because the runtime has ended, or it never expires because the moment can't be represented.
+    pub(crate) fn insert_after(self: &Arc<Self>, delay: Duration, value: T) -> Option<Key> {
+        let at = self.now().checked_add(delay)?;
+        match self.write(at, value, |state, value| state.add(at, Entry::Value(value))) {
+            Ok(key) => Some(key),
+            Err(value) => {
+                (self.expire)(value);
+                None
+            }
+        }
+    }
+
+    /// Takes an entry out; the caller drops it without a lock.
+    pub(crate) fn remove(&self, key: Key) {
+        let removed = self.state.lock().timed.remove(&key);
+        drop(removed);
+    }
+
+    /// Waits for `duration`, or for ever if the moment can't be represented.
+    pub(crate) fn sleep(self: &Arc<Self>, duration: Duration) -> Sleep<T> {
+        Sleep { queue: Arc::clone(self), until: self.now().checked_add(duration), key: None }
+    }
+
+    /// Adds an entry and sees to it that the driver comes in time. Gives the value back if the runtime has ended.
+    fn write<V, R>(self: &Arc<Self>, at: Instant, value: V, add: impl FnOnce(&mut State<T>, V) -> R) -> Result<R, V> {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return Err(value);
+        }
+        let added = add(&mut state, value);
+        state.is_busy = true;
+        if !state.has_driver {
+            state.has_driver = true;
+            drop(state);
+            self.spawn_driver();
+        } else if state.is_late(at) {
+            drop(state);
+            self.arm(at);
+        }
+        Ok(added)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the driver belongs to no task")]
+    fn spawn_driver(self: &Arc<Self>) {
+        drop(self.runtime.spawn(DelayDriver(Arc::downgrade(self))));
+    }
+
+    /// Arms the timer for the driver without waking the driver, which would put it before the caller's next task.
+    fn arm(&self, at: Instant) {
+        // The runtime may have ended, or this thread may be ending: then there is no timer.
+        let sleep = catch_panic(|| {
+            let _entered = self.runtime.enter();
+            Box::pin(time::sleep_until(at))
+        });
+        let mut state = self.state.lock();
+        // Until the driver has run for the first time, that is still to come.
+        let Some(driver) = state.driver.clone() else { return };
+        if !state.is_late(at) {
+            return;
+        }
+        let polled = sleep.and_then(|mut sleep| {
+            let is_over = catch_panic(|| sleep.as_mut().poll(&mut Context::from_waker(&driver)))?.is_ready();
+            Ok((sleep, is_over))
+        });
+        let Ok((sleep, false)) = polled else {
+            drop(state);
+            return driver.wake();
+        };
+        let replaced = state.timer.replace(Timer { at, sleep });
+        drop(state);
+        drop(replaced);
+    }
+
+    /// Expires what is due, and says when to look again.
+    pub(crate) fn poll_expired(&self, context: &mut Context<'_>) -> (usize, Option<Instant>) {
+        let now = self.now();
+        let mut state = self.state.lock();
+        if !state.driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
+            state.driver = Some(context.waker().clone());
+        }
+        let due = state.take_due(now);
+        let next = state.earliest().or_else(|| mem::take(&mut state.is_busy).then(|| now + LINGER));
+        // A timer that was armed for an entry which is gone is armed anew.
+        let spent = state.timer.take_if(|timer| {
+            next != Some(timer.at)
+                || catch_panic(|| timer.sleep.as_mut().poll(context)).map_or(true, |poll| poll.is_ready())
+        });
+        drop(state);
+        drop(spent);
+        let count = due.len();
+        self.expire_all(due);
+        (count, next)
+    }
+
+    /// Expires every entry, and from here on each new one at once.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let soon = mem::take(&mut state.soon);
+        let timed = mem::take(&mut state.timed);
+        let timer = state.timer.take();
+        drop(state);
+        drop(timer);
+        let soon = soon.into_iter().map(|(_, value)| Entry::Value(value));
+        self.expire_all(soon.chain(timed.into_values()));
+    }
+
+    fn expire_all(&self, entries: impl IntoIterator<Item = Entry<T>>) {
+        for entry in entries {
+            match entry {
+                Entry::Value(value) => (self.expire)(value),
+                // The waker of an executor that is not tokio's may be foreign code.
+                Entry::Sleeper(waker) => drop(catch_panic(|| waker.wake())),
+            }
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// Whether the timer would come too late for this moment.
+    fn is_late(&self, at: Instant) -> bool {
+        self.timer.as_ref().is_none_or(|timer| at < timer.at)
+    }
+
+    fn earliest(&self) -> Option<Instant> {
+        let soon = self.soon.front().map(|(at, _)| *at);
+        let timed = self.timed.first_key_value().map(|(key, _)| key.at);
+        soon.into_iter().chain(timed).min()
+    }
+
+    fn add(&mut self, at: Instant, entry: Entry<T>) -> Key {
+        self.next_number += 1;
+        let key = Key { at, number: self.next_number };
+        self.timed.insert(key, entry);
+        key
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<Entry<T>> {
+        let mut due = Vec::new();
+        while due.len() < ENTRIES_PER_POLL && self.soon.front().is_some_and(|(at, _)| *at <= now) {
+            due.extend(self.soon.pop_front().map(|(_, value)| Entry::Value(value)));
+        }
+        while due.len() < ENTRIES_PER_POLL && self.timed.first_key_value().is_some_and(|(key, _)| key.at <= now) {
+            due.extend(self.timed.pop_first().map(|(_, entry)| entry));
+        }
+        // Give most of the room back when most of it is empty.
+        if self.soon.capacity() > 1024 && self.soon.len() < self.soon.capacity() / 8 {
+            self.soon.shrink_to(self.soon.len() * 2);
+        }
+        due
+    }
+}
+
+impl<T> Drop for DelayQueue<T> {
+    fn drop(&mut self) {
+        // The driver has nothing to wait for any more, and ends.
+        if let Some(driver) = self.state.get_mut().driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+/// The one task that expires entries. It does not keep the queue alive, and ends with it.
+struct DelayDriver<T: Send + 'static>(Weak<DelayQueue<T>>);
+
+impl<T: Send + 'static> Future for DelayDriver<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Some(queue) = self.0.upgrade() else { return Poll::Ready(()) };
+        let (count, next) = queue.poll_expired(context);
+        match next {
+            _ if count == ENTRIES_PER_POLL => context.waker().wake_by_ref(),
+            Some(at) => queue.arm(at),
+            None => {}
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: Send + 'static> Drop for DelayDriver<T> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.upgrade() {
+            queue.close();
+        }
+    }
+}
+
+/// A wait, on the clock of the queue's runtime. It is over at once when that runtime has ended.
+///
+/// # Cancel safety
+/// Dropped, it leaves the queue.
+pub(crate) struct Sleep<T> {
+    queue: Arc<DelayQueue<T>>,
+    /// `None`: for ever.
+    until: Option<Instant>,
+    /// Once it was polled.
+    key: Option<Key>,
+}
+
+impl<T: Send + 'static> Future for Sleep<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(until) = this.until else { return Poll::Pending };
+        let waker = context.waker().clone();
+        let Some(key) = this.key else {
+            if this.queue.now() >= until {
+                return Poll::Ready(());
+            }
+            return match this.queue.write(until, waker, |state, waker| state.add(until, Entry::Sleeper(waker))) {
+                Ok(key) => {
+                    this.key = Some(key);
+                    Poll::Pending
+                }
+                Err(_) => Poll::Ready(()),
+            };
+        };
+        let mut state = this.queue.state.lock();
+        match state.timed.get_mut(&key) {
+            None => Poll::Ready(()),
+            Some(entry) => {
+                let replaced = mem::replace(entry, Entry::Sleeper(waker));
+                drop(state);
+                drop(replaced);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Drop for Sleep<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            let removed = self.queue.state.lock().timed.remove(&key);
+            drop_catching(removed);
+        }
+    }
+}
