@@ -132,7 +132,7 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
                 }),
             )
         }
-        .layer(TaskLayer::new(registry.clone()).launch_within(Duration::ZERO)),
+        .layer(TaskLayer::new(registry.clone()).drain_within(Duration::ZERO)),
         Side::Tokio | Side::Spawned | Side::Named | Side::Sets(_) => Router::new(),
     }
 }

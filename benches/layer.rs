@@ -63,7 +63,7 @@ fn request(criterion: &mut Criterion) {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
     // No byte waits for a client here, and the two milliseconds for the last write are not the layer's work.
-    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::ZERO);
+    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::ZERO);
     let tracker = TaskTracker::new();
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),

@@ -154,7 +154,7 @@ async fn run(folder: &Path) -> std::io::Result<()> {
     println!("{}", listener.local_addr()?.port());
     let router = Router::new()
         .route("/{kind}", get(handle))
-        .layer(TaskLayer::new(registry.clone()).launch_within(Duration::from_millis(500)))
+        .layer(TaskLayer::new(registry.clone()).drain_within(Duration::from_millis(500)))
         .route("/vitals", get(vitals))
         .with_state(app);
     let report = registry

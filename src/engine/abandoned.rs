@@ -6,8 +6,8 @@ use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::{
-    engine::attempt::Apart,
-    ledger::live::{Live, Stage},
+    engine::attempt::AttemptState,
+    ledger::live::{LiveTask, Stage},
     model::{Identity, TaskId},
     util::loom::{
         Mutex, MutexGuard,
@@ -37,7 +37,7 @@ struct GivenUp {
 
 impl Stuck {
     /// A task was ended from outside, while a tokio task has it in hand. Matched by a `remove_cut` once that has noticed.
-    pub(crate) fn insert_cut(&self, live: &Live) {
+    pub(crate) fn insert_cut(&self, live: &LiveTask) {
         let identity = live.identity;
         let mut tasks = self.tasks.lock();
         let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false, started: false });
@@ -49,7 +49,7 @@ impl Stuck {
     }
 
     /// Gives up work that runs apart; `false` if it is over. Matched by a `remove` once it has returned.
-    pub(crate) fn insert_given_up(&self, identity: Identity, apart: &Apart) -> bool {
+    pub(crate) fn insert_given_up(&self, identity: Identity, apart: &AttemptState) -> bool {
         let mut tasks = self.tasks.lock();
         // Under the lock: the `remove` that follows will find what is inserted here.
         let goes_on = apart.give_up();

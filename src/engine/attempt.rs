@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
-    engine::context::{self, Here, Scope},
+    engine::context::{self, Here, TaskContext},
     limits::Permits,
     model::{Identity, Outcome, TaskId},
     registry::TaskRegistry,
@@ -29,22 +29,22 @@ pub(crate) async fn apart(
     limit: Option<Duration>,
 ) -> Outcome {
     let identity = work.meta().identity();
-    let apart = Arc::new(Apart { attempt: number, here: Here::current(), state: AtomicU8::new(RUNNING) });
+    let apart = Arc::new(AttemptState { attempt: number, here: Here::current(), state: AtomicU8::new(RUNNING) });
     let (begin, begun) = oneshot::channel();
-    let tenant = Tenant {
+    let tenant = AttemptTask {
         id: identity.id,
         begin: Some(begin),
-        scope: Scope::Apart(Arc::clone(&apart)),
+        scope: TaskContext::AttemptState(Arc::clone(&apart)),
         work: Some(work),
         apart: Arc::clone(&apart),
         registry: registry.clone(),
         _permits: permits,
     };
     let join = match kind {
-        Kind::Async => registry.inner.spawn(tenant),
-        Kind::Blocking | Kind::Cpu => registry.inner.spawn_blocking(move || tenant.call()),
+        Kind::Async => registry.shared.spawn(tenant),
+        Kind::Blocking | Kind::Cpu => registry.shared.spawn_blocking(move || tenant.call()),
     };
-    let mut lease = Lease { identity, apart, registry, join };
+    let mut lease = AbandonOnDrop { identity, apart, registry, join };
     let Some(limit) = limit else {
         return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
     };
@@ -54,7 +54,7 @@ pub(crate) async fn apart(
             // It will never start: its end is all there is to wait for.
             std::future::pending::<()>().await;
         }
-        registry.inner.timer.sleep(limit).await;
+        registry.shared.timer.sleep(limit).await;
     };
     tokio::select! {
         biased;
@@ -70,7 +70,7 @@ const GIVEN_UP: u8 = 1;
 const OVER: u8 = 2;
 
 /// What the work and whoever waits for it share.
-pub(crate) struct Apart {
+pub(crate) struct AttemptState {
     /// Which attempt of its task it is.
     pub(crate) attempt: u32,
     /// What it is a part of.
@@ -78,7 +78,7 @@ pub(crate) struct Apart {
     state: AtomicU8,
 }
 
-impl Apart {
+impl AttemptState {
     /// Whether nobody waits for it any more.
     pub(crate) fn is_given_up(&self) -> bool {
         self.state.load(Ordering::Acquire) == GIVEN_UP
@@ -96,23 +96,23 @@ impl Apart {
 }
 
 /// The work, where it runs apart.
-struct Tenant {
+struct AttemptTask {
     id: TaskId,
     /// Taken at the first poll, to say that the work has started.
     begin: Option<oneshot::Sender<()>>,
-    scope: Scope,
+    scope: TaskContext,
     work: Option<BoxedWork>,
-    apart: Arc<Apart>,
+    apart: Arc<AttemptState>,
     registry: TaskRegistry,
     /// Held until the work has really returned, whatever became of its task.
     _permits: Permits,
 }
 
-impl Tenant {
+impl AttemptTask {
     /// Calls a closure.
     fn call(mut self) -> Outcome {
-        if !self.registry.inner.start(self.id) {
-            // Ended while it waited for a thread, by somebody who has counted it.
+        if !self.registry.shared.start(self.id) {
+            // Finish while it waited for a thread, by somebody who has counted it.
             return Outcome::Aborted;
         }
         let mut context = Context::from_waker(Waker::noop());
@@ -123,7 +123,7 @@ impl Tenant {
     }
 }
 
-impl Future for Tenant {
+impl Future for AttemptTask {
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
@@ -137,29 +137,29 @@ impl Future for Tenant {
     }
 }
 
-impl Drop for Tenant {
+impl Drop for AttemptTask {
     fn drop(&mut self) {
         let work = &mut self.work;
         // A panic in here has nobody to go to: the outcome is counted already.
         let _already_counted = context::enter(&mut self.scope, self.id, || drop_work(work));
         if self.apart.end() {
-            self.registry.inner.stuck.remove(self.id);
+            self.registry.shared.stuck.remove(self.id);
         }
     }
 }
 
-/// The waiting side of a [`Tenant`]. Dropped before the work is over, it gives the work up: aborts it if
+/// The waiting side of a [`AttemptTask`]. Dropped before the work is over, it gives the work up: aborts it if
 /// that is possible, and has it listed as stuck for as long as it goes on.
-struct Lease<'a> {
+struct AbandonOnDrop<'a> {
     identity: Identity,
-    apart: Arc<Apart>,
+    apart: Arc<AttemptState>,
     registry: &'a TaskRegistry,
     join: JoinHandle<Outcome>,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
-        if self.registry.inner.stuck.insert_given_up(self.identity, &self.apart) {
+        if self.registry.shared.stuck.insert_given_up(self.identity, &self.apart) {
             self.join.abort();
         }
     }

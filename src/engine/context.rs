@@ -5,35 +5,35 @@ use std::{cell::Cell, mem, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{attempt::Apart, queue::Line},
+    engine::{attempt::AttemptState, queue::SetQueue},
     model::TaskId,
     registry::TaskRegistry,
 };
 
 /// What the calling code belongs to.
 #[derive(Clone, Default)]
-pub(crate) enum Scope {
+pub(crate) enum TaskContext {
     #[default]
     None,
     /// The handling of a request.
-    Request(Arc<Line>),
+    Request(Arc<SetQueue>),
     /// A task of a set.
-    InSet(Arc<Line>),
+    InSet(Arc<SetQueue>),
     /// A spawned task.
     Spawned(TaskRegistry),
     /// Work of a task that runs apart from it.
-    Apart(Arc<Apart>),
+    AttemptState(Arc<AttemptState>),
 }
 
 /// A scope, and the task that runs in it, if one does.
 #[derive(Clone)]
 pub(crate) struct Here {
-    pub(crate) scope: Scope,
+    pub(crate) scope: TaskContext,
     pub(crate) task: TaskId,
 }
 
 thread_local! {
-    static CURRENT: (Cell<Scope>, Cell<TaskId>) = const { (Cell::new(Scope::None), Cell::new(TaskId::UNASSIGNED)) };
+    static CURRENT: (Cell<TaskContext>, Cell<TaskId>) = const { (Cell::new(TaskContext::None), Cell::new(TaskId::UNASSIGNED)) };
 }
 
 impl Here {
@@ -45,29 +45,29 @@ impl Here {
             current.set(scope);
             Self { scope: clone, task: task.get() }
         });
-        current.unwrap_or(Self { scope: Scope::None, task: TaskId::UNASSIGNED })
+        current.unwrap_or(Self { scope: TaskContext::None, task: TaskId::UNASSIGNED })
     }
 
     /// The line to which is added here.
-    pub(crate) fn into_line(self) -> Option<Arc<Line>> {
+    pub(crate) fn into_line(self) -> Option<Arc<SetQueue>> {
         match self.scope {
-            Scope::Request(line) | Scope::InSet(line) => Some(line),
-            Scope::Apart(apart) => apart.here.clone().into_line(),
-            Scope::Spawned(_) | Scope::None => None,
+            TaskContext::Request(line) | TaskContext::InSet(line) => Some(line),
+            TaskContext::AttemptState(apart) => apart.here.clone().into_line(),
+            TaskContext::Spawned(_) | TaskContext::None => None,
         }
     }
 
     pub(crate) fn token(&self) -> CancellationToken {
         match &self.scope {
-            Scope::InSet(line) => line.registry.inner.token_of(self.task),
-            Scope::Spawned(registry) => registry.inner.token_of(self.task),
-            Scope::Apart(apart) if apart.is_given_up() => {
+            TaskContext::InSet(line) => line.registry.shared.token_of(self.task),
+            TaskContext::Spawned(registry) => registry.shared.token_of(self.task),
+            TaskContext::AttemptState(apart) if apart.is_given_up() => {
                 let token = CancellationToken::new();
                 token.cancel();
                 token
             }
-            Scope::Apart(apart) => apart.here.token(),
-            Scope::Request(_) | Scope::None => CancellationToken::new(),
+            TaskContext::AttemptState(apart) => apart.here.token(),
+            TaskContext::Request(_) | TaskContext::None => CancellationToken::new(),
         }
     }
 }
@@ -76,13 +76,13 @@ impl Here {
 /// back, not cloned: this is done at every poll.
 #[must_use]
 pub(crate) struct Entered<'a> {
-    scope: &'a mut Scope,
+    scope: &'a mut TaskContext,
     outer_task: TaskId,
 }
 
 impl<'a> Entered<'a> {
     #[inline]
-    pub(crate) fn new(scope: &'a mut Scope, task: TaskId) -> Self {
+    pub(crate) fn new(scope: &'a mut TaskContext, task: TaskId) -> Self {
         let outer_task = swap(scope, task);
         Self { scope, outer_task }
     }
@@ -97,13 +97,13 @@ impl Drop for Entered<'_> {
 
 /// Runs `inside` with `scope` as the current one, and `task` as the task that runs.
 #[inline]
-pub(crate) fn enter<R>(scope: &mut Scope, task: TaskId, inside: impl FnOnce() -> R) -> R {
+pub(crate) fn enter<R>(scope: &mut TaskContext, task: TaskId, inside: impl FnOnce() -> R) -> R {
     let _entered = Entered::new(scope, task);
     inside()
 }
 
 #[inline]
-fn swap(scope: &mut Scope, task: TaskId) -> TaskId {
+fn swap(scope: &mut TaskContext, task: TaskId) -> TaskId {
     // On a thread that is ending there is nothing to swap with, both times.
     let swapped = CURRENT.try_with(|(current, current_task)| {
         *scope = current.replace(mem::take(scope));

@@ -3,28 +3,28 @@
 use std::{sync::Arc, task::Waker};
 
 use crate::{
-    engine::{queue::Line, run::under_policy, state::State, transition::Turn},
-    ledger::live::Live,
+    engine::{queue::SetQueue, run::under_policy, state::State, transition::Transition},
+    ledger::live::LiveTask,
     model::{DiscardReason, Ending, Outcome, RejectReason, TaskId},
     task::work::{BoxedWork, End},
-    util::clock::Moment,
+    util::clock::Timestamp,
 };
 
 /// The task that has come to the head of the line.
-pub(crate) struct Popped {
+pub(crate) struct Next {
     work: BoxedWork,
     plain: bool,
     ending: Option<Ending>,
 }
 
-impl Line {
+impl SetQueue {
     /// The drain's question when it has no work in hand. `None`: it has come to the end of the line.
     pub(crate) fn next(self: &Arc<Self>) -> Option<BoxedWork> {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let mut state = self.state.lock();
         if let (Some(condition), Some(ending), false) = (&self.condition, state.ending, state.decided) {
             drop(state);
-            let drain = self.registry.inner.ask("the condition of a layer", || condition(&ending));
+            let drain = self.registry.shared.ask("the condition of a layer", || condition(&ending));
             self.decided(drain);
             return self.next();
         }
@@ -33,7 +33,7 @@ impl Line {
             return Some(self.prepare(popped));
         }
         drop(state);
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         let next = turn.pop();
         turn.done();
         next.map(|popped| self.prepare(popped))
@@ -41,23 +41,23 @@ impl Line {
 
     /// Takes the next task to the head of the line, started if nothing stands in its way.
     #[inline]
-    pub(crate) fn pop(&self, state: &mut State, now: Moment) -> Option<Popped> {
+    pub(crate) fn pop(&self, state: &mut State, now: Timestamp) -> Option<Next> {
         let task = state.queue.pop()?;
         let meta = task.meta();
-        let plain = self.registry.inner.runs_plain(meta);
-        let mut current = Live::new(meta.identity());
+        let plain = self.registry.shared.runs_plain(meta);
+        let mut current = LiveTask::new(meta.identity());
         if plain {
             current.start(now);
-            state.unbooked.start();
+            state.account.start();
         }
         state.current = Some(current);
-        Some(Popped { work: task.work, plain, ending: state.ending })
+        Some(Next { work: task.work, plain, ending: state.ending })
     }
 
     #[inline]
-    fn prepare(&self, Popped { work, plain, ending }: Popped) -> BoxedWork {
+    fn prepare(&self, Next { work, plain, ending }: Next) -> BoxedWork {
         if plain {
-            self.registry.inner.started(work.meta().id());
+            self.registry.shared.started(work.meta().id());
             return work;
         }
         under_policy(work, &self.registry, ending)
@@ -65,7 +65,7 @@ impl Line {
 
     /// The condition was asked: on to the tasks, or to none of them.
     fn decided(self: &Arc<Self>, drain: bool) {
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         turn.state.decided = true;
         if !drain {
             turn.discard_queue(DiscardReason::Ending);
@@ -79,21 +79,21 @@ impl Line {
     #[inline]
     pub(crate) fn finish(self: &Arc<Self>, id: TaskId, end: End) -> Option<BoxedWork> {
         let completed = end.is_completed();
-        let attentive = self.registry.inner.wants_completed();
+        let attentive = self.registry.shared.wants_completed();
         let quiet = completed && !attentive;
-        let now = Moment::now();
+        let now = Timestamp::now();
         let mut state = self.state.lock();
         if quiet && state.end_quietly(id, now) {
             let next = self.pop(&mut state, now);
             drop(state);
-            self.registry.inner.ledger.give_back();
+            self.registry.shared.ledger.give_back();
             return next.map(|popped| self.prepare(popped));
         }
-        let mut turn = Turn::with(self, state, now, attentive);
+        let mut turn = Transition::with(self, state, now, attentive);
         if !(quiet && turn.end_quietly(id)) {
             let Some(current) = turn.take_current(id) else {
                 if !turn.end_away(id, |_| end.into_outcome()) {
-                    self.registry.inner.stuck.remove_cut(id);
+                    self.registry.shared.stuck.remove_cut(id);
                 }
                 return None;
             };
@@ -112,7 +112,7 @@ impl Line {
     /// The drain was dropped before its end, with `id` in hand or nothing. `false` if it had been superseded;
     /// otherwise the runtime has ended, and with it the line.
     pub(crate) fn abandon(self: &Arc<Self>, id: Option<TaskId>) -> bool {
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         if let Some(id) = id {
             let Some(current) = turn.take_current(id) else {
                 return turn.end_away(id, Outcome::unfinished);

@@ -12,8 +12,8 @@ use tracing::Span;
 
 use crate::{
     engine::{
-        context::{self, Scope},
-        queue::Line,
+        context::{self, TaskContext},
+        queue::SetQueue,
     },
     model::TaskId,
     task::work::{BoxedWork, End, drop_work, poll_to_end},
@@ -27,21 +27,21 @@ const TASKS_PER_POLL: usize = 64;
 /// makes for its tasks.
 pub(crate) struct Drain {
     /// Taken at the end, so that `Drop` knows an end from a runtime that goes down.
-    line: Option<Arc<Line>>,
+    line: Option<Arc<SetQueue>>,
     work: Option<BoxedWork>,
 }
 
 impl Drain {
-    pub(crate) const fn new(line: Arc<Line>) -> Self {
+    pub(crate) const fn new(line: Arc<SetQueue>) -> Self {
         Self { line: Some(line), work: None }
     }
 
     /// Polls the work in hand as a part of its line.
     #[inline]
     fn poll_in_scope(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
-        let mut scope = self.line.take().map_or(Scope::None, Scope::InSet);
+        let mut scope = self.line.take().map_or(TaskContext::None, TaskContext::InSet);
         let polled = context::enter(&mut scope, id, || poll_to_end(&mut self.work, span, context));
-        if let Scope::InSet(line) = scope {
+        if let TaskContext::InSet(line) = scope {
             self.line = Some(line);
         }
         polled
@@ -52,7 +52,7 @@ impl Drain {
         let (Some(line), Some(work)) = (&self.line, &self.work) else {
             return false;
         };
-        line.registry.inner.stuck.was_cut(work.meta().id())
+        line.registry.shared.stuck.was_cut(work.meta().id())
     }
 
     /// The task in hand waits: sees to it that an end from outside is told.
@@ -74,12 +74,12 @@ impl Drain {
         let Some(line) = self.line.take() else { return };
         let id = self.work.as_ref().map(|work| work.meta().id());
         if let Some(id) = id {
-            let mut scope = Scope::InSet(Arc::clone(&line));
+            let mut scope = TaskContext::InSet(Arc::clone(&line));
             // A panic in here has nobody to go to: the work is given up.
             let _given_up = context::enter(&mut scope, id, || drop_work(&mut self.work));
         }
         if let (false, Some(id)) = (line.abandon(id), id) {
-            line.registry.inner.stuck.remove_cut(id);
+            line.registry.shared.stuck.remove_cut(id);
         }
     }
 }

@@ -5,16 +5,16 @@ use std::{cell::RefCell, thread::LocalKey, time::Duration};
 use tracing::Level;
 
 use crate::{
-    engine::shared::Inner,
-    ledger::{dead_letters::Kept, finished::Ended, live::Live},
+    engine::shared::Shared,
+    ledger::{dead_letters::Kept, finished::Finish, live::LiveTask},
     model::{Attempt, BoxError, DeadLetter, Identity, TaskId, TaskInfo, TaskReport},
-    task::exhausted::Trail,
+    task::exhausted::Exhausted,
     telemetry::{
-        News,
+        EventRef,
         log::{Cause, log},
     },
     util::{
-        clock::Moment,
+        clock::Timestamp,
         loom::atomic::Ordering,
         panic::{Panic, catch_panic, drop_catching},
     },
@@ -23,7 +23,7 @@ use crate::{
 /// The registries whose foreign code a thread is in.
 type Inside = LocalKey<RefCell<Vec<usize>>>;
 
-impl Inner {
+impl Shared {
     /// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
     fn outermost<R>(&self, inside: &'static Inside, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
         let own = std::ptr::from_ref(self).addr();
@@ -45,7 +45,7 @@ impl Inner {
     }
 
     /// What is left to do when the end of an accepted task has been counted. Never under a lock.
-    pub(crate) fn settle(&self, mut ended: Ended) {
+    pub(crate) fn settle(&self, mut ended: Finish) {
         self.ledger.give_back();
         let waker = ended.waker();
         self.tell(ended);
@@ -66,12 +66,12 @@ impl Inner {
     /// user's may have a say in it.
     #[inline]
     pub(crate) fn wants_completed(&self) -> bool {
-        self.audience.is_attentive() || tracing::enabled!(target: "postlude", Level::DEBUG)
+        self.telemetry.has_observers() || tracing::enabled!(target: "postlude", Level::DEBUG)
     }
 
     /// Tells what has become of a task: the log, a shutdown, the observers, the dead letters, and whoever waits.
     /// Nothing that the user brings into it, be it an error's `Display` or its `Drop`, gets further than this.
-    pub(crate) fn tell(&self, mut ended: Ended) {
+    pub(crate) fn tell(&self, mut ended: Finish) {
         let line = ended.live.identity.id.line;
         if ended.quiet {
             drop_catching(ended);
@@ -86,9 +86,9 @@ impl Inner {
         if !completed {
             self.progress.note(&ended);
         }
-        self.announce(News::Finished(&report));
+        self.announce(EventRef::Finished(&report));
         if !completed {
-            self.bury(&report, ended.trail());
+            self.bury(&report, ended.exhausted());
         }
         drop_catching((report, ended));
         self.ledger.told(line);
@@ -113,8 +113,8 @@ impl Inner {
         if let Err(panic) = logged {
             self.hook_panicked("the log", &panic);
         }
-        if self.audience.is_attentive() {
-            self.announce(News::AttemptFailed(report));
+        if self.telemetry.has_observers() {
+            self.announce(EventRef::AttemptFailed(report));
         }
     }
 
@@ -177,50 +177,50 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl Shared {
     /// To be called when a task was accepted, or refused and counted. Never under a lock.
     pub(crate) fn added(&self, identity: Identity) {
-        if self.audience.is_attentive() {
-            self.announce(News::Added(&Live::new(identity).info(identity.added)));
+        if self.telemetry.has_observers() {
+            self.announce(EventRef::Added(&LiveTask::new(identity).info(identity.added)));
         }
     }
 
     /// To be called when an attempt of a task was started, before its work is polled. Never under a lock.
     pub(crate) fn started(&self, id: TaskId) {
-        if self.audience.is_attentive() {
-            let now = Moment::now();
+        if self.telemetry.has_observers() {
+            let now = Timestamp::now();
             if let Some(task) = self.with_live(id, |live| live.info(now)) {
-                self.announce(News::Started(&task));
+                self.announce(EventRef::Started(&task));
             }
         }
     }
 
     /// Tells everybody.
     #[cold]
-    pub(crate) fn announce(&self, news: News<'_>) {
-        if let Some(feed) = self.audience.feed() {
-            feed.push(news);
+    pub(crate) fn announce(&self, news: EventRef<'_>) {
+        if let Some(buffer) = self.telemetry.buffer() {
+            buffer.push(news);
         }
-        for observer in &self.audience.observers {
+        for observer in &self.telemetry.observers {
             self.call("an observer or failure hook", || match news {
-                News::Added(task) => observer.added(task),
-                News::Started(task) => observer.started(task),
-                News::AttemptFailed(report) => observer.attempt_failed(report),
-                News::Finished(report) => observer.finished(report),
+                EventRef::Added(task) => observer.added(task),
+                EventRef::Started(task) => observer.started(task),
+                EventRef::AttemptFailed(report) => observer.attempt_failed(report),
+                EventRef::Finished(report) => observer.finished(report),
             });
         }
     }
 }
 
-impl Inner {
+impl Shared {
     /// Keeps the letter of a task that did not get done, and tells the hook. Never under a lock.
-    pub(crate) fn bury(&self, report: &TaskReport, trail: Option<Box<Trail>>) {
+    pub(crate) fn bury(&self, report: &TaskReport, exhausted: Option<Box<Exhausted>>) {
         if !self.dead_letters.are_kept() || !report.outcome.is_dead() {
             // Aborted after its last attempt, and before that was counted.
-            drop_catching(trail);
+            drop_catching(exhausted);
             return;
         }
-        let (failed, source) = trail.map(|trail| (trail.failed, trail.source)).unzip();
+        let (failed, source) = exhausted.map(|exhausted| (exhausted.failed, exhausted.source)).unzip();
         let mut attempts = failed.unwrap_or_default().into_vec();
         attempts.push(Attempt::of(report));
         let letter = DeadLetter {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    engine::{queue::Line, shared::FLUSH_DELAY},
+    engine::{queue::SetQueue, shared::FLUSH_DELAY},
     model::Ending,
     util::{
         delay_queue::Key,
@@ -16,7 +16,7 @@ use crate::{
 
 /// One hold on a set, of the body or of a chunk that the server has not released.
 pub(crate) struct Hold {
-    queue: Arc<Line>,
+    queue: Arc<SetQueue>,
     drain_within: Duration,
 }
 
@@ -36,12 +36,12 @@ impl Default for HoldCount {
 
 impl Hold {
     /// The hold of the body, which the count starts with.
-    pub(crate) const fn of_body(queue: Arc<Line>, drain_within: Duration) -> Self {
+    pub(crate) const fn of_body(queue: Arc<SetQueue>, drain_within: Duration) -> Self {
         Self { queue, drain_within }
     }
 
     /// One more hold, of a chunk.
-    pub(crate) fn of_chunk(queue: Arc<Line>, drain_within: Duration) -> Self {
+    pub(crate) fn of_chunk(queue: Arc<SetQueue>, drain_within: Duration) -> Self {
         // Relaxed: the chunk goes to the server after this, and comes back after that.
         queue.held.count.fetch_add(1, Ordering::Relaxed);
         Self { queue, drain_within }
@@ -57,7 +57,7 @@ impl Hold {
         }
         if !self.is_last() {
             // A chunk that is released meanwhile does not release the set, because the body still holds it.
-            let timer = &self.queue.registry.inner.timer;
+            let timer = &self.queue.registry.shared.timer;
             if let Some(key) = timer.insert_after(self.drain_within, Arc::clone(&self.queue)) {
                 // Set once, because a body ends once.
                 let _first = self.queue.held.limit.set(key);
@@ -78,7 +78,7 @@ impl Hold {
         if self.queue.held.count.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
-        let timer = &self.queue.registry.inner.timer;
+        let timer = &self.queue.registry.shared.timer;
         if let Some(key) = self.queue.held.limit.get() {
             timer.remove(*key);
         }

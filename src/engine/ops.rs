@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use crate::{
     engine::{
-        queue::Line,
-        transition::{Rare, Rest, Turn},
+        queue::SetQueue,
+        transition::{Effects, Rare, Transition},
     },
     ledger::live::Stage,
     model::{DiscardReason, Outcome, TaskId},
-    util::{clock::Moment, panic::drop_catching},
+    util::{clock::Timestamp, panic::drop_catching},
 };
 
 /// What somebody else does to the tasks of a line.
-impl Line {
+impl SetQueue {
     /// Aborts one task, wherever it stands.
     pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         let queued = turn.state.queue.remove(|task| task.meta().id() == id);
         let found = if let Some(task) = queued {
             turn.end_pending(task, Outcome::Aborted);
@@ -34,7 +34,7 @@ impl Line {
         if !self.has_number() {
             return 0;
         }
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         turn.discard_queue(DiscardReason::Cleared);
         for id in turn.taken(|live| live.stage() == Stage::Pending) {
             turn.cut(id, |_| Outcome::Discarded(DiscardReason::Cleared));
@@ -45,7 +45,7 @@ impl Line {
 
     /// Ends everything: what is queued, and what is running.
     pub(crate) fn shut(self: &Arc<Self>) {
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         turn.discard_queue(DiscardReason::Closed);
         for id in turn.taken(|_| true) {
             turn.cut(id, Outcome::unfinished);
@@ -55,8 +55,8 @@ impl Line {
     }
 
     /// Ends the tasks that are due after the deadline of a shutdown, and those that wait behind such a one.
-    pub(crate) fn end_due_after(self: &Arc<Self>, deadline: Moment) {
-        let mut turn = Turn::new(self);
+    pub(crate) fn end_due_after(self: &Arc<Self>, deadline: Timestamp) {
+        let mut turn = Transition::new(self);
         if turn.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline)) {
             turn.discard_queue(DiscardReason::Closed);
         }
@@ -66,19 +66,19 @@ impl Line {
         turn.done();
     }
 
-    /// A task waits for a time: see [`Turn::part`].
+    /// A task waits for a time: see [`Transition::part`].
     pub(crate) fn part(self: &Arc<Self>, id: TaskId) {
-        let mut turn = Turn::new(self);
+        let mut turn = Transition::new(self);
         turn.part(id);
         turn.done();
     }
 }
 
-impl Line {
+impl SetQueue {
     /// Does what was left over under the locks.
-    pub(crate) fn settle(self: &Arc<Self>, rest: Rest) {
+    pub(crate) fn settle(self: &Arc<Self>, rest: Effects) {
         if let Some(idle) = rest.quiet_end {
-            self.registry.inner.settle_quietly(idle);
+            self.registry.shared.settle_quietly(idle);
         }
         if let Some(rare) = rest.rare {
             self.settle_rare(*rare);
@@ -98,7 +98,7 @@ impl Line {
         }
         let told = rare.ended.len();
         for ended in rare.ended {
-            self.registry.inner.settle(ended);
+            self.registry.shared.settle(ended);
         }
         if told > 0 {
             rare.waiting.extend(self.told(told));
@@ -113,6 +113,6 @@ impl Line {
     }
 
     pub(crate) fn spawn_drain(self: &Arc<Self>) {
-        self.registry.inner.spawn_drain(Arc::clone(self));
+        self.registry.shared.spawn_drain(Arc::clone(self));
     }
 }

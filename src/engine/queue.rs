@@ -19,14 +19,14 @@ use crate::engine::hold::HoldCount;
 use crate::{
     engine::state::{Phase, State},
     ledger::{
-        live::{Live, Stage},
-        shard::Books,
+        live::{LiveTask, Stage},
+        shard::ShardState,
     },
     model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo},
     registry::TaskRegistry,
     task::{Rejected, Task},
     util::{
-        clock::Moment,
+        clock::Timestamp,
         loom::{
             Mutex, MutexGuard,
             atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -38,7 +38,7 @@ use crate::{
 /// Whether a line is to be drained, by how its request ended.
 pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
 
-pub(crate) struct Line {
+pub(crate) struct SetQueue {
     pub(crate) registry: TaskRegistry,
     pub(crate) condition: Option<Arc<DrainCondition>>,
     /// The handles that users, layers and bodies hold; the last one to go launches the line.
@@ -52,7 +52,7 @@ pub(crate) struct Line {
     pub(crate) state: Mutex<State>,
 }
 
-impl Line {
+impl SetQueue {
     /// A line of which whoever makes it has so many handles.
     pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>, handles: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -74,7 +74,7 @@ impl Line {
         if number != 0 {
             return number;
         }
-        let drawn = self.registry.inner.ledger.next_line();
+        let drawn = self.registry.shared.ledger.next_line();
         match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => drawn,
             Err(number) => number,
@@ -86,8 +86,8 @@ impl Line {
         self.number.load(Ordering::Relaxed) != 0
     }
 
-    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        self.registry.inner.ledger.books(self.number())
+    pub(crate) fn books(&self) -> MutexGuard<'_, ShardState> {
+        self.registry.shared.ledger.books(self.number())
     }
 
     pub(crate) fn handle_made(&self) {
@@ -125,10 +125,10 @@ impl Line {
         let number = self.number();
         // Relaxed: only uniqueness is asked of it.
         let id = TaskId { line: number, place: self.places.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1) };
-        task.accept(id, Moment::now(), self.registry.inner.spans);
+        task.accept(id, Timestamp::now(), self.registry.shared.spans);
 
-        let inner = &self.registry.inner;
-        if let Err(refusal) = inner.consider(task.meta()) {
+        let shared = &self.registry.shared;
+        if let Err(refusal) = shared.consider(task.meta()) {
             return Err(Rejected::refused(task, refusal));
         }
         let mut state = self.state.lock();
@@ -140,23 +140,23 @@ impl Line {
                 return Err(Rejected::new(task, reason));
             }
         };
-        let told = inner.audience.is_attentive().then(|| task.meta().identity());
+        let told = shared.telemetry.has_observers().then(|| task.meta().identity());
         state.queue.push(task);
         let drain = state.wake();
         let late_answer =
             !was_listed && (state.phase == Phase::Leaving || state.phase == Phase::Open && state.answered.is_some());
         drop(state);
         if let Some(identity) = told {
-            inner.added(identity);
+            shared.added(identity);
         }
         if drain {
             self.spawn_drain();
         }
-        if late_answer && inner.is_shutting_down() {
+        if late_answer && shared.is_shutting_down() {
             self.launch_answered();
         }
         if crowded {
-            inner.warn_if_crowded(number);
+            shared.warn_if_crowded(number);
         }
         Ok(id)
     }
@@ -166,15 +166,15 @@ impl Line {
         if let Some(reason) = state.refusal {
             return Err(reason);
         }
-        let ledger = &self.registry.inner.ledger;
+        let ledger = &self.registry.shared.ledger;
         ledger.reserve()?;
-        if !state.is_empty() && !ledger.is_closed() && state.unbooked.add() {
+        if !state.is_empty() && !ledger.is_closed() && state.account.add() {
             return Ok(false);
         }
         let mut books = self.books();
-        books.book_begun(&mut state.unbooked);
+        books.book_begun(&mut state.account);
         let admitted = books.admit();
-        books.make_room(&mut state.unbooked);
+        books.make_room(&mut state.account);
         if admitted.is_err() {
             ledger.give_back();
         } else if !state.listed {
@@ -229,7 +229,7 @@ impl Line {
     pub(crate) fn answered(self: &Arc<Self>, ending: Ending) {
         self.state.lock().answered = Some(ending);
         // A shutdown that looked at this line before has set its phase before: one of the two sees the other.
-        if self.registry.inner.is_shutting_down() {
+        if self.registry.shared.is_shutting_down() {
             self.launch_answered();
         }
     }
@@ -246,23 +246,23 @@ impl Line {
     /// Brings the books up to date.
     pub(crate) fn book(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        if state.unbooked.is_empty() {
+        if state.account.is_empty() {
             return;
         }
         let mut forgotten = Vec::new();
-        self.books().book(&mut state.unbooked, |error| forgotten.push(error));
+        self.books().book(&mut state.account, |error| forgotten.push(error));
         drop(state);
         forgotten.into_iter().for_each(drop_catching);
     }
 
     /// The waiting task has its permit; `false` if it has ended.
-    pub(crate) fn start(&self, id: TaskId, now: Moment) -> bool {
+    pub(crate) fn start(&self, id: TaskId, now: Timestamp) -> bool {
         let mut state = self.state.lock();
         let Some(live) = state.live(id) else {
             return false;
         };
         if live.start(now) {
-            state.unbooked.start();
+            state.account.start();
         } else {
             self.books().retry(live.identity.name);
         }
@@ -270,32 +270,32 @@ impl Line {
     }
 
     /// Looks at a task that has left the queue, under the lock.
-    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
+    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
         self.state.lock().live(id).map(look)
     }
 
     /// A live task, as lists show it.
-    pub(crate) fn info(&self, id: TaskId, now: Moment) -> Option<TaskInfo> {
+    pub(crate) fn info(&self, id: TaskId, now: Timestamp) -> Option<TaskInfo> {
         let mut state = self.state.lock();
         if let Some(live) = state.live(id) {
             return Some(live.info(now));
         }
         let queued = state.queue.iter().find(|task| task.meta().id() == id)?;
-        Some(Live::new(queued.meta().identity()).info(now))
+        Some(LiveTask::new(queued.meta().identity()).info(now))
     }
 
     /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
-    pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> bool {
+    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> bool {
         let state = self.state.lock();
         state.taken().for_each(&mut task);
         for queued in state.queue.iter() {
-            task(&Live::new(queued.meta().identity()));
+            task(&LiveTask::new(queued.meta().identity()));
         }
         state.phase == Phase::Open && !state.queue.is_empty()
     }
 
     /// Whether all that live are so. What is queued waits for the current task, or for nothing but its turn.
-    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&Live) -> bool) -> bool {
+    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
         let state = self.state.lock();
         let queue_is_so = state.queue.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
         queue_is_so && state.taken().all(is_so)
@@ -331,13 +331,13 @@ impl Line {
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for SetQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line").field("number", &self.number.load(Ordering::Relaxed)).finish_non_exhaustive()
+        f.debug_struct("SetQueue").field("number", &self.number.load(Ordering::Relaxed)).finish_non_exhaustive()
     }
 }
 
-impl Drop for Line {
+impl Drop for SetQueue {
     fn drop(&mut self) {
         // A listed line is held by the ledger, so only a line without tasks gets here.
         debug_assert!(self.state.get_mut().queue.is_empty(), "a line with tasks was dropped");

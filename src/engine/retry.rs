@@ -5,17 +5,17 @@ use std::time::Duration;
 use crate::{
     engine::{
         run::{Terms, attempt},
-        shared::Inner,
+        shared::Shared,
     },
-    ledger::live::Live,
+    ledger::live::LiveTask,
     limits::semaphore::Acquire,
     model::{Attempt, Outcome, RetryPolicy, TaskId, TaskReport},
     registry::TaskRegistry,
     task::{
-        exhausted::{Failed, Trail},
+        exhausted::{Exhausted, FailedAttempts},
         work::{BoxedWork, Policy},
     },
-    util::{clock::Moment, panic::drop_catching},
+    util::{clock::Timestamp, panic::drop_catching},
 };
 
 pub(crate) async fn attempts(
@@ -25,10 +25,10 @@ pub(crate) async fn attempts(
     registry: &TaskRegistry,
     mut entered: Option<Acquire>,
 ) -> Outcome {
-    let inner = &*registry.inner;
+    let shared = &*registry.shared;
     let id = source.meta().id();
-    let terms = Terms::of(source.meta(), &policy, inner);
-    let mut failed = Failed::default();
+    let terms = Terms::of(source.meta(), &policy, shared);
+    let mut failed = FailedAttempts::default();
     let mut number = 0_u32;
     loop {
         number = number.saturating_add(1);
@@ -36,36 +36,36 @@ pub(crate) async fn attempts(
         if !outcome.is_dead() {
             return outcome;
         }
-        let now = Moment::now();
-        let Some((made, since_first)) = inner.with_live(id, |live| live.attempts_made(now)) else {
+        let now = Timestamp::now();
+        let Some((made, since_first)) = shared.with_live(id, |live| live.attempts_made(now)) else {
             return Outcome::Aborted;
         };
-        let again = inner.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
+        let again = shared.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
         let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| again) else {
             let meta = source.as_mut().meta_mut();
             meta.policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
             // The work is over, and its span with it, however long the letter is kept.
             meta.span = None;
-            inner.give_up(id, Box::new(Trail { failed, source }));
+            shared.give_up(id, Box::new(Exhausted { failed, source }));
             return outcome;
         };
-        let Some(report) = inner.rest(id, outcome, delay) else {
+        let Some(report) = shared.rest(id, outcome, delay) else {
             return Outcome::Aborted;
         };
-        inner.attempt_failed(&report, delay);
-        if inner.dead_letters.are_kept() {
+        shared.attempt_failed(&report, delay);
+        if shared.dead_letters.are_kept() {
             failed.push(Attempt::of(&report));
         }
         drop_catching(report);
-        inner.timer.sleep(delay).await;
+        shared.timer.sleep(delay).await;
     }
 }
 
 /// What is noted of a task that waits for a time.
-impl Inner {
+impl Shared {
     /// The first attempt is due after `delay`, or sooner, if it may be told to hurry. `false` if the task has ended meanwhile.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_hurry: bool) -> bool {
-        let due = Moment::now().plus(delay);
+        let due = Timestamp::now().plus(delay);
         let found = self.with_live(id, |live| live.delay_until(due, may_hurry)).is_some();
         self.part(id);
         found
@@ -73,19 +73,19 @@ impl Inner {
 
     /// The first attempt is due now, and not later.
     pub(crate) fn hurry(&self, id: TaskId) {
-        let now = Moment::now();
+        let now = Timestamp::now();
         self.with_live(id, |live| live.delay_until(now, false));
     }
 
     /// The next attempt is due after `wait`, to all appearances.
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
-        let due = Moment::now().plus(wait);
+        let due = Timestamp::now().plus(wait);
         self.with_live(id, |live| live.wait_until(due));
     }
 
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
     fn rest(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let due = now.plus(delay);
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
         let (token, mut report) = self.with_live(id, |live| {
@@ -104,12 +104,12 @@ impl Inner {
         Some(report)
     }
 
-    fn give_up(&self, id: TaskId, trail: Box<Trail>) {
-        let mut trail = Some(trail);
+    fn give_up(&self, id: TaskId, exhausted: Box<Exhausted>) {
+        let mut exhausted = Some(exhausted);
         if self.dead_letters.are_kept() {
-            let _none = self.with_live(id, |live| trail.take().and_then(|trail| live.give_up(trail)));
+            let _none = self.with_live(id, |live| exhausted.take().and_then(|exhausted| live.give_up(exhausted)));
         }
-        drop_catching(trail);
+        drop_catching(exhausted);
     }
 
     /// Takes a task that waits for a time out of its line, so that the next one runs.
@@ -120,7 +120,7 @@ impl Inner {
     }
 
     /// Looks at a live task, under its lock; `None` if it has ended.
-    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut Live) -> R) -> Option<R> {
+    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
         if id.set().is_some() {
             return self.ledger.set(id.line)?.with_live(id, look);
         }
@@ -157,7 +157,7 @@ mod tests {
             let _held = &bomb;
             async {}
         });
-        registry.inner.give_up(id, Box::new(Trail { failed: Failed::default(), source: task.work }));
+        registry.shared.give_up(id, Box::new(Exhausted { failed: FailedAttempts::default(), source: task.work }));
         assert!(registry.abort(id));
         let report = drained.await;
         assert_eq!((report.aborted, report.completed), (1, 1));

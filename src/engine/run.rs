@@ -3,7 +3,7 @@
 use std::{future::poll_fn, time::Duration};
 
 use crate::{
-    engine::{attempt::apart, retry::attempts, shared::Inner},
+    engine::{attempt::apart, retry::attempts, shared::Shared},
     limits::{AdmitRequest, semaphore::Acquire},
     model::{DiscardReason, Ending, Outcome},
     registry::TaskRegistry,
@@ -20,7 +20,7 @@ pub(crate) fn under_policy(work: BoxedWork, registry: &TaskRegistry, ending: Opt
     let meta = work.meta();
     // What waits for a time first joins no queue before that is over.
     let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
-    let entered = if waits { None } else { registry.inner.admission.enqueue(AdmitRequest::of(meta)) };
+    let entered = if waits { None } else { registry.shared.admission.enqueue(AdmitRequest::of(meta)) };
     let meta = meta.on_behalf(Kind::Async);
     let future = run(work, registry.clone(), ending, entered);
     Box::pin(Record { meta, future })
@@ -41,26 +41,26 @@ async fn run(
     ending: Option<Ending>,
     mut entered: Option<Acquire>,
 ) -> Settled {
-    let inner = &*registry.inner;
+    let shared = &*registry.shared;
     let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
     if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
-        if !inner.ask("the condition of a task", || condition(&ending)) {
+        if !shared.ask("the condition of a task", || condition(&ending)) {
             return Settled(Outcome::Discarded(DiscardReason::Ending));
         }
     }
-    let ticket = policy.gathers.take();
+    let ticket = policy.batched.take();
     if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
         let id = work.meta().id();
-        if !inner.delay(id, delay, ticket.is_some()) {
+        if !shared.delay(id, delay, ticket.is_some()) {
             return Settled(Outcome::Aborted);
         }
-        let sleep = inner.timer.sleep(delay);
+        let sleep = shared.timer.sleep(delay);
         match &ticket {
             None => sleep.await,
             Some(ticket) => {
                 tokio::select! {
                     biased;
-                    () = ticket.is_ready() => inner.hurry(id),
+                    () = ticket.is_ready() => shared.hurry(id),
                     () = sleep => {}
                 }
             }
@@ -68,12 +68,12 @@ async fn run(
     }
     if let Some(ticket) = ticket {
         ticket.in_order().await;
-        entered = inner.admission.enqueue(AdmitRequest::of(work.meta()));
+        entered = shared.admission.enqueue(AdmitRequest::of(work.meta()));
     }
     if let Some(retry) = policy.retry.take() {
         return Settled(attempts(work, retry, policy, &registry, entered).await);
     }
-    let terms = Terms::of(work.meta(), &policy, inner);
+    let terms = Terms::of(work.meta(), &policy, shared);
     Settled(attempt(&terms, 1, &registry, entered, || Some(work)).await)
 }
 
@@ -84,8 +84,8 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn of(meta: &Meta, policy: &Policy, inner: &Inner) -> Self {
-        Self { request: AdmitRequest::of(meta), limit: policy.timeout.or(inner.default_timeout) }
+    pub(crate) fn of(meta: &Meta, policy: &Policy, shared: &Shared) -> Self {
+        Self { request: AdmitRequest::of(meta), limit: policy.timeout.or(shared.default_timeout) }
     }
 }
 
@@ -98,13 +98,13 @@ pub(crate) async fn attempt(
     make: impl FnOnce() -> Option<BoxedWork>,
 ) -> Outcome {
     let Terms { request: request @ AdmitRequest { id, kind, .. }, limit } = *terms;
-    let inner = &registry.inner;
-    let (note_due, sleep) = (|wait| inner.note_due(id, wait), |wait| inner.timer.sleep(wait));
-    let permits = inner.admission.admit(request, entered, note_due, sleep).await;
+    let shared = &registry.shared;
+    let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
+    let permits = shared.admission.admit(request, entered, note_due, sleep).await;
     let over_at_once = limit.filter(Duration::is_zero);
     // A closure starts when it has its thread.
-    if (kind == Kind::Async || over_at_once.is_some()) && !registry.inner.start(id) {
-        // Ended in this very moment, by somebody who has counted it.
+    if (kind == Kind::Async || over_at_once.is_some()) && !registry.shared.start(id) {
+        // Finish in this very moment, by somebody who has counted it.
         return Outcome::Aborted;
     }
     if let Some(limit) = over_at_once {

@@ -7,19 +7,19 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{abandoned::Stuck, drain::Drain, queue::Line},
+    engine::{abandoned::Stuck, drain::Drain, queue::SetQueue},
     ledger::{
         Ledger, dead_letters,
-        finished::{Ended, Side},
-        live::{Live, Stage},
+        finished::{EndedBy, Finish},
+        live::{LiveTask, Stage},
     },
     limits::AdmissionControl,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
     registry::shutdown::Progress,
     task::work::Meta,
-    telemetry::{Audience, span::SpanRelation},
+    telemetry::{Telemetry, span::SpanRelation},
     util::{
-        clock::Moment,
+        clock::Timestamp,
         delay_queue::DelayQueue,
         loom::{Mutex, atomic::AtomicU64},
         panic::drop_catching,
@@ -37,9 +37,9 @@ pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
 pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
 /// All waits of a registry. A set that expires in it has waited long enough for its response.
-pub(crate) type Timer = DelayQueue<Arc<Line>>;
+pub(crate) type Timer = DelayQueue<Arc<SetQueue>>;
 
-pub(crate) struct Inner {
+pub(crate) struct Shared {
     pub(crate) handle: Handle,
     /// All waits go through it.
     pub(crate) timer: Arc<Timer>,
@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
-    pub(crate) audience: Audience,
+    pub(crate) telemetry: Telemetry,
     pub(crate) spans: SpanRelation,
     pub(crate) dead_letters: dead_letters::Store,
     pub(crate) rule: Option<Box<Rule>>,
@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) progress: Progress,
 }
 
-impl Inner {
+impl Shared {
     /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
@@ -82,7 +82,7 @@ impl Inner {
         self.handle.spawn_blocking(call)
     }
 
-    pub(crate) fn spawn_drain(&self, line: Arc<Line>) {
+    pub(crate) fn spawn_drain(&self, line: Arc<SetQueue>) {
         #[cfg(all(test, postlude_loom))]
         let drain = crate::loom_tests::leave_to_the_model(line);
         #[cfg(not(all(test, postlude_loom)))]
@@ -92,7 +92,7 @@ impl Inner {
 
     /// Counts and lists a spawned task; says whether that made a crowd.
     #[inline]
-    pub(crate) fn admit_spawned(&self, live: Live) -> Result<bool, RejectReason> {
+    pub(crate) fn admit_spawned(&self, live: LiveTask) -> Result<bool, RejectReason> {
         self.ledger.reserve()?;
         let mut books = self.ledger.books(live.identity.id.line);
         let admitted = books.admit();
@@ -118,14 +118,14 @@ impl Inner {
         self.admission.note_priority(meta);
         self.ask_rule(|| {
             let identity = meta.identity();
-            Live::new(identity).info(identity.added)
+            LiveTask::new(identity).info(identity.added)
         })
     }
 
     /// Marks a waiting task as started; `false` if it has already ended.
     #[inline]
     pub(crate) fn start(&self, id: TaskId) -> bool {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let started = match id.set() {
             Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
             None => self.ledger.books(id.line).start_spawned(id.line, now),
@@ -138,7 +138,7 @@ impl Inner {
 
     /// A live task, as lists show it.
     pub(crate) fn live(&self, id: TaskId) -> Option<TaskInfo> {
-        let now = Moment::now();
+        let now = Timestamp::now();
         match id.set() {
             Some(_) => self.ledger.set(id.line)?.info(id, now),
             None => self.with_live(id, |live| live.info(now)),
@@ -146,8 +146,8 @@ impl Inner {
     }
 
     /// Ends a spawned task; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: Side) -> bool {
-        let now = Moment::now();
+    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: EndedBy) -> bool {
+        let now = Timestamp::now();
         let attentive = self.wants_completed();
         let mut books = self.ledger.books(id.line);
         let Some(live) = books.take_spawned(id.line) else {
@@ -170,7 +170,7 @@ impl Inner {
         if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
             self.never_started.lock().insert(id);
         }
-        if side == Side::Outside {
+        if side == EndedBy::Caller {
             // Under the lock: its own end comes after this, and takes it out again.
             self.stuck.insert_cut(&live);
         }
@@ -178,7 +178,7 @@ impl Inner {
         if forgotten.is_some() {
             drop_catching(forgotten);
         }
-        let mut ended = Ended { live, outcome, now, side, quiet };
+        let mut ended = Finish { live, outcome, now, side, quiet };
         ended.release();
         self.settle(ended);
         true

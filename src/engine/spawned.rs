@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    engine::context::{self, Scope},
-    ledger::finished::Side,
+    engine::context::{self, TaskContext},
+    ledger::finished::EndedBy,
     model::{Outcome, TaskId},
     registry::TaskRegistry,
     task::work::{BoxedWork, End, drop_work, poll_to_end},
@@ -46,18 +46,18 @@ impl Spawned {
     /// Lets go of the work before its end: it was ended from outside, or with the runtime.
     fn give_up(&mut self, registry: &TaskRegistry) {
         let id = self.id();
-        let mut scope = Scope::Spawned(registry.clone());
+        let mut scope = TaskContext::Spawned(registry.clone());
         let _nobody_to_go_to = context::enter(&mut scope, id, || drop_work(&mut self.work));
         // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
         // runtime has ended, which makes it an outcome.
-        if !registry.inner.end_spawned(id, Outcome::unfinished, Side::Inside) {
-            registry.inner.stuck.remove_cut(id);
+        if !registry.shared.end_spawned(id, Outcome::unfinished, EndedBy::Runner) {
+            registry.shared.stuck.remove_cut(id);
         }
     }
 
     /// The same for a task that was ended from outside: its outcome.
     fn give_up_cut(&mut self, registry: &TaskRegistry, id: TaskId) -> Poll<Outcome> {
-        let outcome = registry.inner.outcome_of_cut(id);
+        let outcome = registry.shared.outcome_of_cut(id);
         self.give_up(registry);
         Poll::Ready(outcome)
     }
@@ -66,11 +66,11 @@ impl Spawned {
     fn finish(registry: &TaskRegistry, id: TaskId, end: End) -> Outcome {
         let outcome = end.into_outcome();
         let reply = outcome.clone();
-        if registry.inner.end_spawned(id, |_| outcome, Side::Inside) {
+        if registry.shared.end_spawned(id, |_| outcome, EndedBy::Runner) {
             return reply;
         }
-        registry.inner.stuck.remove_cut(id);
-        registry.inner.outcome_of_cut(id)
+        registry.shared.stuck.remove_cut(id);
+        registry.shared.outcome_of_cut(id)
     }
 }
 
@@ -83,19 +83,19 @@ impl Future for Spawned {
             return Poll::Ready(Outcome::Aborted);
         };
         let id = this.id();
-        if registry.inner.stuck.was_cut(id) || this.begin() && !registry.inner.start(id) {
+        if registry.shared.stuck.was_cut(id) || this.begin() && !registry.shared.start(id) {
             return this.give_up_cut(&registry, id);
         }
-        let (mut scope, mut span) = (Scope::Spawned(registry), None);
+        let (mut scope, mut span) = (TaskContext::Spawned(registry), None);
         let polled = context::enter(&mut scope, id, || poll_to_end(&mut this.work, &mut span, context));
-        let Scope::Spawned(registry) = scope else {
+        let TaskContext::Spawned(registry) = scope else {
             return Poll::Ready(Outcome::Aborted);
         };
         if let Poll::Ready(end) = polled {
             return Poll::Ready(inside(span, || Self::finish(&registry, id, end)));
         }
         // It waits: an end from outside has to be told.
-        if this.park() || registry.inner.park(id, context.waker().clone()) {
+        if this.park() || registry.shared.park(id, context.waker().clone()) {
             this.registry = Some(registry);
             return Poll::Pending;
         }

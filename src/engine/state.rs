@@ -6,9 +6,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::pending::Queue,
-    ledger::{account::Unbooked, live::Live},
+    ledger::{account::SetAccount, live::LiveTask},
     model::{DrainReport, Ending, Outcome, RejectReason, TaskId},
-    util::clock::Moment,
+    util::clock::Timestamp,
 };
 
 #[derive(Default)]
@@ -16,12 +16,12 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) queue: Queue,
     /// The task at the head of the line: started, or waiting for its permit.
-    pub(crate) current: Option<Live>,
+    pub(crate) current: Option<LiveTask>,
     /// Tasks that have left the line to wait for a time, by their places.
     #[expect(clippy::box_collection, reason = "one word of room in each line, for what few need")]
-    away: Option<Box<BTreeMap<u32, Live>>>,
+    away: Option<Box<BTreeMap<u32, LiveTask>>>,
     pub(crate) listed: bool,
-    pub(crate) unbooked: Unbooked,
+    pub(crate) account: SetAccount,
     /// The condition has been asked.
     pub(crate) decided: bool,
     pub(crate) ending: Option<Ending>,
@@ -41,7 +41,7 @@ pub(crate) enum Phase {
     /// Collecting.
     #[default]
     Open,
-    /// The response is on its way out: somebody will call [`Line::left`].
+    /// The response is on its way out: somebody will call [`SetQueue::left`].
     Leaving,
     /// Launched, with tasks.
     Draining,
@@ -52,7 +52,7 @@ pub(crate) enum Phase {
 impl State {
     /// A task that has left the queue.
     #[inline]
-    pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut Live> {
+    pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut LiveTask> {
         match &mut self.current {
             Some(current) if current.identity.id == id => Some(current),
             Some(_) | None => self.away.as_mut()?.get_mut(&id.place),
@@ -60,12 +60,12 @@ impl State {
     }
 
     /// Lets a task wait beside the line.
-    pub(crate) fn put_away(&mut self, live: Live) {
+    pub(crate) fn put_away(&mut self, live: LiveTask) {
         self.away.get_or_insert_default().insert(live.identity.id.place, live);
     }
 
     /// Takes a task that waits beside the line.
-    pub(crate) fn take_away(&mut self, id: TaskId) -> Option<Live> {
+    pub(crate) fn take_away(&mut self, id: TaskId) -> Option<LiveTask> {
         let away = self.away.as_mut()?;
         let live = away.remove(&id.place);
         if away.is_empty() {
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// The tasks that have left the queue.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = &Live> {
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &LiveTask> {
         self.current.iter().chain(self.away.iter().flat_map(|away| away.values()))
     }
 
@@ -91,14 +91,14 @@ impl State {
 
     /// Notes the end of the current task, which has completed, if there is no more to it than that and another is behind it.
     #[inline]
-    pub(crate) fn end_quietly(&mut self, id: TaskId, now: Moment) -> bool {
-        if self.queue.is_empty() || !self.unbooked.has_room() {
+    pub(crate) fn end_quietly(&mut self, id: TaskId, now: Timestamp) -> bool {
+        if self.queue.is_empty() || !self.account.has_room() {
             return false;
         }
         let Some(ended) = self.current.take_if(|current| current.identity.id == id && current.is_alone()) else {
             return false;
         };
-        self.unbooked.end(ended.past(Outcome::Completed, now), self.queue.len());
+        self.account.end(ended.past(Outcome::Completed, now), self.queue.len());
         self.report.count(&Outcome::Completed);
         true
     }

@@ -6,38 +6,38 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::{
-        course::Popped,
-        queue::Line,
+        course::Next,
+        queue::SetQueue,
         state::{Phase, State},
     },
     ledger::{
-        finished::{Ended, Side},
-        live::{Live, Stage},
-        shard::Books,
+        finished::{EndedBy, Finish},
+        live::{LiveTask, Stage},
+        shard::ShardState,
     },
     model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId},
     task::Task,
-    util::{clock::Moment, loom::MutexGuard},
+    util::{clock::Timestamp, loom::MutexGuard},
 };
 
 /// A line and its books, locked, at one moment.
-pub(crate) struct Turn<'a> {
-    line: &'a Arc<Line>,
+pub(crate) struct Transition<'a> {
+    line: &'a Arc<SetQueue>,
     pub(crate) state: MutexGuard<'a, State>,
-    books: MutexGuard<'a, Books>,
-    now: Moment,
+    books: MutexGuard<'a, ShardState>,
+    now: Timestamp,
     /// Whether somebody wants to hear of tasks that completed.
     attentive: bool,
-    rest: Rest,
+    rest: Effects,
 }
 
 /// What must not happen under the locks. Small, for it is made and moved once a task.
 #[derive(Default)]
 #[must_use]
-pub(crate) struct Rest {
+pub(crate) struct Effects {
     /// A task has completed, and nobody wants to hear of it; whether that has left the shard idle.
     pub(crate) quiet_end: Option<bool>,
-    pub(crate) delisted: Option<Arc<Line>>,
+    pub(crate) delisted: Option<Arc<SetQueue>>,
     pub(crate) spawn: bool,
     pub(crate) rare: Option<Box<Rare>>,
 }
@@ -46,28 +46,33 @@ pub(crate) struct Rest {
 #[derive(Default)]
 pub(crate) struct Rare {
     pub(crate) dropped: Vec<Task>,
-    pub(crate) ended: Vec<Ended>,
+    pub(crate) ended: Vec<Finish>,
     pub(crate) forgotten: Vec<Arc<BoxError>>,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
 }
 
-impl Rest {
+impl Effects {
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
 }
 
-impl<'a> Turn<'a> {
-    pub(crate) fn new(line: &'a Arc<Line>) -> Self {
-        let attentive = line.registry.inner.wants_completed();
-        Self::with(line, line.state.lock(), Moment::now(), attentive)
+impl<'a> Transition<'a> {
+    pub(crate) fn new(line: &'a Arc<SetQueue>) -> Self {
+        let attentive = line.registry.shared.wants_completed();
+        Self::with(line, line.state.lock(), Timestamp::now(), attentive)
     }
 
-    pub(crate) fn with(line: &'a Arc<Line>, mut state: MutexGuard<'a, State>, now: Moment, attentive: bool) -> Self {
+    pub(crate) fn with(
+        line: &'a Arc<SetQueue>,
+        mut state: MutexGuard<'a, State>,
+        now: Timestamp,
+        attentive: bool,
+    ) -> Self {
         let mut books = line.books();
-        let mut rest = Rest::default();
-        if !state.unbooked.is_empty() {
-            books.book(&mut state.unbooked, |error| rest.rare().forgotten.push(error));
+        let mut rest = Effects::default();
+        if !state.account.is_empty() {
+            books.book(&mut state.account, |error| rest.rare().forgotten.push(error));
         }
         Self { line, state, books, now, attentive, rest }
     }
@@ -86,16 +91,16 @@ impl<'a> Turn<'a> {
     }
 
     /// The tasks that have left the queue, as far as they are wanted.
-    pub(crate) fn taken(&self, wanted: impl Fn(&Live) -> bool) -> Vec<TaskId> {
+    pub(crate) fn taken(&self, wanted: impl Fn(&LiveTask) -> bool) -> Vec<TaskId> {
         self.state.taken().filter(|live| wanted(live)).map(|live| live.identity.id).collect()
     }
 
-    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<Live> {
+    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<LiveTask> {
         self.state.current.take_if(|current| current.identity.id == id)
     }
 
     /// Takes the next task to the head of the line; none, and the line is drained.
-    pub(crate) fn pop(&mut self) -> Option<Popped> {
+    pub(crate) fn pop(&mut self) -> Option<Next> {
         let popped = self.line.pop(&mut self.state, self.now);
         if popped.is_none() {
             self.drained();
@@ -118,11 +123,11 @@ impl<'a> Turn<'a> {
     }
 
     /// Counts the end of the current task, and of those that its failure stops.
-    pub(crate) fn end(&mut self, current: Live, outcome: Outcome) {
-        self.end_by(Side::Inside, current, outcome);
+    pub(crate) fn end(&mut self, current: LiveTask, outcome: Outcome) {
+        self.end_by(EndedBy::Runner, current, outcome);
     }
 
-    fn end_by(&mut self, side: Side, current: Live, outcome: Outcome) {
+    fn end_by(&mut self, side: EndedBy, current: LiveTask, outcome: Outcome) {
         let stops = self.state.stop_on_failure && current.stage() == Stage::Running && outcome.is_failure();
         let place = current.identity.id.place;
         self.count(side, current, outcome);
@@ -138,18 +143,18 @@ impl<'a> Turn<'a> {
 
     /// Counts the end of a task that was taken from the queue.
     pub(crate) fn end_pending(&mut self, task: Task, outcome: Outcome) {
-        self.count(Side::Outside, Live::new(task.meta().identity()), outcome);
+        self.count(EndedBy::Caller, LiveTask::new(task.meta().identity()), outcome);
         self.rest.rare().dropped.push(task);
     }
 
-    fn count(&mut self, side: Side, live: Live, outcome: Outcome) {
+    fn count(&mut self, side: EndedBy, live: LiveTask, outcome: Outcome) {
         let quiet = outcome.is_completed() && !self.attentive;
         if let Some(error) = self.books.end(&live, &outcome, self.now, quiet) {
             self.rest.rare().forgotten.push(error);
         }
         self.state.report.count(&outcome);
         self.state.untold += 1;
-        self.rest.rare().ended.push(Ended { live, outcome, now: self.now, side, quiet });
+        self.rest.rare().ended.push(Finish { live, outcome, now: self.now, side, quiet });
     }
 
     pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
@@ -174,11 +179,11 @@ impl<'a> Turn<'a> {
         true
     }
 
-    fn cut_loose(&mut self, live: Live, outcome: impl FnOnce(Stage) -> Outcome) {
+    fn cut_loose(&mut self, live: LiveTask, outcome: impl FnOnce(Stage) -> Outcome) {
         // Under the lock: the old drain's own end comes after this, and takes it out again.
-        self.line.registry.inner.stuck.insert_cut(&live);
+        self.line.registry.shared.stuck.insert_cut(&live);
         let outcome = outcome(live.stage());
-        self.end_by(Side::Outside, live, outcome);
+        self.end_by(EndedBy::Caller, live, outcome);
     }
 
     /// Lets the current task go on by itself, while it waits for a time: its drain goes with it, and another takes over
@@ -193,7 +198,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    fn take_away(&mut self, id: TaskId) -> Option<Live> {
+    fn take_away(&mut self, id: TaskId) -> Option<LiveTask> {
         self.state.take_away(id)
     }
 

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    http::{layer::LAUNCH_WITHIN, response::Launch},
+    http::{layer::DRAIN_WITHIN, response::ResponseGuard},
     model::Ending,
     registry::set::TaskSet,
 };
@@ -26,14 +26,14 @@ pin_project! {
         // `None`: empty, in place of a response that was never made.
         #[pin]
         inner: Option<B>,
-        tail: Option<Tail>,
+        tail: Option<BodyState>,
     }
 }
 
 /// What the body carries besides the bytes. Dropped, it launches the set.
-struct Tail {
+struct BodyState {
     /// Taken when it is launched.
-    launch: Option<Launch>,
+    launch: Option<ResponseGuard>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
     without_body: bool,
@@ -57,12 +57,12 @@ impl<B> TaskBody<B> {
 
 impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
-    pub(crate) fn attach(response: Response<B>, launch: Launch, without_body: bool) -> Response<Self> {
+    pub(crate) fn attach(response: Response<B>, launch: ResponseGuard, without_body: bool) -> Response<Self> {
         let status = response.status();
         let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = remaining == Some(0) || response.body().is_end_stream();
-        let mut tail = Tail { launch: None, status, without_body, remaining, complete };
+        let mut tail = BodyState { launch: None, status, without_body, remaining, complete };
         launch.answered(tail.ending());
         tail.launch = Some(launch);
         response.map(|inner| Self { inner: Some(inner), tail: Some(tail) })
@@ -84,7 +84,7 @@ where
         let Some(tail) = this.tail else {
             return inner.poll_frame(context);
         };
-        let entered = tail.launch.as_mut().map(Launch::enter);
+        let entered = tail.launch.as_mut().map(ResponseGuard::enter);
         let frame = inner.as_mut().poll_frame(context);
         drop(entered);
         let frame = match ready!(frame) {
@@ -107,7 +107,7 @@ where
     }
 }
 
-impl Tail {
+impl BodyState {
     /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
     fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
         self.complete = match frame.data_ref() {
@@ -140,7 +140,7 @@ impl Tail {
     }
 }
 
-impl Drop for Tail {
+impl Drop for BodyState {
     fn drop(&mut self) {
         self.launch();
     }
@@ -184,6 +184,6 @@ impl TaskSet {
         let status = response.status();
         let without_body =
             status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        TaskBody::attach(response, Launch::new(Arc::clone(self.line()), LAUNCH_WITHIN), without_body)
+        TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.line()), DRAIN_WITHIN), without_body)
     }
 }

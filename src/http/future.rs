@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     engine::context::Entered,
-    http::{TaskBody, response::Launch, shed},
+    http::{TaskBody, response::ResponseGuard, shed},
     model::Ending,
 };
 
@@ -90,7 +90,7 @@ impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
 /// A request that has no response yet. Dropped, it launches its set.
 pub(crate) struct InFlight {
     /// Taken when there is a response.
-    launch: Option<Launch>,
+    launch: Option<ResponseGuard>,
     /// What it means if this is dropped now.
     if_dropped: Ending,
     is_head: bool,
@@ -98,7 +98,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(launch: Launch, method: &Method) -> Self {
+    pub(crate) fn new(launch: ResponseGuard, method: &Method) -> Self {
         Self {
             launch: Some(launch),
             if_dropped: Ending::Cancelled,
@@ -108,9 +108,9 @@ impl InFlight {
     }
 
     /// For calls into the handler: makes the request's set the current one, and knows whether they returned.
-    pub(crate) fn handle(&mut self) -> Handling<'_> {
+    pub(crate) fn handle(&mut self) -> HandlerGuard<'_> {
         self.if_dropped = Ending::HandlerPanicked;
-        Handling { entered: self.launch.as_mut().map(Launch::enter), if_dropped: &mut self.if_dropped }
+        HandlerGuard { entered: self.launch.as_mut().map(ResponseGuard::enter), if_dropped: &mut self.if_dropped }
     }
 
     fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>) -> Response<TaskBody<B>> {
@@ -134,12 +134,12 @@ impl InFlight {
 }
 
 /// The handler is being called. Dropped without having [returned](Self::returned), it has panicked.
-pub(crate) struct Handling<'a> {
+pub(crate) struct HandlerGuard<'a> {
     entered: Option<Entered<'a>>,
     if_dropped: &'a mut Ending,
 }
 
-impl Handling<'_> {
+impl HandlerGuard<'_> {
     pub(crate) fn returned(self) {
         *self.if_dropped = Ending::Cancelled;
         drop(self.entered);

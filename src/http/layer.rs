@@ -3,8 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use crate::{
-    engine::queue::{DrainCondition, Line},
-    http::{TaskService, response::Launch},
+    engine::queue::{DrainCondition, SetQueue},
+    http::{TaskService, response::ResponseGuard},
     model::Ending,
     registry::{TaskRegistry, set::TaskSet},
 };
@@ -42,26 +42,26 @@ pub struct TaskLayer {
     config: Arc<Config>,
 }
 
-pub(crate) const LAUNCH_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What every request of a layer shares.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) registry: TaskRegistry,
     pub(crate) drain_when: Option<Arc<DrainCondition>>,
-    pub(crate) launch_within: Duration,
+    pub(crate) drain_within: Duration,
     pub(crate) sheds: bool,
 }
 
 impl Config {
     pub(crate) const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, drain_when: None, launch_within: LAUNCH_WITHIN, sheds: false }
+        Self { registry, drain_when: None, drain_within: DRAIN_WITHIN, sheds: false }
     }
 
     /// A set for a request, and what launches it.
-    pub(crate) fn set(&self) -> (TaskSet, Launch) {
-        let line = Line::new(self.registry.clone(), self.drain_when.clone(), 2);
-        let launch = Launch::counted(Arc::clone(&line), self.launch_within);
+    pub(crate) fn set(&self) -> (TaskSet, ResponseGuard) {
+        let line = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
+        let launch = ResponseGuard::counted(Arc::clone(&line), self.drain_within);
         (TaskSet::counted(line), launch)
     }
 }
@@ -96,8 +96,8 @@ impl TaskLayer {
     /// They are held up by a client that has stopped reading, and by a test that keeps the collected body.
     /// Zero waits for nothing but the body's end, and may start tasks before it was written.
     #[must_use]
-    pub fn launch_within(self, limit: Duration) -> Self {
-        let config = Config { launch_within: limit, ..Config::clone(&self.config) };
+    pub fn drain_within(self, limit: Duration) -> Self {
+        let config = Config { drain_within: limit, ..Config::clone(&self.config) };
         Self { config: Arc::new(config) }
     }
 
@@ -135,7 +135,7 @@ impl TaskLayer {
     /// request's set.
     #[must_use]
     pub fn shed_at_capacity(self) -> Self {
-        if !self.config.registry.inner.ledger.has_capacity() {
+        if !self.config.registry.shared.ledger.has_capacity() {
             tracing::warn!(
                 target: "postlude",
                 "`shed_at_capacity` turns nobody away: set `capacity` on the registry's builder"
@@ -159,7 +159,7 @@ impl fmt::Debug for TaskLayer {
         f.debug_struct("TaskLayer")
             .field("registry", &self.config.registry)
             .field("has_condition", &self.config.drain_when.is_some())
-            .field("launch_within", &self.config.launch_within)
+            .field("drain_within", &self.config.drain_within)
             .field("sheds", &self.config.sheds)
             .finish_non_exhaustive()
     }

@@ -4,29 +4,29 @@ use bytes::Bytes;
 
 use crate::{
     engine::{
-        context::{Entered, Scope},
+        context::{Entered, TaskContext},
         hold::Hold,
-        queue::Line,
+        queue::SetQueue,
     },
     http::release::releasing,
     model::{Ending, TaskId},
 };
 
 /// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
-pub(crate) struct Launch {
-    scope: Scope,
-    launch_within: Duration,
+pub(crate) struct ResponseGuard {
+    scope: TaskContext,
+    drain_within: Duration,
 }
 
-impl Launch {
-    pub(crate) fn new(line: Arc<Line>, launch_within: Duration) -> Self {
+impl ResponseGuard {
+    pub(crate) fn new(line: Arc<SetQueue>, drain_within: Duration) -> Self {
         line.handle_made();
-        Self::counted(line, launch_within)
+        Self::counted(line, drain_within)
     }
 
     /// A handle that the line has counted.
-    pub(crate) const fn counted(line: Arc<Line>, launch_within: Duration) -> Self {
-        Self { scope: Scope::Request(line), launch_within }
+    pub(crate) const fn counted(line: Arc<SetQueue>, drain_within: Duration) -> Self {
+        Self { scope: TaskContext::Request(line), drain_within }
     }
 
     /// For calls into what answers the request: makes its set the current one.
@@ -42,7 +42,7 @@ impl Launch {
     /// A chunk of the body on its way to the server, in a form that tells when it was released.
     pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
         match self.line() {
-            Some(line) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(line), self.launch_within)),
+            Some(line) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(line), self.drain_within)),
             _ => chunk,
         }
     }
@@ -57,24 +57,24 @@ impl Launch {
     /// Launches the set when the response, which has ended, has left.
     pub(crate) fn end(mut self, ending: Ending) {
         // This handle is not given back: from here on, the last one has nothing to launch any more.
-        let Scope::Request(line) = mem::take(&mut self.scope) else { return };
+        let TaskContext::Request(line) = mem::take(&mut self.scope) else { return };
         // Nothing was ever offered, and nothing will be, if nobody else has a handle.
         if line.is_sole() && !line.has_number() {
             return;
         }
-        Hold::of_body(line, self.launch_within).body_ended(ending);
+        Hold::of_body(line, self.drain_within).body_ended(ending);
     }
 
-    const fn line(&self) -> Option<&Arc<Line>> {
+    const fn line(&self) -> Option<&Arc<SetQueue>> {
         match &self.scope {
-            Scope::Request(line) => Some(line),
+            TaskContext::Request(line) => Some(line),
             // Only while it is entered.
-            Scope::None | Scope::InSet(_) | Scope::Spawned(_) | Scope::Apart(_) => None,
+            TaskContext::None | TaskContext::InSet(_) | TaskContext::Spawned(_) | TaskContext::AttemptState(_) => None,
         }
     }
 }
 
-impl Drop for Launch {
+impl Drop for ResponseGuard {
     fn drop(&mut self) {
         if let Some(line) = self.line() {
             line.handle_dropped();

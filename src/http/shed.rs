@@ -10,12 +10,12 @@ const RETRY_WITHIN: u64 = 5;
 /// Successive clients are told 1, 2, up to 5 s in turn, so that those who were turned away together do not come back
 /// together.
 pub(crate) fn retry_after(registry: &TaskRegistry) -> Option<u64> {
-    let inner = &*registry.inner;
-    if !inner.ledger.is_full() {
+    let shared = &*registry.shared;
+    if !shared.ledger.is_full() {
         return None;
     }
     // Relaxed: a statistic.
-    let before = inner.shed.fetch_add(1, Ordering::Relaxed);
+    let before = shared.shed.fetch_add(1, Ordering::Relaxed);
     let shed = before.saturating_add(1);
     if shed.is_power_of_two() {
         tracing::warn!(

@@ -2,7 +2,7 @@
 //! another behind them, are booked many at a time.
 //!
 //! # Invariants
-//! 1. It is kept and booked under the line's lock, and a [`Turn`](crate::turn::Turn) books it first.
+//! 1. It is kept and booked under the line's lock, and a [`Transition`](crate::turn::Transition) books it first.
 //! 2. Of a line with tasks the books know at least one that is live: what makes it the first, or the last, is booked at
 //!    once. So nobody takes the registry for idle.
 //! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, a
@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use crate::{
-    ledger::{finished::Past, shard::Books},
+    ledger::{finished::FinishedTask, shard::ShardState},
     model::BoxError,
 };
 
@@ -22,16 +22,16 @@ const ENDS: usize = 8;
 const ADDS: u64 = 64;
 
 #[derive(Default)]
-pub(crate) struct Unbooked {
+pub(crate) struct SetAccount {
     added: u64,
-    /// How many adds may wait, so that a crowd is noticed when it gathers.
+    /// How many adds may wait, so that a crowd is noticed when it batched.
     room: u64,
     started: u64,
     /// Of tasks that completed.
-    ended: Vec<Past>,
+    ended: Vec<FinishedTask>,
 }
 
-impl Unbooked {
+impl SetAccount {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.added == 0 && self.started == 0 && self.ended.is_empty()
@@ -60,7 +60,7 @@ impl Unbooked {
 
     /// Notes that a task has completed. As many as are queued may follow.
     #[inline]
-    pub(crate) fn end(&mut self, ended: Past, queued: usize) {
+    pub(crate) fn end(&mut self, ended: FinishedTask, queued: usize) {
         if self.ended.capacity() == 0 {
             self.ended.reserve_exact(queued.min(ENDS));
         }
@@ -68,29 +68,29 @@ impl Unbooked {
     }
 }
 
-impl Books {
-    /// Books the adds and the starts.
-    pub(crate) const fn book_begun(&mut self, unbooked: &mut Unbooked) {
-        self.added += unbooked.added;
-        self.pending = self.pending + unbooked.added - unbooked.started;
-        self.running += unbooked.started;
-        (unbooked.added, unbooked.started) = (0, 0);
+impl ShardState {
+    /// ShardState the adds and the starts.
+    pub(crate) const fn book_begun(&mut self, account: &mut SetAccount) {
+        self.added += account.added;
+        self.pending = self.pending + account.added - account.started;
+        self.running += account.started;
+        (account.added, account.started) = (0, 0);
     }
 
     /// Lets adds wait again, and no more than are missing to a crowd.
-    pub(crate) fn make_room(&self, unbooked: &mut Unbooked) {
-        unbooked.room = ADDS.min(self.warn_at.saturating_sub(self.live() + 1));
+    pub(crate) fn make_room(&self, account: &mut SetAccount) {
+        account.room = ADDS.min(self.warn_at.saturating_sub(self.live() + 1));
     }
 
-    /// Books it all. What is forgotten goes to `forget`, to be dropped without the locks.
-    pub(crate) fn book(&mut self, unbooked: &mut Unbooked, mut forget: impl FnMut(Arc<BoxError>)) {
-        self.book_begun(unbooked);
-        self.running -= unbooked.ended.len() as u64;
-        if unbooked.ended.is_empty() {
+    /// ShardState it all. What is forgotten goes to `forget`, to be dropped without the locks.
+    pub(crate) fn book(&mut self, account: &mut SetAccount, mut forget: impl FnMut(Arc<BoxError>)) {
+        self.book_begun(account);
+        self.running -= account.ended.len() as u64;
+        if account.ended.is_empty() {
             // As after each set of one: to drain nothing is not free.
             return;
         }
-        for past in unbooked.ended.drain(..) {
+        for past in account.ended.drain(..) {
             if let Some(error) = self.remember(past) {
                 forget(error);
             }

@@ -3,19 +3,19 @@
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use crate::{
-    ledger::live::{Extras, Live, Retried},
+    ledger::live::{Extras, LiveTask, Retried},
     model::{BoxError, Identity, Outcome, TaskId, TaskReport},
-    task::exhausted::Trail,
-    util::clock::{Moment, nanos},
+    task::exhausted::Exhausted,
+    util::clock::{Timestamp, nanos},
 };
 
 /// What is remembered of a task that has ended. The rest is worked out when somebody asks.
 #[derive(Clone)]
-pub(crate) struct Past {
+pub(crate) struct FinishedTask {
     pub(crate) identity: Identity,
     /// When its last attempt started; `None` if it had none.
-    pub(crate) started: Option<Moment>,
-    pub(crate) ended: Moment,
+    pub(crate) started: Option<Timestamp>,
+    pub(crate) ended: Timestamp,
     /// `None`: it completed, at its first attempt.
     pub(crate) rare: Option<Box<Rare>>,
 }
@@ -39,7 +39,7 @@ impl Rare {
     }
 }
 
-impl Past {
+impl FinishedTask {
     /// The error of the user's in it.
     #[inline]
     pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
@@ -70,7 +70,7 @@ impl Past {
         resting.or_else(|| self.started.map(|started| self.ended.nanos_since(started))).unwrap_or_default()
     }
 
-    pub(crate) fn report(self, now: Moment) -> TaskReport {
+    pub(crate) fn report(self, now: Timestamp) -> TaskReport {
         TaskReport {
             id: self.identity.id,
             name: self.identity.name,
@@ -88,20 +88,20 @@ impl Past {
 }
 
 /// A task that has ended: what remains to be done and told, without a lock.
-pub(crate) struct Ended {
-    pub(crate) live: Live,
+pub(crate) struct Finish {
+    pub(crate) live: LiveTask,
     pub(crate) outcome: Outcome,
-    pub(crate) now: Moment,
+    pub(crate) now: Timestamp,
     /// Who ended it.
-    pub(crate) side: Side,
+    pub(crate) side: EndedBy,
     /// It completed, and nobody wants to hear of that.
     pub(crate) quiet: bool,
 }
 
-impl Ended {
+impl Finish {
     /// Lets go of whatever still runs for it.
     pub(crate) fn release(&mut self) {
-        let from_outside = self.side == Side::Outside;
+        let from_outside = self.side == EndedBy::Caller;
         let token = self.live.extras.as_mut().and_then(|extras| extras.token.take());
         if let (Some(token), true) = (token, from_outside || matches!(self.outcome, Outcome::TimedOut(_))) {
             token.cancel();
@@ -115,12 +115,12 @@ impl Ended {
     /// Whoever is to be woken once the end was told.
     pub(crate) fn waker(&mut self) -> Option<Waker> {
         let waker = self.live.extras.as_mut()?.waker.take();
-        waker.filter(|_| self.side == Side::Outside)
+        waker.filter(|_| self.side == EndedBy::Caller)
     }
 
     /// What a task that has used up its attempts has left.
-    pub(crate) fn trail(&mut self) -> Option<Box<Trail>> {
-        self.live.extras.as_mut()?.trail.take()
+    pub(crate) fn exhausted(&mut self) -> Option<Box<Exhausted>> {
+        self.live.extras.as_mut()?.exhausted.take()
     }
 
     pub(crate) fn report(&self) -> TaskReport {
@@ -130,7 +130,7 @@ impl Ended {
 
 /// Who ends a task: what runs it, or somebody else.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    Inside,
-    Outside,
+pub(crate) enum EndedBy {
+    Runner,
+    Caller,
 }

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use crate::{ledger::finished::Past, model::BoxError, util::panic::drop_catching};
+use crate::{ledger::finished::FinishedTask, model::BoxError, util::panic::drop_catching};
 
 /// How many outcomes are read under one lock.
 pub(crate) const PIECE: usize = 128;
@@ -14,7 +14,7 @@ pub(crate) const PIECE: usize = 128;
 #[derive(Default)]
 pub(crate) struct History {
     room: usize,
-    ring: Vec<Past>,
+    ring: Vec<FinishedTask>,
     /// Where the next one goes.
     next: usize,
     written: u64,
@@ -32,7 +32,7 @@ impl History {
     /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
     /// whose `Drop` may do anything.
     #[inline]
-    pub(crate) fn note(&mut self, past: Past) -> Option<Arc<BoxError>> {
+    pub(crate) fn note(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
         if self.room == 0 {
             return past.into_error();
         }
@@ -51,7 +51,7 @@ impl History {
 
     /// Some of what was written before `end`, the latest first, and where to go on. Short, for it is read under the
     /// lock.
-    pub(crate) fn piece(&self, end: u64) -> (impl Iterator<Item = &Past>, Option<u64>) {
+    pub(crate) fn piece(&self, end: u64) -> (impl Iterator<Item = &FinishedTask>, Option<u64>) {
         let oldest = self.written - self.ring.len() as u64;
         let end = end.min(self.written).max(oldest);
         let begin = end.saturating_sub(PIECE as u64).max(oldest);

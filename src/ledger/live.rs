@@ -5,17 +5,17 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ledger::finished::{Past, Rare},
+    ledger::finished::{FinishedTask, Rare},
     model::{BoxError, Identity, Outcome, TaskId, TaskInfo, TaskReport, TaskState},
-    task::exhausted::Trail,
-    util::clock::Moment,
+    task::exhausted::Exhausted,
+    util::clock::Timestamp,
 };
 
 /// A task that was accepted and has no outcome.
-pub(crate) struct Live {
+pub(crate) struct LiveTask {
     pub(crate) identity: Identity,
     /// When its current or last attempt started; `None` before the first.
-    pub(crate) started: Option<Moment>,
+    pub(crate) started: Option<Timestamp>,
     /// Wakes the tokio task that has it in hand, once that waits. It is that task's own, and tokio's: to drop it under a lock
     /// runs no foreign code.
     pub(crate) runner: Option<Waker>,
@@ -29,12 +29,12 @@ pub(crate) struct Extras {
     pub(crate) waker: Option<Waker>,
     pub(crate) token: Option<CancellationToken>,
     /// When its next attempt is due.
-    due: Option<Moment>,
+    due: Option<Timestamp>,
     /// When its own delay is over.
-    delayed_until: Option<Moment>,
+    delayed_until: Option<Timestamp>,
     may_hurry: bool,
     pub(crate) retried: Option<Retried>,
-    pub(crate) trail: Option<Box<Trail>>,
+    pub(crate) exhausted: Option<Box<Exhausted>>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,
     /// Why it was not accepted.
@@ -46,7 +46,7 @@ pub(crate) struct Extras {
 pub(crate) struct Retried {
     /// Attempts that were started.
     pub(crate) attempts: u32,
-    pub(crate) first_started: Moment,
+    pub(crate) first_started: Timestamp,
     /// How long the last attempt ran, while the next one is awaited.
     pub(crate) resting: Option<Duration>,
 }
@@ -59,7 +59,7 @@ pub(crate) enum Stage {
     Running,
 }
 
-impl Live {
+impl LiveTask {
     #[inline]
     pub(crate) const fn new(identity: Identity) -> Self {
         Self { identity, started: None, runner: None, extras: None }
@@ -67,7 +67,7 @@ impl Live {
 
     /// Its next attempt starts; says whether that is the first.
     #[inline]
-    pub(crate) fn start(&mut self, now: Moment) -> bool {
+    pub(crate) fn start(&mut self, now: Timestamp) -> bool {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
             if let Some(retried) = &mut extras.retried {
@@ -79,7 +79,7 @@ impl Live {
     }
 
     /// Its first attempt is due then, or sooner, if it may be told to hurry.
-    pub(crate) fn delay_until(&mut self, due: Moment, may_hurry: bool) {
+    pub(crate) fn delay_until(&mut self, due: Timestamp, may_hurry: bool) {
         self.wait_until(due);
         let extras = self.extras();
         extras.delayed_until = Some(due);
@@ -87,14 +87,14 @@ impl Live {
     }
 
     /// Its next attempt is due then.
-    pub(crate) fn wait_until(&mut self, due: Moment) {
+    pub(crate) fn wait_until(&mut self, due: Timestamp) {
         let extras = self.extras();
         extras.due = Some(due);
         extras.may_hurry = false;
     }
 
     /// Its attempt has failed, and another will follow; says how long it ran.
-    pub(crate) fn rest(&mut self, now: Moment) -> Duration {
+    pub(crate) fn rest(&mut self, now: Timestamp) -> Duration {
         let started = self.started.unwrap_or(now);
         let ran_for = now.since(started);
         let retried = &mut self.extras().retried;
@@ -103,8 +103,8 @@ impl Live {
     }
 
     /// It has used up its attempts, and will not get done. Returns what must be dropped without a lock.
-    pub(crate) fn give_up(&mut self, trail: Box<Trail>) -> Option<Box<Trail>> {
-        self.extras().trail.replace(trail)
+    pub(crate) fn give_up(&mut self, exhausted: Box<Exhausted>) -> Option<Box<Exhausted>> {
+        self.extras().exhausted.replace(exhausted)
     }
 
     pub(crate) fn replays(&mut self, dead: TaskId) {
@@ -145,23 +145,23 @@ impl Live {
     }
 
     /// Since when a pending task could have started, or from when on it can; `None` for one that has.
-    pub(crate) fn pending_since(&self) -> Option<Moment> {
+    pub(crate) fn pending_since(&self) -> Option<Timestamp> {
         let delayed_until = self.extras.as_ref().and_then(|extras| extras.delayed_until);
         (self.stage() == Stage::Pending).then_some(delayed_until.unwrap_or(self.identity.added))
     }
 
     /// Whether nothing is to happen to it before `then`.
-    pub(crate) fn is_due_after(&self, then: Moment) -> bool {
+    pub(crate) fn is_due_after(&self, then: Timestamp) -> bool {
         let may_hurry = self.extras.as_ref().is_some_and(|extras| extras.may_hurry);
         !may_hurry && self.due().is_some_and(|due| due > then)
     }
 
-    fn due(&self) -> Option<Moment> {
+    fn due(&self) -> Option<Timestamp> {
         self.extras.as_ref()?.due
     }
 
     /// How many attempts were made, and how long ago the first one started.
-    pub(crate) fn attempts_made(&self, now: Moment) -> (u32, Duration) {
+    pub(crate) fn attempts_made(&self, now: Timestamp) -> (u32, Duration) {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         (self.attempt(), now.since(first_started.unwrap_or(now)))
     }
@@ -184,7 +184,7 @@ impl Live {
         self.retried().map_or(begun, |retried| retried.attempts)
     }
 
-    pub(crate) fn info(&self, now: Moment) -> TaskInfo {
+    pub(crate) fn info(&self, now: Timestamp) -> TaskInfo {
         let resting = self.is_resting();
         let running_for = self.started.filter(|_| !resting).map(|started| now.since(started));
         TaskInfo {
@@ -204,17 +204,17 @@ impl Live {
         }
     }
 
-    pub(crate) fn report(&self, outcome: Outcome, now: Moment) -> TaskReport {
+    pub(crate) fn report(&self, outcome: Outcome, now: Timestamp) -> TaskReport {
         self.past(outcome, now).report(now)
     }
 
     /// What is to be remembered of it, which ends now.
     #[inline]
-    pub(crate) fn past(&self, outcome: Outcome, now: Moment) -> Past {
+    pub(crate) fn past(&self, outcome: Outcome, now: Timestamp) -> FinishedTask {
         let Self { identity, started, .. } = *self;
         let rare =
             if outcome.is_completed() && self.is_alone() { None } else { Rare::of(outcome, self.extras.as_deref()) };
-        Past { identity, started, ended: now, rare }
+        FinishedTask { identity, started, ended: now, rare }
     }
 
     fn retried(&self) -> Option<&Retried> {
@@ -227,7 +227,7 @@ impl Live {
 }
 
 impl TaskInfo {
-    pub(crate) fn stuck(identity: Identity, now: Moment) -> Self {
-        Self { state: TaskState::Stuck, ..Live::new(identity).info(now) }
+    pub(crate) fn stuck(identity: Identity, now: Timestamp) -> Self {
+        Self { state: TaskState::Stuck, ..LiveTask::new(identity).info(now) }
     }
 }

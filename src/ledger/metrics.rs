@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, fmt, ptr, time::Duration};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    ledger::finished::Past,
+    ledger::finished::FinishedTask,
     model::Outcome,
     util::{clock::nanos, histogram::Durations},
 };
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
-pub(crate) struct Figures {
+pub(crate) struct NameCounters {
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     pub(crate) panicked: u64,
@@ -24,9 +24,9 @@ pub(crate) struct Figures {
     queued: Durations,
 }
 
-impl Figures {
+impl NameCounters {
     #[inline]
-    pub(crate) fn record(&mut self, past: &Past) {
+    pub(crate) fn record(&mut self, past: &FinishedTask) {
         let outcome = past.outcome();
         *match outcome {
             Outcome::Completed => &mut self.completed,
@@ -52,29 +52,29 @@ impl Figures {
 
 /// The figures of each name, in one shard.
 #[derive(Default)]
-pub(crate) struct Names {
-    figures: Vec<(&'static str, Figures)>,
+pub(crate) struct CountersByName {
+    figures: Vec<(&'static str, NameCounters)>,
     places: FxHashMap<&'static str, usize>,
     /// The place of the name that was asked for last.
     last: usize,
 }
 
-impl Names {
+impl CountersByName {
     /// The figures of a name.
     #[expect(clippy::indexing_slicing, reason = "a place is made with its figures, and these are never taken away")]
     #[inline]
-    pub(crate) fn of(&mut self, name: &'static str) -> &mut Figures {
+    pub(crate) fn of(&mut self, name: &'static str) -> &mut NameCounters {
         // Mostly it is the name of the task before, the same literal at the same address: no need to read it.
         if !self.figures.get(self.last).is_some_and(|(last, _)| ptr::eq(*last, name)) {
             self.last = *self.places.entry(name).or_insert(self.figures.len());
             if self.last == self.figures.len() {
-                self.figures.push((name, Figures::default()));
+                self.figures.push((name, NameCounters::default()));
             }
         }
         &mut self.figures[self.last].1
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Figures)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &NameCounters)> {
         self.figures.iter().map(|(name, figures)| (*name, figures))
     }
 }
@@ -286,7 +286,7 @@ impl NameMetrics {
         self.queued.quantile(q)
     }
 
-    pub(crate) fn absorb(&mut self, figures: &Figures) {
+    pub(crate) fn absorb(&mut self, figures: &NameCounters) {
         self.completed += figures.completed;
         self.failed += figures.failed;
         self.panicked += figures.panicked;

@@ -25,13 +25,13 @@ use std::{collections::BTreeMap, sync::Arc, thread};
 use tokio::sync::Notify;
 
 use crate::{
-    engine::queue::Line,
+    engine::queue::SetQueue,
     ledger::{
-        finished::Past,
+        finished::FinishedTask,
         history::{History, PIECE},
-        live::Live,
+        live::LiveTask,
         metrics::{NameMetrics, TaskMetrics},
-        shard::{Books, Entry},
+        shard::{Entry, ShardState},
     },
     model::{RejectReason, TaskId},
     util::loom::{
@@ -45,7 +45,7 @@ const FIRST_WARNING: u64 = 10_000;
 
 pub(crate) struct Ledger {
     shards: Box<[Shard]>,
-    /// Live tasks, counted apart because a limit needs one number; unused without a limit.
+    /// LiveTask tasks, counted apart because a limit needs one number; unused without a limit.
     capacity: Option<u64>,
     live: AtomicU64,
     warn_at: AtomicU64,
@@ -59,7 +59,7 @@ pub(crate) struct Ledger {
 #[derive(Default)]
 struct Shard {
     next: AtomicU64,
-    books: Mutex<Books>,
+    books: Mutex<ShardState>,
 }
 
 thread_local! {
@@ -76,7 +76,7 @@ impl Ledger {
         let count = (2 * cores).next_power_of_two().min(64);
         let first = FIRST_WARNING / count as u64;
         let shard = |_| {
-            let books = Books { warn_at: first, history: History::new(remembered), ..Books::default() };
+            let books = ShardState { warn_at: first, history: History::new(remembered), ..ShardState::default() };
             Shard { next: AtomicU64::new(1), books: Mutex::new(books) }
         };
         Self {
@@ -105,7 +105,7 @@ impl Ledger {
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
     #[inline]
-    pub(crate) fn books(&self, line: u64) -> MutexGuard<'_, Books> {
+    pub(crate) fn books(&self, line: u64) -> MutexGuard<'_, ShardState> {
         self.shards[line as usize & (self.shards.len() - 1)].books.lock()
     }
 
@@ -141,7 +141,7 @@ impl Ledger {
         }
     }
 
-    /// To be called when an end that was not [quiet](Books::end) has been told, without a lock.
+    /// To be called when an end that was not [quiet](ShardState::end) has been told, without a lock.
     pub(crate) fn told(&self, line: u64) {
         let mut books = self.books(line);
         books.untold -= 1;
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// The live tasks, if their number has passed a mark that deserves a warning. For a shard that has
-    /// become [crowded](Books::admit), without a lock.
+    /// become [crowded](ShardState::admit), without a lock.
     pub(crate) fn crowd(&self, line: u64) -> Option<u64> {
         let live = self.live();
         let mark = self.warn_at.load(Ordering::Relaxed);
@@ -180,7 +180,7 @@ impl Ledger {
     }
 
     /// The set listed under a line.
-    pub(crate) fn set(&self, line: u64) -> Option<Arc<Line>> {
+    pub(crate) fn set(&self, line: u64) -> Option<Arc<SetQueue>> {
         match self.books(line).lines.get(&line) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
             Some(Entry::Task(_)) | None => None,
@@ -189,7 +189,7 @@ impl Ledger {
 
     /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at
     /// the numbers of all, and then for a few at a time; what ends meanwhile is left out.
-    pub(crate) fn survey(&self, mut task: impl FnMut(&Live)) -> Vec<Arc<Line>> {
+    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<SetQueue>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
             let mut lines = Vec::new();
@@ -224,7 +224,7 @@ impl Ledger {
     }
 
     /// Whether all that live are so.
-    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&Live) -> bool) -> bool {
+    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
         self.shards.iter().all(|shard| {
             let books = shard.books.lock();
             let mut sets = Vec::new();
@@ -246,7 +246,7 @@ impl Ledger {
     }
 
     /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
-    pub(crate) fn history(&self) -> Vec<Past> {
+    pub(crate) fn history(&self) -> Vec<FinishedTask> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut end = Some(u64::MAX);
@@ -262,7 +262,7 @@ impl Ledger {
     }
 
     /// The end of a task, if it is remembered. The lock is held for a few at a time.
-    pub(crate) fn remembered(&self, id: TaskId) -> Option<Past> {
+    pub(crate) fn remembered(&self, id: TaskId) -> Option<FinishedTask> {
         let mut end = Some(u64::MAX);
         while let Some(before) = end {
             let books = self.books(id.line);
@@ -275,7 +275,7 @@ impl Ledger {
         None
     }
 
-    /// Live tasks; exact if nothing moves.
+    /// LiveTask tasks; exact if nothing moves.
     pub(crate) fn live(&self) -> u64 {
         self.shards.iter().map(|shard| shard.books.lock().live()).sum()
     }
@@ -303,7 +303,7 @@ impl Ledger {
         }
     }
 
-    /// For adds that are not [booked](crate::unbooked) at once.
+    /// For adds that are not [booked](crate::account) at once.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

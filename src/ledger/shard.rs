@@ -5,37 +5,37 @@ use std::{sync::Arc, time::Duration};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    engine::queue::Line,
+    engine::queue::SetQueue,
     ledger::{
-        finished::Past,
+        finished::FinishedTask,
         history::History,
-        live::{Live, Stage},
-        metrics::{Figures, Names},
+        live::{LiveTask, Stage},
+        metrics::{CountersByName, NameCounters},
     },
     model::{BoxError, Outcome, RejectReason},
-    util::clock::Moment,
+    util::clock::Timestamp,
 };
 
 #[derive(Default)]
-pub(crate) struct Books {
+pub(crate) struct ShardState {
     pub(crate) closed: bool,
     pub(crate) lines: FxHashMap<u64, Entry>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
-    /// Ended, and not yet told to the log and the observers.
+    /// Finish, and not yet told to the log and the observers.
     pub(crate) untold: u64,
     pub(crate) warn_at: u64,
-    pub(crate) names: Names,
+    pub(crate) names: CountersByName,
     pub(crate) history: History,
 }
 
 pub(crate) enum Entry {
-    Set(Arc<Line>),
-    Task(Live),
+    Set(Arc<SetQueue>),
+    Task(LiveTask),
 }
 
-impl Books {
+impl ShardState {
     pub(crate) const fn live(&self) -> u64 {
         self.pending + self.running
     }
@@ -57,7 +57,7 @@ impl Books {
 
     /// Counts a task that was refused but not handed back: added and discarded in one.
     #[must_use = "to be dropped without the lock"]
-    pub(crate) fn refuse(&mut self, past: Past) -> Option<Arc<BoxError>> {
+    pub(crate) fn refuse(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
         self.added += 1;
         self.untold += 1;
         self.figures(past.identity.name).record(&past);
@@ -84,7 +84,13 @@ impl Books {
     /// forgotten.
     #[must_use = "to be dropped without the lock"]
     #[inline]
-    pub(crate) fn end(&mut self, live: &Live, outcome: &Outcome, now: Moment, quiet: bool) -> Option<Arc<BoxError>> {
+    pub(crate) fn end(
+        &mut self,
+        live: &LiveTask,
+        outcome: &Outcome,
+        now: Timestamp,
+        quiet: bool,
+    ) -> Option<Arc<BoxError>> {
         *match live.stage() {
             Stage::Pending => &mut self.pending,
             Stage::Running => &mut self.running,
@@ -96,22 +102,22 @@ impl Books {
 
     /// Notes an end in the figures and in the history; returns what that forgets.
     #[inline]
-    pub(crate) fn remember(&mut self, past: Past) -> Option<Arc<BoxError>> {
+    pub(crate) fn remember(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
         self.figures(past.identity.name).record(&past);
         self.history.note(past)
     }
 
     #[inline]
-    pub(crate) fn figures(&mut self, name: &'static str) -> &mut Figures {
+    pub(crate) fn figures(&mut self, name: &'static str) -> &mut NameCounters {
         self.names.of(name)
     }
 
-    pub(crate) fn list_set(&mut self, line: u64, set: Arc<Line>) {
+    pub(crate) fn list_set(&mut self, line: u64, set: Arc<SetQueue>) {
         self.lines.insert(line, Entry::Set(set));
     }
 
     #[inline]
-    pub(crate) fn list_spawned(&mut self, live: Live) {
+    pub(crate) fn list_spawned(&mut self, live: LiveTask) {
         self.lines.insert(live.identity.id.line, Entry::Task(live));
     }
 
@@ -120,7 +126,7 @@ impl Books {
     }
 
     #[inline]
-    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut Live> {
+    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut LiveTask> {
         match self.lines.get_mut(&line) {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
@@ -129,7 +135,7 @@ impl Books {
 
     /// Starts an attempt of a task, unless it has ended.
     #[inline]
-    pub(crate) fn start_spawned(&mut self, line: u64, now: Moment) -> bool {
+    pub(crate) fn start_spawned(&mut self, line: u64, now: Timestamp) -> bool {
         let Some(task) = self.spawned(line) else {
             return false;
         };
@@ -154,7 +160,7 @@ impl Books {
     }
 
     /// Strikes a set off.
-    pub(crate) fn strike_set(&mut self, line: u64) -> Option<Arc<Line>> {
+    pub(crate) fn strike_set(&mut self, line: u64) -> Option<Arc<SetQueue>> {
         match self.strike(line) {
             Some(Entry::Set(set)) => Some(set),
             Some(Entry::Task(_)) | None => None,
@@ -163,7 +169,7 @@ impl Books {
 
     /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
     #[inline]
-    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<Live> {
+    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<LiveTask> {
         match self.strike(line)? {
             Entry::Task(task) => Some(task),
             // A number belongs to one line for good, and this one is asked for by a spawned task's.

@@ -27,13 +27,13 @@ fn the_last_of_two_releases_that_meet_releases_the_set() {
         Hold::of_body(queue, Duration::MAX).body_ended(Ending::Sent(StatusCode::OK));
         server.join().unwrap();
         // What was released expires now; a limit that can't be represented was never inserted.
-        registry.inner.timer.close();
+        registry.shared.timer.close();
         run_drains();
         assert_eq!(registry.metrics().completed, 1, "still held");
     });
 }
 
-/// Seeded: `Line::left` does not look at the phase: the set is drained twice at a time.
+/// Seeded: `SetQueue::left` does not look at the phase: the set is drained twice at a time.
 #[test]
 fn a_release_that_meets_the_limit_releases_the_set_once() {
     check(|| {
@@ -47,8 +47,8 @@ fn a_release_that_meets_the_limit_releases_the_set_once() {
         // The limit is over.
         queue.left();
         server.join().unwrap();
-        registry.inner.timer.poll_expired(&mut Context::from_waker(Waker::noop()));
-        registry.inner.timer.close();
+        registry.shared.timer.poll_expired(&mut Context::from_waker(Waker::noop()));
+        registry.shared.timer.close();
         run_drains();
         assert_eq!(registry.metrics().completed, 1);
     });

@@ -7,8 +7,8 @@
 
 mod batcher;
 mod hold;
-mod semaphore;
 mod retries;
+mod semaphore;
 mod waiting;
 
 use std::{
@@ -28,8 +28,8 @@ use loom::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    engine::queue::Line,
-    ledger::finished::Side,
+    engine::queue::SetQueue,
+    ledger::finished::EndedBy,
     model::{Ending, Outcome},
     registry::{TaskRegistry, set::TaskSet},
     task::work::poll_work,
@@ -37,11 +37,11 @@ use crate::{
 
 thread_local! {
     /// The drains that were spawned. All threads of a model share one thread of the system.
-    static SPAWNED: RefCell<Vec<Arc<Line>>> = const { RefCell::new(Vec::new()) };
+    static SPAWNED: RefCell<Vec<Arc<SetQueue>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Takes the place of the drain that is spawned.
-pub(crate) fn leave_to_the_model(line: Arc<Line>) -> impl Future<Output = ()> + Send {
+pub(crate) fn leave_to_the_model(line: Arc<SetQueue>) -> impl Future<Output = ()> + Send {
     SPAWNED.with_borrow_mut(|spawned| spawned.push(line));
     async {}
 }
@@ -53,7 +53,7 @@ fn run_drains() {
     }
 }
 
-fn drain(line: &Arc<Line>) {
+fn drain(line: &Arc<SetQueue>) {
     let mut next = line.next();
     while let Some(work) = next {
         let id = work.meta().id();
@@ -75,7 +75,7 @@ fn registry(capacity: Option<usize>) -> TaskRegistry {
     }
 }
 
-fn set(registry: &TaskRegistry) -> (TaskSet, Arc<Line>) {
+fn set(registry: &TaskRegistry) -> (TaskSet, Arc<SetQueue>) {
     let set = registry.set();
     let line = Arc::clone(set.line());
     (set, line)
@@ -107,7 +107,7 @@ impl Wake for Woken {
     }
 }
 
-/// Seeded: `Turn::pop` leaves the phase as it is when the queue is empty, and the drain sets it to `Drained`
+/// Seeded: `Transition::pop` leaves the phase as it is when the queue is empty, and the drain sets it to `Drained`
 /// under a second lock: the added task stays pending.
 #[test]
 fn an_add_that_meets_the_end_of_a_drain_is_run() {
@@ -131,7 +131,7 @@ fn an_add_that_meets_the_end_of_a_drain_is_run() {
     });
 }
 
-/// Seeded: `Line::finish` counts without looking whether its task is still current: two outcomes for one task.
+/// Seeded: `SetQueue::finish` counts without looking whether its task is still current: two outcomes for one task.
 #[test]
 fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
     check(|| {
@@ -183,7 +183,7 @@ fn a_close_at_idle_that_meets_an_add_refuses_it_or_waits_for_it() {
         let (tasks, _line) = set(&registry);
         let closer = {
             let registry = registry.clone();
-            thread::spawn(move || registry.inner.ledger.close_if_idle())
+            thread::spawn(move || registry.shared.ledger.close_if_idle())
         };
         let added = tasks.try_add(async {}).is_ok();
         let closed = closer.join().unwrap();
@@ -192,8 +192,8 @@ fn a_close_at_idle_that_meets_an_add_refuses_it_or_waits_for_it() {
     });
 }
 
-/// Seeded: `Line::admit` leaves an add to an empty line unbooked: the registry closes while a task is pending. Seeded:
-/// `Unbooked` counts a start that was counted before: the counters do not add up.
+/// Seeded: `SetQueue::admit` leaves an add to an empty line account: the registry closes while a task is pending. Seeded:
+/// `SetAccount` counts a start that was counted before: the counters do not add up.
 #[test]
 fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness() {
     check(|| {
@@ -212,7 +212,7 @@ fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness
             })
         };
         run_drains();
-        let closed = registry.inner.ledger.close_if_idle();
+        let closed = registry.shared.ledger.close_if_idle();
         let added = adder.join().unwrap();
         run_drains();
         let metrics = registry.metrics();
@@ -221,7 +221,7 @@ fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness
     });
 }
 
-/// Seeded: `Line::answered` asks for the shutdown before it notes the answer: neither launches the set.
+/// Seeded: `SetQueue::answered` asks for the shutdown before it notes the answer: neither launches the set.
 #[test]
 fn a_shutdown_that_meets_an_answer_launches_the_set() {
     check(|| {
@@ -239,7 +239,7 @@ fn a_shutdown_that_meets_an_answer_launches_the_set() {
     });
 }
 
-/// Seeded: `Line::offer` launches late answers in phase `Open` only: a set that was empty when the shutdown looked.
+/// Seeded: `SetQueue::offer` launches late answers in phase `Open` only: a set that was empty when the shutdown looked.
 #[test]
 fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
     check(|| {
@@ -285,7 +285,7 @@ fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() 
     });
 }
 
-/// Seeded: `Line::finish` gives the place back before it looks whether its task is still current: a place too many
+/// Seeded: `SetQueue::finish` gives the place back before it looks whether its task is still current: a place too many
 /// is free.
 #[test]
 fn an_abort_that_meets_completion_gives_the_place_within_the_capacity_back_once() {
@@ -308,21 +308,21 @@ fn an_abort_that_meets_completion_gives_the_place_within_the_capacity_back_once(
     });
 }
 
-/// Seeded: `Inner::end_spawned` strikes the task off after it has released the lock: two outcomes.
+/// Seeded: `Shared::end_spawned` strikes the task off after it has released the lock: two outcomes.
 #[test]
 fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
     check(|| {
         let registry = registry(None);
         let handle = registry.spawn(async {});
         let id = handle.id();
-        assert!(registry.inner.start(id));
+        assert!(registry.shared.start(id));
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))
         };
-        let inside = registry.inner.end_spawned(id, |_| Outcome::Completed, Side::Inside);
+        let inside = registry.shared.end_spawned(id, |_| Outcome::Completed, EndedBy::Runner);
         if !inside {
-            registry.inner.stuck.remove_cut(id);
+            registry.shared.stuck.remove_cut(id);
         }
         let outside = aborter.join().unwrap();
         assert!(inside != outside);

@@ -5,19 +5,19 @@ use std::{sync::Arc, time::Duration};
 use loom::thread;
 
 use crate::{
-    engine::queue::Line,
-    ledger::live::Live,
+    engine::queue::SetQueue,
+    ledger::live::LiveTask,
     loom_tests::{SPAWNED, check, registry, run_drains, set},
     model::{Outcome, RetryPolicy, TaskId},
     task::{
         Task,
-        exhausted::{Failed, Trail},
+        exhausted::{Exhausted, FailedAttempts},
     },
-    util::clock::Moment,
+    util::clock::Timestamp,
 };
 
 /// A drain that takes a task in hand, which then leaves the line. `false` if the task is no longer in it.
-fn take_and_part(line: &Arc<Line>, id: TaskId) -> bool {
+fn take_and_part(line: &Arc<SetQueue>, id: TaskId) -> bool {
     let work = line.next().unwrap();
     let taken = work.meta().id() == id;
     if taken {
@@ -28,7 +28,7 @@ fn take_and_part(line: &Arc<Line>, id: TaskId) -> bool {
     taken
 }
 
-/// Seeded: `Turn::cut` does not look among the tasks that are away: the abort finds nothing to abort.
+/// Seeded: `Transition::cut` does not look among the tasks that are away: the abort finds nothing to abort.
 #[test]
 fn an_abort_finds_a_task_that_is_leaving_its_line_and_the_next_one_runs() {
     check(|| {
@@ -63,9 +63,12 @@ fn a_letter_is_replayed_once() {
     check(|| {
         let registry = registry(None);
         let source = Task::retrying(RetryPolicy::default(), || async {});
-        let report = Live::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Moment::now());
+        let report =
+            LiveTask::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Timestamp::now());
         let id = report.id;
-        registry.inner.bury(&report, Some(Box::new(Trail { failed: Failed::default(), source: source.work })));
+        registry
+            .shared
+            .bury(&report, Some(Box::new(Exhausted { failed: FailedAttempts::default(), source: source.work })));
         let other = {
             let registry = registry.clone();
             thread::spawn(move || registry.dead_letters().replay(id).is_ok())

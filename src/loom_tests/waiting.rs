@@ -6,7 +6,7 @@ use loom::{sync::atomic::Ordering, thread};
 
 use crate::loom_tests::{Woken, check, registry, set};
 
-/// Seeded: `Line::park` looks whether the task is still in the line under one lock, and leaves the waker under another:
+/// Seeded: `SetQueue::park` looks whether the task is still in the line under one lock, and leaves the waker under another:
 /// nobody wakes the drain.
 #[test]
 fn a_drain_that_waits_learns_of_the_abort_of_its_task() {
@@ -23,32 +23,32 @@ fn a_drain_that_waits_learns_of_the_abort_of_its_task() {
         let woken = Arc::new(Woken::default());
         let waits = line.park(id, Waker::from(Arc::clone(&woken)));
         if woken.0.load(Ordering::SeqCst) {
-            assert!(registry.inner.stuck.was_cut(id));
+            assert!(registry.shared.stuck.was_cut(id));
         }
         aborter.join().unwrap();
         assert_eq!(woken.0.load(Ordering::SeqCst), waits, "it is woken, or sees that it need not wait");
-        assert!(registry.inner.stuck.was_cut(id));
+        assert!(registry.shared.stuck.was_cut(id));
         drop(work);
-        registry.inner.stuck.remove_cut(id);
+        registry.shared.stuck.remove_cut(id);
     });
 }
 
-/// Seeded: `Inner::park` looks whether the task is listed under one lock, and leaves the waker under another.
+/// Seeded: `Shared::park` looks whether the task is listed under one lock, and leaves the waker under another.
 #[test]
 fn a_spawned_task_that_waits_learns_of_its_abort() {
     check(|| {
         let registry = registry(None);
         let id = registry.spawn(async {}).id();
-        assert!(registry.inner.start(id));
+        assert!(registry.shared.start(id));
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || assert!(registry.abort(id)))
         };
         let woken = Arc::new(Woken::default());
-        let waits = registry.inner.park(id, Waker::from(Arc::clone(&woken)));
+        let waits = registry.shared.park(id, Waker::from(Arc::clone(&woken)));
         aborter.join().unwrap();
         assert_eq!(woken.0.load(Ordering::SeqCst), waits, "it is woken, or sees that it need not wait");
-        assert!(registry.inner.stuck.was_cut(id));
-        registry.inner.stuck.remove_cut(id);
+        assert!(registry.shared.stuck.was_cut(id));
+        registry.shared.stuck.remove_cut(id);
     });
 }

@@ -19,7 +19,7 @@ pub enum Ending {
     ///
     /// Normally its bytes have then been handed to the operating system, or nearly so. They have not if the
     /// connection broke while the server held the last chunk (a `Json`, `String` or `Vec` is one chunk, so that is
-    /// the whole body), or if [`launch_within`](crate::TaskLayer::launch_within) was over first. It is no proof of
+    /// the whole body), or if [`drain_within`](crate::TaskLayer::drain_within) was over first. It is no proof of
     /// delivery, which nobody on this side can have.
     Sent(StatusCode),
     /// There was a response, but its body was not taken to its end: the client went away, the body yielded

@@ -2,7 +2,7 @@
 
 use std::{fmt, num::ParseIntError, panic::Location, str::FromStr};
 
-use crate::util::clock::Moment;
+use crate::util::clock::Timestamp;
 
 /// The number of a task, unique in its registry for as long as that lives.
 ///
@@ -80,5 +80,5 @@ pub(crate) struct Identity {
     pub(crate) id: TaskId,
     pub(crate) name: &'static str,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) added: Moment,
+    pub(crate) added: Timestamp,
 }

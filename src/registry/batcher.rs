@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, name_or_unnamed},
     registry::TaskRegistry,
-    task::{RejectedItem, Task, TaskOutput, batch_signal::Gate},
+    task::{RejectedItem, Task, TaskOutput, batch_signal::BatchSignal},
     util::{loom::Mutex, panic::drop_catching},
 };
 
@@ -138,7 +138,7 @@ struct Shared<T> {
 struct Current<T> {
     /// The batch that is filled. It may have started, or have been ended by somebody, since.
     batch: Option<Arc<Batch<T>>>,
-    /// When the batch that was begun last is [gone](Gate::gone).
+    /// When the batch that was begun last is [gone](BatchSignal::gone).
     last: CancellationToken,
 }
 
@@ -214,9 +214,9 @@ impl<T: Send + 'static> Shared<T> {
             Err(placed) => placed,
         };
         // A new batch. The rule of the user's is asked without the lock, so somebody else may be faster.
-        let batch = Batch::new(self.registry.inner.stopping().child_token());
+        let batch = Batch::new(self.registry.shared.stopping().child_token());
         let task = Task::made_at(self.location, (self.make)(Arc::clone(&batch)));
-        let task = task.named(self.name).gathers(self.policy.max_delay, Arc::clone(&batch.gate));
+        let task = task.named(self.name).batched(self.policy.max_delay, Arc::clone(&batch.gate));
         let task = match self.registry.prepare(task) {
             Ok(task) => task,
             Err(rejected) => return Err(RejectedItem::with_task(rejected, placed.0)),
@@ -245,7 +245,7 @@ impl<T: Send + 'static> Shared<T> {
         drop(replaced);
         hurry(is_full.then(|| Arc::clone(&batch)));
         let ended = self.registry.start(task, crowded);
-        self.registry.inner.spawn(async move {
+        self.registry.shared.spawn(async move {
             ended.await;
             batch.close();
         });
@@ -303,7 +303,7 @@ impl<T> fmt::Debug for Batcher<T> {
 struct Batch<T> {
     /// The task that handles them, once it was accepted.
     id: OnceLock<TaskId>,
-    gate: Arc<Gate>,
+    gate: Arc<BatchSignal>,
     gathered: Mutex<Gathered<T>>,
 }
 
@@ -317,7 +317,7 @@ struct Gathered<T> {
 impl<T> Batch<T> {
     fn new(ready: CancellationToken) -> Arc<Self> {
         let gathered = Gathered { items: Some(Vec::new()), room: None };
-        let gate = Gate { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
+        let gate = BatchSignal { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
         Arc::new(Self { id: OnceLock::new(), gate: Arc::new(gate), gathered: Mutex::new(gathered) })
     }
 
@@ -331,7 +331,7 @@ impl<T> Batch<T> {
     }
 
     fn is_live(&self, registry: &TaskRegistry) -> bool {
-        self.id.get().is_some_and(|id| registry.inner.with_live(*id, |_| ()).is_some())
+        self.id.get().is_some_and(|id| registry.shared.with_live(*id, |_| ()).is_some())
     }
 
     /// Adds an item, and says how many there are; gives it back if the batch is being handled.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{
         abandoned::Stuck,
-        shared::{FLUSH_DELAY, Inner, Rule, Timer},
+        shared::{FLUSH_DELAY, Rule, Shared, Timer},
     },
     ledger::{
         Ledger,
@@ -18,7 +18,7 @@ use crate::{
     model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskReport},
     registry::{TaskRegistry, shutdown::Progress},
     telemetry::{
-        Audience,
+        Telemetry,
         observer::{OnFailure, TaskObserver},
         span::SpanRelation,
     },
@@ -65,7 +65,7 @@ pub struct TaskRegistryBuilder {
     default_timeout: Option<Duration>,
     settle: Duration,
     rule: Option<Box<Rule>>,
-    audience: Audience,
+    telemetry: Telemetry,
     spans: SpanRelation,
     history: usize,
     dead_letters: usize,
@@ -221,7 +221,7 @@ impl TaskRegistryBuilder {
     /// A hook that holds a clone of the registry keeps the registry's memory for as long as the process lives;
     /// nothing else depends on it.
     pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
-        self.audience.push(Arc::new(OnFailure(hook)), false);
+        self.telemetry.push(Arc::new(OnFailure(hook)), false);
         self
     }
 
@@ -235,7 +235,7 @@ impl TaskRegistryBuilder {
     /// # drop(builder);
     /// ```
     pub fn observe(mut self, observer: impl TaskObserver) -> Self {
-        self.audience.push(Arc::new(observer), true);
+        self.telemetry.push(Arc::new(observer), true);
         self
     }
 
@@ -295,7 +295,7 @@ impl TaskRegistryBuilder {
         if self.default_timeout == Some(Duration::ZERO) {
             return Err(BuildError::ZeroTimeout);
         }
-        let inner = Inner {
+        let shared = Shared {
             handle,
             timer,
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
@@ -304,7 +304,7 @@ impl TaskRegistryBuilder {
             never_started: Mutex::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
-            audience: self.audience,
+            telemetry: self.telemetry,
             spans: self.spans,
             dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
             rule: self.rule,
@@ -313,7 +313,7 @@ impl TaskRegistryBuilder {
             token: CancellationToken::new(),
             progress: Progress::default(),
         };
-        Ok(TaskRegistry { inner: Arc::new(inner) })
+        Ok(TaskRegistry { shared: Arc::new(shared) })
     }
 }
 
@@ -325,7 +325,7 @@ impl Default for TaskRegistryBuilder {
             default_timeout: None,
             settle: Duration::from_secs(1),
             rule: None,
-            audience: Audience::default(),
+            telemetry: Telemetry::default(),
             spans: SpanRelation::default(),
             history: 1024,
             dead_letters: 1_000,

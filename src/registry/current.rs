@@ -3,7 +3,7 @@
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::context::{Here, Scope},
+    engine::context::{Here, TaskContext},
     model::{RejectReason, TaskId},
     registry::set::TaskSet,
     task::{IntoTask, Rejected},
@@ -95,10 +95,10 @@ pub fn cancellation() -> CancellationToken {
 pub fn attempt() -> u32 {
     let here = Here::current();
     let attempt = match here.scope {
-        Scope::InSet(line) => line.with_live(here.task, |live| live.attempt()),
-        Scope::Spawned(registry) => registry.inner.with_live(here.task, |live| live.attempt()),
-        Scope::Apart(apart) => Some(apart.attempt),
-        Scope::Request(_) | Scope::None => None,
+        TaskContext::InSet(line) => line.with_live(here.task, |live| live.attempt()),
+        TaskContext::Spawned(registry) => registry.shared.with_live(here.task, |live| live.attempt()),
+        TaskContext::AttemptState(apart) => Some(apart.attempt),
+        TaskContext::Request(_) | TaskContext::None => None,
     };
     attempt.unwrap_or(0)
 }

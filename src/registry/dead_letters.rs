@@ -128,7 +128,7 @@ impl DeadLetters {
     }
 
     fn store(&self) -> &Store {
-        &self.registry.inner.dead_letters
+        &self.registry.shared.dead_letters
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
-    engine::queue::Line,
+    engine::queue::SetQueue,
     model::{DrainReport, Outcome, TaskId},
     registry::TaskRegistry,
 };
@@ -85,7 +85,7 @@ impl TaskHandle {
         match &self.state {
             State::Ended(_) => true,
             State::Live(join) => {
-                join.is_finished() || !self.registry.inner.ledger.books(self.id.line).is_listed(self.id.line)
+                join.is_finished() || !self.registry.shared.ledger.books(self.id.line).is_listed(self.id.line)
             }
         }
     }
@@ -99,9 +99,9 @@ impl Future for TaskHandle {
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
-                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.inner.outcome_of_cut(this.id)),
+                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_cut(this.id)),
                 // An aborted task that does not yield would keep its handle waiting: the registry knows.
-                Poll::Pending => match this.registry.inner.outcome_from_outside(this.id, context.waker()) {
+                Poll::Pending => match this.registry.shared.outcome_from_outside(this.id, context.waker()) {
                     Some(outcome) => outcome,
                     None => return Poll::Pending,
                 },
@@ -120,7 +120,7 @@ impl Future for TaskHandle {
 /// May be given up and taken up again at any time; the set drains on.
 #[derive(Debug)]
 pub struct DrainHandle {
-    pub(crate) line: Arc<Line>,
+    pub(crate) line: Arc<SetQueue>,
     pub(crate) drained: Option<oneshot::Receiver<()>>,
 }
 

@@ -16,17 +16,17 @@ use std::{cell::Cell, fmt, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{queue::Line, run::under_policy, shared::Inner, spawned::Spawned},
+    engine::{queue::SetQueue, run::under_policy, shared::Shared, spawned::Spawned},
     ledger::{
-        finished::{Ended, Side},
-        live::Live,
+        finished::{EndedBy, Finish},
+        live::LiveTask,
         metrics::TaskMetrics,
     },
     model::{Outcome, RejectReason, TaskId, TaskInfo, TaskReport, TaskStatus},
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
-    telemetry::subscription::{Feed, TaskEvents},
-    util::{clock::Moment, loom::atomic::Ordering, panic::drop_catching},
+    telemetry::subscription::{EventBuffer, TaskEvents},
+    util::{clock::Timestamp, loom::atomic::Ordering, panic::drop_catching},
 };
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
@@ -58,7 +58,7 @@ use crate::{
 /// `tokio::task::JoinSet` keeps the result of each until it is asked for, and aborts all when dropped.
 #[derive(Clone)]
 pub struct TaskRegistry {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl TaskRegistry {
@@ -86,7 +86,7 @@ impl TaskRegistry {
     /// A new, empty set.
     #[must_use]
     pub fn set(&self) -> TaskSet {
-        TaskSet::counted(Line::new(self.clone(), None, 1))
+        TaskSet::counted(SetQueue::new(self.clone(), None, 1))
     }
 
     /// Starts a task now. Never fails, never blocks; the handle is optional.
@@ -126,16 +126,16 @@ impl TaskRegistry {
     /// What has been counted so far. Takes a short lock per shard, and time in proportion to the live tasks.
     #[must_use]
     pub fn metrics(&self) -> TaskMetrics {
-        let inner = &*self.inner;
+        let shared = &*self.shared;
         let mut metrics = TaskMetrics::default();
-        let now = Moment::now();
-        let oldest = Cell::new(None::<Moment>);
-        let mut look = |task: &Live| {
+        let now = Timestamp::now();
+        let oldest = Cell::new(None::<Timestamp>);
+        let mut look = |task: &LiveTask| {
             metrics.retrying += u64::from(task.is_resting());
             oldest.set(oldest.get().into_iter().chain(task.pending_since()).min());
         };
         let mut open_sets = 0;
-        for set in inner.ledger.survey(&mut look) {
+        for set in shared.ledger.survey(&mut look) {
             let so_far = oldest.get();
             if set.survey(&mut look) {
                 open_sets += 1;
@@ -144,24 +144,24 @@ impl TaskRegistry {
             }
             set.book();
         }
-        inner.ledger.add_up(&mut metrics);
+        shared.ledger.add_up(&mut metrics);
         metrics.open_sets = open_sets;
         metrics.oldest_pending = oldest.get().map(|oldest| now.since(oldest)).unwrap_or_default();
-        (metrics.dead_letters, metrics.dead_letters_displaced) = inner.dead_letters.figures();
-        metrics.stuck = inner.stuck.len() as u64;
+        (metrics.dead_letters, metrics.dead_letters_displaced) = shared.dead_letters.figures();
+        metrics.stuck = shared.stuck.len() as u64;
         // Relaxed: statistics.
-        metrics.hook_panics = inner.hook_panics.load(Ordering::Relaxed);
-        metrics.shed = inner.shed.load(Ordering::Relaxed);
+        metrics.hook_panics = shared.hook_panics.load(Ordering::Relaxed);
+        metrics.shed = shared.shed.load(Ordering::Relaxed);
         metrics
     }
 
     /// What is live: pending and running tasks, the oldest first.
     #[must_use]
     pub fn tasks(&self) -> Vec<TaskInfo> {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let mut tasks = Vec::new();
-        let mut list = |task: &Live| tasks.push(task.info(now));
-        for set in self.inner.ledger.survey(&mut list) {
+        let mut list = |task: &LiveTask| tasks.push(task.info(now));
+        for set in self.shared.ledger.survey(&mut list) {
             set.survey(&mut list);
         }
         tasks.sort_by_key(|task| (std::cmp::Reverse(task.age), task.id));
@@ -176,8 +176,8 @@ impl TaskRegistry {
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort(&self, id: TaskId) -> bool {
         match id.set() {
-            Some(_) => self.inner.ledger.set(id.line).is_some_and(|set| set.abort(id)),
-            None => self.inner.end_spawned(id, |_| Outcome::Aborted, Side::Outside),
+            Some(_) => self.shared.ledger.set(id.line).is_some_and(|set| set.abort(id)),
+            None => self.shared.end_spawned(id, |_| Outcome::Aborted, EndedBy::Caller),
         }
     }
 
@@ -186,7 +186,7 @@ impl TaskRegistry {
     /// It is for work outside the registry that should end with it. Cancelling it cancels nothing else.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.inner.token.child_token()
+        self.shared.token.child_token()
     }
 
     /// Waits until no task is live: every task that was added has its outcome. Work that was given up and can't be
@@ -198,7 +198,7 @@ impl TaskRegistry {
     /// # Cancel safety
     /// May be given up at any time.
     pub async fn wait_idle(&self) {
-        self.inner.ledger.wait_idle().await;
+        self.shared.ledger.wait_idle().await;
     }
 
     #[inline]
@@ -213,9 +213,9 @@ impl TaskRegistry {
     /// Gives a task that is to be spawned its number, and asks the rule of the user's. Never under a lock.
     #[inline]
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
-        let id = TaskId { line: self.inner.ledger.next_line(), place: 0 };
-        task.accept(id, Moment::now(), self.inner.spans);
-        match self.inner.consider(task.meta()) {
+        let id = TaskId { line: self.shared.ledger.next_line(), place: 0 };
+        task.accept(id, Timestamp::now(), self.shared.spans);
+        match self.shared.consider(task.meta()) {
             Ok(()) => Ok(task),
             Err(refusal) => Err(Rejected::refused(task, refusal)),
         }
@@ -225,22 +225,22 @@ impl TaskRegistry {
     /// it must be [started](Self::start).
     #[inline]
     pub(crate) fn enter(&self, task: &Task) -> Result<bool, RejectReason> {
-        let mut live = Live::new(task.meta().identity());
+        let mut live = LiveTask::new(task.meta().identity());
         if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
             live.replays(dead);
         }
-        self.inner.admit_spawned(live)
+        self.shared.admit_spawned(live)
     }
 
     #[inline]
     pub(crate) fn start(&self, task: Task, crowded: bool) -> TaskHandle {
-        let inner = &*self.inner;
+        let shared = &*self.shared;
         let identity = task.meta().identity();
-        let work = if inner.runs_plain(task.meta()) { task.work } else { under_policy(task.work, self, None) };
-        inner.added(identity);
-        let join = inner.spawn(Spawned::new(work, self.clone()));
+        let work = if shared.runs_plain(task.meta()) { task.work } else { under_policy(task.work, self, None) };
+        shared.added(identity);
+        let join = shared.spawn(Spawned::new(work, self.clone()));
         if crowded {
-            inner.warn_if_crowded(identity.id.line);
+            shared.warn_if_crowded(identity.id.line);
         }
         TaskHandle::live(identity.id, identity.name, self.clone(), join)
     }
@@ -251,22 +251,22 @@ impl TaskRegistry {
         let (task, refusal) = rejected.into_parts();
         let identity = task.meta().identity();
         drop_catching(task);
-        let (mut live, now) = (Live::new(identity), identity.added);
+        let (mut live, now) = (LiveTask::new(identity), identity.added);
         if let Some(refusal) = refusal {
             live.refuse(refusal);
         }
         let past = live.past(outcome.clone(), now);
-        let forgotten = self.inner.ledger.books(identity.id.line).refuse(past);
+        let forgotten = self.shared.ledger.books(identity.id.line).refuse(past);
         drop_catching(forgotten);
-        self.inner.added(identity);
-        self.inner.tell(Ended { live, outcome, now, side: Side::Outside, quiet: false });
+        self.shared.added(identity);
+        self.shared.tell(Finish { live, outcome, now, side: EndedBy::Caller, quiet: false });
         identity.id
     }
 }
 
 impl fmt::Debug for TaskRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskRegistry").field("live", &self.inner.ledger.live()).finish_non_exhaustive()
+        f.debug_struct("TaskRegistry").field("live", &self.shared.ledger.live()).finish_non_exhaustive()
     }
 }
 
@@ -300,7 +300,7 @@ impl TaskRegistry {
     /// end must not hold a clone.
     #[must_use = "events are kept for it as long as it lives"]
     pub fn subscribe(&self) -> TaskEvents {
-        Feed::subscribe(self.inner.audience.feed.get_or_init(Arc::default))
+        EventBuffer::subscribe(self.shared.telemetry.buffer.get_or_init(Arc::default))
     }
 }
 
@@ -325,12 +325,12 @@ impl TaskRegistry {
     #[must_use]
     pub fn get(&self, id: TaskId) -> Option<TaskStatus> {
         // In this order: a task is struck off the list and remembered under one lock.
-        let live = self.inner.live(id).map(TaskStatus::Live);
+        let live = self.shared.live(id).map(TaskStatus::Live);
         live.or_else(|| {
-            if let Some(set) = self.inner.ledger.set(id.line) {
+            if let Some(set) = self.shared.ledger.set(id.line) {
                 set.book();
             }
-            self.inner.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Moment::now())))
+            self.shared.ledger.remembered(id).map(|past| TaskStatus::Ended(past.report(Timestamp::now())))
         })
     }
 
@@ -351,13 +351,13 @@ impl TaskRegistry {
     /// ```
     #[must_use]
     pub fn history(&self) -> Vec<TaskReport> {
-        for set in self.inner.ledger.survey(|_| ()) {
+        for set in self.shared.ledger.survey(|_| ()) {
             set.book();
         }
-        let now = Moment::now();
-        let mut all = self.inner.ledger.history();
+        let now = Timestamp::now();
+        let mut all = self.shared.ledger.history();
         all.sort_by_key(|past| std::cmp::Reverse((past.ended, past.identity.id)));
-        let forgotten = all.split_off(all.len().min(self.inner.ledger.remembers()));
+        let forgotten = all.split_off(all.len().min(self.shared.ledger.remembers()));
         forgotten.into_iter().for_each(drop_catching);
         all.into_iter().map(|past| past.report(now)).collect()
     }

@@ -58,7 +58,7 @@ impl TaskRegistry {
     {
         let run = Arc::new(Run {
             registry: self.clone(),
-            stop: self.inner.stopping().child_token(),
+            stop: self.shared.stopping().child_token(),
             aborted: AtomicBool::new(false),
             current: Mutex::default(),
         });
@@ -67,7 +67,7 @@ impl TaskRegistry {
         }
         // However it ends, also with its runtime: the handle is to know.
         let stopped = run.stop.clone().drop_guard();
-        self.inner.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
+        self.shared.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
         RepeatHandle { run }
     }
 }
@@ -127,13 +127,13 @@ async fn repeat<F, T>(
     F: FnMut() -> T,
     T: IntoTask,
 {
-    let inner = &*run.registry.inner;
+    let shared = &*run.registry.shared;
     let start = Instant::now();
     let mut last = None;
     loop {
         let beat = policy.next_beat(last, start.elapsed());
         let due = beat.saturating_add(policy.lateness(fastrand::f64()));
-        let wait = inner.timer.sleep(due.saturating_sub(start.elapsed()));
+        let wait = shared.timer.sleep(due.saturating_sub(start.elapsed()));
         if run.stop.run_until_cancelled(wait).await.is_none() {
             return;
         }
@@ -142,7 +142,7 @@ async fn repeat<F, T>(
         let task = match made {
             Ok(task) => task,
             Err(panic) => {
-                inner.hook_panicked("the factory of a repeating task", &panic);
+                shared.hook_panicked("the factory of a repeating task", &panic);
                 continue;
             }
         };

@@ -54,7 +54,7 @@ impl TaskRegistry {
     {
         let stop = CancellationToken::new();
         let watch = Signals::listen()?.watch(stop.clone());
-        let _watching = Watching { task: self.inner.spawn(watch), stop: stop.clone() };
+        let _watching = Watching { task: self.shared.spawn(watch), stop: stop.clone() };
         let (start, ended) = {
             let mut server = pin!(server(stop.clone()).into_future());
             tokio::select! {
@@ -65,7 +65,7 @@ impl TaskRegistry {
                     tokio::select! {
                         biased;
                         ended = &mut server => (start, ended),
-                        () = self.inner.timer.sleep(grace / 2) => {
+                        () = self.shared.timer.sleep(grace / 2) => {
                             tracing::warn!(target: "postlude", "the server has not ended in half of the grace, and is dropped");
                             (start, Ok(()))
                         }

@@ -4,8 +4,8 @@ use std::{fmt, future::Future, sync::Arc};
 
 use crate::{
     engine::{
-        context::{self, Scope},
-        queue::Line,
+        context::{self, TaskContext},
+        queue::SetQueue,
     },
     model::TaskId,
     registry::{TaskRegistry, handle::DrainHandle},
@@ -46,17 +46,17 @@ use crate::{
 /// the set it waits in keeps that last moment from coming. The registry knows of such a set all the same,
 /// and a shutdown ends it.
 pub struct TaskSet {
-    line: Arc<Line>,
+    line: Arc<SetQueue>,
 }
 
 impl TaskSet {
     /// A handle that the line has counted.
-    pub(crate) const fn counted(line: Arc<Line>) -> Self {
+    pub(crate) const fn counted(line: Arc<SetQueue>) -> Self {
         Self { line }
     }
 
     /// A new handle of a line.
-    pub(crate) fn of(line: Arc<Line>) -> Self {
+    pub(crate) fn of(line: Arc<SetQueue>) -> Self {
         line.handle_made();
         Self { line }
     }
@@ -161,15 +161,15 @@ impl TaskSet {
     /// ```
     pub async fn run_after<F: Future>(self, response: F) -> F::Output {
         /// Launches at the end, and when the future is dropped or unwinds.
-        struct Launch(TaskSet);
+        struct ResponseGuard(TaskSet);
 
-        impl Drop for Launch {
+        impl Drop for ResponseGuard {
             fn drop(&mut self) {
                 self.0.line.launch(None);
             }
         }
 
-        let launch = Launch(self);
+        let launch = ResponseGuard(self);
         let mut scope = launch.0.scope();
         let mut response = std::pin::pin!(response);
         std::future::poll_fn(move |context| {
@@ -178,12 +178,12 @@ impl TaskSet {
         .await
     }
 
-    pub(crate) fn scope(&self) -> Scope {
-        Scope::Request(Arc::clone(&self.line))
+    pub(crate) fn scope(&self) -> TaskContext {
+        TaskContext::Request(Arc::clone(&self.line))
     }
 
     #[cfg(feature = "http")]
-    pub(crate) const fn line(&self) -> &Arc<Line> {
+    pub(crate) const fn line(&self) -> &Arc<SetQueue> {
         &self.line
     }
 }

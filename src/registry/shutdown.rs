@@ -5,12 +5,12 @@ use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::shared::Inner,
-    ledger::finished::{Ended, Side},
+    engine::shared::Shared,
+    ledger::finished::{EndedBy, Finish},
     model::{DiscardReason, Outcome, ShutdownReport, TaskInfo},
     registry::TaskRegistry,
     util::{
-        clock::Moment,
+        clock::Timestamp,
         loom::{
             Mutex,
             atomic::{AtomicBool, Ordering},
@@ -55,7 +55,7 @@ struct Losses {
 
 impl Progress {
     /// Remembers a task that was lost in a shutdown.
-    pub(crate) fn note(&self, ended: &Ended) {
+    pub(crate) fn note(&self, ended: &Finish) {
         if !self.has_begun() {
             return;
         }
@@ -79,17 +79,17 @@ impl Progress {
     }
 
     fn has_begun(&self) -> bool {
-        // SeqCst, with `begin`: see `Line::answered`.
+        // SeqCst, with `begin`: see `SetQueue::answered`.
         self.begun.load(Ordering::SeqCst)
     }
 }
 
-impl Inner {
+impl Shared {
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.progress.has_begun()
     }
 
-    /// Cancelled when a shutdown begins: what repeats or gathers by itself ends then.
+    /// Cancelled when a shutdown begins: what repeats or batched by itself ends then.
     pub(crate) const fn stopping(&self) -> &CancellationToken {
         &self.progress.stopping
     }
@@ -127,54 +127,54 @@ impl TaskRegistry {
     /// Given up, it leaves the registry in the phase it has reached: sets launch at once, and another call
     /// takes it up.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
-        let inner = &*self.inner;
-        let start = Moment::now();
+        let shared = &*self.shared;
+        let start = Timestamp::now();
         self.launch_answered_sets();
-        let idle = before(inner, grace, self.close_when_idle(deadline_after(start, grace))).await;
-        inner.ledger.close();
-        inner.token.cancel();
+        let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await;
+        shared.ledger.close();
+        shared.token.cancel();
         // What is aborted needs a moment to be dropped; it comes out of the settle time.
-        let last = (inner.settle_time / 10).max(inner.settle_time.min(DROPPED_WITHIN));
+        let last = (shared.settle_time / 10).max(shared.settle_time.min(DROPPED_WITHIN));
         if !idle {
-            before(inner, inner.settle_time - last, inner.ledger.wait_idle()).await;
+            before(shared, shared.settle_time - last, shared.ledger.wait_idle()).await;
             self.end_everything();
         }
-        before(inner, last, inner.stuck.wait_empty()).await;
+        before(shared, last, shared.stuck.wait_empty()).await;
         self.report(start)
     }
 
     /// Begins the shutdown: from here on, a set launches as soon as there is a response.
     pub(crate) fn launch_answered_sets(&self) {
         let metrics = self.metrics();
-        let mut losses = self.inner.progress.losses.lock();
-        if !self.inner.progress.has_begun() {
+        let mut losses = self.shared.progress.losses.lock();
+        if !self.shared.progress.has_begun() {
             losses.completed_before = metrics.completed;
             losses.failed_before = metrics.all_failed();
-            // SeqCst: see `Line::answered`.
-            self.inner.progress.begun.store(true, Ordering::SeqCst);
+            // SeqCst: see `SetQueue::answered`.
+            self.shared.progress.begun.store(true, Ordering::SeqCst);
         }
         drop(losses);
-        self.inner.progress.stopping.cancel();
-        for set in self.inner.ledger.survey(|_| ()) {
+        self.shared.progress.stopping.cancel();
+        for set in self.shared.ledger.survey(|_| ()) {
             set.launch_answered();
         }
     }
 
     /// Waits until nothing is live. What is due after the deadline is given up when nothing else is left.
-    async fn close_when_idle(&self, deadline: Moment) {
-        let inner = &*self.inner;
-        let mut next_log = Moment::now().plus(STRAGGLERS_EVERY);
+    async fn close_when_idle(&self, deadline: Timestamp) {
+        let shared = &*self.shared;
+        let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
         loop {
             // One shard after the other, so something may have been added to the first meanwhile: it goes on.
-            if inner.ledger.all_live(|task| task.is_due_after(deadline)) {
+            if shared.ledger.all_live(|task| task.is_due_after(deadline)) {
                 self.end_due_after(deadline);
             }
-            let is_idle = before(inner, LOOK_EVERY, inner.ledger.wait_idle()).await;
+            let is_idle = before(shared, LOOK_EVERY, shared.ledger.wait_idle()).await;
             // Something may have been added since it was idle.
-            if is_idle && inner.ledger.close_if_idle() {
+            if is_idle && shared.ledger.close_if_idle() {
                 return;
             }
-            if Moment::now() >= next_log {
+            if Timestamp::now() >= next_log {
                 next_log = next_log.plus(STRAGGLERS_EVERY);
                 self.log_stragglers();
             }
@@ -189,15 +189,15 @@ impl TaskRegistry {
         }
     }
 
-    fn end_due_after(&self, deadline: Moment) {
+    fn end_due_after(&self, deadline: Timestamp) {
         let mut spawned = Vec::new();
-        let sets = self.inner.ledger.survey(|task| {
+        let sets = self.shared.ledger.survey(|task| {
             if task.is_due_after(deadline) {
                 spawned.push(task.identity.id);
             }
         });
         for id in spawned {
-            self.inner.end_spawned(id, Outcome::unfinished, Side::Outside);
+            self.shared.end_spawned(id, Outcome::unfinished, EndedBy::Caller);
         }
         for set in sets {
             set.end_due_after(deadline);
@@ -206,20 +206,20 @@ impl TaskRegistry {
 
     fn end_everything(&self) {
         let mut spawned = Vec::new();
-        let sets = self.inner.ledger.survey(|task| spawned.push(task.identity.id));
+        let sets = self.shared.ledger.survey(|task| spawned.push(task.identity.id));
         for id in spawned {
-            self.inner.end_spawned(id, Outcome::unfinished, Side::Outside);
+            self.shared.end_spawned(id, Outcome::unfinished, EndedBy::Caller);
         }
         for set in sets {
             set.shut();
         }
     }
 
-    fn report(&self, start: Moment) -> ShutdownReport {
-        let now = Moment::now();
+    fn report(&self, start: Timestamp) -> ShutdownReport {
+        let now = Timestamp::now();
         let metrics = self.metrics();
-        let stuck = self.inner.stuck.list();
-        let mut losses = self.inner.progress.losses.lock();
+        let stuck = self.shared.stuck.list();
+        let mut losses = self.shared.progress.losses.lock();
         losses.reported = true;
         ShutdownReport {
             completed: metrics.completed.saturating_sub(losses.completed_before),
@@ -234,16 +234,16 @@ impl TaskRegistry {
 }
 
 /// The end of a time of grace, if only after decades: before what is due after the longest delay that can be told.
-const fn deadline_after(now: Moment, grace: Duration) -> Moment {
+const fn deadline_after(now: Timestamp, grace: Duration) -> Timestamp {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     now.plus(if grace.as_secs() < DECADES.as_secs() { grace } else { DECADES })
 }
 
 /// Whether `event` came before `limit` was over.
-async fn before(inner: &Inner, limit: Duration, event: impl Future<Output = ()>) -> bool {
+async fn before(shared: &Shared, limit: Duration, event: impl Future<Output = ()>) -> bool {
     tokio::select! {
         biased;
         () = event => true,
-        () = inner.timer.sleep(limit) => false,
+        () = shared.timer.sleep(limit) => false,
     }
 }

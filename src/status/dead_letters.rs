@@ -40,7 +40,7 @@ fn parse(parameters: BTreeMap<String, String>) -> Result<Query, String> {
 impl Page<DeadLetter> {
     /// The latest first.
     fn of_letters(registry: &TaskRegistry, query: &Query) -> Self {
-        let mut letters = registry.inner.dead_letters.latest(query.cursor, query.limit.saturating_add(1));
+        let mut letters = registry.shared.dead_letters.latest(query.cursor, query.limit.saturating_add(1));
         let has_more = letters.len() > query.limit;
         letters.truncate(query.limit);
         let last = letters.last().map(|(number, _)| number.to_string());

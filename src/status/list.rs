@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::page::{Page, Window};
-use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, util::clock::Moment};
+use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, util::clock::Timestamp};
 
 /// How many sets and spawned tasks are looked at for one page.
 const LOOKED_AT: usize = 10_000;
@@ -103,10 +103,10 @@ impl Page<TaskStatus> {
         is_wanted: impl Fn(&TaskInfo) -> bool,
     ) -> Self {
         let mut page = Self::default();
-        let now = Moment::now();
-        let lines = registry.inner.ledger.lines_from(after.map_or(0, |id| id.line), LOOKED_AT);
+        let now = Timestamp::now();
+        let lines = registry.shared.ledger.lines_from(after.map_or(0, |id| id.line), LOOKED_AT);
         for line in &lines {
-            let mut tasks = registry.inner.tasks_of(*line, now);
+            let mut tasks = registry.shared.tasks_of(*line, now);
             tasks.sort_unstable_by_key(|task| task.id);
             tasks.retain(|task| after.is_none_or(|after| task.id > after) && is_wanted(task));
             for task in tasks {
@@ -144,9 +144,9 @@ impl Page<TaskStatus> {
     }
 }
 
-impl crate::engine::shared::Inner {
+impl crate::engine::shared::Shared {
     /// The live tasks of one line.
-    fn tasks_of(&self, line: u64, now: Moment) -> Vec<TaskInfo> {
+    fn tasks_of(&self, line: u64, now: Timestamp) -> Vec<TaskInfo> {
         let mut tasks = Vec::new();
         if let Some(set) = self.ledger.set(line) {
             set.survey(|live| tasks.push(live.info(now)));

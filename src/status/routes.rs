@@ -56,7 +56,7 @@ impl Status {
     }
 
     fn condition(&self) -> Condition {
-        let inner = &self.registry.inner;
+        let inner = &self.registry.shared;
         Condition {
             is_closing: inner.is_shutting_down(),
             is_full: inner.ledger.is_full(),

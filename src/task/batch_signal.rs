@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// Where a batch waits for more items, and then for the batches before it to have gone: they join their queue in order.
-pub(crate) struct Gate {
+pub(crate) struct BatchSignal {
     /// Cancelled when it need not wait for more items.
     pub(crate) ready: CancellationToken,
     pub(crate) previous: OnceLock<CancellationToken>,
@@ -14,7 +14,7 @@ pub(crate) struct Gate {
 }
 
 /// What the task of a batch holds until it has gone through its gate.
-pub(crate) struct Ticket(pub(crate) Arc<Gate>);
+pub(crate) struct Ticket(pub(crate) Arc<BatchSignal>);
 
 impl Ticket {
     pub(crate) fn is_ready(&self) -> WaitForCancellationFuture<'_> {

@@ -9,17 +9,17 @@ use crate::{model::Attempt, task::work::BoxedWork, util::panic::drop_catching};
 const KEPT: usize = 32;
 
 /// What a task that has used up its attempts leaves.
-pub(crate) struct Trail {
-    pub(crate) failed: Failed,
+pub(crate) struct Exhausted {
+    pub(crate) failed: FailedAttempts,
     /// What could make another.
     pub(crate) source: BoxedWork,
 }
 
 /// The attempts before the last one, as far as they are kept.
 #[derive(Default)]
-pub(crate) struct Failed(VecDeque<Attempt>);
+pub(crate) struct FailedAttempts(VecDeque<Attempt>);
 
-impl Failed {
+impl FailedAttempts {
     pub(crate) fn push(&mut self, attempt: Attempt) {
         if self.0.len() == KEPT - 1 {
             drop_catching(self.0.pop_front());
@@ -32,7 +32,7 @@ impl Failed {
     }
 }
 
-impl Drop for Failed {
+impl Drop for FailedAttempts {
     /// One by one, as each may panic.
     fn drop(&mut self) {
         self.0.drain(..).for_each(drop_catching);

@@ -18,11 +18,11 @@ use crate::model::Ending;
 use crate::{
     model::{Priority, RetryPolicy, TaskId, name_or_unnamed},
     task::{
-        batch_signal::{Gate, Ticket},
+        batch_signal::{BatchSignal, Ticket},
         work::{BoxedWork, Call, Kind, Meta, Policy, Record, Source},
     },
     telemetry::span::SpanRelation,
-    util::clock::Moment,
+    util::clock::Timestamp,
 };
 
 /// One unit of work: a future or a blocking closure, its name, its place in the source and its policy.
@@ -177,7 +177,7 @@ impl Task {
         })
     }
 
-    /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
+    /// CountersByName the task, by a literal. CountersByName become metric labels and appear in logs: keep their number small, and
     /// put no ids into them. An empty name counts as none: `unnamed`.
     pub fn named(mut self, name: &'static str) -> Self {
         self.meta_mut().name = name_or_unnamed(name);
@@ -286,16 +286,16 @@ impl Task {
     }
 
     /// Makes it wait, for others to join it; less long if its gate is opened.
-    pub(crate) fn gathers(mut self, at_most: Duration, gate: Arc<Gate>) -> Self {
+    pub(crate) fn batched(mut self, at_most: Duration, gate: Arc<BatchSignal>) -> Self {
         let policy = self.policy_mut();
         policy.delay = Some(at_most);
-        policy.gathers = Some(Ticket(gate));
+        policy.batched = Some(Ticket(gate));
         self
     }
 
     /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
     #[inline]
-    pub(crate) fn accept(&mut self, id: TaskId, now: Moment, relation: SpanRelation) {
+    pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, relation: SpanRelation) {
         let meta = self.meta_mut();
         meta.number(id);
         meta.added = Some(now);

@@ -15,7 +15,7 @@ use crate::{
     model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, UNNAMED},
     task::{TaskOutput, batch_signal::Ticket},
     util::{
-        clock::Moment,
+        clock::Timestamp,
         panic::{Panic, catch_panic, drop_catching},
     },
 };
@@ -37,7 +37,7 @@ pub(crate) struct Policy {
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
     /// May end the delay.
-    pub(crate) gathers: Option<Ticket>,
+    pub(crate) batched: Option<Ticket>,
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,
@@ -50,7 +50,7 @@ pub(crate) struct Meta {
     place: u32,
     pub(crate) name: &'static str,
     pub(crate) location: &'static Location<'static>,
-    pub(crate) added: Option<Moment>,
+    pub(crate) added: Option<Timestamp>,
     pub(crate) span: Option<Box<Span>>,
     pub(crate) policy: Option<Box<Policy>>,
     pub(crate) kind: Kind,
@@ -109,7 +109,7 @@ impl Meta {
             id: self.id(),
             name: self.name,
             location: self.location,
-            added: self.added.unwrap_or_else(Moment::now),
+            added: self.added.unwrap_or_else(Timestamp::now),
         }
     }
 }

@@ -9,20 +9,20 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{
     model::{TaskInfo, TaskReport},
-    telemetry::{observer::TaskObserver, subscription::Feed},
+    telemetry::{observer::TaskObserver, subscription::EventBuffer},
 };
 
 /// Everybody who is told: the observers, which are called, and the subscribers, who read at their own pace.
 #[derive(Default)]
-pub(crate) struct Audience {
+pub(crate) struct Telemetry {
     pub(crate) observers: Vec<Arc<dyn TaskObserver>>,
     /// Whether one of them cares for more than failures.
     attentive: bool,
     /// Made for the first subscriber.
-    pub(crate) feed: OnceLock<Arc<Feed>>,
+    pub(crate) buffer: OnceLock<Arc<EventBuffer>>,
 }
 
-impl Audience {
+impl Telemetry {
     pub(crate) fn push(&mut self, observer: Arc<dyn TaskObserver>, attentive: bool) {
         self.observers.push(observer);
         self.attentive |= attentive;
@@ -30,27 +30,27 @@ impl Audience {
 
     /// Whether anybody is to be told of what is no failure.
     #[inline]
-    pub(crate) fn is_attentive(&self) -> bool {
-        self.attentive || self.feed().is_some()
+    pub(crate) fn has_observers(&self) -> bool {
+        self.attentive || self.buffer().is_some()
     }
 
-    /// The feed, if anybody reads it.
-    pub(crate) fn feed(&self) -> Option<&Arc<Feed>> {
-        self.feed.get().filter(|feed| feed.has_readers())
+    /// The buffer, if anybody reads it.
+    pub(crate) fn buffer(&self) -> Option<&Arc<EventBuffer>> {
+        self.buffer.get().filter(|buffer| buffer.has_readers())
     }
 }
 
-impl Drop for Audience {
+impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(feed) = self.feed.get() {
-            feed.close();
+        if let Some(buffer) = self.buffer.get() {
+            buffer.close();
         }
     }
 }
 
 /// Something that is told of a task.
 #[derive(Clone, Copy)]
-pub(crate) enum News<'a> {
+pub(crate) enum EventRef<'a> {
     Added(&'a TaskInfo),
     Started(&'a TaskInfo),
     AttemptFailed(&'a TaskReport),

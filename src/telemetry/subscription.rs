@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     model::TaskEvent,
-    telemetry::News,
+    telemetry::EventRef,
     util::{
         loom::{
             Mutex,
@@ -30,7 +30,7 @@ const ROOM: usize = 4096;
 
 /// A subscription to what happens to tasks: see [`TaskRegistry::subscribe`].
 pub struct TaskEvents {
-    feed: Arc<Feed>,
+    buffer: Arc<EventBuffer>,
     number: u64,
     /// The event to be read next.
     next: u64,
@@ -47,7 +47,7 @@ impl TaskEvents {
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
         let waker = context.waker().clone();
-        let mut state = self.feed.state.lock();
+        let mut state = self.buffer.state.lock();
         let missed = state.first.saturating_sub(self.next);
         if missed > 0 {
             self.next = state.first;
@@ -78,11 +78,11 @@ impl Stream for TaskEvents {
 
 impl Drop for TaskEvents {
     fn drop(&mut self) {
-        let mut state = self.feed.state.lock();
+        let mut state = self.buffer.state.lock();
         let waker = state.waiting.remove(&self.number);
         state.readers -= 1;
         let unread = if state.readers == 0 {
-            self.feed.has_readers.store(false, Ordering::Relaxed);
+            self.buffer.has_readers.store(false, Ordering::Relaxed);
             state.forget()
         } else {
             VecDeque::new()
@@ -102,7 +102,7 @@ impl fmt::Debug for TaskEvents {
 /// The latest events, and who waits for the next one. Not one of tokio's channels: those drop what they forget
 /// under their lock, and an event may hold an error of the user's, whose `Drop` may do anything.
 #[derive(Default)]
-pub(crate) struct Feed {
+pub(crate) struct EventBuffer {
     /// Written under the lock, and read without it: relaxed, for an event that comes at the same moment as a reader
     /// may be told or not.
     has_readers: AtomicBool,
@@ -131,13 +131,13 @@ impl State {
     }
 }
 
-impl Feed {
-    pub(crate) fn subscribe(feed: &Arc<Self>) -> TaskEvents {
-        let mut state = feed.state.lock();
+impl EventBuffer {
+    pub(crate) fn subscribe(buffer: &Arc<Self>) -> TaskEvents {
+        let mut state = buffer.state.lock();
         state.readers += 1;
         state.subscribed += 1;
-        feed.has_readers.store(true, Ordering::Relaxed);
-        TaskEvents { feed: Arc::clone(feed), number: state.subscribed, next: state.end() }
+        buffer.has_readers.store(true, Ordering::Relaxed);
+        TaskEvents { buffer: Arc::clone(buffer), number: state.subscribed, next: state.end() }
     }
 
     pub(crate) fn has_readers(&self) -> bool {
@@ -145,12 +145,12 @@ impl Feed {
     }
 
     /// Never under a lock: it wakes, and drops what is forgotten.
-    pub(crate) fn push(&self, news: News<'_>) {
+    pub(crate) fn push(&self, news: EventRef<'_>) {
         let event = match news {
-            News::Added(task) => TaskEvent::Added(task.clone()),
-            News::Started(task) => TaskEvent::Started(task.clone()),
-            News::AttemptFailed(report) => TaskEvent::AttemptFailed(report.clone()),
-            News::Finished(report) => TaskEvent::Finished(report.clone()),
+            EventRef::Added(task) => TaskEvent::Added(task.clone()),
+            EventRef::Started(task) => TaskEvent::Started(task.clone()),
+            EventRef::AttemptFailed(report) => TaskEvent::AttemptFailed(report.clone()),
+            EventRef::Finished(report) => TaskEvent::Finished(report.clone()),
         };
         let mut state = self.state.lock();
         if state.readers == 0 {

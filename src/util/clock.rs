@@ -12,9 +12,9 @@ const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 /// A moment, to the nanosecond: half the size of an [`Instant`], of which each live and each remembered task would hold
 /// three. It counts for five centuries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
+pub(crate) struct Timestamp(NonZeroU64);
 
-impl Moment {
+impl Timestamp {
     pub(crate) fn now() -> Self {
         static BEGIN: OnceLock<Instant> = OnceLock::new();
         let begin = BEGIN.get_or_init(begin);
@@ -63,19 +63,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn moments_are_as_far_apart_as_the_clock_says_to_the_nanosecond() {
-        let early = Moment::now();
+        let early = Timestamp::now();
         let step = Duration::new(3, 7);
         tokio::time::advance(step).await;
         // A paused timer is rounded to its milliseconds; the clock is not.
-        assert_eq!(Moment::now().since(early), step);
-        assert_eq!(early.plus(step), Moment::now());
-        assert_eq!(early.since(Moment::now()), Duration::ZERO);
+        assert_eq!(Timestamp::now().since(early), step);
+        assert_eq!(early.plus(step), Timestamp::now());
+        assert_eq!(early.since(Timestamp::now()), Duration::ZERO);
     }
 
     #[test]
     fn what_is_later_than_can_be_told_is_the_last_moment() {
-        let last = Moment::now().plus(Duration::MAX);
-        assert_eq!(last, Moment::now().plus(Duration::MAX));
-        assert!(last.since(Moment::now()) > Duration::from_secs(60 * 60 * 24 * 365 * 500));
+        let last = Timestamp::now().plus(Duration::MAX);
+        assert_eq!(last, Timestamp::now().plus(Duration::MAX));
+        assert!(last.since(Timestamp::now()) > Duration::from_secs(60 * 60 * 24 * 365 * 500));
     }
 }

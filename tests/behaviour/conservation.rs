@@ -290,7 +290,8 @@ fn registry(witness: &Witness, setup: Setup) -> TaskRegistry {
         builder = builder.capacity(capacity);
     }
     if setup.named {
-        builder = builder.limit_by_name("limited", 1).limit_by_name("both", 2).promote_after(Duration::from_micros(100));
+        builder =
+            builder.limit_by_name("limited", 1).limit_by_name("both", 2).promote_after(Duration::from_micros(100));
         #[cfg(feature = "rate-limit")]
         for name in ["paced", "both"] {
             builder = builder.rate_limit(name, RateLimit::per_second(1000).burst(2));

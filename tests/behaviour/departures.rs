@@ -67,7 +67,7 @@ async fn each_set_waits_for_its_own_bytes_and_two_milliseconds_more() {
 #[tokio::test(start_paused = true)]
 async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
     let registry = TaskRegistry::new();
-    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(3));
+    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::from_secs(3));
     let stalled = take(respond(&layer, async {}).await.into_body()).await;
     advance(Duration::from_secs(1)).await;
     drop(take(respond(&layer, async {}).await.into_body()).await);
@@ -85,7 +85,7 @@ async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
 #[tokio::test(start_paused = true)]
 async fn bodies_that_end_while_others_are_leaving_wait_for_their_own_bytes_too() {
     let registry = TaskRegistry::new();
-    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(1));
+    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::from_secs(1));
     let others = layer.clone();
     let traffic = tokio::spawn(async move {
         for _ in 0..2_000 {
@@ -120,7 +120,7 @@ async fn a_release_is_never_missed_whatever_else_happens_at_that_moment() {
     const RESPONSES: u64 = 5_000;
     let registry = TaskRegistry::new();
     // Without a limit, a release that nobody notices is a task that never starts.
-    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::MAX);
+    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::MAX);
     let (sender, held) = std::sync::mpsc::channel();
     let server = std::thread::spawn(move || held.into_iter().for_each(drop::<Bytes>));
     for number in 0..RESPONSES {

@@ -79,7 +79,7 @@ async fn by_axum(body: axum::body::Body) -> Bytes {
 
 #[tokio::test]
 async fn a_test_that_keeps_the_body_gets_its_tasks_within_the_limit() {
-    let soon = |layer: TaskLayer| layer.launch_within(Duration::from_millis(20));
+    let soon = |layer: TaskLayer| layer.drain_within(Duration::from_millis(20));
     test_a_handler(soon, by_http_body_util).await;
     test_a_handler(soon, by_axum).await;
 }
@@ -97,7 +97,7 @@ async fn a_test_that_lets_go_of_the_body_does_not_wait_for_the_limit() {
         tasks.add(async {});
         "welcome"
     };
-    let layer = TaskLayer::new(registry.clone()).launch_within(Duration::MAX);
+    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::MAX);
     let app = Router::new().route("/", on_get(handler)).layer(layer);
     let response = app.oneshot(get("/")).await.unwrap();
     assert_eq!(by_http_body_util(response.into_body()).await, "welcome");

@@ -284,7 +284,12 @@ async fn a_limit_of_zero_and_two_limits_for_a_name_are_errors_that_name_it() {
     let error = TaskRegistry::builder().limit_by_name("scan", 0).build().unwrap_err();
     assert!(matches!(error, BuildError::ZeroLimitOfName { setting: "limit_by_name", name: "scan", .. }), "{error}");
     assert!(error.to_string().contains("`scan`"), "{error}");
-    let error = TaskRegistry::builder().limit_by_name("scan", 1).limit_by_name("mail", 1).limit_by_name("scan", 2).build().unwrap_err();
+    let error = TaskRegistry::builder()
+        .limit_by_name("scan", 1)
+        .limit_by_name("mail", 1)
+        .limit_by_name("scan", 2)
+        .build()
+        .unwrap_err();
     assert!(matches!(error, BuildError::TwoLimitsOfName { setting: "limit_by_name", name: "scan", .. }), "{error}");
     let error = TaskRegistry::builder().limit_by_name("", 1).limit_by_name("unnamed", 1).build().unwrap_err();
     assert!(matches!(error, BuildError::TwoLimitsOfName { name: "unnamed", .. }), "no name is that name: {error}");

@@ -154,7 +154,8 @@ async fn a_rate_of_zero_and_two_rates_for_a_name_are_errors_that_name_it() {
 async fn the_rate_is_kept_by_tasks_that_had_to_wait_for_permits_after_it() {
     let limit = RateLimit::per_second(1);
     for (blocker, name) in [("other", "unnamed"), ("own", "webhook")] {
-        let builder = TaskRegistry::builder().max_concurrent(1).limit_by_name("webhook", 1).rate_limit("webhook", limit);
+        let builder =
+            TaskRegistry::builder().max_concurrent(1).limit_by_name("webhook", 1).rate_limit("webhook", limit);
         let (registry, starts) = (builder.build().unwrap(), Starts::new());
         registry.spawn(Task::new(sleep(Duration::from_secs(60))).named(name));
         tokio::task::yield_now().await;

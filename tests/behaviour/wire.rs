@@ -23,7 +23,7 @@ async fn a_task_does_not_wait_for_ever_for_a_client_that_has_stopped_reading() {
             // More than the sockets hold: most of it stays with the server.
             vec![b'x'; 16 << 20]
         };
-        let layer = TaskLayer::new(TaskRegistry::new()).launch_within(Duration::from_millis(20));
+        let layer = TaskLayer::new(TaskRegistry::new()).drain_within(Duration::from_millis(20));
         let address = serve(Router::new().route("/", get(handler)).layer(layer)).await;
         let mut stalled = Client::over(version, narrow_stream(address).await).await;
         let _unread = stalled.get("/").await;
@@ -36,8 +36,8 @@ async fn bytes_that_are_kept_hold_the_tasks_up_to_the_limit() {
     let default = TaskLayer::new(TaskRegistry::new());
     let cases = [
         (default.clone(), 5000),
-        (default.clone().launch_within(Duration::from_secs(90)), 90_000),
-        (default.launch_within(Duration::ZERO), 0),
+        (default.clone().drain_within(Duration::from_secs(90)), 90_000),
+        (default.drain_within(Duration::ZERO), 0),
     ];
     for (layer, limit) in cases {
         let (start, started) = oneshot::channel();
