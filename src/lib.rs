@@ -89,8 +89,6 @@ mod model;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod registry;
-#[cfg(feature = "serde")]
-mod serde;
 #[cfg(feature = "status")]
 pub mod status;
 mod task;
@@ -110,9 +108,9 @@ pub use self::prometheus::TaskCollector;
 pub use self::{
     ledger::metrics::{NameMetrics, TaskMetrics},
     model::{
-        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, Priority,
-        RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo,
-        TaskReport, TaskState, TaskStatus,
+        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
+        OutcomeKind, Page, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport,
+        TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
     },
     registry::{
         TaskRegistry,
@@ -126,5 +124,5 @@ pub use self::{
     },
     task::{IntoTask, Rejected, RejectedItem, Task, TaskOutput},
     telemetry::{observer::TaskObserver, span::SpanRelation, subscription::TaskEvents},
-    util::panic::Panic,
+    util::{histogram::DurationHistogram, panic::Panic},
 };

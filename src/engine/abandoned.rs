@@ -1,111 +1,147 @@
 //! Work that goes on although its task's outcome has been counted.
 
-use std::mem;
+use std::{pin::pin, time::Duration};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::{
-    engine::attempt::AttemptState,
-    ledger::live::{LiveTask, Stage},
-    model::{Identity, TaskId},
-    util::loom::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+    ledger::live::LiveTask,
+    model::{Identity, Outcome, TaskId},
+    util::{
+        clock::Timestamp,
+        loom::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
     },
 };
 
-/// The given-up: tasks that were ended from outside or have timed out, and whose tokio task or closure has not yet
-/// returned. Most are here for the moment that the runtime takes to drop a future; those that stay are stuck.
+/// How long a task that was told to stop has to be dropped, before it counts as stuck.
+pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
+
+/// Tasks that were ended from outside, and whose work has not been dropped yet.
+///
+/// Most are here for the moment in which the runtime drops a future. Those that stay are stuck.
 #[derive(Default)]
-pub(crate) struct Stuck {
-    tasks: Mutex<FxHashMap<TaskId, GivenUp>>,
-    /// How many of them were cut: each tokio task asks at each poll, and mostly there is none.
-    cuts: AtomicUsize,
+pub(crate) struct Abandoned {
+    tasks: Mutex<FxHashMap<TaskId, Entry>>,
+    /// How many tasks were stopped whose runner does not know yet. Runners of spawned tasks read it at each poll.
+    stopped: AtomicUsize,
     emptied: Notify,
 }
 
-struct GivenUp {
+struct Entry {
     identity: Identity,
-    /// How many parts of it go on: the task that ran it, and the work that it ran apart.
+    since: Timestamp,
+    /// The outcome that was counted, if the task itself was ended and not only an attempt.
+    outcome: Option<Outcome>,
+    /// How many parts of it have not been dropped: the tokio task that runs it, and a closure on its thread.
     parts: u32,
-    /// Whether it was ended from outside, and the tokio task that has it in hand is still to notice.
-    cut: bool,
-    /// Otherwise it only waits for its turn, and that tokio task is all there is to end.
-    started: bool,
+    /// Its runner does not know of the end yet.
+    is_stopped: bool,
+    /// A part is known to go on: inside a poll, or on its thread.
+    goes_on: bool,
+    /// It had started. Otherwise there is nothing that could go on.
+    has_started: bool,
 }
 
-impl Stuck {
-    /// A task was ended from outside, while a tokio task has it in hand. Matched by a `remove_cut` once that has noticed.
-    pub(crate) fn insert_cut(&self, live: &LiveTask) {
-        let identity = live.identity;
-        let mut tasks = self.tasks.lock();
-        let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false, started: false });
-        task.parts += 1;
-        task.cut = true;
-        task.started |= live.stage() == Stage::Running;
-        // Relaxed: whoever was cut is woken after this, and sees it when it is polled for that.
-        self.cuts.fetch_add(1, Ordering::Relaxed);
+impl Entry {
+    const fn new(identity: Identity, since: Timestamp) -> Self {
+        Self { identity, since, outcome: None, parts: 0, is_stopped: false, goes_on: false, has_started: false }
     }
 
-    /// Gives up work that runs apart; `false` if it is over. Matched by a `remove` once it has returned.
-    pub(crate) fn insert_given_up(&self, identity: Identity, apart: &AttemptState) -> bool {
+    /// Whether it still runs after it was told to stop and had the time to be dropped.
+    fn is_stuck(&self, now: Timestamp) -> bool {
+        self.has_started && (self.goes_on || now.since(self.since) >= DROPPED_WITHIN)
+    }
+}
+
+impl Abandoned {
+    /// A task was ended while a tokio task runs it. Its runner calls [`dropped`](Self::dropped) once it has dropped the
+    /// work.
+    pub(crate) fn insert_stopped(&self, task: &LiveTask, outcome: &Outcome, now: Timestamp, goes_on: bool) {
+        let identity = task.identity;
         let mut tasks = self.tasks.lock();
-        // Under the lock: the `remove` that follows will find what is inserted here.
-        let goes_on = apart.give_up();
-        if goes_on {
-            let task = tasks.entry(identity.id).or_insert(GivenUp { identity, parts: 0, cut: false, started: true });
-            task.parts += 1;
-            task.started = true;
+        let entry = tasks.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
+        entry.outcome = Some(outcome.clone());
+        entry.parts += 1;
+        entry.is_stopped = true;
+        entry.goes_on |= goes_on;
+        entry.has_started |= task.has_started();
+        // Relaxed: the runner is woken after this, and reads it when it is polled for that.
+        self.stopped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A closure is running that nobody waits for any more, if `is_running` says so under the lock. It calls
+    /// [`returned`](Self::returned) at its end.
+    pub(crate) fn insert_running(&self, identity: Identity, now: Timestamp, is_running: impl FnOnce() -> bool) {
+        let mut tasks = self.tasks.lock();
+        // Under the lock: the `returned` that follows finds the entry.
+        if is_running() {
+            let entry = tasks.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
+            entry.parts += 1;
+            entry.goes_on = true;
+            entry.has_started = true;
         }
-        goes_on
     }
 
-    /// The tokio task that had a task in hand has let go of it, which matters if that was ended from outside.
-    pub(crate) fn remove_cut(&self, id: TaskId) {
+    /// The runner of a task has dropped the work. If the task was stopped, this returns its outcome.
+    pub(crate) fn dropped(&self, id: TaskId) -> Option<Outcome> {
         let mut tasks = self.tasks.lock();
-        if tasks.get_mut(&id).is_some_and(|task| mem::take(&mut task.cut)) {
-            self.cuts.fetch_sub(1, Ordering::Relaxed);
-            self.remove_part(tasks, id);
-        }
+        let entry = tasks.get_mut(&id).filter(|entry| entry.is_stopped)?;
+        entry.is_stopped = false;
+        let outcome = entry.outcome.clone();
+        self.stopped.fetch_sub(1, Ordering::Relaxed);
+        drop(tasks);
+        self.returned(id);
+        outcome
     }
 
-    /// Work that was given up has returned.
-    pub(crate) fn remove(&self, id: TaskId) {
-        self.remove_part(self.tasks.lock(), id);
-    }
-
-    fn remove_part(&self, mut tasks: MutexGuard<'_, FxHashMap<TaskId, GivenUp>>, id: TaskId) {
-        if let Some(task) = tasks.get_mut(&id) {
-            task.parts -= 1;
-            if task.parts == 0 {
-                tasks.remove(&id);
+    /// A part of the work is over.
+    pub(crate) fn returned(&self, id: TaskId) {
+        let mut tasks = self.tasks.lock();
+        let mut removed = None;
+        if let Some(entry) = tasks.get_mut(&id) {
+            entry.parts -= 1;
+            if entry.parts == 0 {
+                removed = tasks.remove(&id);
             }
         }
-        let emptied = tasks.is_empty();
+        let is_empty = tasks.is_empty();
         drop(tasks);
-        if emptied {
+        drop(removed);
+        if is_empty {
             self.emptied.notify_waiters();
         }
     }
 
-    /// Whether the task was ended from outside, and the tokio task that has it in hand is still to notice.
-    pub(crate) fn was_cut(&self, id: TaskId) -> bool {
-        self.cuts.load(Ordering::Relaxed) > 0 && self.tasks.lock().get(&id).is_some_and(|task| task.cut)
+    /// Whether the task was ended, and its runner does not know yet.
+    #[inline]
+    pub(crate) fn is_stopped(&self, id: TaskId) -> bool {
+        self.stopped.load(Ordering::Relaxed) > 0 && self.tasks.lock().get(&id).is_some_and(|entry| entry.is_stopped)
     }
 
+    /// The outcome of a task that was ended while its work goes on.
+    pub(crate) fn outcome(&self, id: TaskId) -> Option<Outcome> {
+        self.tasks.lock().get(&id)?.outcome.clone()
+    }
+
+    /// How many are stuck.
     pub(crate) fn len(&self) -> usize {
-        self.tasks.lock().values().filter(|task| task.started).count()
+        let now = Timestamp::now();
+        self.tasks.lock().values().filter(|entry| entry.is_stuck(now)).count()
     }
 
+    /// All that have not been dropped, though they had started: to be asked when they had the time.
     pub(crate) fn list(&self) -> Vec<Identity> {
-        self.tasks.lock().values().filter(|task| task.started).map(|task| task.identity).collect()
+        self.tasks.lock().values().filter(|entry| entry.has_started).map(|entry| entry.identity).collect()
     }
 
-    /// Waits until all of them have returned.
+    /// Waits until all of them have been dropped.
     pub(crate) async fn wait_empty(&self) {
         loop {
-            let mut emptied = std::pin::pin!(self.emptied.notified());
+            let mut emptied = pin!(self.emptied.notified());
             emptied.as_mut().enable();
             if self.tasks.lock().is_empty() {
                 return;

@@ -1,8 +1,7 @@
-//! Work that runs in a tokio task or on a thread of its own, so that it can be given up even if it does not return.
+//! One attempt of a task: its permits, its time limit, and where its work runs.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -11,156 +10,231 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
-    engine::context::{self, Here, TaskContext},
-    limits::Permits,
-    model::{Identity, Outcome, TaskId},
-    registry::TaskRegistry,
-    task::work::{BoxedWork, Kind, drop_work, poll_work},
-    util::loom::atomic::{AtomicU8, Ordering},
+    engine::{
+        context::{self, TaskContext},
+        limit::LimitGuard,
+        shared::Shared,
+    },
+    limits::{AdmitRequest, Permits, semaphore::Acquire},
+    model::{Identity, Outcome},
+    task::work::{BoxedWork, Kind, Meta, Policy, drop_work, poll_work},
+    util::{clock::Timestamp, loom::Mutex, panic::catch_panic},
 };
 
-/// Does the work of the `number`th attempt of a task, until it returns or its time is over.
-pub(crate) async fn apart(
+/// What holds for each attempt of a task.
+pub(crate) struct Terms {
+    request: AdmitRequest,
+    limit: Option<Duration>,
+    /// Another attempt may follow.
+    retries: bool,
+}
+
+impl Terms {
+    pub(crate) fn of(meta: &Meta, policy: &Policy, retries: bool, shared: &Shared) -> Self {
+        Self { request: AdmitRequest::of(meta), limit: policy.timeout.or(shared.default_timeout), retries }
+    }
+}
+
+/// The `number`th attempt: waits until it may start, then does the work that `make` makes.
+pub(crate) async fn attempt(
+    terms: &Terms,
+    number: u32,
+    shared: &Arc<Shared>,
+    entered: Option<Acquire>,
+    make: impl FnOnce() -> Option<BoxedWork>,
+) -> Outcome {
+    let Terms { request: request @ AdmitRequest { id, kind, .. }, limit, retries } = *terms;
+    let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
+    let permits = shared.admission.admit(request, entered, note_due, sleep).await;
+    let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
+    // A closure starts when it has its thread.
+    if (kind == Kind::Async || is_over_at_once) && !shared.start(id) {
+        // Ended in this very moment, by somebody who has counted it.
+        return Outcome::Aborted;
+    }
+    if let (Some(limit), true) = (limit, is_over_at_once) {
+        return Outcome::TimedOut(limit);
+    }
+    let work = match catch_panic(make) {
+        Ok(Some(work)) => work,
+        Ok(None) => return Outcome::Aborted,
+        Err(panic) => return Outcome::Panicked(panic),
+    };
+    match (kind, limit) {
+        (Kind::Async, None) => run_future(work, || false).await.unwrap_or(Outcome::Aborted),
+        (Kind::Async, Some(limit)) => {
+            let guard = LimitGuard::new(shared, id, number, limit, retries);
+            run_future(work, || guard.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
+        }
+        (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,
+    }
+}
+
+/// Polls a future to its end; `None` if `is_over` says that its time is over. It is dropped before this returns.
+async fn run_future(work: BoxedWork, is_over: impl Fn() -> bool) -> Option<Outcome> {
+    let mut work = Some(work);
+    let mut was_polled = false;
+    poll_fn(|context| {
+        if was_polled && is_over() {
+            // The outcome is the time limit, whatever the drop does.
+            let _caught = drop_work(&mut work);
+            return Poll::Ready(None);
+        }
+        was_polled = true;
+        poll_work(&mut work, context).map(Some)
+    })
+    .await
+}
+
+/// Calls a closure on a thread of its own.
+async fn run_closure(
     work: BoxedWork,
     permits: Permits,
     number: u32,
-    registry: &TaskRegistry,
-    kind: Kind,
+    shared: &Arc<Shared>,
     limit: Option<Duration>,
 ) -> Outcome {
     let identity = work.meta().identity();
-    let apart = Arc::new(AttemptState { attempt: number, here: Here::current(), state: AtomicU8::new(RUNNING) });
     let (begin, begun) = oneshot::channel();
-    let tenant = AttemptTask {
-        id: identity.id,
-        begin: Some(begin),
-        scope: TaskContext::AttemptState(Arc::clone(&apart)),
-        work: Some(work),
-        apart: Arc::clone(&apart),
-        registry: registry.clone(),
-        _permits: permits,
-    };
-    let join = match kind {
-        Kind::Async => registry.shared.spawn(tenant),
-        Kind::Blocking | Kind::Cpu => registry.shared.spawn_blocking(move || tenant.call()),
-    };
-    let mut lease = AbandonOnDrop { identity, apart, registry, join };
+    let (parent, _) = context::current();
+    let phase = Mutex::new(Phase::Waiting(work, permits));
+    let state = Arc::new(AttemptState { attempt: number, parent, phase });
+    let call = AttemptTask { identity, state: Arc::clone(&state), shared: Arc::clone(shared), begin: Some(begin) };
+    let join = shared.spawn_blocking(move || call.run());
+    let mut guard = AbandonOnDrop { identity, state, shared, join };
     let Some(limit) = limit else {
-        return (&mut lease.join).await.unwrap_or(Outcome::Aborted);
+        return (&mut guard.join).await.unwrap_or(Outcome::Aborted);
     };
-    // Waiting for a thread is waiting for a turn: the limit holds from the start of the work.
+    // The limit holds from the start of the closure: it may have to wait for its thread.
     let limit_over = async {
         if begun.await.is_err() {
             // It will never start: its end is all there is to wait for.
             std::future::pending::<()>().await;
         }
-        registry.shared.timer.sleep(limit).await;
+        shared.timer.sleep(limit).await;
     };
     tokio::select! {
         biased;
-        outcome = &mut lease.join => outcome.unwrap_or(Outcome::Aborted),
+        outcome = &mut guard.join => outcome.unwrap_or(Outcome::Aborted),
         () = limit_over => Outcome::TimedOut(limit),
     }
 }
 
-const RUNNING: u8 = 0;
-
-const GIVEN_UP: u8 = 1;
-
-const OVER: u8 = 2;
-
-/// What the work and whoever waits for it share.
+/// What a closure and the task that waits for it share.
 pub(crate) struct AttemptState {
     /// Which attempt of its task it is.
     pub(crate) attempt: u32,
-    /// What it is a part of.
-    pub(crate) here: Here,
-    state: AtomicU8,
+    /// The context of its task.
+    pub(crate) parent: TaskContext,
+    phase: Mutex<Phase>,
+}
+
+enum Phase {
+    /// It has no thread yet. The permits are held until the work was dropped.
+    Waiting(BoxedWork, Permits),
+    Running,
+    /// It is running, and its task does not wait for it any more.
+    Abandoned,
+    Over,
 }
 
 impl AttemptState {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.state.load(Ordering::Acquire) == GIVEN_UP
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Abandoned)
     }
 
-    /// Nobody waits for it any more; `false` if it is over.
-    pub(crate) fn give_up(&self) -> bool {
-        self.state.compare_exchange(RUNNING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Its thread takes the work; `None` if that is gone.
+    fn begin(&self) -> Option<(BoxedWork, Permits)> {
+        let mut phase = self.phase.lock();
+        match std::mem::replace(&mut *phase, Phase::Running) {
+            Phase::Waiting(work, permits) => Some((work, permits)),
+            other @ (Phase::Running | Phase::Abandoned | Phase::Over) => {
+                *phase = other;
+                None
+            }
+        }
     }
 
-    /// It is over; whether it had been given up before.
+    /// The closure has returned; whether it had been abandoned before.
     fn end(&self) -> bool {
-        self.state.swap(OVER, Ordering::AcqRel) == GIVEN_UP
+        matches!(std::mem::replace(&mut *self.phase.lock(), Phase::Over), Phase::Abandoned)
     }
 }
 
-/// The work, where it runs apart.
+/// The closure, on its thread.
 struct AttemptTask {
-    id: TaskId,
-    /// Taken at the first poll, to say that the work has started.
+    identity: Identity,
+    state: Arc<AttemptState>,
+    shared: Arc<Shared>,
+    /// Taken to say that the closure starts.
     begin: Option<oneshot::Sender<()>>,
-    scope: TaskContext,
-    work: Option<BoxedWork>,
-    apart: Arc<AttemptState>,
-    registry: TaskRegistry,
-    /// Held until the work has really returned, whatever became of its task.
-    _permits: Permits,
 }
 
 impl AttemptTask {
-    /// Calls a closure.
-    fn call(mut self) -> Outcome {
-        if !self.registry.shared.start(self.id) {
-            // Finish while it waited for a thread, by somebody who has counted it.
+    fn run(mut self) -> Outcome {
+        let id = self.identity.id;
+        // Its permits are held until the closure has really returned, whatever became of its task.
+        let Some((work, _permits)) = self.state.begin() else {
+            return Outcome::Aborted;
+        };
+        let mut work = Some(work);
+        let mut current = TaskContext::Closure(Arc::clone(&self.state));
+        if !self.shared.start(id) {
+            // Ended while it waited for a thread, by somebody who has counted it.
+            let _caught = context::enter(&mut current, id, || drop_work(&mut work));
             return Outcome::Aborted;
         }
-        let mut context = Context::from_waker(Waker::noop());
-        match Pin::new(&mut self).poll(&mut context) {
+        if let Some(begin) = self.begin.take() {
+            // Without a limit nobody listens.
+            let _unheard = begin.send(());
+        }
+        let mut noop = Context::from_waker(Waker::noop());
+        match context::enter(&mut current, id, || poll_work(&mut work, &mut noop)) {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => Outcome::Aborted,
         }
     }
 }
 
-impl Future for AttemptTask {
-    type Output = Outcome;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.get_mut();
-        if let Some(begin) = this.begin.take() {
-            // Without a limit nobody listens.
-            let _unheard = begin.send(());
-        }
-        let work = &mut this.work;
-        context::enter(&mut this.scope, this.id, || poll_work(work, context))
-    }
-}
-
 impl Drop for AttemptTask {
     fn drop(&mut self) {
-        let work = &mut self.work;
-        // A panic in here has nobody to go to: the outcome is counted already.
-        let _already_counted = context::enter(&mut self.scope, self.id, || drop_work(work));
-        if self.apart.end() {
-            self.registry.shared.stuck.remove(self.id);
+        if self.state.end() {
+            self.shared.abandoned.returned(self.identity.id);
         }
     }
 }
 
-/// The waiting side of a [`AttemptTask`]. Dropped before the work is over, it gives the work up: aborts it if
-/// that is possible, and has it listed as stuck for as long as it goes on.
+/// The waiting side of a closure. Dropped before that has returned, it abandons the closure: one that has no thread yet is
+/// dropped, with its permits, and one that runs is listed as stuck for as long as it goes on.
 struct AbandonOnDrop<'a> {
     identity: Identity,
-    apart: Arc<AttemptState>,
-    registry: &'a TaskRegistry,
+    state: Arc<AttemptState>,
+    shared: &'a Shared,
     join: JoinHandle<Outcome>,
 }
 
 impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
-        if self.registry.shared.stuck.insert_given_up(self.identity, &self.apart) {
+        let mut never_started = None;
+        self.shared.abandoned.insert_running(self.identity, Timestamp::now(), || {
+            let mut phase = self.state.phase.lock();
+            match std::mem::replace(&mut *phase, Phase::Over) {
+                Phase::Waiting(work, permits) => {
+                    never_started = Some((work, permits));
+                    false
+                }
+                Phase::Running => {
+                    *phase = Phase::Abandoned;
+                    true
+                }
+                Phase::Abandoned | Phase::Over => false,
+            }
+        });
+        if let Some((work, permits)) = never_started {
             self.join.abort();
+            let mut current = self.state.parent.clone();
+            let _caught = context::enter(&mut current, self.identity.id, || drop_work(&mut Some(work)));
+            drop(permits);
         }
     }
 }

@@ -1,13 +1,12 @@
-//! Where the calling code runs: in a request, in a task of a set, in a spawned task, or in none of them.
+//! Where the calling code runs: in a request, in a task, or in neither.
 
 use std::{cell::Cell, mem, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{attempt::AttemptState, queue::SetQueue},
+    engine::{attempt::AttemptState, queue::SetQueue, shared::Shared},
     model::TaskId,
-    registry::TaskRegistry,
 };
 
 /// What the calling code belongs to.
@@ -20,93 +19,100 @@ pub(crate) enum TaskContext {
     /// A task of a set.
     InSet(Arc<SetQueue>),
     /// A spawned task.
-    Spawned(TaskRegistry),
-    /// Work of a task that runs apart from it.
-    AttemptState(Arc<AttemptState>),
-}
-
-/// A scope, and the task that runs in it, if one does.
-#[derive(Clone)]
-pub(crate) struct Here {
-    pub(crate) scope: TaskContext,
-    pub(crate) task: TaskId,
+    Spawned(Arc<Shared>),
+    /// A closure of a task, on its own thread.
+    Closure(Arc<AttemptState>),
 }
 
 thread_local! {
-    static CURRENT: (Cell<TaskContext>, Cell<TaskId>) = const { (Cell::new(TaskContext::None), Cell::new(TaskId::UNASSIGNED)) };
+    static CURRENT: (Cell<TaskContext>, Cell<TaskId>) =
+        const { (Cell::new(TaskContext::None), Cell::new(TaskId::UNASSIGNED)) };
 }
 
-impl Here {
-    pub(crate) fn current() -> Self {
-        // A thread that is ending has no current scope any more.
-        let current = CURRENT.try_with(|(current, task)| {
-            let scope = current.take();
-            let clone = scope.clone();
-            current.set(scope);
-            Self { scope: clone, task: task.get() }
-        });
-        current.unwrap_or(Self { scope: TaskContext::None, task: TaskId::UNASSIGNED })
-    }
+/// The current context, and the task that runs in it, if one does.
+pub(crate) fn current() -> (TaskContext, TaskId) {
+    // A thread that is ending has no current context any more.
+    let current = CURRENT.try_with(|(current, task)| {
+        let context = current.take();
+        let clone = context.clone();
+        current.set(context);
+        (clone, task.get())
+    });
+    current.unwrap_or((TaskContext::None, TaskId::UNASSIGNED))
+}
 
-    /// The line to which is added here.
-    pub(crate) fn into_line(self) -> Option<Arc<SetQueue>> {
-        match self.scope {
-            TaskContext::Request(line) | TaskContext::InSet(line) => Some(line),
-            TaskContext::AttemptState(apart) => apart.here.clone().into_line(),
-            TaskContext::Spawned(_) | TaskContext::None => None,
+impl TaskContext {
+    /// The queue of the set to which is added here.
+    pub(crate) fn queue(&self) -> Option<&Arc<SetQueue>> {
+        match self {
+            Self::Request(queue) | Self::InSet(queue) => Some(queue),
+            Self::Closure(state) => state.parent.queue(),
+            Self::Spawned(_) | Self::None => None,
         }
     }
 
-    pub(crate) fn token(&self) -> CancellationToken {
-        match &self.scope {
-            TaskContext::InSet(line) => line.registry.shared.token_of(self.task),
-            TaskContext::Spawned(registry) => registry.shared.token_of(self.task),
-            TaskContext::AttemptState(apart) if apart.is_given_up() => {
+    /// The cancellation token of a task that runs here.
+    pub(crate) fn token(&self, task: TaskId) -> CancellationToken {
+        match self {
+            Self::InSet(queue) => queue.shared().token_of(task),
+            Self::Spawned(shared) => shared.token_of(task),
+            Self::Closure(state) if state.is_abandoned() => {
                 let token = CancellationToken::new();
                 token.cancel();
                 token
             }
-            TaskContext::AttemptState(apart) => apart.here.token(),
-            TaskContext::Request(_) | TaskContext::None => CancellationToken::new(),
+            Self::Closure(state) => state.parent.token(task),
+            Self::Request(_) | Self::None => CancellationToken::new(),
         }
+    }
+
+    /// The attempt of a task that runs here; 0 if none does.
+    pub(crate) fn attempt(&self, task: TaskId) -> u32 {
+        let attempt = match self {
+            Self::InSet(queue) => queue.with_live(task, |live| live.attempt()),
+            Self::Spawned(shared) => shared.with_live(task, |live| live.attempt()),
+            Self::Closure(state) => Some(state.attempt),
+            Self::Request(_) | Self::None => None,
+        };
+        attempt.unwrap_or(0)
     }
 }
 
-/// Makes a scope the current one, and a task the one that runs, for as long as it lives. The scope is moved there and
-/// back, not cloned: this is done at every poll.
+/// Guard that sets the current context and task until dropped. The context is moved there and back, not cloned, because this
+/// is done at every poll.
 #[must_use]
 pub(crate) struct Entered<'a> {
-    scope: &'a mut TaskContext,
+    context: &'a mut TaskContext,
     outer_task: TaskId,
 }
 
 impl<'a> Entered<'a> {
     #[inline]
-    pub(crate) fn new(scope: &'a mut TaskContext, task: TaskId) -> Self {
-        let outer_task = swap(scope, task);
-        Self { scope, outer_task }
+    pub(crate) fn new(context: &'a mut TaskContext, task: TaskId) -> Self {
+        let outer_task = swap(context, task);
+        Self { context, outer_task }
     }
 }
 
 impl Drop for Entered<'_> {
     #[inline]
     fn drop(&mut self) {
-        swap(self.scope, self.outer_task);
+        swap(self.context, self.outer_task);
     }
 }
 
-/// Runs `inside` with `scope` as the current one, and `task` as the task that runs.
+/// Runs `inside` with `context` as the current one, and `task` as the task that runs.
 #[inline]
-pub(crate) fn enter<R>(scope: &mut TaskContext, task: TaskId, inside: impl FnOnce() -> R) -> R {
-    let _entered = Entered::new(scope, task);
+pub(crate) fn enter<R>(context: &mut TaskContext, task: TaskId, inside: impl FnOnce() -> R) -> R {
+    let _entered = Entered::new(context, task);
     inside()
 }
 
 #[inline]
-fn swap(scope: &mut TaskContext, task: TaskId) -> TaskId {
+fn swap(context: &mut TaskContext, task: TaskId) -> TaskId {
     // On a thread that is ending there is nothing to swap with, both times.
     let swapped = CURRENT.try_with(|(current, current_task)| {
-        *scope = current.replace(mem::take(scope));
+        *context = current.replace(mem::take(context));
         current_task.replace(task)
     });
     swapped.unwrap_or(task)

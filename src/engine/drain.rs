@@ -1,4 +1,4 @@
-//! Running a set: one task after another, in one tokio task.
+//! Draining a set: one task after another, in one tokio task.
 
 use std::{
     future::Future,
@@ -13,73 +13,76 @@ use tracing::Span;
 use crate::{
     engine::{
         context::{self, TaskContext},
-        queue::SetQueue,
+        queue::{PollPermission, SetQueue},
+        run::under_policy,
+        state::QueueState,
+        transition::Transition,
     },
-    model::TaskId,
+    ledger::{finished::EndedBy, live::LiveTask},
+    model::{DiscardReason, Ending, RejectReason, TaskId},
     task::work::{BoxedWork, End, drop_work, poll_to_end},
     telemetry::span::inside,
+    util::clock::Timestamp,
 };
 
-/// How many tasks one poll may finish before the runtime gets to do something else.
+/// How many tasks one poll may finish before the runtime runs something else.
 const TASKS_PER_POLL: usize = 64;
 
-/// The tokio task that drains a line. Kept at three words, which fit the smaller of the cells that tokio
-/// makes for its tasks.
+/// The tokio task that drains a set. Three words, which fit the smaller of the cells that tokio makes for its tasks.
 pub(crate) struct Drain {
-    /// Taken at the end, so that `Drop` knows an end from a runtime that goes down.
-    line: Option<Arc<SetQueue>>,
+    /// Taken at the end, so that `Drop` knows an end from a runtime that shuts down.
+    queue: Option<Arc<SetQueue>>,
     work: Option<BoxedWork>,
 }
 
+/// The task whose turn it is.
+struct Next {
+    work: BoxedWork,
+    /// It has started, and can just be polled.
+    is_plain: bool,
+    /// It is marked as being polled.
+    is_marked: bool,
+    ending: Option<Ending>,
+}
+
 impl Drain {
-    pub(crate) const fn new(line: Arc<SetQueue>) -> Self {
-        Self { line: Some(line), work: None }
+    pub(crate) const fn new(queue: Arc<SetQueue>) -> Self {
+        Self { queue: Some(queue), work: None }
     }
 
-    /// Polls the work in hand as a part of its line.
+    fn task_id(&self) -> Option<TaskId> {
+        self.work.as_ref().map(|work| work.meta().id())
+    }
+
+    /// Polls the work as a part of its set.
     #[inline]
-    fn poll_in_scope(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
-        let mut scope = self.line.take().map_or(TaskContext::None, TaskContext::InSet);
-        let polled = context::enter(&mut scope, id, || poll_to_end(&mut self.work, span, context));
-        if let TaskContext::InSet(line) = scope {
-            self.line = Some(line);
+    fn poll_in_context(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
+        let mut current = self.queue.take().map_or(TaskContext::None, TaskContext::InSet);
+        let polled = context::enter(&mut current, id, || poll_to_end(&mut self.work, span, context));
+        if let TaskContext::InSet(queue) = current {
+            self.queue = Some(queue);
         }
         polled
     }
 
-    /// Whether the task in hand was ended from outside.
-    fn was_cut(&self) -> bool {
-        let (Some(line), Some(work)) = (&self.line, &self.work) else {
-            return false;
-        };
-        line.registry.shared.stuck.was_cut(work.meta().id())
-    }
-
-    /// The task in hand waits: sees to it that an end from outside is told.
-    fn park(&mut self, context: &Context<'_>) -> Poll<()> {
-        let (Some(line), Some(work)) = (&self.line, &mut self.work) else {
+    /// The task waits: sees to it that the drain learns if the task is ended from outside. `Ready`: it was, meanwhile.
+    fn park(&mut self, id: TaskId, context: &Context<'_>) -> Poll<()> {
+        let (Some(queue), Some(work)) = (&self.queue, &mut self.work) else {
             return Poll::Ready(());
         };
-        let meta = work.as_mut().meta_mut();
-        let was_parked = mem::replace(&mut meta.parked, true);
-        if was_parked || line.park(meta.id(), context.waker().clone()) {
+        let was_parked = mem::replace(&mut work.as_mut().meta_mut().parked, true);
+        let is_live = was_parked || queue.with_live(id, |live| live.park(context.waker().clone())).is_some();
+        if is_live && queue.end_poll(id) {
             return Poll::Pending;
         }
-        self.give_up();
+        self.let_go(id);
         Poll::Ready(())
     }
 
-    /// Ends without having come to the end of the line: superseded, or with the runtime.
-    fn give_up(&mut self) {
-        let Some(line) = self.line.take() else { return };
-        let id = self.work.as_ref().map(|work| work.meta().id());
-        if let Some(id) = id {
-            let mut scope = TaskContext::InSet(Arc::clone(&line));
-            // A panic in here has nobody to go to: the work is given up.
-            let _given_up = context::enter(&mut scope, id, || drop_work(&mut self.work));
-        }
-        if let (false, Some(id)) = (line.abandon(id), id) {
-            line.registry.shared.stuck.remove_cut(id);
+    /// Drops the work of a task that was ended while this drain ran it, and ends: another drain has taken over.
+    fn let_go(&mut self, id: TaskId) {
+        if let Some(queue) = self.queue.take() {
+            drop_stopped(&queue, &mut self.work, id);
         }
     }
 }
@@ -89,27 +92,39 @@ impl Future for Drain {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.was_cut() {
-            this.give_up();
-            return Poll::Ready(());
+        if let (Some(queue), Some(id)) = (&this.queue, this.task_id()) {
+            match queue.begin_poll(id) {
+                PollPermission::Granted => {}
+                PollPermission::Stopped => drop_stopped(queue, &mut this.work, id),
+                PollPermission::Superseded => {
+                    this.let_go(id);
+                    return Poll::Ready(());
+                }
+            }
         }
         for _ in 0..TASKS_PER_POLL {
-            let in_hand = this.work.as_ref().map(|work| work.meta().id());
             let mut span = None;
-            let finished = match in_hand {
+            let finished = match this.task_id() {
                 None => None,
-                Some(id) => match this.poll_in_scope(id, &mut span, context) {
+                Some(id) => match this.poll_in_context(id, &mut span, context) {
                     Poll::Ready(end) => Some((id, end)),
-                    Poll::Pending => return this.park(context),
+                    Poll::Pending => return this.park(id, context),
                 },
             };
-            let Some(line) = &this.line else { return Poll::Ready(()) };
+            let Some(queue) = &this.queue else { return Poll::Ready(()) };
             this.work = match finished {
-                None => line.next(),
-                Some((id, end)) => inside(span, || line.finish(id, end)),
+                None => next(queue),
+                Some((id, end)) => finish(queue, span, id, end),
             };
             if this.work.is_none() {
-                this.line = None;
+                this.queue = None;
+                return Poll::Ready(());
+            }
+        }
+        // The next task has its turn, and is not being polled.
+        if let (Some(queue), Some(id)) = (&this.queue, this.task_id()) {
+            if !queue.end_poll(id) {
+                this.let_go(id);
                 return Poll::Ready(());
             }
         }
@@ -120,6 +135,191 @@ impl Future for Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        self.give_up();
+        if let Some(queue) = self.queue.take() {
+            runtime_ended(&queue, &mut self.work);
+        }
     }
+}
+
+/// The drain has no work: the next task. `None`: the set has drained.
+pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
+    loop {
+        let now = Timestamp::now();
+        let mut state = queue.state.lock();
+        if let (Some(condition), Some(ending), false) = (&queue.condition, state.ending, state.is_decided) {
+            drop(state);
+            let drains = queue.shared().telemetry.ask("the condition of a layer", || condition(&ending));
+            queue.transition(|transition| decide(transition, drains));
+            continue;
+        }
+        let next = if let Some(next) = pop(queue, &mut state, now) {
+            drop(state);
+            next
+        } else {
+            drop(state);
+            // Between the two looks, a task may have been added.
+            queue.transition(|transition| pop_or_idle(queue, transition, now))?
+        };
+        if let Some(work) = prepare(queue, next) {
+            return Some(work);
+        }
+    }
+}
+
+/// A task of the drain has returned: the next one. `None`: the set has drained, or the task was ended from outside and another
+/// drain has taken over.
+#[inline]
+pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
+    if !end.is_completed() || queue.shared().telemetry.observes_completed() {
+        // Notified before the next one starts, so that a hook may still abort that, and is not charged to it.
+        let is_mine = inside(span, || end_observed(queue, id, end));
+        return if is_mine { next(queue) } else { None };
+    }
+    drop_span(span);
+    let now = Timestamp::now();
+    let mut state = queue.state.lock();
+    if state.finish_in_account(id, now) {
+        let next = pop(queue, &mut state, now);
+        drop(state);
+        queue.shared().ledger.release();
+        return continue_with(queue, next);
+    }
+    let mut transition = Transition::with(queue, state, now);
+    if transition.finish_unobserved(id) {
+        let next = pop_or_idle(queue, &mut transition, now);
+        transition.finish();
+        return continue_with(queue, next);
+    }
+    transition.finish();
+    if end_observed(queue, id, end) { next(queue) } else { None }
+}
+
+#[inline]
+fn drop_span(span: Option<Box<Span>>) {
+    inside(span, || ());
+}
+
+fn continue_with(queue: &Arc<SetQueue>, next_one: Option<Next>) -> Option<BoxedWork> {
+    let work = prepare(queue, next_one?);
+    work.or_else(|| next(queue))
+}
+
+/// Counts and reports the end of the current task, or of one that waited beside the queue. `false` if the drain has nothing
+/// more to do.
+fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
+    let mut outcome = Some(end.into_outcome());
+    let mut take = || outcome.take().unwrap_or(crate::model::Outcome::Completed);
+    let (is_current, is_sleeping) = queue.transition(|transition| {
+        if let Some(current) = transition.state.take_current(id) {
+            transition.end(current, take(), EndedBy::Runner);
+            return (true, false);
+        }
+        (false, transition.end_sleeping(id, |_| take()))
+    });
+    // The error of a task that was ended meanwhile is dropped here, without a lock.
+    drop(outcome);
+    if !is_current && !is_sleeping {
+        queue.shared().abandoned.dropped(id);
+    }
+    is_current
+}
+
+/// Takes the next task out, started if nothing stands in its way.
+#[inline]
+fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
+    let task = state.pending.pop()?;
+    let shared = queue.shared();
+    let meta = task.meta();
+    let is_plain = shared.runs_plain(meta);
+    let index = meta.id().index;
+    let mut current = LiveTask::new(meta.identity());
+    if is_plain {
+        current.start(now);
+        state.account.start();
+    }
+    state.current = Some(current);
+    // Observers are notified of the start before the first poll, and may abort the task then.
+    let is_marked = is_plain && !shared.telemetry.has_observers();
+    if is_marked {
+        queue.mark.set_polling(index);
+    } else {
+        queue.mark.set_idle(index);
+    }
+    Some(Next { work: task.work, is_plain, is_marked, ending: state.ending })
+}
+
+fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
+    let next = pop(queue, &mut transition.state, now);
+    if next.is_none() {
+        transition.set_idle();
+    }
+    next
+}
+
+/// Makes the task ready for its first poll. `None` if it was ended before that.
+#[inline]
+fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
+    let Next { work, is_plain, is_marked, ending } = next;
+    if is_marked {
+        return Some(work);
+    }
+    let id = work.meta().id();
+    let work = if is_plain {
+        queue.shared().started(id);
+        work
+    } else {
+        under_policy(work, queue.shared(), ending)
+    };
+    if queue.mark.begin(id.index) {
+        return Some(work);
+    }
+    drop_stopped(queue, &mut Some(work), id);
+    None
+}
+
+/// The condition was asked: the tasks are drained, or discarded.
+fn decide(transition: &mut Transition<'_>, drains: bool) {
+    transition.state.is_decided = true;
+    if !drains {
+        transition.discard_pending(DiscardReason::Ending);
+        transition.state.refusal = Some(RejectReason::Ending);
+    }
+}
+
+/// Drops the work of a task that was ended from outside.
+fn drop_stopped(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {
+    drop_in_set(queue, work, id);
+    queue.shared().abandoned.dropped(id);
+}
+
+fn drop_in_set(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {
+    let mut current = TaskContext::InSet(Arc::clone(queue));
+    // The outcome is counted: a panic of this drop can't change it.
+    let _caught = context::enter(&mut current, id, || drop_work(work));
+}
+
+/// The drain was dropped before its end. If the set was still its own, the runtime has ended, and with it the set.
+fn runtime_ended(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>) {
+    if let Some(id) = work.as_ref().map(|work| work.meta().id()) {
+        drop_in_set(queue, work, id);
+        let is_stopped = queue.mark.is_stopped(id.index);
+        let (is_current, is_sleeping) = queue.transition(|transition| {
+            if let Some(current) = transition.state.take_current(id) {
+                let outcome = current.unfinished();
+                transition.end(current, outcome, EndedBy::Runner);
+                return (true, false);
+            }
+            (false, transition.end_sleeping(id, LiveTask::unfinished))
+        });
+        if !is_current && !is_sleeping {
+            queue.shared().abandoned.dropped(id);
+        }
+        if !is_current && !is_stopped {
+            return;
+        }
+    }
+    queue.transition(|transition| {
+        transition.discard_pending(DiscardReason::Closed);
+        transition.set_idle();
+    });
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    engine::{queue::SetQueue, shared::FLUSH_DELAY},
+    engine::{limit::Expiry, queue::SetQueue, shared::FLUSH_DELAY},
     model::Ending,
     util::{
         delay_queue::Key,
@@ -43,24 +43,24 @@ impl Hold {
     /// One more hold, of a chunk.
     pub(crate) fn of_chunk(queue: Arc<SetQueue>, drain_within: Duration) -> Self {
         // Relaxed: the chunk goes to the server after this, and comes back after that.
-        queue.held.count.fetch_add(1, Ordering::Relaxed);
+        queue.holds.count.fetch_add(1, Ordering::Relaxed);
         Self { queue, drain_within }
     }
 
     /// The body has ended: from here on, the wait for the chunks has a limit.
     pub(crate) fn body_ended(&self, ending: Ending) {
-        if !self.queue.depart(ending) {
+        if !self.queue.hold(ending) {
             return;
         }
         if self.drain_within.is_zero() {
-            return self.queue.left();
+            return self.queue.release();
         }
         if !self.is_last() {
             // A chunk that is released meanwhile does not release the set, because the body still holds it.
             let timer = &self.queue.registry.shared.timer;
-            if let Some(key) = timer.insert_after(self.drain_within, Arc::clone(&self.queue)) {
+            if let Some(key) = timer.insert_after(self.drain_within, Expiry::Hold(Arc::clone(&self.queue))) {
                 // Set once, because a body ends once.
-                let _first = self.queue.held.limit.set(key);
+                let _first = self.queue.holds.limit.set(key);
             }
         }
         self.release();
@@ -69,25 +69,25 @@ impl Hold {
     /// Whether no other hold is left.
     fn is_last(&self) -> bool {
         // Relaxed: nothing is read that the server has written.
-        self.queue.held.count.load(Ordering::Relaxed) == 1
+        self.queue.holds.count.load(Ordering::Relaxed) == 1
     }
 
     /// Releases the hold. After the last one, only [`FLUSH_DELAY`] remains.
     pub(crate) fn release(&self) {
         // AcqRel: the last one to be released sees the limit.
-        if self.queue.held.count.fetch_sub(1, Ordering::AcqRel) > 1 {
+        if self.queue.holds.count.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
         let timer = &self.queue.registry.shared.timer;
-        if let Some(key) = self.queue.held.limit.get() {
+        if let Some(key) = self.queue.holds.limit.get() {
             timer.remove(*key);
         }
         if self.drain_within.is_zero() {
-            self.queue.left();
+            self.queue.release();
         } else if self.drain_within < FLUSH_DELAY {
-            timer.insert_after(self.drain_within, Arc::clone(&self.queue));
+            timer.insert_after(self.drain_within, Expiry::Hold(Arc::clone(&self.queue)));
         } else {
-            timer.insert(Arc::clone(&self.queue));
+            timer.insert(Expiry::Hold(Arc::clone(&self.queue)));
         }
     }
 }

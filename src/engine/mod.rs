@@ -3,13 +3,12 @@
 pub(crate) mod abandoned;
 pub(crate) mod attempt;
 pub(crate) mod context;
-pub(crate) mod course;
 pub(crate) mod drain;
 pub(crate) mod finish;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
-pub(crate) mod ops;
-pub(crate) mod pending;
+pub(crate) mod limit;
+pub(crate) mod poll_mark;
 pub(crate) mod queue;
 pub(crate) mod retry;
 pub(crate) mod run;

@@ -1,14 +1,14 @@
-//! The line in which a set's tasks wait, and in what order they leave it.
+//! The queue of a set: which tasks it has, and when it drains.
 //!
 //! # Invariants
-//! 1. A line is drained by at most one [`Drain`](crate::drain::Drain) at a time: in phase `Draining` there is
-//!    one, in the other phases there is none.
-//! 2. Tasks leave from the front, and the next one leaves only when `current` is empty.
-//! 3. Whoever takes `current` out, under the lock, counts its outcome: its drain when the work has returned,
-//!    an abort, or the drain's `Drop` when the runtime ends. A drain that finds its task no longer current
-//!    has been superseded and ends.
-//! 4. A task added in phase `Drained` starts a drain, under the same lock under which the last drain found
-//!    the line empty: there is no moment at which it could be lost.
+//! 1. At most one [`Drain`](crate::engine::drain::Drain) at a time drains a queue: in phase `Draining` there is one, in the
+//!    other phases there is none. A drain whose task was abandoned, or waits beside the queue, drains it no longer.
+//! 2. Tasks leave from the front, and the next one leaves only when `current` is empty and the work of the last one was
+//!    dropped, or was abandoned inside a poll.
+//! 3. Whoever takes `current` out, under the lock, counts its outcome: its drain when the work has returned, an abort, a
+//!    time limit, or the drain's `Drop` when the runtime ends.
+//! 4. A task that is added in phase `Idle` starts a drain, under the same lock under which the last drain found the queue
+//!    empty: there is no moment at which it could be lost.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -17,64 +17,80 @@ use tokio::sync::oneshot;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldCount;
 use crate::{
-    engine::state::{Phase, State},
-    ledger::{
-        live::{LiveTask, Stage},
-        shard::ShardState,
+    engine::{
+        poll_mark::PollMark,
+        shared::{Shared, TaskRegistry},
+        state::{Phase, QueueState},
+        transition::Transition,
     },
+    ledger::live::LiveTask,
     model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo},
-    registry::TaskRegistry,
     task::{Rejected, Task},
     util::{
         clock::Timestamp,
         loom::{
             Mutex, MutexGuard,
-            atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+            atomic::{AtomicU64, AtomicUsize, Ordering},
         },
         panic::drop_catching,
     },
 };
 
-/// Whether a line is to be drained, by how its request ended.
+/// Whether a set drains, by how its request ended.
 pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
 
 pub(crate) struct SetQueue {
     pub(crate) registry: TaskRegistry,
     pub(crate) condition: Option<Arc<DrainCondition>>,
-    /// The handles that users, layers and bodies hold; the last one to go launches the line.
+    /// The handles of users, layers and bodies. The last one to be dropped drains the set.
     handles: AtomicUsize,
     /// Zero until it is drawn.
     number: AtomicU64,
-    places: AtomicU32,
-    /// What keeps the line from launching once its response is leaving.
+    last_index: AtomicU64,
+    pub(crate) mark: PollMark,
     #[cfg(feature = "http")]
-    pub(crate) held: HoldCount,
-    pub(crate) state: Mutex<State>,
+    pub(crate) holds: HoldCount,
+    pub(crate) state: Mutex<QueueState>,
+}
+
+/// Whether a drain may poll the task that it runs.
+pub(crate) enum PollPermission {
+    Granted,
+    /// The task was stopped. Its drain drops the work and goes on.
+    Stopped,
+    /// The task was ended, and another drain has taken over.
+    Superseded,
 }
 
 impl SetQueue {
-    /// A line of which whoever makes it has so many handles.
+    /// A queue of which the caller has this many handles.
     pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>, handles: usize) -> Arc<Self> {
         Arc::new(Self {
             registry,
             condition,
             handles: AtomicUsize::new(handles),
             number: AtomicU64::new(0),
-            places: AtomicU32::new(0),
+            last_index: AtomicU64::new(0),
+            mark: PollMark::default(),
             #[cfg(feature = "http")]
-            held: HoldCount::default(),
+            holds: HoldCount::default(),
             state: Mutex::default(),
         })
     }
 
-    /// The line's number: drawn when the first task needs it, so that a set without tasks costs none.
+    #[inline]
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.registry.shared
+    }
+
+    /// The set's number: drawn when the first task needs it, so that a set without tasks costs none.
     pub(crate) fn number(&self) -> u64 {
         // Relaxed, here and below: it stands for nothing but itself.
         let number = self.number.load(Ordering::Relaxed);
         if number != 0 {
             return number;
         }
-        let drawn = self.registry.shared.ledger.next_line();
+        let drawn = self.shared().ledger.next_number();
         match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => drawn,
             Err(number) => number,
@@ -86,19 +102,15 @@ impl SetQueue {
         self.number.load(Ordering::Relaxed) != 0
     }
 
-    pub(crate) fn books(&self) -> MutexGuard<'_, ShardState> {
-        self.registry.shared.ledger.books(self.number())
-    }
-
     pub(crate) fn handle_made(&self) {
-        // Relaxed: a new handle comes from one that exists, or from a line nobody else knows.
+        // Relaxed: a new handle comes from one that exists, or from a queue that nobody else knows.
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn handle_dropped(self: &Arc<Self>) {
-        // AcqRel: what other handles did happens before the last one launches.
+        // AcqRel: what other handles did happens before the last one drains.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_number() {
-            self.launch(None);
+            self.drain(None);
         }
     }
 
@@ -112,7 +124,7 @@ impl SetQueue {
     /// How many tasks have not started.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
-        state.queue.len() + state.taken().filter(|live| live.stage() == Stage::Pending).count()
+        state.pending.len() + state.dequeued().filter(|task| !task.has_started()).count()
     }
 
     pub(crate) fn stop_on_failure(&self) {
@@ -122,154 +134,153 @@ impl SetQueue {
     /// Accepts a task, or hands it back.
     #[inline]
     pub(crate) fn offer(self: &Arc<Self>, mut task: Task) -> Result<TaskId, Rejected> {
-        let number = self.number();
-        // Relaxed: only uniqueness is asked of it.
-        let id = TaskId { line: number, place: self.places.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1) };
-        task.accept(id, Timestamp::now(), self.registry.shared.spans);
-
-        let shared = &self.registry.shared;
+        let shared = self.shared();
+        // Relaxed: the index only has to be unique.
+        let index = self.last_index.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = TaskId { number: self.number(), index };
+        task.meta_mut().accept(id, Timestamp::now(), &shared.telemetry);
         if let Err(refusal) = shared.consider(task.meta()) {
             return Err(Rejected::refused(task, refusal));
         }
         let mut state = self.state.lock();
-        let was_listed = state.listed;
-        let crowded = match self.admit(&mut state) {
-            Ok(crowded) => crowded,
+        let was_listed = state.is_listed;
+        let passed_mark = match self.admit(&mut state) {
+            Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(state);
                 return Err(Rejected::new(task, reason));
             }
         };
-        let told = shared.telemetry.has_observers().then(|| task.meta().identity());
-        state.queue.push(task);
+        let added = shared.telemetry.has_observers().then(|| task.meta().identity());
+        state.pending.push(task);
         let drain = state.wake();
-        let late_answer =
-            !was_listed && (state.phase == Phase::Leaving || state.phase == Phase::Open && state.answered.is_some());
+        let is_late = !was_listed
+            && (state.phase == Phase::Holding || state.phase == Phase::Collecting && state.response.is_some());
         drop(state);
-        if let Some(identity) = told {
+        if let Some(identity) = added {
             shared.added(identity);
         }
         if drain {
             self.spawn_drain();
         }
-        if late_answer && shared.is_shutting_down() {
-            self.launch_answered();
+        if is_late && shared.losses.has_begun() {
+            self.drain_if_answered();
         }
-        if crowded {
-            shared.warn_if_crowded(number);
+        if passed_mark {
+            shared.warn_of_high_water(id.number);
         }
         Ok(id)
     }
 
-    /// Counts one more task, and lists the line if it is not; says whether that made a crowd.
-    fn admit(self: &Arc<Self>, state: &mut State) -> Result<bool, RejectReason> {
+    /// Counts one more task; says whether a high-water mark was reached.
+    fn admit(self: &Arc<Self>, state: &mut QueueState) -> Result<bool, RejectReason> {
         if let Some(reason) = state.refusal {
             return Err(reason);
         }
-        let ledger = &self.registry.shared.ledger;
-        ledger.reserve()?;
-        if !state.is_empty() && !ledger.is_closed() && state.account.add() {
-            return Ok(false);
-        }
-        let mut books = self.books();
-        books.book_begun(&mut state.account);
-        let admitted = books.admit();
-        books.make_room(&mut state.account);
-        if admitted.is_err() {
-            ledger.give_back();
-        } else if !state.listed {
-            books.list_set(self.number(), Arc::clone(self));
-            state.listed = true;
-        }
-        admitted
+        let is_first = state.is_empty();
+        state.account.admit(&self.shared().ledger, self.number(), self, is_first, &mut state.is_listed)
     }
 
-    /// Lets the drain begin. Only the first call counts, and none counts for a line whose response is leaving.
-    pub(crate) fn launch(self: &Arc<Self>, ending: Option<Ending>) {
+    /// Drains the set. Only the first call counts, and none counts while the set is held for its response.
+    pub(crate) fn drain(self: &Arc<Self>, ending: Option<Ending>) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Open {
+        if state.phase == Phase::Collecting {
             state.ending = ending;
-            self.begin(state);
+            self.start_draining(state);
         }
     }
 
-    /// Launches the line for as soon as its response, which was [noted](Self::answered) before, [has
-    /// left](Self::left). `false` if it was launched already: by hand, or by a shutdown.
+    /// Holds the set until its response has left: until it is [released](Self::release). `false` if it drains already.
     #[cfg(feature = "http")]
-    pub(crate) fn depart(self: &Arc<Self>, ending: Ending) -> bool {
+    pub(crate) fn hold(self: &Arc<Self>, ending: Ending) -> bool {
         let mut state = self.state.lock();
-        if state.phase != Phase::Open {
+        if state.phase != Phase::Collecting {
             return false;
         }
         state.ending = Some(ending);
-        state.phase = Phase::Leaving;
+        state.phase = Phase::Holding;
         true
     }
 
-    /// The response has left, or is waited for no longer. Only the first call counts.
-    pub(crate) fn left(self: &Arc<Self>) {
+    /// The response has left, or the wait for it is over. Only the first call counts.
+    pub(crate) fn release(self: &Arc<Self>) {
         let state = self.state.lock();
-        if state.phase == Phase::Leaving {
-            self.begin(state);
+        if state.phase == Phase::Holding {
+            self.start_draining(state);
         }
     }
 
-    /// Drains from here on.
-    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        state.phase = Phase::Drained;
-        let drain = !state.queue.is_empty() && state.wake();
+    fn start_draining(self: &Arc<Self>, mut state: MutexGuard<'_, QueueState>) {
+        state.phase = Phase::Idle;
+        let drain = !state.pending.is_empty() && state.wake();
         drop(state);
         if drain {
             self.spawn_drain();
         }
     }
 
-    /// Notes that there is a response, so that a shutdown need not wait for the client to take it.
+    /// There is a response, so that a shutdown need not wait until the client has taken it.
     #[cfg(feature = "http")]
-    pub(crate) fn answered(self: &Arc<Self>, ending: Ending) {
-        self.state.lock().answered = Some(ending);
-        // A shutdown that looked at this line before has set its phase before: one of the two sees the other.
-        if self.registry.shared.is_shutting_down() {
-            self.launch_answered();
+    pub(crate) fn response_ready(self: &Arc<Self>, ending: Ending) {
+        self.state.lock().response = Some(ending);
+        // A shutdown that looked at this queue before has begun before: one of the two sees the other.
+        if self.shared().losses.has_begun() {
+            self.drain_if_answered();
         }
     }
 
-    /// Launches at once if there is a response, also one that is still leaving.
-    pub(crate) fn launch_answered(self: &Arc<Self>) {
-        let answered = self.state.lock().answered;
-        if answered.is_some() {
-            self.launch(answered);
+    /// Drains at once if there is a response, even if it is on its way.
+    pub(crate) fn drain_if_answered(self: &Arc<Self>) {
+        let response = self.state.lock().response;
+        if response.is_some() {
+            self.drain(response);
         }
-        self.left();
+        self.release();
     }
 
-    /// Brings the books up to date.
-    pub(crate) fn book(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        if state.account.is_empty() {
-            return;
-        }
-        let mut forgotten = Vec::new();
-        self.books().book(&mut state.account, |error| forgotten.push(error));
-        drop(state);
-        forgotten.into_iter().for_each(drop_catching);
+    pub(crate) fn spawn_drain(self: &Arc<Self>) {
+        self.shared().spawn_drain(Arc::clone(self));
     }
 
-    /// The waiting task has its permit; `false` if it has ended.
+    /// Makes one step under the locks, and then does what follows from it without them.
+    pub(crate) fn transition<R>(self: &Arc<Self>, step: impl FnOnce(&mut Transition<'_>) -> R) -> R {
+        let mut transition = Transition::new(self);
+        let result = step(&mut transition);
+        transition.finish();
+        result
+    }
+
+    /// The drain that runs a task is about to poll it again.
+    pub(crate) fn begin_poll(&self, id: TaskId) -> PollPermission {
+        if self.mark.begin(id.index) || self.state.lock().is_sleeping(id) {
+            PollPermission::Granted
+        } else if self.mark.is_stopped(id.index) {
+            PollPermission::Stopped
+        } else {
+            PollPermission::Superseded
+        }
+    }
+
+    /// The drain that runs a task has returned from a poll, and the task waits. `false` if it was ended meanwhile.
+    pub(crate) fn end_poll(&self, id: TaskId) -> bool {
+        self.mark.end(id.index) || self.state.lock().is_sleeping(id)
+    }
+
+    /// Starts an attempt of a task; `false` if the task has ended.
     pub(crate) fn start(&self, id: TaskId, now: Timestamp) -> bool {
         let mut state = self.state.lock();
-        let Some(live) = state.live(id) else {
+        let Some(task) = state.live(id) else {
             return false;
         };
-        if live.start(now) {
+        if task.start(now) {
             state.account.start();
         } else {
-            self.books().retry(live.identity.name);
+            self.shared().ledger.shard(id.number).retry(task.identity.name);
         }
         true
     }
 
-    /// Looks at a task that has left the queue, under the lock.
+    /// Looks at a task that has left `pending`, under the lock.
     pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
         self.state.lock().live(id).map(look)
     }
@@ -277,57 +288,70 @@ impl SetQueue {
     /// A live task, as lists show it.
     pub(crate) fn info(&self, id: TaskId, now: Timestamp) -> Option<TaskInfo> {
         let mut state = self.state.lock();
-        if let Some(live) = state.live(id) {
-            return Some(live.info(now));
+        if let Some(task) = state.live(id) {
+            return Some(task.info(now));
         }
-        let queued = state.queue.iter().find(|task| task.meta().id() == id)?;
-        Some(LiveTask::new(queued.meta().identity()).info(now))
+        let pending = state.pending.find(id)?;
+        Some(LiveTask::new(pending.meta().identity()).info(now))
     }
 
-    /// Calls `task` for each live task, under the lock, and says whether the line has yet to be launched.
+    /// Calls `task` for each live task, under the lock, and says whether the set's request is still in progress.
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> bool {
         let state = self.state.lock();
-        state.taken().for_each(&mut task);
-        for queued in state.queue.iter() {
-            task(&LiveTask::new(queued.meta().identity()));
+        state.dequeued().for_each(&mut task);
+        for pending in state.pending.iter() {
+            task(&LiveTask::new(pending.meta().identity()));
         }
-        state.phase == Phase::Open && !state.queue.is_empty()
+        state.phase == Phase::Collecting && !state.pending.is_empty()
     }
 
-    /// Whether all that live are so. What is queued waits for the current task, or for nothing but its turn.
+    /// Whether `is_so` holds for all live tasks. Pending ones wait for the current one, or can start now.
     pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
         let state = self.state.lock();
-        let queue_is_so = state.queue.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
-        queue_is_so && state.taken().all(is_so)
+        let pending_are_so = state.pending.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
+        pending_are_so && state.dequeued().all(is_so)
     }
 
-    /// A way to learn when the line is empty; `None` if it is.
+    /// Flushes the set's account, for a reader of the counters and the history.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.account.is_empty() {
+            return;
+        }
+        let mut evicted = Vec::new();
+        let mut shard = self.shared().ledger.shard(self.number());
+        state.account.flush(&mut shard, |error| evicted.push(error));
+        drop(shard);
+        drop(state);
+        evicted.into_iter().for_each(drop_catching);
+    }
+
+    /// A way to learn when the set has drained; `None` if it has.
     pub(crate) fn wait_drained(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
-        if state.is_at_rest() {
+        if state.is_drained() {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiting.retain(|waiting| !waiting.is_closed());
         state.waiting.push(sender);
         Some(receiver)
     }
 
-    /// So many ends have been told; returns those who have waited for the last one.
-    pub(crate) fn told(&self, ends: usize) -> Vec<oneshot::Sender<()>> {
+    /// The log and the observers were notified of this many ends; returns those who have waited for the last one.
+    pub(crate) fn reported(&self, ends: usize) -> Vec<oneshot::Sender<()>> {
         let mut state = self.state.lock();
-        state.untold -= ends;
-        if state.is_at_rest() { mem::take(&mut state.waiting) } else { Vec::new() }
+        state.unreported -= ends;
+        if state.is_drained() { mem::take(&mut state.waiting) } else { Vec::new() }
     }
 
     /// Counts a task that was refused, but not handed back.
     pub(crate) fn count_refused(&self, outcome: &Outcome) {
-        self.state.lock().report.count(outcome);
+        self.state.lock().outcomes.count(outcome.kind());
     }
 
-    /// What the line's tasks have come to so far.
+    /// The outcomes of the set's tasks so far.
     pub(crate) fn report(&self) -> DrainReport {
-        self.state.lock().report
+        DrainReport::new(self.state.lock().outcomes)
     }
 }
 
@@ -339,7 +363,7 @@ impl fmt::Debug for SetQueue {
 
 impl Drop for SetQueue {
     fn drop(&mut self) {
-        // A listed line is held by the ledger, so only a line without tasks gets here.
-        debug_assert!(self.state.get_mut().queue.is_empty(), "a line with tasks was dropped");
+        // A listed queue is held by the ledger, so only a queue without tasks gets here.
+        debug_assert!(self.state.get_mut().pending.is_empty(), "a queue with tasks was dropped");
     }
 }

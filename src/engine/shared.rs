@@ -1,33 +1,60 @@
-//! What all clones of a registry share; the only place that spawns.
+//! What all clones of a registry share; the only place that spawns tasks.
 
 use std::{future::Future, sync::Arc, task::Waker, time::Duration};
 
-use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{abandoned::Stuck, drain::Drain, queue::SetQueue},
+    engine::{abandoned::Abandoned, drain::Drain, limit::Expiry, queue::SetQueue},
     ledger::{
-        Ledger, dead_letters,
+        Ledger,
+        dead_letters::DeadLetterStore,
         finished::{EndedBy, Finish},
-        live::{LiveTask, Stage},
+        live::LiveTask,
+        losses::Losses,
     },
     limits::AdmissionControl,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
-    registry::shutdown::Progress,
     task::work::Meta,
-    telemetry::{Telemetry, span::SpanRelation},
-    util::{
-        clock::Timestamp,
-        delay_queue::DelayQueue,
-        loom::{Mutex, atomic::AtomicU64},
-        panic::drop_catching,
-    },
+    telemetry::Telemetry,
+    util::{clock::Timestamp, delay_queue::DelayQueue, loom::atomic::AtomicU64, panic::drop_catching},
 };
 
-/// Which tasks are accepted, as the user wants it.
-pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
+/// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
+///
+/// The code that adds a task may forget about it. The registry keeps the task alive until it has its outcome, counts
+/// that, lists what is live, aborts on demand, and says at the end what was lost. Dropping the registry, even its last
+/// clone, stops nothing: only [`shutdown`](Self::shutdown) and the end of the runtime do.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::{Outcome, Task, TaskRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(60)).build().unwrap();
+///
+/// registry.spawn(async { /* forgotten, and done all the same */ });
+/// let outcome = registry.spawn(Task::blocking(|| { /* a file */ }).named("report")).await;
+/// assert!(matches!(outcome, Outcome::Completed));
+///
+/// let report = registry.shutdown(Duration::from_secs(10)).await;
+/// assert!(report.is_clean());
+/// # }
+/// ```
+///
+/// # Compared with its neighbours
+/// `tokio::spawn` keeps a task alive, but nobody knows of it, and the end of the runtime drops it silently.
+/// `tokio_util::task::TaskTracker` waits for tasks, but does not list, count, limit or abort them.
+/// `tokio::task::JoinSet` keeps the result of each until it is asked for, and aborts all when dropped.
+#[derive(Clone)]
+#[doc(alias = "BackgroundTasks")]
+#[doc(alias = "background")]
+#[doc(alias = "queue")]
+pub struct TaskRegistry {
+    pub(crate) shared: Arc<Shared>,
+}
 
 /// How long a set waits after its last hold was released.
 ///
@@ -36,40 +63,35 @@ pub(crate) type Rule = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
 /// body, comes without a chunk. Yields to the scheduler in place of a timer are over too early far more often.
 pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
-/// All waits of a registry. A set that expires in it has waited long enough for its response.
-pub(crate) type Timer = DelayQueue<Arc<SetQueue>>;
+/// All waits of a registry.
+pub(crate) type Timer = DelayQueue<Expiry>;
 
 pub(crate) struct Shared {
     pub(crate) handle: Handle,
-    /// All waits go through it.
     pub(crate) timer: Arc<Timer>,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Ledger<SetQueue>,
     pub(crate) admission: AdmissionControl,
-    pub(crate) stuck: Stuck,
-    /// Spawned tasks that a shutdown or the end of the runtime discarded: their handles may ask.
-    pub(crate) never_started: Mutex<FxHashSet<TaskId>>,
+    pub(crate) abandoned: Abandoned,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) telemetry: Telemetry,
-    pub(crate) spans: SpanRelation,
-    pub(crate) dead_letters: dead_letters::Store,
-    pub(crate) rule: Option<Box<Rule>>,
-    pub(crate) hook_panics: AtomicU64,
+    pub(crate) dead_letters: DeadLetterStore,
+    pub(crate) losses: Losses,
     /// Requests that were turned away.
     pub(crate) shed: AtomicU64,
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
-    pub(crate) progress: Progress,
 }
 
 impl Shared {
-    /// Whether a task can just be polled: async, without policy, and without waiting for a turn.
+    /// Whether a task can just be polled: async, without policy, and without waiting for anything.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.is_unlimited(meta)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    #[track_caller]
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -82,31 +104,12 @@ impl Shared {
         self.handle.spawn_blocking(call)
     }
 
-    pub(crate) fn spawn_drain(&self, line: Arc<SetQueue>) {
+    pub(crate) fn spawn_drain(&self, queue: Arc<SetQueue>) {
         #[cfg(all(test, postlude_loom))]
-        let drain = crate::loom_tests::leave_to_the_model(line);
+        let drain = crate::loom_tests::leave_to_the_model(queue);
         #[cfg(not(all(test, postlude_loom)))]
-        let drain = Drain::new(line);
+        let drain = Drain::new(queue);
         drop(self.spawn(drain));
-    }
-
-    /// Counts and lists a spawned task; says whether that made a crowd.
-    #[inline]
-    pub(crate) fn admit_spawned(&self, live: LiveTask) -> Result<bool, RejectReason> {
-        self.ledger.reserve()?;
-        let mut books = self.ledger.books(live.identity.id.line);
-        let admitted = books.admit();
-        if admitted.is_ok() {
-            books.list_spawned(live);
-        } else {
-            self.ledger.give_back();
-        }
-        admitted
-    }
-
-    /// The tokio task that has a task in hand waits; `false` if the task has been ended from outside.
-    pub(crate) fn park(&self, id: TaskId, runner: Waker) -> bool {
-        self.with_live(id, |live| live.park(runner)).is_some()
     }
 
     /// Asks the admission filter about a task. Never under a lock.
@@ -116,19 +119,41 @@ impl Shared {
     #[inline]
     pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
         self.admission.note_priority(meta);
-        self.ask_rule(|| {
+        self.telemetry.ask_filter(|| {
             let identity = meta.identity();
             LiveTask::new(identity).info(identity.added)
         })
     }
 
-    /// Marks a waiting task as started; `false` if it has already ended.
+    /// Counts and lists a spawned task; says whether a high-water mark was reached.
+    #[inline]
+    pub(crate) fn admit_spawned(&self, task: LiveTask) -> Result<bool, RejectReason> {
+        self.ledger.reserve()?;
+        let mut shard = self.ledger.shard(task.identity.id.number);
+        let admitted = shard.admit();
+        if admitted.is_ok() {
+            shard.insert_spawned(task);
+        } else {
+            self.ledger.release();
+        }
+        admitted
+    }
+
+    /// Looks at a live task that has left the queue of its set, under its lock; `None` if it has ended.
+    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
+        if id.set().is_some() {
+            return self.ledger.set(id.number)?.with_live(id, look);
+        }
+        self.ledger.shard(id.number).spawned(id.number).map(look)
+    }
+
+    /// Starts an attempt of a task; `false` if the task has ended.
     #[inline]
     pub(crate) fn start(&self, id: TaskId) -> bool {
         let now = Timestamp::now();
         let started = match id.set() {
-            Some(_) => self.ledger.set(id.line).is_some_and(|set| set.start(id, now)),
-            None => self.ledger.books(id.line).start_spawned(id.line, now),
+            Some(_) => self.ledger.set(id.number).is_some_and(|set| set.start(id, now)),
+            None => self.ledger.shard(id.number).start_spawned(id.number, now),
         };
         if started {
             self.started(id);
@@ -137,82 +162,133 @@ impl Shared {
     }
 
     /// A live task, as lists show it.
-    pub(crate) fn live(&self, id: TaskId) -> Option<TaskInfo> {
+    pub(crate) fn info(&self, id: TaskId) -> Option<TaskInfo> {
         let now = Timestamp::now();
         match id.set() {
-            Some(_) => self.ledger.set(id.line)?.info(id, now),
+            Some(_) => self.ledger.set(id.number)?.info(id, now),
             None => self.with_live(id, |live| live.info(now)),
         }
     }
 
     /// Ends a spawned task; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome, side: EndedBy) -> bool {
+    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
         let now = Timestamp::now();
-        let attentive = self.wants_completed();
-        let mut books = self.ledger.books(id.line);
-        let Some(live) = books.take_spawned(id.line) else {
-            // Before `outcome` goes, which may hold an error of the user's.
-            drop(books);
+        let observed = self.telemetry.observes_completed();
+        let mut shard = self.ledger.shard(id.number);
+        let Some(task) = shard.remove_spawned(id.number) else {
+            // Before `outcome` is dropped, which may hold a foreign error.
+            drop(shard);
             return false;
         };
-        let outcome = outcome(live.stage());
-        let quiet = outcome.is_completed() && !attentive;
-        let forgotten = books.end(&live, &outcome, now, quiet);
-        if quiet && live.is_alone() {
-            let idle = books.is_idle();
-            drop(books);
-            if forgotten.is_some() {
-                drop_catching(forgotten);
+        let outcome = outcome(&task);
+        if outcome.is_completed() && !observed && !task.has_extras() {
+            let evicted = shard.finish(&task, &outcome, now, false);
+            let idle = shard.is_idle();
+            drop(shard);
+            if evicted.is_some() {
+                drop_catching(evicted);
             }
-            self.settle_quietly(idle);
+            self.finish_unobserved(idle);
             return true;
         }
-        if live.stage() == Stage::Pending && matches!(outcome, Outcome::Discarded(_)) {
-            self.never_started.lock().insert(id);
+        let evicted = shard.finish(&task, &outcome, now, true);
+        if by == EndedBy::Caller {
+            // Under the lock: the runner looks for it after this.
+            self.abandoned.insert_stopped(&task, &outcome, now, false);
         }
-        if side == EndedBy::Caller {
-            // Under the lock: its own end comes after this, and takes it out again.
-            self.stuck.insert_cut(&live);
-        }
-        drop(books);
-        if forgotten.is_some() {
-            drop_catching(forgotten);
-        }
-        let mut ended = Finish { live, outcome, now, side, quiet };
-        ended.release();
-        self.settle(ended);
+        drop(shard);
+        drop_catching(evicted);
+        let mut finish = Finish { task, outcome, now, by };
+        self.signal_stop(&mut finish);
+        self.finish(finish);
         true
     }
 
-    /// The outcome of a spawned task that was ended from outside while the tokio task that ran it goes on. If
-    /// it has none yet, `waker` is woken when it has.
+    /// Ends a task from outside; `false` if it has ended, or is still pending in a set.
+    pub(crate) fn stop(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
+        match id.set() {
+            Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.stop(id, outcome))),
+            None => self.end_spawned(id, outcome, by),
+        }
+    }
+
+    /// Aborts a task, wherever it stands; `false` if it has ended.
+    pub(crate) fn abort(&self, id: TaskId) -> bool {
+        match id.set() {
+            Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.abort(id))),
+            None => self.end_spawned(id, |_| Outcome::Aborted, EndedBy::Caller),
+        }
+    }
+
+    /// The outcome of a spawned task that was ended from outside while the tokio task that ran it goes on. If it has none
+    /// yet, `waker` is woken when it has.
     pub(crate) fn outcome_from_outside(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
         let waker = waker.clone();
-        let mut books = self.ledger.books(id.line);
-        let Some(task) = books.spawned(id.line) else {
-            drop(books);
-            return self.stuck.was_cut(id).then(|| self.outcome_of_cut(id));
+        let mut shard = self.ledger.shard(id.number);
+        let Some(task) = shard.spawned(id.number) else {
+            drop(shard);
+            return self.abandoned.outcome(id);
         };
-        let replaced = task.wake_at_end(waker);
-        drop(books);
-        drop(replaced);
+        let replaced = task.set_waker(waker);
+        drop(shard);
+        drop_catching(replaced);
         None
     }
 
-    /// The outcome of a spawned task that was ended from outside, or with its runtime.
-    pub(crate) fn outcome_of_cut(&self, id: TaskId) -> Outcome {
-        let stage = if self.never_started.lock().contains(&id) { Stage::Pending } else { Stage::Running };
-        Outcome::unfinished(stage)
+    /// The outcome of a spawned task that ended with its runtime.
+    pub(crate) fn outcome_of_lost(&self, id: TaskId) -> Outcome {
+        let known = self.abandoned.outcome(id);
+        known.or_else(|| Some(self.ledger.finished(id)?.outcome().clone())).unwrap_or(Outcome::Aborted)
     }
 
     /// The cancellation token of a running task.
     pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
-        // Made before, dropped after the lock: its kin have a lock of their own.
+        // Made before, dropped after the lock: its parent has a lock of its own.
         let fresh = self.token.child_token();
         self.with_live(id, |live| live.token(&fresh)).unwrap_or_else(|| {
             // The task has its outcome, while its work goes on.
             fresh.cancel();
             fresh
         })
+    }
+
+    /// The first attempt of a task is due after `delay`, or sooner if it may start early. `false` if the task has ended.
+    pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_start_early: bool) -> bool {
+        let due = Timestamp::now().plus(delay);
+        let found = self.with_live(id, |live| live.delay_until(due, may_start_early)).is_some();
+        self.detach_sleeping(id);
+        found
+    }
+
+    /// The first attempt of a task is due now, and not later.
+    pub(crate) fn start_early(&self, id: TaskId) {
+        let now = Timestamp::now();
+        self.with_live(id, |live| live.delay_until(now, false));
+    }
+
+    /// The next attempt of a task is due after `wait`, as far as is known.
+    pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
+        let due = Timestamp::now().plus(wait);
+        self.with_live(id, |live| live.wait_until(due));
+    }
+
+    /// Lets a task wait for a time beside the queue of its set, so that the next one runs.
+    pub(crate) fn detach_sleeping(&self, id: TaskId) {
+        if let (Some(_), Some(set)) = (id.set(), self.ledger.set(id.number)) {
+            set.transition(|step| step.detach_sleeping(id));
+        }
+    }
+
+    /// The time of an attempt is over, and another may follow: wakes the task that runs it, or lets its set go on without it
+    /// if it is inside a poll.
+    pub(crate) fn wake_or_detach(&self, id: TaskId) {
+        if let (Some(_), Some(set)) = (id.set(), self.ledger.set(id.number)) {
+            if set.mark.is_polling(id.index) {
+                set.transition(|step| step.detach_sleeping(id));
+            }
+        }
+        if let Some(runner) = self.with_live(id, |live| live.runner()).flatten() {
+            runner.wake();
+        }
     }
 }

@@ -4,73 +4,69 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use crate::{
-    engine::context::{self, TaskContext},
-    ledger::finished::EndedBy,
+    engine::{
+        context::{self, TaskContext},
+        shared::Shared,
+    },
+    ledger::{finished::EndedBy, live::LiveTask},
     model::{Outcome, TaskId},
-    registry::TaskRegistry,
     task::work::{BoxedWork, End, drop_work, poll_to_end},
     telemetry::span::inside,
 };
 
-/// Runs a task that belongs to no set. Three words, as a [`Drain`](crate::engine::drain::Drain) has, which fit the smaller
-/// of the cells that tokio makes for its tasks.
+/// Runs a task that belongs to no set. Three words, as a [`Drain`](crate::engine::drain::Drain) has.
 pub(crate) struct Spawned {
     /// Taken at the end, so that `Drop` knows an end from a runtime that shuts down.
-    registry: Option<TaskRegistry>,
+    shared: Option<Arc<Shared>>,
     work: Option<BoxedWork>,
 }
 
 impl Spawned {
-    pub(crate) const fn new(work: BoxedWork, registry: TaskRegistry) -> Self {
-        Self { registry: Some(registry), work: Some(work) }
+    pub(crate) const fn new(work: BoxedWork, shared: Arc<Shared>) -> Self {
+        Self { shared: Some(shared), work: Some(work) }
     }
 
     fn id(&self) -> TaskId {
         self.work.as_ref().map_or(TaskId::UNASSIGNED, |work| work.meta().id())
     }
 
-    /// Notes the first poll; says whether it is that one, and the start is to be noted, too.
+    /// Notes the first poll; says whether it is that one, and the start is still to be counted.
     fn begin(&mut self) -> bool {
         self.work.as_mut().is_some_and(|work| !mem::replace(&mut work.as_mut().meta_mut().started, true))
     }
 
-    /// Notes that it waits; says whether it has waited before.
-    fn park(&mut self) -> bool {
-        self.work.as_mut().is_some_and(|work| mem::replace(&mut work.as_mut().meta_mut().parked, true))
+    /// Sees to it that the runner learns if the task is ended from outside; `false` if it was.
+    fn park(&mut self, shared: &Shared, id: TaskId, context: &Context<'_>) -> bool {
+        let was_parked =
+            self.work.as_mut().is_some_and(|work| mem::replace(&mut work.as_mut().meta_mut().parked, true));
+        was_parked || shared.with_live(id, |live| live.park(context.waker().clone())).is_some()
     }
 
-    /// Lets go of the work before its end: it was ended from outside, or with the runtime.
-    fn give_up(&mut self, registry: &TaskRegistry) {
-        let id = self.id();
-        let mut scope = TaskContext::Spawned(registry.clone());
-        let _nobody_to_go_to = context::enter(&mut scope, id, || drop_work(&mut self.work));
-        // By whoever aborted it, which makes this the end of its stay among the stuck; or because the
-        // runtime has ended, which makes it an outcome.
-        if !registry.shared.end_spawned(id, Outcome::unfinished, EndedBy::Runner) {
-            registry.shared.stuck.remove_cut(id);
-        }
+    fn drop_work(&mut self, shared: &Arc<Shared>, id: TaskId) {
+        let mut current = TaskContext::Spawned(Arc::clone(shared));
+        // A panic of this drop can't change the outcome.
+        let _caught = context::enter(&mut current, id, || drop_work(&mut self.work));
     }
 
-    /// The same for a task that was ended from outside: its outcome.
-    fn give_up_cut(&mut self, registry: &TaskRegistry, id: TaskId) -> Poll<Outcome> {
-        let outcome = registry.shared.outcome_of_cut(id);
-        self.give_up(registry);
-        Poll::Ready(outcome)
+    /// Drops the work of a task that was ended from outside; returns the outcome that was counted.
+    fn drop_stopped(&mut self, shared: &Arc<Shared>, id: TaskId) -> Outcome {
+        self.drop_work(shared, id);
+        shared.abandoned.dropped(id).unwrap_or(Outcome::Aborted)
     }
 
-    /// Counts the outcome, unless somebody else has.
-    fn finish(registry: &TaskRegistry, id: TaskId, end: End) -> Outcome {
+    /// Counts the outcome, unless the task was ended from outside.
+    fn finish(shared: &Shared, id: TaskId, end: End) -> Outcome {
         let outcome = end.into_outcome();
         let reply = outcome.clone();
-        if registry.shared.end_spawned(id, |_| outcome, EndedBy::Runner) {
+        if shared.end_spawned(id, |_| outcome, EndedBy::Runner) {
             return reply;
         }
-        registry.shared.stuck.remove_cut(id);
-        registry.shared.outcome_of_cut(id)
+        shared.abandoned.dropped(id).unwrap_or(Outcome::Aborted)
     }
 }
 
@@ -79,34 +75,37 @@ impl Future for Spawned {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let this = self.get_mut();
-        let Some(registry) = this.registry.take() else {
+        let Some(shared) = this.shared.take() else {
             return Poll::Ready(Outcome::Aborted);
         };
         let id = this.id();
-        if registry.shared.stuck.was_cut(id) || this.begin() && !registry.shared.start(id) {
-            return this.give_up_cut(&registry, id);
+        if shared.abandoned.is_stopped(id) || this.begin() && !shared.start(id) {
+            return Poll::Ready(this.drop_stopped(&shared, id));
         }
-        let (mut scope, mut span) = (TaskContext::Spawned(registry), None);
-        let polled = context::enter(&mut scope, id, || poll_to_end(&mut this.work, &mut span, context));
-        let TaskContext::Spawned(registry) = scope else {
+        let (mut current, mut span) = (TaskContext::Spawned(shared), None);
+        let polled = context::enter(&mut current, id, || poll_to_end(&mut this.work, &mut span, context));
+        let TaskContext::Spawned(shared) = current else {
             return Poll::Ready(Outcome::Aborted);
         };
         if let Poll::Ready(end) = polled {
-            return Poll::Ready(inside(span, || Self::finish(&registry, id, end)));
+            return Poll::Ready(inside(span, || Self::finish(&shared, id, end)));
         }
-        // It waits: an end from outside has to be told.
-        if this.park() || registry.shared.park(id, context.waker().clone()) {
-            this.registry = Some(registry);
+        if this.park(&shared, id, context) {
+            this.shared = Some(shared);
             return Poll::Pending;
         }
-        this.give_up_cut(&registry, id)
+        Poll::Ready(this.drop_stopped(&shared, id))
     }
 }
 
 impl Drop for Spawned {
     fn drop(&mut self) {
-        if let Some(registry) = self.registry.take() {
-            self.give_up(&registry);
+        let Some(shared) = self.shared.take() else { return };
+        let id = self.id();
+        self.drop_work(&shared, id);
+        // The runtime has ended, or the task was ended from outside before.
+        if !shared.end_spawned(id, LiveTask::unfinished, EndedBy::Runner) {
+            shared.abandoned.dropped(id);
         }
     }
 }

@@ -1,114 +1,293 @@
-//! What the lock of a line guards.
+//! What the lock of a set's queue guards.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 use tokio::sync::oneshot;
 
 use crate::{
-    engine::pending::Queue,
     ledger::{account::SetAccount, live::LiveTask},
-    model::{DrainReport, Ending, Outcome, RejectReason, TaskId},
+    model::{Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
+    task::Task,
     util::clock::Timestamp,
 };
 
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct QueueState {
     pub(crate) phase: Phase,
-    pub(crate) queue: Queue,
-    /// The task at the head of the line: started, or waiting for its permit.
+    pub(crate) pending: Pending,
+    /// The task whose turn it is: started, or waiting for its permit.
     pub(crate) current: Option<LiveTask>,
-    /// Tasks that have left the line to wait for a time, by their places.
-    #[expect(clippy::box_collection, reason = "one word of room in each line, for what few need")]
-    away: Option<Box<BTreeMap<u32, LiveTask>>>,
-    pub(crate) listed: bool,
+    /// Tasks that wait for a time beside the queue, by index.
+    #[expect(clippy::box_collection, reason = "one word in each queue, for what few need")]
+    sleeping: Option<Box<BTreeMap<u64, LiveTask>>>,
+    /// The ledger lists the queue.
+    pub(crate) is_listed: bool,
     pub(crate) account: SetAccount,
-    /// The condition has been asked.
-    pub(crate) decided: bool,
+    /// The condition of the layer has been asked.
+    pub(crate) is_decided: bool,
     pub(crate) ending: Option<Ending>,
-    /// What a shutdown is to launch the line with: known once there is a response.
-    pub(crate) answered: Option<Ending>,
+    /// The ending with which a shutdown drains the set: known once there is a response.
+    pub(crate) response: Option<Ending>,
     pub(crate) stop_on_failure: bool,
     /// Why nothing is accepted any more.
     pub(crate) refusal: Option<RejectReason>,
-    pub(crate) report: DrainReport,
-    /// Ends that are counted, and not yet told to the log and the hooks.
-    pub(crate) untold: usize,
+    pub(crate) outcomes: OutcomeCounts,
+    /// Ends that are counted, and of which the log and the observers have not been notified.
+    pub(crate) unreported: usize,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
 }
 
+/// Where a set stands.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Collecting.
+    /// Its request is in progress.
     #[default]
-    Open,
-    /// The response is on its way out: somebody will call [`SetQueue::left`].
-    Leaving,
-    /// Launched, with tasks.
+    Collecting,
+    /// The response is on its way: [`SetQueue::release`](crate::engine::queue::SetQueue::release) follows.
+    Holding,
+    /// A drain is at work.
     Draining,
-    /// Launched, and empty.
-    Drained,
+    /// Drained, and empty.
+    Idle,
 }
 
-impl State {
-    /// A task that has left the queue.
+impl QueueState {
+    /// A task that has left `pending`.
     #[inline]
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut LiveTask> {
         match &mut self.current {
             Some(current) if current.identity.id == id => Some(current),
-            Some(_) | None => self.away.as_mut()?.get_mut(&id.place),
+            Some(_) | None => self.sleeping.as_mut()?.get_mut(&id.index),
         }
     }
 
-    /// Lets a task wait beside the line.
-    pub(crate) fn put_away(&mut self, live: LiveTask) {
-        self.away.get_or_insert_default().insert(live.identity.id.place, live);
+    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<LiveTask> {
+        self.current.take_if(|current| current.identity.id == id)
     }
 
-    /// Takes a task that waits beside the line.
-    pub(crate) fn take_away(&mut self, id: TaskId) -> Option<LiveTask> {
-        let away = self.away.as_mut()?;
-        let live = away.remove(&id.place);
-        if away.is_empty() {
-            self.away = None;
+    /// Lets a task wait for a time beside the queue.
+    pub(crate) fn put_sleeping(&mut self, task: LiveTask) {
+        self.sleeping.get_or_insert_default().insert(task.identity.id.index, task);
+    }
+
+    pub(crate) fn take_sleeping(&mut self, id: TaskId) -> Option<LiveTask> {
+        let sleeping = self.sleeping.as_mut()?;
+        let task = sleeping.remove(&id.index);
+        if sleeping.is_empty() {
+            self.sleeping = None;
         }
-        live
+        task
     }
 
-    /// The tasks that have left the queue.
-    pub(crate) fn taken(&self) -> impl Iterator<Item = &LiveTask> {
-        self.current.iter().chain(self.away.iter().flat_map(|away| away.values()))
+    pub(crate) fn is_sleeping(&self, id: TaskId) -> bool {
+        self.sleeping.as_ref().is_some_and(|sleeping| sleeping.contains_key(&id.index))
     }
 
-    /// Whether it is launched, and nothing is to come, nor to be told.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_empty() && self.untold == 0 && matches!(self.phase, Phase::Leaving | Phase::Drained)
+    /// The tasks that have left `pending`.
+    pub(crate) fn dequeued(&self) -> impl Iterator<Item = &LiveTask> {
+        self.current.iter().chain(self.sleeping.iter().flat_map(|sleeping| sleeping.values()))
     }
 
-    /// Whether nothing is in the line, nor has left it for a while.
+    /// Whether no task of the set is live.
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.current.is_none() && self.away.is_none()
+        self.pending.is_empty() && self.current.is_none() && self.sleeping.is_none()
     }
 
-    /// Notes the end of the current task, which has completed, if there is no more to it than that and another is behind it.
-    #[inline]
-    pub(crate) fn end_quietly(&mut self, id: TaskId, now: Timestamp) -> bool {
-        if self.queue.is_empty() || !self.account.has_room() {
-            return false;
-        }
-        let Some(ended) = self.current.take_if(|current| current.identity.id == id && current.is_alone()) else {
-            return false;
-        };
-        self.account.end(ended.past(Outcome::Completed, now), self.queue.len());
-        self.report.count(&Outcome::Completed);
-        true
+    /// Whether the set has drained, and every end was reported.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_empty() && self.unreported == 0 && matches!(self.phase, Phase::Holding | Phase::Idle)
     }
 
-    /// Sees to it that the queue is drained, if the line is launched: whether a drain is to be spawned.
+    /// Sees to it that pending tasks are drained, if the set drains at all: whether a drain must be spawned.
     pub(crate) fn wake(&mut self) -> bool {
-        let wakes = self.phase == Phase::Drained;
+        let wakes = self.phase == Phase::Idle;
         if wakes {
             self.phase = Phase::Draining;
         }
         wakes
+    }
+
+    /// Counts the end of the current task, which has completed, in the set's account: if there is no more to it than that,
+    /// and another task is behind it.
+    #[inline]
+    pub(crate) fn finish_in_account(&mut self, id: TaskId, now: Timestamp) -> bool {
+        let pending = self.pending.len();
+        if !self.account.has_room(pending) {
+            return false;
+        }
+        let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
+        let Some(ended) = self.current.take_if(is_plain) else {
+            return false;
+        };
+        self.account.finish(ended.finished(crate::model::Outcome::Completed, now), pending);
+        self.outcomes.count(OutcomeKind::Completed);
+        true
+    }
+}
+
+/// The tasks that have not had their turn: first in, first out.
+///
+/// They are ordered by index, so that one is found by binary search. A task that is taken out of the middle leaves a gap,
+/// so that no other is moved for it.
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// Takes no room but its own, because most sets have one task. Empty only if the others are, or until they are asked
+    /// for the next.
+    first: Option<Task>,
+    others: VecDeque<Slot>,
+    /// How many of the others are gaps.
+    gaps: usize,
+}
+
+struct Slot {
+    index: u64,
+    /// `None`: a gap.
+    task: Option<Task>,
+}
+
+impl Pending {
+    #[inline]
+    pub(crate) fn push(&mut self, task: Task) {
+        if self.is_empty() {
+            self.first = Some(task);
+            return;
+        }
+        let index = task.meta().id().index;
+        if self.first.as_ref().is_some_and(|first| first.meta().id().index > index) {
+            // Two threads that add at once may come here in the other order than they drew their indexes.
+            if let Some(first) = self.first.replace(task) {
+                self.others.push_front(Slot { index: first.meta().id().index, task: Some(first) });
+            }
+            return;
+        }
+        let later = self.others.iter().rev().take_while(|slot| slot.index > index).count();
+        self.others.insert(self.others.len() - later, Slot { index, task: Some(task) });
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        while let Some(slot) = self.others.pop_front() {
+            match slot.task {
+                Some(task) => return Some(task),
+                None => self.gaps -= 1,
+            }
+        }
+        None
+    }
+
+    /// Takes a task out.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        if let Some(first) = self.first.take_if(|first| first.meta().id() == id) {
+            return Some(first);
+        }
+        let at = self.position(id)?;
+        let removed = self.others.get_mut(at)?.task.take()?;
+        self.gaps += 1;
+        if self.gaps > self.others.len() / 2 {
+            self.others.retain(|slot| slot.task.is_some());
+            self.gaps = 0;
+        }
+        Some(removed)
+    }
+
+    pub(crate) fn find(&self, id: TaskId) -> Option<&Task> {
+        let first = self.first.as_ref().filter(|first| first.meta().id() == id);
+        first.or_else(|| self.others.get(self.position(id)?)?.task.as_ref())
+    }
+
+    fn position(&self, id: TaskId) -> Option<usize> {
+        self.others.binary_search_by_key(&id.index, |slot| slot.index).ok()
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len() - self.gaps
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.first.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = Task> + use<> {
+        let taken = mem::take(self);
+        taken.first.into_iter().chain(taken.others.into_iter().filter_map(|slot| slot.task))
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(postlude_loom))]
+mod tests {
+    use super::*;
+    use crate::telemetry::Telemetry;
+
+    fn id(index: u64) -> TaskId {
+        TaskId { number: 1, index }
+    }
+
+    fn task(index: u64) -> Task {
+        let mut task = Task::new(async {});
+        task.meta_mut().accept(id(index), Timestamp::now(), &Telemetry::default());
+        task
+    }
+
+    fn indexes(pending: &Pending) -> Vec<u64> {
+        pending.iter().map(|task| task.meta().id().index).collect()
+    }
+
+    #[test]
+    fn first_in_first_out_with_any_task_removed_from_between() {
+        let mut pending = Pending::default();
+        (1..=9).for_each(|index| pending.push(task(index)));
+        for (removed, left) in
+            [(4, vec![1, 2, 3, 5, 6, 7, 8, 9]), (6, vec![1, 2, 3, 5, 7, 8, 9]), (5, vec![1, 2, 3, 7, 8, 9])]
+        {
+            assert_eq!(pending.find(id(removed)).unwrap().meta().id(), id(removed));
+            assert!(pending.remove(id(removed)).is_some());
+            assert!(pending.remove(id(removed)).is_none() && pending.find(id(removed)).is_none());
+            assert_eq!((indexes(&pending), pending.len()), (left.clone(), left.len()));
+        }
+        assert_eq!(pending.pop().unwrap().meta().id(), id(1));
+        pending.push(task(10));
+        for index in [9, 10, 2] {
+            assert!(pending.remove(id(index)).is_some(), "{index}");
+        }
+        let rest: Vec<_> = std::iter::from_fn(|| pending.pop()).map(|task| task.meta().id().index).collect();
+        assert_eq!(rest, [3, 7, 8]);
+        assert!(pending.is_empty() && pending.pop().is_none());
+    }
+
+    #[test]
+    fn tasks_that_come_in_another_order_than_they_drew_their_indexes_are_put_in_order() {
+        let mut pending = Pending::default();
+        for index in [2, 1, 5, 4, 3] {
+            pending.push(task(index));
+        }
+        assert_eq!(indexes(&pending), [1, 2, 3, 4, 5]);
+        assert!(pending.remove(id(3)).is_some() && pending.find(id(4)).is_some());
+    }
+
+    #[test]
+    fn a_queue_that_was_emptied_begins_anew() {
+        let mut pending = Pending::default();
+        pending.push(task(1));
+        assert!(pending.remove(id(1)).is_some() && pending.is_empty());
+        pending.push(task(2));
+        pending.push(task(3));
+        assert!(pending.remove(id(3)).is_some());
+        assert_eq!((indexes(&pending), pending.len()), (vec![2], 1));
+        assert_eq!(pending.take().count(), 1);
+        assert!(pending.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! One locked look at a line: what happens to its tasks, and what remains to be done without the locks.
+//! One locked step of a set's queue, and what follows from it without the locks.
 
 use std::{mem, sync::Arc};
 
@@ -6,244 +6,291 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::{
-        course::Next,
         queue::SetQueue,
-        state::{Phase, State},
+        state::{Phase, QueueState},
     },
     ledger::{
         finished::{EndedBy, Finish},
-        live::{LiveTask, Stage},
+        live::LiveTask,
         shard::ShardState,
     },
-    model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId},
-    task::Task,
-    util::{clock::Timestamp, loom::MutexGuard},
+    model::{BoxError, DiscardReason, Outcome, OutcomeKind, RejectReason, TaskId},
+    task::{Task, drop_tasks},
+    util::{clock::Timestamp, loom::MutexGuard, panic::drop_catching},
 };
 
-/// A line and its books, locked, at one moment.
+/// A queue and its shard, locked, at one moment.
 pub(crate) struct Transition<'a> {
-    line: &'a Arc<SetQueue>,
-    pub(crate) state: MutexGuard<'a, State>,
-    books: MutexGuard<'a, ShardState>,
+    queue: &'a Arc<SetQueue>,
+    pub(crate) state: MutexGuard<'a, QueueState>,
+    shard: MutexGuard<'a, ShardState<SetQueue>>,
     now: Timestamp,
-    /// Whether somebody wants to hear of tasks that completed.
-    attentive: bool,
-    rest: Effects,
+    effects: Effects,
 }
 
-/// What must not happen under the locks. Small, for it is made and moved once a task.
+/// What must not happen under the locks. Small, because one is made and moved for each task.
 #[derive(Default)]
-#[must_use]
-pub(crate) struct Effects {
-    /// A task has completed, and nobody wants to hear of it; whether that has left the shard idle.
-    pub(crate) quiet_end: Option<bool>,
-    pub(crate) delisted: Option<Arc<SetQueue>>,
-    pub(crate) spawn: bool,
-    pub(crate) rare: Option<Box<Rare>>,
+struct Effects {
+    /// A task has completed and nobody observes it; whether that has left the shard idle.
+    unobserved: Option<bool>,
+    removed: Option<Arc<SetQueue>>,
+    spawn: bool,
+    rare: Option<Box<RareEffects>>,
 }
 
-/// What few turns leave, in the order in which it is done.
+/// What few steps have, in the order in which it is done.
 #[derive(Default)]
-pub(crate) struct Rare {
-    pub(crate) dropped: Vec<Task>,
-    pub(crate) ended: Vec<Finish>,
-    pub(crate) forgotten: Vec<Arc<BoxError>>,
-    pub(crate) waiting: Vec<oneshot::Sender<()>>,
+struct RareEffects {
+    discarded: Vec<Task>,
+    finished: Vec<Finish>,
+    evicted: Vec<Arc<BoxError>>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Effects {
-    fn rare(&mut self) -> &mut Rare {
+    fn rare(&mut self) -> &mut RareEffects {
         self.rare.get_or_insert_default()
     }
 }
 
 impl<'a> Transition<'a> {
-    pub(crate) fn new(line: &'a Arc<SetQueue>) -> Self {
-        let attentive = line.registry.shared.wants_completed();
-        Self::with(line, line.state.lock(), Timestamp::now(), attentive)
+    pub(crate) fn new(queue: &'a Arc<SetQueue>) -> Self {
+        Self::with(queue, queue.state.lock(), Timestamp::now())
     }
 
-    pub(crate) fn with(
-        line: &'a Arc<SetQueue>,
-        mut state: MutexGuard<'a, State>,
-        now: Timestamp,
-        attentive: bool,
-    ) -> Self {
-        let mut books = line.books();
-        let mut rest = Effects::default();
-        if !state.account.is_empty() {
-            books.book(&mut state.account, |error| rest.rare().forgotten.push(error));
-        }
-        Self { line, state, books, now, attentive, rest }
+    pub(crate) fn with(queue: &'a Arc<SetQueue>, mut state: MutexGuard<'a, QueueState>, now: Timestamp) -> Self {
+        let mut shard = queue.shared().ledger.shard(queue.number());
+        let mut effects = Effects::default();
+        state.account.flush(&mut shard, |error| effects.rare().evicted.push(error));
+        Self { queue, state, shard, now, effects }
     }
 
-    /// Releases the locks and does the rest; returns how many tasks have ended.
-    pub(crate) fn done(self) -> usize {
-        let Self { line, state, books, mut rest, .. } = self;
-        if let Some(idle) = &mut rest.quiet_end {
-            *idle = books.is_idle();
+    /// Releases the locks and does what follows.
+    pub(crate) fn finish(self) {
+        let Self { queue, state, shard, mut effects, .. } = self;
+        if let Some(idle) = &mut effects.unobserved {
+            *idle = shard.is_idle();
         }
-        drop(books);
+        drop(shard);
         drop(state);
-        let count = rest.rare.as_ref().map_or(0, |rare| rare.ended.len()) + usize::from(rest.quiet_end.is_some());
-        line.settle(rest);
-        count
+        effects.apply(queue);
     }
 
-    /// The tasks that have left the queue, as far as they are wanted.
-    pub(crate) fn taken(&self, wanted: impl Fn(&LiveTask) -> bool) -> Vec<TaskId> {
-        self.state.taken().filter(|live| wanted(live)).map(|live| live.identity.id).collect()
+    /// The dequeued tasks for which `wanted` holds.
+    fn dequeued(&self, wanted: impl Fn(&LiveTask) -> bool) -> Vec<TaskId> {
+        self.state.dequeued().filter(|task| wanted(task)).map(|task| task.identity.id).collect()
     }
 
-    pub(crate) fn take_current(&mut self, id: TaskId) -> Option<LiveTask> {
-        self.state.current.take_if(|current| current.identity.id == id)
-    }
-
-    /// Takes the next task to the head of the line; none, and the line is drained.
-    pub(crate) fn pop(&mut self) -> Option<Next> {
-        let popped = self.line.pop(&mut self.state, self.now);
-        if popped.is_none() {
-            self.drained();
-        }
-        popped
-    }
-
-    /// Counts the end of the current task, which has completed, if there is no more to it than that.
-    pub(crate) fn end_quietly(&mut self, id: TaskId) -> bool {
-        let state = &mut *self.state;
-        let Some(live) = state.current.take_if(|live| live.identity.id == id && live.is_alone()) else {
+    /// Counts the end of the current task, which has completed unobserved, if there is no more to it than that.
+    pub(crate) fn finish_unobserved(&mut self, id: TaskId) -> bool {
+        let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
+        let Some(current) = self.state.current.take_if(is_plain) else {
             return false;
         };
-        if let Some(error) = self.books.end(&live, &Outcome::Completed, self.now, true) {
-            self.rest.rare().forgotten.push(error);
+        if let Some(error) = self.shard.finish(&current, &Outcome::Completed, self.now, false) {
+            self.effects.rare().evicted.push(error);
         }
-        state.report.count(&Outcome::Completed);
-        self.rest.quiet_end = Some(false);
+        self.state.outcomes.count(OutcomeKind::Completed);
+        self.effects.unobserved = Some(false);
         true
     }
 
-    /// Counts the end of the current task, and of those that its failure stops.
-    pub(crate) fn end(&mut self, current: LiveTask, outcome: Outcome) {
-        self.end_by(EndedBy::Runner, current, outcome);
-    }
-
-    fn end_by(&mut self, side: EndedBy, current: LiveTask, outcome: Outcome) {
-        let stops = self.state.stop_on_failure && current.stage() == Stage::Running && outcome.is_failure();
-        let place = current.identity.id.place;
-        self.count(side, current, outcome);
+    /// Counts the end of a dequeued task, and of those that its failure stops.
+    pub(crate) fn end(&mut self, task: LiveTask, outcome: Outcome, by: EndedBy) {
+        let stops = self.state.stop_on_failure && task.has_started() && outcome.is_failure();
+        let index = task.identity.id.index;
+        self.count(task, outcome, by);
         if stops {
-            self.discard_queue(DiscardReason::PreviousFailed);
+            self.discard_pending(DiscardReason::PreviousFailed);
             self.state.refusal = Some(RejectReason::PreviousFailed);
-            // Those that had left the line for a while before it was told to stop.
-            for later in self.taken(|live| live.stage() == Stage::Pending && live.identity.id.place > place) {
-                self.cut(later, |_| Outcome::Discarded(DiscardReason::PreviousFailed));
+            // Those that had left the queue for a while before it was told to stop.
+            for later in self.dequeued(|task| !task.has_started() && task.identity.id.index > index) {
+                self.stop(later, |_| Outcome::Discarded(DiscardReason::PreviousFailed));
             }
         }
     }
 
-    /// Counts the end of a task that was taken from the queue.
-    pub(crate) fn end_pending(&mut self, task: Task, outcome: Outcome) {
-        self.count(EndedBy::Caller, LiveTask::new(task.meta().identity()), outcome);
-        self.rest.rare().dropped.push(task);
-    }
-
-    fn count(&mut self, side: EndedBy, live: LiveTask, outcome: Outcome) {
-        let quiet = outcome.is_completed() && !self.attentive;
-        if let Some(error) = self.books.end(&live, &outcome, self.now, quiet) {
-            self.rest.rare().forgotten.push(error);
+    fn count(&mut self, task: LiveTask, outcome: Outcome, by: EndedBy) {
+        if let Some(error) = self.shard.finish(&task, &outcome, self.now, true) {
+            self.effects.rare().evicted.push(error);
         }
-        self.state.report.count(&outcome);
-        self.state.untold += 1;
-        self.rest.rare().ended.push(Finish { live, outcome, now: self.now, side, quiet });
+        self.state.outcomes.count(outcome.kind());
+        self.state.unreported += 1;
+        self.effects.rare().finished.push(Finish { task, outcome, now: self.now, by });
     }
 
-    pub(crate) fn discard_queue(&mut self, reason: DiscardReason) {
-        for task in mem::take(&mut self.state.queue) {
+    fn end_pending(&mut self, task: Task, outcome: Outcome) {
+        self.count(LiveTask::new(task.meta().identity()), outcome, EndedBy::Caller);
+        self.effects.rare().discarded.push(task);
+    }
+
+    pub(crate) fn discard_pending(&mut self, reason: DiscardReason) {
+        for task in self.state.pending.take() {
             self.end_pending(task, Outcome::Discarded(reason));
         }
     }
 
-    /// Cuts the current task loose: its outcome is counted now, and another drain takes over the line. The
-    /// old one is told to end, whenever its work lets it. `false` if the task is not current.
-    pub(crate) fn cut(&mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
-        if let Some(away) = self.take_away(id) {
-            self.cut_loose(away, outcome);
-            self.rest_if_empty();
+    /// Ends a task from outside, wherever it stands.
+    pub(crate) fn abort(&mut self, id: TaskId) -> bool {
+        if let Some(task) = self.state.pending.remove(id) {
+            self.end_pending(task, Outcome::Aborted);
+            self.remove_if_empty();
             return true;
         }
-        let Some(current) = self.take_current(id) else {
+        self.stop(id, |_| Outcome::Aborted)
+    }
+
+    /// Ends a dequeued task from outside; its outcome is counted now. A drain that is not polling it drops the work, and then
+    /// goes on. If the work is inside a poll, it is abandoned, and another drain takes over.
+    pub(crate) fn stop(&mut self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome) -> bool {
+        if let Some(task) = self.state.take_sleeping(id) {
+            self.end_stopped(task, outcome, false);
+            self.remove_if_empty();
+            return true;
+        }
+        let Some(task) = self.state.take_current(id) else {
             return false;
         };
-        self.cut_loose(current, outcome);
-        self.hand_over();
+        let is_abandoned = self.queue.mark.stop(id.index);
+        self.end_stopped(task, outcome, is_abandoned);
+        if is_abandoned {
+            self.hand_over();
+        }
         true
     }
 
-    fn cut_loose(&mut self, live: LiveTask, outcome: impl FnOnce(Stage) -> Outcome) {
-        // Under the lock: the old drain's own end comes after this, and takes it out again.
-        self.line.registry.shared.stuck.insert_cut(&live);
-        let outcome = outcome(live.stage());
-        self.end_by(EndedBy::Caller, live, outcome);
+    fn end_stopped(&mut self, task: LiveTask, outcome: impl FnOnce(&LiveTask) -> Outcome, goes_on: bool) {
+        let outcome = outcome(&task);
+        // Under the lock: the runner looks for it after this.
+        self.queue.shared().abandoned.insert_stopped(&task, &outcome, self.now, goes_on);
+        self.end(task, outcome, EndedBy::Caller);
     }
 
-    /// Lets the current task go on by itself, while it waits for a time: its drain goes with it, and another takes over
-    /// the line. In a line that stops on failure it stays, and the others wait.
-    pub(crate) fn part(&mut self, id: TaskId) {
+    /// Takes back the tasks that have not started; returns how many there were.
+    pub(crate) fn clear(&mut self) -> usize {
+        let before = self.state.unreported;
+        self.discard_pending(DiscardReason::Cleared);
+        for id in self.dequeued(|task| !task.has_started()) {
+            self.stop(id, |_| Outcome::Discarded(DiscardReason::Cleared));
+        }
+        self.remove_if_empty();
+        self.state.unreported - before
+    }
+
+    /// Aborts all live tasks that `wanted` selects; returns how many there were.
+    pub(crate) fn abort_all(&mut self, wanted: impl Fn(&LiveTask) -> bool) -> usize {
+        let pending = self.state.pending.iter().map(|task| LiveTask::new(task.meta().identity()));
+        let mut ids: Vec<_> = pending.filter(&wanted).map(|task| task.identity.id).collect();
+        ids.extend(self.dequeued(wanted));
+        ids.into_iter().filter(|id| self.abort(*id)).count()
+    }
+
+    /// Ends everything.
+    pub(crate) fn shut_down(&mut self) {
+        self.discard_pending(DiscardReason::Closed);
+        for id in self.dequeued(|_| true) {
+            self.stop(id, LiveTask::unfinished);
+        }
+        self.remove_if_empty();
+    }
+
+    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task.
+    pub(crate) fn end_due_after(&mut self, deadline: Timestamp) {
+        if self.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline)) {
+            self.discard_pending(DiscardReason::Closed);
+        }
+        for id in self.dequeued(|task| task.is_due_after(deadline)) {
+            self.stop(id, LiveTask::unfinished);
+        }
+    }
+
+    /// Lets the current task wait for a time beside the queue: its drain stays with it, and another takes over. In a set
+    /// that stops on failure it keeps its turn, and the others wait.
+    pub(crate) fn detach_sleeping(&mut self, id: TaskId) {
         if self.state.stop_on_failure {
             return;
         }
-        if let Some(live) = self.take_current(id) {
-            self.state.put_away(live);
+        if let Some(task) = self.state.take_current(id) {
+            self.queue.mark.clear();
+            self.state.put_sleeping(task);
             self.hand_over();
         }
     }
 
-    fn take_away(&mut self, id: TaskId) -> Option<LiveTask> {
-        self.state.take_away(id)
-    }
-
-    /// Counts the end of a task that had left the line, and with it the end of its drain. `false` if there is none.
-    pub(crate) fn end_away(mut self, id: TaskId, outcome: impl FnOnce(Stage) -> Outcome) -> bool {
-        let Some(live) = self.take_away(id) else {
-            // The locks go before `outcome` does, which may hold an error of the user's.
-            self.done();
+    /// Ends a task that waited beside the queue, and with it its drain. `false` if there is none.
+    pub(crate) fn end_sleeping(&mut self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome) -> bool {
+        let Some(task) = self.state.take_sleeping(id) else {
             return false;
         };
-        let outcome = outcome(live.stage());
-        self.end(live, outcome);
-        self.rest_if_empty();
-        self.done();
+        let outcome = outcome(&task);
+        self.end(task, outcome, EndedBy::Runner);
+        self.remove_if_empty();
         true
     }
 
-    /// The line has lost its drain: starts another, if there is something to drain.
+    /// The queue has lost its drain: starts another if there is something to drain.
     fn hand_over(&mut self) {
-        self.state.phase = Phase::Drained;
-        if self.state.queue.is_empty() {
-            self.drained();
-        } else {
-            self.rest.spawn = self.state.wake();
+        self.set_idle();
+        if !self.state.pending.is_empty() {
+            self.effects.spawn = self.state.wake();
         }
     }
 
-    /// The queue is empty, and no drain is at it.
-    pub(crate) fn drained(&mut self) {
-        self.state.phase = Phase::Drained;
-        self.rest_if_empty();
+    /// No drain is at work any more.
+    pub(crate) fn set_idle(&mut self) {
+        self.state.phase = Phase::Idle;
+        self.remove_if_empty();
     }
 
-    /// After a task has ended: strikes a line that has none off the list, and tells those who wait for that. A draining
-    /// one is left to its drain, which will find it empty.
-    pub(crate) fn rest_if_empty(&mut self) {
+    /// If the queue is now empty, removes it from the ledger and wakes those waiting for it to drain. While a drain is at
+    /// work, it is left to that.
+    fn remove_if_empty(&mut self) {
         if self.state.phase == Phase::Draining || !self.state.is_empty() {
             return;
         }
-        // Otherwise whoever tells the last end tells them, too.
-        if !self.state.waiting.is_empty() && self.state.untold == 0 {
-            self.rest.rare().waiting = mem::take(&mut self.state.waiting);
+        // Otherwise they are woken when the last end is reported.
+        if !self.state.waiting.is_empty() && self.state.unreported == 0 {
+            self.effects.rare().waiting = mem::take(&mut self.state.waiting);
         }
-        if mem::take(&mut self.state.listed) {
-            self.rest.delisted = self.books.strike_set(self.line.number());
+        if mem::take(&mut self.state.is_listed) {
+            self.effects.removed = self.shard.remove_set(self.queue.number());
+        }
+    }
+}
+
+impl Effects {
+    fn apply(self, queue: &Arc<SetQueue>) {
+        if let Some(idle) = self.unobserved {
+            queue.shared().finish_unobserved(idle);
+        }
+        if let Some(rare) = self.rare {
+            rare.apply(queue);
+        }
+        drop(self.removed);
+        if self.spawn {
+            queue.spawn_drain();
+        }
+    }
+}
+
+impl RareEffects {
+    fn apply(mut self, queue: &Arc<SetQueue>) {
+        let shared = queue.shared();
+        for finish in &mut self.finished {
+            shared.signal_stop(finish);
+        }
+        drop_tasks(self.discarded);
+        let ended = self.finished.len();
+        for finish in self.finished {
+            shared.finish(finish);
+        }
+        if ended > 0 {
+            self.waiting.extend(queue.reported(ended));
+        }
+        self.evicted.into_iter().for_each(drop_catching);
+        for waiting in self.waiting {
+            // The waker of an executor that is not tokio's may be foreign code.
+            shared.telemetry.run_foreign("a waker", || _ = waiting.send(()));
         }
     }
 }

@@ -26,14 +26,14 @@ pin_project! {
         // `None`: empty, in place of a response that was never made.
         #[pin]
         inner: Option<B>,
-        tail: Option<BodyState>,
+        state: Option<BodyState>,
     }
 }
 
 /// What the body carries besides the bytes. Dropped, it launches the set.
 struct BodyState {
     /// Taken when it is launched.
-    launch: Option<ResponseGuard>,
+    guard: Option<ResponseGuard>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
     without_body: bool,
@@ -46,26 +46,26 @@ struct BodyState {
 impl<B> TaskBody<B> {
     /// A body without a set of its own.
     pub(crate) const fn passing(inner: B) -> Self {
-        Self { inner: Some(inner), tail: None }
+        Self { inner: Some(inner), state: None }
     }
 
     /// No body at all.
     pub(crate) const fn empty() -> Self {
-        Self { inner: None, tail: None }
+        Self { inner: None, state: None }
     }
 }
 
 impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
-    pub(crate) fn attach(response: Response<B>, launch: ResponseGuard, without_body: bool) -> Response<Self> {
+    pub(crate) fn attach(response: Response<B>, guard: ResponseGuard, without_body: bool) -> Response<Self> {
         let status = response.status();
         let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
         let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = remaining == Some(0) || response.body().is_end_stream();
-        let mut tail = BodyState { launch: None, status, without_body, remaining, complete };
-        launch.answered(tail.ending());
-        tail.launch = Some(launch);
-        response.map(|inner| Self { inner: Some(inner), tail: Some(tail) })
+        let mut state = BodyState { guard: None, status, without_body, remaining, complete };
+        guard.response_ready(state.ending());
+        state.guard = Some(guard);
+        response.map(|inner| Self { inner: Some(inner), state: Some(state) })
     }
 }
 
@@ -81,17 +81,17 @@ where
         let Some(mut inner) = this.inner.as_pin_mut() else {
             return Poll::Ready(None);
         };
-        let Some(tail) = this.tail else {
+        let Some(state) = this.state else {
             return inner.poll_frame(context);
         };
-        let entered = tail.launch.as_mut().map(ResponseGuard::enter);
+        let entered = state.guard.as_mut().map(ResponseGuard::enter);
         let frame = inner.as_mut().poll_frame(context);
         drop(entered);
         let frame = match ready!(frame) {
-            Some(Ok(frame)) => Some(Ok(tail.pass(frame, inner.is_end_stream()))),
+            Some(Ok(frame)) => Some(Ok(state.pass(frame, inner.is_end_stream()))),
             end => {
-                tail.complete = end.is_none();
-                tail.launch();
+                state.complete = end.is_none();
+                state.end();
                 end
             }
         };
@@ -119,19 +119,19 @@ impl BodyState {
             // Trailers are the last frame, also to a server that does not ask for more.
             None => true,
         };
-        let frame = match &self.launch {
-            Some(launch) if launch.has_tasks() => frame.map_data(|chunk| launch.watch(chunk)),
+        let frame = match &self.guard {
+            Some(guard) if guard.has_tasks() => frame.map_data(|chunk| guard.watch(chunk)),
             _ => frame,
         };
         if is_last {
-            self.launch();
+            self.end();
         }
         frame
     }
 
-    fn launch(&mut self) {
-        if let Some(launch) = self.launch.take() {
-            launch.end(self.ending());
+    fn end(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.end(self.ending());
         }
     }
 
@@ -142,7 +142,7 @@ impl BodyState {
 
 impl Drop for BodyState {
     fn drop(&mut self) {
-        self.launch();
+        self.end();
     }
 }
 
@@ -184,6 +184,6 @@ impl TaskSet {
         let status = response.status();
         let without_body =
             status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-        TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.line()), DRAIN_WITHIN), without_body)
+        TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.queue()), DRAIN_WITHIN), without_body)
     }
 }

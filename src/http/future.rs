@@ -90,7 +90,7 @@ impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
 /// A request that has no response yet. Dropped, it launches its set.
 pub(crate) struct InFlight {
     /// Taken when there is a response.
-    launch: Option<ResponseGuard>,
+    guard: Option<ResponseGuard>,
     /// What it means if this is dropped now.
     if_dropped: Ending,
     is_head: bool,
@@ -98,9 +98,9 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(launch: ResponseGuard, method: &Method) -> Self {
+    pub(crate) fn new(guard: ResponseGuard, method: &Method) -> Self {
         Self {
-            launch: Some(launch),
+            guard: Some(guard),
             if_dropped: Ending::Cancelled,
             is_head: method == Method::HEAD,
             is_connect: method == Method::CONNECT,
@@ -110,11 +110,11 @@ impl InFlight {
     /// For calls into the handler: makes the request's set the current one, and knows whether they returned.
     pub(crate) fn handle(&mut self) -> HandlerGuard<'_> {
         self.if_dropped = Ending::HandlerPanicked;
-        HandlerGuard { entered: self.launch.as_mut().map(ResponseGuard::enter), if_dropped: &mut self.if_dropped }
+        HandlerGuard { entered: self.guard.as_mut().map(ResponseGuard::enter), if_dropped: &mut self.if_dropped }
     }
 
     fn answer<B: Body<Data = Bytes>>(&mut self, response: Response<B>) -> Response<TaskBody<B>> {
-        let Some(launch) = self.launch.take() else {
+        let Some(guard) = self.guard.take() else {
             return response.map(TaskBody::passing);
         };
         let status = response.status();
@@ -123,12 +123,12 @@ impl InFlight {
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED;
-        TaskBody::attach(response, launch, without_body)
+        TaskBody::attach(response, guard, without_body)
     }
 
     fn end(&mut self, ending: Ending) {
-        if let Some(launch) = self.launch.take() {
-            launch.end(ending);
+        if let Some(guard) = self.guard.take() {
+            guard.end(ending);
         }
     }
 }

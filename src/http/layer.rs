@@ -60,9 +60,9 @@ impl Config {
 
     /// A set for a request, and what launches it.
     pub(crate) fn set(&self) -> (TaskSet, ResponseGuard) {
-        let line = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
-        let launch = ResponseGuard::counted(Arc::clone(&line), self.drain_within);
-        (TaskSet::counted(line), launch)
+        let queue = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
+        let guard = ResponseGuard::counted(Arc::clone(&queue), self.drain_within);
+        (TaskSet::counted(queue), guard)
     }
 }
 
@@ -126,7 +126,7 @@ impl TaskLayer {
     ///
     /// `Retry-After` is 1 to 5 s, one after the other: a place is free as soon as any task ends, and clients that
     /// were turned away together should not come back together. The answer has no body.
-    /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a line in the log says so at the
+    /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a queue in the log says so at the
     /// first and whenever their number has doubled.
     ///
     /// It keeps no place for those it lets in: if handlers leave more tasks than there are places by then, after a long

@@ -14,70 +14,70 @@ use crate::{
 
 /// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
 pub(crate) struct ResponseGuard {
-    scope: TaskContext,
+    context: TaskContext,
     drain_within: Duration,
 }
 
 impl ResponseGuard {
-    pub(crate) fn new(line: Arc<SetQueue>, drain_within: Duration) -> Self {
-        line.handle_made();
-        Self::counted(line, drain_within)
+    pub(crate) fn new(queue: Arc<SetQueue>, drain_within: Duration) -> Self {
+        queue.handle_made();
+        Self::counted(queue, drain_within)
     }
 
-    /// A handle that the line has counted.
-    pub(crate) const fn counted(line: Arc<SetQueue>, drain_within: Duration) -> Self {
-        Self { scope: TaskContext::Request(line), drain_within }
+    /// A handle that the queue has counted.
+    pub(crate) const fn counted(queue: Arc<SetQueue>, drain_within: Duration) -> Self {
+        Self { context: TaskContext::Request(queue), drain_within }
     }
 
     /// For calls into what answers the request: makes its set the current one.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
-        Entered::new(&mut self.scope, TaskId::UNASSIGNED)
+        Entered::new(&mut self.context, TaskId::UNASSIGNED)
     }
 
     /// Whether there may be something to launch: a task was offered.
     pub(crate) fn has_tasks(&self) -> bool {
-        self.line().is_some_and(|line| line.has_number())
+        self.queue().is_some_and(|queue| queue.has_number())
     }
 
     /// A chunk of the body on its way to the server, in a form that tells when it was released.
     pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
-        match self.line() {
-            Some(line) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(line), self.drain_within)),
+        match self.queue() {
+            Some(queue) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(queue), self.drain_within)),
             _ => chunk,
         }
     }
 
     /// There is a response, whose end is still to come.
-    pub(crate) fn answered(&self, ending: Ending) {
-        if let Some(line) = self.line() {
-            line.answered(ending);
+    pub(crate) fn response_ready(&self, ending: Ending) {
+        if let Some(queue) = self.queue() {
+            queue.response_ready(ending);
         }
     }
 
     /// Launches the set when the response, which has ended, has left.
     pub(crate) fn end(mut self, ending: Ending) {
         // This handle is not given back: from here on, the last one has nothing to launch any more.
-        let TaskContext::Request(line) = mem::take(&mut self.scope) else { return };
+        let TaskContext::Request(queue) = mem::take(&mut self.context) else { return };
         // Nothing was ever offered, and nothing will be, if nobody else has a handle.
-        if line.is_sole() && !line.has_number() {
+        if queue.is_sole() && !queue.has_number() {
             return;
         }
-        Hold::of_body(line, self.drain_within).body_ended(ending);
+        Hold::of_body(queue, self.drain_within).body_ended(ending);
     }
 
-    const fn line(&self) -> Option<&Arc<SetQueue>> {
-        match &self.scope {
-            TaskContext::Request(line) => Some(line),
+    const fn queue(&self) -> Option<&Arc<SetQueue>> {
+        match &self.context {
+            TaskContext::Request(queue) => Some(queue),
             // Only while it is entered.
-            TaskContext::None | TaskContext::InSet(_) | TaskContext::Spawned(_) | TaskContext::AttemptState(_) => None,
+            TaskContext::None | TaskContext::InSet(_) | TaskContext::Spawned(_) | TaskContext::Closure(_) => None,
         }
     }
 }
 
 impl Drop for ResponseGuard {
     fn drop(&mut self) {
-        if let Some(line) = self.line() {
-            line.handle_dropped();
+        if let Some(queue) = self.queue() {
+            queue.handle_dropped();
         }
     }
 }

@@ -52,9 +52,9 @@ where
             // A layer further out has given the request its set, and will drain it.
             return ResponseFuture::new(self.inner.call(request), None);
         }
-        let (set, launch) = self.config.set();
+        let (set, guard) = self.config.set();
         request.extensions_mut().insert(set);
-        let mut in_flight = InFlight::new(launch, request.method());
+        let mut in_flight = InFlight::new(guard, request.method());
         let handling = in_flight.handle();
         let future = self.inner.call(request);
         handling.returned();

@@ -1,30 +1,32 @@
-//! What has happened in a line and is not yet in the books: tasks that were added, have started, and have completed with
-//! another behind them, are booked many at a time.
+//! What has happened in a set, and whether its shard knows of it yet.
+//!
+//! Most adds, starts and ends of a set need no lock of the shard: they are counted here, and flushed when the shard is
+//! locked anyway, or read.
 //!
 //! # Invariants
-//! 1. It is kept and booked under the line's lock, and a [`Transition`](crate::turn::Transition) books it first.
-//! 2. Of a line with tasks the books know at least one that is live: what makes it the first, or the last, is booked at
-//!    once. So nobody takes the registry for idle.
-//! 3. The equation of the counters holds in the books all the same: an add that is not booked is missing on both sides, a
-//!    start that is not booked counts as pending, and an end that is not booked still counts as live.
+//! 1. An account is changed and flushed under its queue's lock, and a transition flushes it first.
+//! 2. Of a set with tasks the shard knows at least one that is live: the first and the last are counted there at once. So
+//!    the registry is never taken for idle.
+//! 3. The equation of the counters holds in the shard all the same: an add that is not flushed is missing on both sides, a
+//!    start that is not flushed counts as pending, and an end that is not flushed counts as live.
 
 use std::sync::Arc;
 
 use crate::{
-    ledger::{finished::FinishedTask, shard::ShardState},
-    model::BoxError,
+    ledger::{Ledger, finished::FinishedTask, shard::ShardState},
+    model::{BoxError, RejectReason},
 };
 
 /// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
-const ENDS: usize = 8;
+const MAX_ENDED: usize = 8;
 
 /// How many adds wait at most.
-const ADDS: u64 = 64;
+const MAX_ADDED: u64 = 64;
 
 #[derive(Default)]
 pub(crate) struct SetAccount {
     added: u64,
-    /// How many adds may wait, so that a crowd is noticed when it batched.
+    /// How many adds may wait, so that a high-water mark is noticed in time.
     room: u64,
     started: u64,
     /// Of tasks that completed.
@@ -37,63 +39,83 @@ impl SetAccount {
         self.added == 0 && self.started == 0 && self.ended.is_empty()
     }
 
-    /// Notes an add; `false` if it has to be booked.
+    /// Counts one more task of a set, which `is_first` if no other is live, and lists the set if it is not. `Ok(true)` if
+    /// the shard has reached its high-water mark.
+    ///
+    /// # Errors
+    /// If the registry is at its capacity or closed.
     #[inline]
-    pub(crate) const fn add(&mut self) -> bool {
-        if self.added >= self.room {
-            return false;
+    pub(crate) fn admit<S>(
+        &mut self,
+        ledger: &Ledger<S>,
+        number: u64,
+        set: &Arc<S>,
+        is_first: bool,
+        is_listed: &mut bool,
+    ) -> Result<bool, RejectReason> {
+        ledger.reserve()?;
+        if !is_first && self.added < self.room && !ledger.is_closed() {
+            self.added += 1;
+            return Ok(false);
         }
-        self.added += 1;
-        true
+        let mut shard = ledger.shard(number);
+        self.flush_begun(&mut shard);
+        let admitted = shard.admit();
+        self.room = MAX_ADDED.min(shard.high_water.saturating_sub(shard.live() + 1));
+        if admitted.is_err() {
+            ledger.release();
+        } else if !*is_listed {
+            shard.insert_set(number, Arc::clone(set));
+            *is_listed = true;
+        }
+        admitted
     }
 
-    #[inline]
-    pub(crate) fn has_room(&self) -> bool {
-        self.ended.len() < ENDS
-    }
-
-    /// Notes a start.
+    /// Counts a first start.
     #[inline]
     pub(crate) const fn start(&mut self) {
         self.started += 1;
     }
 
-    /// Notes that a task has completed. As many as are queued may follow.
+    /// Counts the end of a task that completed, with `pending` others behind it; gives it back if it has to be counted in
+    /// the shard.
     #[inline]
-    pub(crate) fn end(&mut self, ended: FinishedTask, queued: usize) {
+    pub(crate) fn finish(&mut self, finished: FinishedTask, pending: usize) {
         if self.ended.capacity() == 0 {
-            self.ended.reserve_exact(queued.min(ENDS));
+            self.ended.reserve_exact(pending.min(MAX_ENDED));
         }
-        self.ended.push(ended);
-    }
-}
-
-impl ShardState {
-    /// ShardState the adds and the starts.
-    pub(crate) const fn book_begun(&mut self, account: &mut SetAccount) {
-        self.added += account.added;
-        self.pending = self.pending + account.added - account.started;
-        self.running += account.started;
-        (account.added, account.started) = (0, 0);
+        self.ended.push(finished);
     }
 
-    /// Lets adds wait again, and no more than are missing to a crowd.
-    pub(crate) fn make_room(&self, account: &mut SetAccount) {
-        account.room = ADDS.min(self.warn_at.saturating_sub(self.live() + 1));
+    /// Whether an end with `pending` tasks behind it can wait here.
+    #[inline]
+    pub(crate) fn has_room(&self, pending: usize) -> bool {
+        pending > 0 && self.ended.len() < MAX_ENDED
     }
 
-    /// ShardState it all. What is forgotten goes to `forget`, to be dropped without the locks.
-    pub(crate) fn book(&mut self, account: &mut SetAccount, mut forget: impl FnMut(Arc<BoxError>)) {
-        self.book_begun(account);
-        self.running -= account.ended.len() as u64;
-        if account.ended.is_empty() {
-            // As after each set of one: to drain nothing is not free.
+    /// Counts everything in the shard. `evicted` is called with errors that must be dropped without the locks.
+    #[inline]
+    pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, mut evicted: impl FnMut(Arc<BoxError>)) {
+        if self.is_empty() {
             return;
         }
-        for past in account.ended.drain(..) {
-            if let Some(error) = self.remember(past) {
-                forget(error);
+        self.flush_begun(shard);
+        shard.running -= self.ended.len() as u64;
+        if self.ended.is_empty() {
+            // As after each set of one: draining nothing is not free.
+            return;
+        }
+        for finished in self.ended.drain(..) {
+            if let Some(error) = shard.remember(finished) {
+                evicted(error);
             }
         }
+    }
+
+    const fn flush_begun<S>(&mut self, shard: &mut ShardState<S>) {
+        shard.added += self.added;
+        shard.pending = shard.pending + self.added - self.started;
+        shard.running += self.started;
+        (self.added, self.started) = (0, 0);
     }
 }

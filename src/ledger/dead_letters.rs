@@ -1,6 +1,6 @@
 //! Where a registry keeps its dead letters.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use crate::{
     model::{DeadLetter, TaskId},
@@ -10,47 +10,66 @@ use crate::{
 
 pub(crate) type DeadLetterHook = dyn Fn(&DeadLetter) + Send + Sync;
 
-/// Where a registry keeps its dead letters.
-pub(crate) struct Store {
+/// The latest dead letters, up to a limit.
+pub(crate) struct DeadLetterStore {
     limit: usize,
-    pub(crate) letters: Mutex<Letters>,
+    letters: Mutex<Letters>,
     pub(crate) hook: Option<Box<DeadLetterHook>>,
 }
 
 #[derive(Default)]
-pub(crate) struct Letters {
+struct Letters {
     /// The oldest first.
-    pub(crate) kept: VecDeque<Kept>,
-    next: u64,
-    displaced: u64,
+    kept: VecDeque<KeptLetter>,
+    next_number: u64,
+    evicted: u64,
 }
 
-pub(crate) struct Kept {
-    /// In which order they came.
-    pub(crate) number: u64,
+/// A letter, and what can make its task again.
+pub(crate) struct KeptLetter {
+    /// In which order the letters came.
+    number: u64,
     pub(crate) letter: DeadLetter,
     pub(crate) source: Option<BoxedWork>,
 }
 
-impl Drop for Kept {
-    /// One by one, as each may panic.
+impl KeptLetter {
+    pub(crate) const fn new(letter: DeadLetter, source: Option<BoxedWork>) -> Self {
+        Self { number: 0, letter, source }
+    }
+}
+
+impl Drop for KeptLetter {
+    /// One by one, because the drop of each may panic.
     fn drop(&mut self) {
         drop_catching(self.source.take());
         self.letter.attempts.drain(..).for_each(drop_catching);
     }
 }
 
-impl Store {
+impl DeadLetterStore {
     pub(crate) fn new(limit: usize, hook: Option<Box<DeadLetterHook>>) -> Self {
         Self { limit, letters: Mutex::default(), hook }
     }
 
-    pub(crate) const fn are_kept(&self) -> bool {
+    pub(crate) const fn is_enabled(&self) -> bool {
         self.limit > 0
     }
 
+    /// All letters, the oldest first.
+    pub(crate) fn list(&self) -> Vec<DeadLetter> {
+        self.letters.lock().kept.iter().map(|kept| kept.letter.clone()).collect()
+    }
+
+    pub(crate) fn find(&self, id: TaskId) -> Option<DeadLetter> {
+        self.letters.lock().kept.iter().find(|kept| kept.letter.id == id).map(|kept| kept.letter.clone())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.letters.lock().kept.len()
+    }
+
     /// The latest letters that came before the `before`th, the latest first, each with its number.
-    #[cfg(feature = "status")]
     pub(crate) fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
         let letters = self.letters.lock();
         let end = letters.kept.partition_point(|kept| before.is_none_or(|before| kept.number < before));
@@ -58,44 +77,50 @@ impl Store {
         latest.map(|kept| (kept.number, kept.letter.clone())).collect()
     }
 
-    /// How many are kept, and how many had to go.
-    pub(crate) fn figures(&self) -> (u64, u64) {
+    /// How many are kept, and how many were evicted.
+    pub(crate) fn counts(&self) -> (u64, u64) {
         let letters = self.letters.lock();
-        (letters.kept.len() as u64, letters.displaced)
+        (letters.kept.len() as u64, letters.evicted)
     }
 
-    pub(crate) fn add(&self, mut kept: Kept) {
+    pub(crate) fn insert(&self, mut kept: KeptLetter) {
         let mut letters = self.letters.lock();
-        kept.number = letters.next;
-        letters.next += 1;
+        kept.number = letters.next_number;
+        letters.next_number += 1;
         letters.kept.push_back(kept);
-        let displaced = letters.displace(self.limit);
+        let evicted = letters.evict(self.limit);
         drop(letters);
-        drop(displaced);
+        drop(evicted);
     }
 
-    pub(crate) fn take(&self, id: TaskId) -> Option<Kept> {
+    pub(crate) fn take(&self, id: TaskId) -> Option<KeptLetter> {
         let mut letters = self.letters.lock();
-        let place = letters.kept.iter().position(|kept| kept.letter.id == id)?;
-        letters.kept.remove(place)
+        let index = letters.kept.iter().position(|kept| kept.letter.id == id)?;
+        letters.kept.remove(index)
     }
 
-    /// Puts a letter back where it was, which may be where the next one has to go.
-    pub(crate) fn put_back(&self, kept: Kept) {
+    /// Puts a letter back where it was, which may be where the next one is evicted.
+    pub(crate) fn put_back(&self, kept: KeptLetter) {
         let mut letters = self.letters.lock();
-        let place = letters.kept.partition_point(|other| other.number < kept.number);
-        letters.kept.insert(place, kept);
-        let displaced = letters.displace(self.limit);
+        let index = letters.kept.partition_point(|other| other.number < kept.number);
+        letters.kept.insert(index, kept);
+        let evicted = letters.evict(self.limit);
         drop(letters);
-        drop(displaced);
+        drop(evicted);
+    }
+
+    /// Drops all letters, and returns how many there were.
+    pub(crate) fn clear(&self) -> usize {
+        let kept = mem::take(&mut self.letters.lock().kept);
+        kept.len()
     }
 }
 
 impl Letters {
     /// Takes out the oldest, if there are too many.
-    fn displace(&mut self, limit: usize) -> Option<Kept> {
-        let displaced = if self.kept.len() > limit { self.kept.pop_front() } else { None };
-        self.displaced += u64::from(displaced.is_some());
-        displaced
+    fn evict(&mut self, limit: usize) -> Option<KeptLetter> {
+        let evicted = if self.kept.len() > limit { self.kept.pop_front() } else { None };
+        self.evicted += u64::from(evicted.is_some());
+        evicted
     }
 }

@@ -1,16 +1,16 @@
-//! The last outcomes, and what is known of one task.
+//! The last outcomes of one shard.
 
 use std::{mem, sync::Arc};
 
 use crate::{ledger::finished::FinishedTask, model::BoxError, util::panic::drop_catching};
 
-/// How many outcomes are read under one lock.
+/// How many outcomes, or entries, are read under one lock.
 pub(crate) const PIECE: usize = 128;
 
 /// The outcomes that one shard remembers: a ring, which takes room only as it fills.
 ///
-/// Each shard has room for all, so that together they remember the last ones of the registry, wherever those
-/// have ended.
+/// Each shard has room for as many as the registry remembers, so that together they remember its last ones, whichever
+/// shard they ended in.
 #[derive(Default)]
 pub(crate) struct History {
     room: usize,
@@ -29,24 +29,23 @@ impl History {
         self.room
     }
 
-    /// Remembers an end; what it returns is forgotten, and to be dropped without the lock: an error of the user's,
-    /// whose `Drop` may do anything.
+    /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user code.
     #[inline]
-    pub(crate) fn note(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
+    pub(crate) fn push(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
         if self.room == 0 {
-            return past.into_error();
+            return finished.into_error();
         }
-        let mut forgotten = None;
+        let mut evicted = None;
         match self.ring.get_mut(self.next) {
-            Some(slot) => forgotten = mem::replace(slot, past).into_error(),
-            None => self.ring.push(past),
+            Some(slot) => evicted = mem::replace(slot, finished).into_error(),
+            None => self.ring.push(finished),
         }
         self.next += 1;
         if self.next == self.room {
             self.next = 0;
         }
         self.written += 1;
-        forgotten
+        evicted
     }
 
     /// Some of what was written before `end`, the latest first, and where to go on. Short, for it is read under the

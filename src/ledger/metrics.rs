@@ -1,47 +1,38 @@
-//! The counters that the ledger keeps, and the figures that a user reads.
+//! The counters of each name, and the metrics made of them.
 
-use std::{collections::BTreeMap, fmt, ptr, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::Deref, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
     ledger::finished::FinishedTask,
-    model::Outcome,
-    util::{clock::nanos, histogram::Durations},
+    model::{OutcomeCounts, OutcomeKind, TaskName},
+    util::{clock::nanos, histogram::DurationHistogram},
 };
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
 pub(crate) struct NameCounters {
-    pub(crate) completed: u64,
-    pub(crate) failed: u64,
-    pub(crate) panicked: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) aborted: u64,
-    pub(crate) discarded: u64,
+    outcomes: OutcomeCounts,
     pub(crate) retries: u64,
-    durations: Durations,
-    queued: Durations,
+    durations: DurationHistogram,
+    queued: DurationHistogram,
 }
 
 impl NameCounters {
     #[inline]
-    pub(crate) fn record(&mut self, past: &FinishedTask) {
-        let outcome = past.outcome();
-        *match outcome {
-            Outcome::Completed => &mut self.completed,
-            Outcome::Failed(_) => &mut self.failed,
-            Outcome::Panicked(_) => &mut self.panicked,
-            Outcome::TimedOut(_) => &mut self.timed_out,
-            Outcome::Aborted => &mut self.aborted,
-            Outcome::Discarded(_) => &mut self.discarded,
-        } += 1;
-        if past.started.is_none() {
+    pub(crate) fn record(&mut self, finished: &FinishedTask) {
+        let kind = finished.outcome().kind();
+        self.outcomes.count(kind);
+        if finished.started.is_none() {
             return;
         }
-        self.queued.record(past.queued_for());
-        if !matches!(outcome, Outcome::Aborted | Outcome::Discarded(_)) {
-            self.durations.record(past.ran_for());
+        self.queued.record(finished.queued_for());
+        match kind {
+            OutcomeKind::Completed | OutcomeKind::Failed | OutcomeKind::Panicked | OutcomeKind::TimedOut => {
+                self.durations.record(finished.ran_for());
+            }
+            OutcomeKind::Aborted | OutcomeKind::Discarded => {}
         }
     }
 
@@ -50,32 +41,32 @@ impl NameCounters {
     }
 }
 
-/// The figures of each name, in one shard.
+/// The counters of each name, in one shard.
 #[derive(Default)]
 pub(crate) struct CountersByName {
-    figures: Vec<(&'static str, NameCounters)>,
-    places: FxHashMap<&'static str, usize>,
-    /// The place of the name that was asked for last.
+    counters: Vec<(TaskName, NameCounters)>,
+    indexes: FxHashMap<TaskName, usize>,
+    /// The index of the name that was asked for last.
     last: usize,
 }
 
 impl CountersByName {
-    /// The figures of a name.
-    #[expect(clippy::indexing_slicing, reason = "a place is made with its figures, and these are never taken away")]
+    /// The counters of a name.
+    #[expect(clippy::indexing_slicing, reason = "an index is made with its counters, and these are never removed")]
     #[inline]
-    pub(crate) fn of(&mut self, name: &'static str) -> &mut NameCounters {
-        // Mostly it is the name of the task before, the same literal at the same address: no need to read it.
-        if !self.figures.get(self.last).is_some_and(|(last, _)| ptr::eq(*last, name)) {
-            self.last = *self.places.entry(name).or_insert(self.figures.len());
-            if self.last == self.figures.len() {
-                self.figures.push((name, NameCounters::default()));
+    pub(crate) fn of(&mut self, name: TaskName) -> &mut NameCounters {
+        // Mostly it is the name of the task before, the same literal at the same address: no need to hash it.
+        if !self.counters.get(self.last).is_some_and(|(last, _)| last.is_same(name)) {
+            self.last = *self.indexes.entry(name).or_insert(self.counters.len());
+            if self.last == self.counters.len() {
+                self.counters.push((name, NameCounters::default()));
             }
         }
-        &mut self.figures[self.last].1
+        &mut self.counters[self.last].1
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &NameCounters)> {
-        self.figures.iter().map(|(name, figures)| (*name, figures))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TaskName, &NameCounters)> {
+        self.counters.iter().map(|(name, counters)| (*name, counters))
     }
 }
 
@@ -100,6 +91,7 @@ impl CountersByName {
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskMetrics {
     /// Tasks accepted, and tasks that `add` and `spawn` had to discard at once. A task that a `try_` method
@@ -109,18 +101,8 @@ pub struct TaskMetrics {
     pub pending: u64,
     /// Tasks that have started and have no outcome.
     pub running: u64,
-    /// Tasks that ran to their end without an error.
-    pub completed: u64,
-    /// Tasks that returned an error.
-    pub failed: u64,
-    /// Tasks that panicked.
-    pub panicked: u64,
-    /// Tasks that took longer than their limit.
-    pub timed_out: u64,
-    /// Tasks that were aborted.
-    pub aborted: u64,
-    /// Tasks that never started.
-    pub discarded: u64,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    outcomes: OutcomeCounts,
     /// Attempts after the first.
     pub retries: u64,
     /// Of the running tasks, those whose attempt has failed and whose next one has not started.
@@ -129,45 +111,54 @@ pub struct TaskMetrics {
     pub open_sets: u64,
     /// Tasks whose outcome is counted while their work goes on: aborted or timed out, and not (yet) returned.
     pub stuck: u64,
-    /// Panics of the user's own hooks and conditions, caught.
+    /// Panics of hooks, conditions, wakers and the `tracing` subscriber that were caught.
     pub hook_panics: u64,
+    /// Lines and spans of this process that the log was not given, because the subscriber was just being called for another
+    /// one: a subscriber that adds tasks would be called without end.
+    pub log_suppressed: u64,
     /// Requests that a layer turned away because the registry was full; they left no tasks.
     pub shed: u64,
     /// Dead letters that are kept: see [`DeadLetters`](crate::DeadLetters).
     pub dead_letters: u64,
     /// Dead letters that had to go for newer ones.
-    pub dead_letters_displaced: u64,
+    pub dead_letters_evicted: u64,
     /// How long the oldest pending task has been waiting for its turn, its own [delay](crate::Task::delay) apart; zero if none
     /// is. Those of an open set don't: they wait for their request to end.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
     /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
     /// a turn is not part of them.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
     /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt, added
     /// up.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
-    durations: Durations,
-    queued: Durations,
-    names: BTreeMap<&'static str, NameMetrics>,
+    #[cfg_attr(feature = "serde", serde(rename = "ran"))]
+    durations: DurationHistogram,
+    queued: DurationHistogram,
+    #[cfg_attr(feature = "serde", serde(rename = "by_name"))]
+    names: BTreeMap<TaskName, NameMetrics>,
 }
 
 impl TaskMetrics {
+    /// How many tasks had each outcome. The metrics deref to it, so that `metrics.failed` is a field, too.
+    #[must_use]
+    pub const fn outcomes(&self) -> &OutcomeCounts {
+        &self.outcomes
+    }
+
     /// The mean duration of the tasks that completed, failed, panicked or timed out; zero if none has.
     #[must_use]
     pub fn average_duration(&self) -> Duration {
-        average(self.total_time, self.completed + self.failed + self.panicked + self.timed_out)
-    }
-
-    /// Tasks that failed, panicked or timed out.
-    pub(crate) const fn all_failed(&self) -> u64 {
-        self.failed + self.panicked + self.timed_out
+        average(self.total_time, self.completed + self.all_failed())
     }
 
     /// The share of tasks that failed, panicked or timed out among those that did that or completed, from 0
     /// to 1; zero if none has.
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
-        rate(self.failed + self.panicked + self.timed_out, self.completed)
+        rate(self.all_failed(), self.completed)
     }
 
     /// The duration that a share `q` of the attempts stayed within: `quantile(0.5)` is the median. At most
@@ -186,20 +177,27 @@ impl TaskMetrics {
         self.queued.quantile(q)
     }
 
+    /// How long the attempts ran that completed, failed, panicked or timed out. Waiting for a permit is not part of it.
+    #[must_use]
+    pub const fn run_times(&self) -> &DurationHistogram {
+        &self.durations
+    }
+
+    /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt.
+    #[must_use]
+    pub const fn wait_times(&self) -> &DurationHistogram {
+        &self.queued
+    }
+
     /// The figures of each name, in the order of the alphabet.
     #[must_use]
-    pub const fn by_name(&self) -> &BTreeMap<&'static str, NameMetrics> {
+    pub const fn by_name(&self) -> &BTreeMap<TaskName, NameMetrics> {
         &self.names
     }
 
-    pub(crate) fn take_names(&mut self, names: BTreeMap<&'static str, NameMetrics>) {
+    pub(crate) fn take_names(&mut self, names: BTreeMap<TaskName, NameMetrics>) {
         for name in names.values() {
-            self.completed += name.completed;
-            self.failed += name.failed;
-            self.panicked += name.panicked;
-            self.timed_out += name.timed_out;
-            self.aborted += name.aborted;
-            self.discarded += name.discarded;
+            self.outcomes.absorb(&name.outcomes);
             self.retries += name.retries;
             self.total_time = self.total_time.saturating_add(name.total_time);
             self.durations.absorb(&name.durations);
@@ -210,22 +208,24 @@ impl TaskMetrics {
     }
 }
 
+impl Deref for TaskMetrics {
+    type Target = OutcomeCounts;
+
+    fn deref(&self) -> &OutcomeCounts {
+        &self.outcomes
+    }
+}
+
 impl fmt::Display for TaskMetrics {
     /// One line for a log or a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} added: {} pending, {} running", self.added, self.pending, self.running)?;
+        for (kind, count) in self.outcomes.iter() {
+            write!(f, ", {count} {}", kind.label().replace('_', " "))?;
+        }
         write!(
             f,
-            "{} added: {} pending, {} running, {} completed, {} failed, {} panicked, {} timed out, {} aborted, \
-             {} discarded; ran p50 {:.1?}, p99 {:.1?}; waited p50 {:.1?}, p99 {:.1?}, oldest {:.1?}",
-            self.added,
-            self.pending,
-            self.running,
-            self.completed,
-            self.failed,
-            self.panicked,
-            self.timed_out,
-            self.aborted,
-            self.discarded,
+            "; ran p50 {:.1?}, p99 {:.1?}; waited p50 {:.1?}, p99 {:.1?}, oldest {:.1?}",
             self.quantile(0.5),
             self.quantile(0.99),
             self.queued_quantile(0.5),
@@ -237,41 +237,41 @@ impl fmt::Display for TaskMetrics {
 
 /// The figures of the tasks of one name.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NameMetrics {
-    /// Tasks that ran to their end without an error.
-    pub completed: u64,
-    /// Tasks that returned an error.
-    pub failed: u64,
-    /// Tasks that panicked.
-    pub panicked: u64,
-    /// Tasks that took longer than their limit.
-    pub timed_out: u64,
-    /// Tasks that were aborted.
-    pub aborted: u64,
-    /// Tasks that never started.
-    pub discarded: u64,
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    outcomes: OutcomeCounts,
     /// Attempts after the first.
     pub retries: u64,
     /// As [`TaskMetrics::total_time`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
     /// As [`TaskMetrics::total_queued`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
-    pub(crate) durations: Durations,
-    pub(crate) queued: Durations,
+    #[cfg_attr(feature = "serde", serde(rename = "ran"))]
+    durations: DurationHistogram,
+    queued: DurationHistogram,
 }
 
 impl NameMetrics {
+    /// As [`TaskMetrics::outcomes`].
+    #[must_use]
+    pub const fn outcomes(&self) -> &OutcomeCounts {
+        &self.outcomes
+    }
+
     /// As [`TaskMetrics::average_duration`].
     #[must_use]
     pub fn average_duration(&self) -> Duration {
-        average(self.total_time, self.completed + self.failed + self.panicked + self.timed_out)
+        average(self.total_time, self.completed + self.all_failed())
     }
 
     /// As [`TaskMetrics::failure_rate`].
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
-        rate(self.failed + self.panicked + self.timed_out, self.completed)
+        rate(self.all_failed(), self.completed)
     }
 
     /// As [`TaskMetrics::quantile`].
@@ -286,18 +286,33 @@ impl NameMetrics {
         self.queued.quantile(q)
     }
 
-    pub(crate) fn absorb(&mut self, figures: &NameCounters) {
-        self.completed += figures.completed;
-        self.failed += figures.failed;
-        self.panicked += figures.panicked;
-        self.timed_out += figures.timed_out;
-        self.aborted += figures.aborted;
-        self.discarded += figures.discarded;
-        self.retries += figures.retries;
-        self.total_time = self.total_time.saturating_add(figures.durations.total());
-        self.durations.absorb(&figures.durations);
-        self.total_queued = self.total_queued.saturating_add(figures.queued.total());
-        self.queued.absorb(&figures.queued);
+    /// As [`TaskMetrics::run_times`].
+    #[must_use]
+    pub const fn run_times(&self) -> &DurationHistogram {
+        &self.durations
+    }
+
+    /// As [`TaskMetrics::wait_times`].
+    #[must_use]
+    pub const fn wait_times(&self) -> &DurationHistogram {
+        &self.queued
+    }
+
+    pub(crate) fn absorb(&mut self, counters: &NameCounters) {
+        self.outcomes.absorb(&counters.outcomes);
+        self.retries += counters.retries;
+        self.total_time = self.total_time.saturating_add(counters.durations.total());
+        self.durations.absorb(&counters.durations);
+        self.total_queued = self.total_queued.saturating_add(counters.queued.total());
+        self.queued.absorb(&counters.queued);
+    }
+}
+
+impl Deref for NameMetrics {
+    type Target = OutcomeCounts;
+
+    fn deref(&self) -> &OutcomeCounts {
+        &self.outcomes
     }
 }
 

@@ -1,39 +1,38 @@
-//! Who lives, and what has been counted.
+//! Which tasks live, and what was counted.
 //!
-//! The ledger is split into shards, each behind a lock of its own. A line (a set, or a spawned task, which
-//! has a line to itself) belongs to one shard for life, and everything that happens to its tasks is booked
-//! there, so that the books of each shard are right whenever its lock is free.
+//! The ledger is split into shards, each with a lock of its own. A set, or a spawned task, belongs to one shard for life,
+//! and its tasks are counted there, so that the counters of each shard are right whenever its lock is free.
 //!
 //! # Invariants
 //! 1. In each shard: added = pending + running + the sum of the outcomes.
-//! 2. A line with live tasks is listed; the ledger's reference is the one that keeps them.
+//! 2. A set with live tasks is listed. The ledger's reference keeps it alive.
 //! 3. Once a shard is closed, nothing is admitted to it.
-//! 4. Lock order: a line's lock may be held when a shard's is taken, and either when one of the registry's own (of what is
-//!    stuck, or never started) is; never the other way round. No foreign code (a future, its drop, a hook, a subscriber, a
-//!    waker that is not our own tokio task's) runs under any.
+//! 4. Lock order: a queue's lock may be held when a shard's is taken, and either when the lock of the abandoned work is;
+//!    never the other way round. No foreign code (a future, its drop, a hook, a subscriber, a waker that is not tokio's)
+//!    runs under any of them.
 
 pub(crate) mod account;
 pub(crate) mod dead_letters;
 pub(crate) mod finished;
 pub(crate) mod history;
 pub(crate) mod live;
+pub(crate) mod losses;
 pub(crate) mod metrics;
 pub(crate) mod shard;
 
-use std::{collections::BTreeMap, sync::Arc, thread};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, thread};
 
 use tokio::sync::Notify;
 
+use self::{
+    finished::FinishedTask,
+    history::{History, PIECE},
+    live::LiveTask,
+    metrics::{NameMetrics, TaskMetrics},
+    shard::{Entry, ShardState},
+};
 use crate::{
-    engine::queue::SetQueue,
-    ledger::{
-        finished::FinishedTask,
-        history::{History, PIECE},
-        live::LiveTask,
-        metrics::{NameMetrics, TaskMetrics},
-        shard::{Entry, ShardState},
-    },
-    model::{RejectReason, TaskId},
+    model::{RejectReason, TaskId, TaskName},
     util::loom::{
         Mutex, MutexGuard, StaticUsize,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -43,9 +42,10 @@ use crate::{
 /// The number of live tasks at which the first warning is due.
 const FIRST_WARNING: u64 = 10_000;
 
-pub(crate) struct Ledger {
-    shards: Box<[Shard]>,
-    /// LiveTask tasks, counted apart because a limit needs one number; unused without a limit.
+/// The live tasks and the counters of a registry, whose sets are of type `S`.
+pub(crate) struct Ledger<S> {
+    shards: Box<[Shard<S>]>,
+    /// Live tasks, in one number because a limit needs one; unused without a limit.
     capacity: Option<u64>,
     live: AtomicU64,
     warn_at: AtomicU64,
@@ -56,10 +56,9 @@ pub(crate) struct Ledger {
 
 /// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
 #[repr(align(128))]
-#[derive(Default)]
-struct Shard {
-    next: AtomicU64,
-    books: Mutex<ShardState>,
+struct Shard<S> {
+    next_number: AtomicU64,
+    state: Mutex<ShardState<S>>,
 }
 
 thread_local! {
@@ -70,14 +69,14 @@ thread_local! {
     };
 }
 
-impl Ledger {
-    pub(crate) fn new(capacity: Option<u64>, remembered: usize) -> Self {
+impl<S> Ledger<S> {
+    pub(crate) fn new(capacity: Option<u64>, history: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = (2 * cores).next_power_of_two().min(64);
-        let first = FIRST_WARNING / count as u64;
+        let high_water = FIRST_WARNING / count as u64;
         let shard = |_| {
-            let books = ShardState { warn_at: first, history: History::new(remembered), ..ShardState::default() };
-            Shard { next: AtomicU64::new(1), books: Mutex::new(books) }
+            let state = ShardState::new(high_water, History::new(history));
+            Shard { next_number: AtomicU64::new(1), state: Mutex::new(state) }
         };
         Self {
             shards: (0..count).map(shard).collect(),
@@ -90,26 +89,26 @@ impl Ledger {
         }
     }
 
-    /// A number for a new line, in the shard of this thread.
+    /// A number for a new set or spawned task, in the shard of this thread.
     #[inline]
-    pub(crate) fn next_line(&self) -> u64 {
+    pub(crate) fn next_number(&self) -> u64 {
         let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
         let count = self.shards.len() as u64;
         self.shards.get(seat).map_or(0, |shard| {
-            // Relaxed: only uniqueness is asked of it.
-            shard.next.fetch_add(1, Ordering::Relaxed) * count + seat as u64
+            // Relaxed: the number only has to be unique.
+            shard.next_number.fetch_add(1, Ordering::Relaxed) * count + seat as u64
         })
     }
 
-    /// The books in which a line is kept, locked.
+    /// The shard of a set or spawned task, locked.
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
     #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
     #[inline]
-    pub(crate) fn books(&self, line: u64) -> MutexGuard<'_, ShardState> {
-        self.shards[line as usize & (self.shards.len() - 1)].books.lock()
+    pub(crate) fn shard(&self, number: u64) -> MutexGuard<'_, ShardState<S>> {
+        self.shards[number as usize & (self.shards.len() - 1)].state.lock()
     }
 
-    /// Takes a place within the capacity, which [`give_back`](Self::give_back) frees again.
+    /// Takes a slot within the capacity, which [`release`](Self::release) frees again.
     #[inline]
     pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
         let Some(capacity) = self.capacity else {
@@ -122,8 +121,14 @@ impl Ledger {
             .map_err(|_full| RejectReason::Capacity)
     }
 
-    /// Whether no place is free.
-    #[cfg(feature = "http")]
+    #[inline]
+    pub(crate) fn release(&self) {
+        if self.capacity.is_some() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether no slot is free.
     pub(crate) fn is_full(&self) -> bool {
         // Relaxed: as in `reserve`.
         self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
@@ -134,70 +139,62 @@ impl Ledger {
         self.capacity.is_some()
     }
 
-    #[inline]
-    pub(crate) fn give_back(&self) {
-        if self.capacity.is_some() {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// The log and the observers were notified of an observed end. Never under a lock.
+    pub(crate) fn reported(&self, number: u64) {
+        let mut shard = self.shard(number);
+        shard.unreported -= 1;
+        let idle = shard.is_idle();
+        drop(shard);
+        self.notify_if_idle(idle);
     }
 
-    /// To be called when an end that was not [quiet](ShardState::end) has been told, without a lock.
-    pub(crate) fn told(&self, line: u64) {
-        let mut books = self.books(line);
-        books.untold -= 1;
-        let idle = books.is_idle();
-        drop(books);
-        self.settled(idle);
-    }
-
-    /// To be called when nothing is left to be told of an end, without a lock: wakes whoever waits for idleness, if the end
-    /// has left its shard idle.
+    /// Wakes the tasks that wait for idleness, if an end has left its shard idle. Never under a lock.
     #[inline]
-    pub(crate) fn settled(&self, idle: bool) {
-        // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and
-        // is seen here, or its look at the shard came after the end, and saw that.
+    pub(crate) fn notify_if_idle(&self, idle: bool) {
+        // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and is seen
+        // here, or its look at the shard came after the end, and saw that.
         if idle && self.waiters.load(Ordering::SeqCst) > 0 {
             self.idle.notify_waiters();
         }
     }
 
-    /// The live tasks, if their number has passed a mark that deserves a warning. For a shard that has
-    /// become [crowded](ShardState::admit), without a lock.
-    pub(crate) fn crowd(&self, line: u64) -> Option<u64> {
+    /// The number of live tasks, if it has passed a mark that deserves a warning. Called for a shard that has reached its
+    /// [high-water mark](ShardState::admit), without a lock.
+    pub(crate) fn passed_high_water(&self, number: u64) -> Option<u64> {
         let live = self.live();
         let mark = self.warn_at.load(Ordering::Relaxed);
-        let passed = live >= mark;
-        let next = if passed { mark.saturating_mul(2) } else { mark };
-        // Each shard looks again when it has grown by its share of what is missing to the mark, so that all
-        // together cannot pass it unseen.
-        let share = next.saturating_sub(live) / self.shards.len() as u64;
-        let mut books = self.books(line);
-        books.warn_at = books.live() + share.max(1);
-        drop(books);
-        // Whoever moves the mark says so; a thread that passed it at the same time stays silent.
-        let moved = passed && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let next = if live >= mark { mark.saturating_mul(2) } else { mark };
+        // Each shard looks again when it has grown by its part of what is missing, so that all together can't pass the
+        // mark unseen.
+        let part = next.saturating_sub(live) / self.shards.len() as u64;
+        let mut shard = self.shard(number);
+        shard.high_water = shard.live() + part.max(1);
+        drop(shard);
+        // Of several threads that pass the mark at once, the one that moves it warns.
+        let moved =
+            live >= mark && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         moved.then_some(live)
     }
 
-    /// The set listed under a line.
-    pub(crate) fn set(&self, line: u64) -> Option<Arc<SetQueue>> {
-        match self.books(line).lines.get(&line) {
+    /// The set that is listed under a number.
+    pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
+        match self.shard(number).entries.get(&number) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
             Some(Entry::Task(_)) | None => None,
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at
-    /// the numbers of all, and then for a few at a time; what ends meanwhile is left out.
-    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<SetQueue>> {
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at the
+    /// numbers of all, and then for a few at a time; what ends meanwhile is left out.
+    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
-            let mut lines = Vec::new();
-            shard.collect_lines(0, &mut lines);
-            for few in lines.chunks(PIECE) {
+            let mut numbers = Vec::new();
+            shard.collect_numbers(0, &mut numbers);
+            for few in numbers.chunks(PIECE) {
                 sets.reserve(few.len());
-                let books = shard.books.lock();
-                for entry in few.iter().filter_map(|line| books.lines.get(line)) {
+                let state = shard.state.lock();
+                for entry in few.iter().filter_map(|number| state.entries.get(number)) {
                     match entry {
                         Entry::Task(live) => task(live),
                         Entry::Set(set) => sets.push(Arc::clone(set)),
@@ -208,41 +205,40 @@ impl Ledger {
         sets
     }
 
-    /// The numbers of the listed lines from `first` on, in order, and no more than `count`.
-    #[cfg(feature = "status")]
-    pub(crate) fn lines_from(&self, first: u64, count: usize) -> Vec<u64> {
-        let mut lines = Vec::new();
+    /// The numbers of the listed sets and spawned tasks from `first` on, in order, and no more than `count`.
+    pub(crate) fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let mut numbers = Vec::new();
         for shard in &self.shards {
-            shard.collect_lines(first, &mut lines);
+            shard.collect_numbers(first, &mut numbers);
         }
-        if lines.len() > count {
-            lines.select_nth_unstable(count);
-            lines.truncate(count);
+        if numbers.len() > count {
+            numbers.select_nth_unstable(count);
+            numbers.truncate(count);
         }
-        lines.sort_unstable();
-        lines
+        numbers.sort_unstable();
+        numbers
     }
 
-    /// Whether all that live are so.
-    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
+    /// Whether `is_so` holds for all spawned tasks and `set_is_so` for all sets.
+    pub(crate) fn all(&self, mut is_so: impl FnMut(&LiveTask) -> bool, mut set_is_so: impl FnMut(&S) -> bool) -> bool {
         self.shards.iter().all(|shard| {
-            let books = shard.books.lock();
+            let state = shard.state.lock();
             let mut sets = Vec::new();
-            let all = books.lines.values().all(|entry| match entry {
+            let all = state.entries.values().all(|entry| match entry {
                 Entry::Task(live) => is_so(live),
                 Entry::Set(set) => {
                     sets.push(Arc::clone(set));
                     true
                 }
             });
-            drop(books);
-            all && sets.iter().all(|set| set.all_live(&mut is_so))
+            drop(state);
+            all && sets.iter().all(|set| set_is_so(set))
         })
     }
 
     /// How many outcomes are remembered.
-    pub(crate) fn remembers(&self) -> usize {
-        self.shards.first().map_or(0, |shard| shard.books.lock().history.room())
+    pub(crate) fn history_room(&self) -> usize {
+        self.shards.first().map_or(0, |shard| shard.state.lock().history.room())
     }
 
     /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
@@ -252,8 +248,8 @@ impl Ledger {
             let mut end = Some(u64::MAX);
             while let Some(before) = end {
                 all.reserve(PIECE);
-                let books = shard.books.lock();
-                let (piece, next) = books.history.piece(before);
+                let state = shard.state.lock();
+                let (piece, next) = state.history.piece(before);
                 all.extend(piece.cloned());
                 end = next;
             }
@@ -262,34 +258,34 @@ impl Ledger {
     }
 
     /// The end of a task, if it is remembered. The lock is held for a few at a time.
-    pub(crate) fn remembered(&self, id: TaskId) -> Option<FinishedTask> {
+    pub(crate) fn finished(&self, id: TaskId) -> Option<FinishedTask> {
         let mut end = Some(u64::MAX);
         while let Some(before) = end {
-            let books = self.books(id.line);
-            let (mut piece, next) = books.history.piece(before);
-            if let Some(past) = piece.find(|past| past.identity.id == id) {
-                return Some(past.clone());
+            let shard = self.shard(id.number);
+            let (mut piece, next) = shard.history.piece(before);
+            if let Some(finished) = piece.find(|finished| finished.identity.id == id) {
+                return Some(finished.clone());
             }
             end = next;
         }
         None
     }
 
-    /// LiveTask tasks; exact if nothing moves.
+    /// Live tasks; exact if nothing moves.
     pub(crate) fn live(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.books.lock().live()).sum()
+        self.shards.iter().map(|shard| shard.state.lock().live()).sum()
     }
 
-    /// Adds up the books into `metrics`.
-    pub(crate) fn add_up(&self, metrics: &mut TaskMetrics) {
-        let mut names: BTreeMap<&'static str, NameMetrics> = BTreeMap::new();
+    /// Adds the counters of all shards to `metrics`.
+    pub(crate) fn sum(&self, metrics: &mut TaskMetrics) {
+        let mut names: BTreeMap<TaskName, NameMetrics> = BTreeMap::new();
         for shard in &self.shards {
-            let books = shard.books.lock();
-            metrics.added += books.added;
-            metrics.pending += books.pending;
-            metrics.running += books.running;
-            for (name, figures) in books.names.iter() {
-                names.entry(name).or_default().absorb(figures);
+            let state = shard.state.lock();
+            metrics.added += state.added;
+            metrics.pending += state.pending;
+            metrics.running += state.running;
+            for (name, counters) in state.names.iter() {
+                names.entry(name).or_default().absorb(counters);
             }
         }
         metrics.take_names(names);
@@ -299,35 +295,35 @@ impl Ledger {
         // Release, here and below: pairs with the acquire in `is_closed`.
         self.closed.store(true, Ordering::Release);
         for shard in &self.shards {
-            shard.books.lock().closed = true;
+            shard.state.lock().closed = true;
         }
     }
 
-    /// For adds that are not [booked](crate::account) at once.
+    /// For adds that a set's [account](account::SetAccount) counts.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Closes if nothing lives, with every shard locked, so that nothing slips in between.
+    /// Closes if nothing lives, with every shard locked, so that nothing is added in between.
     pub(crate) fn close_if_idle(&self) -> bool {
-        let mut all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
-        let idle = all.iter().all(|books| books.is_idle());
+        let mut all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
+        let idle = all.iter().all(|shard| shard.is_idle());
         if idle {
             self.closed.store(true, Ordering::Release);
-            for books in &mut all {
-                books.closed = true;
+            for shard in &mut all {
+                shard.closed = true;
             }
         }
         idle
     }
 
     fn is_idle(&self) -> bool {
-        // All at once: looked at one after another, a task could hop from the next shard into the last.
-        let all: Vec<_> = self.shards.iter().map(|shard| shard.books.lock()).collect();
-        all.iter().all(|books| books.is_idle())
+        // All at once: if they were looked at one after another, a task could move from the next shard into the last.
+        let all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
+        all.iter().all(|shard| shard.is_idle())
     }
 
-    /// Waits until nothing lives, and every end was told.
+    /// Waits until nothing lives, and every end was reported.
     pub(crate) async fn wait_idle(&self) {
         struct Waiting<'a>(&'a AtomicUsize);
 
@@ -340,7 +336,7 @@ impl Ledger {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let _waiting = Waiting(&self.waiters);
         loop {
-            let mut idle = std::pin::pin!(self.idle.notified());
+            let mut idle = pin!(self.idle.notified());
             idle.as_mut().enable();
             if self.is_idle() {
                 return;
@@ -350,12 +346,12 @@ impl Ledger {
     }
 }
 
-impl Shard {
-    /// Adds the numbers of the listed lines from `first` on.
-    fn collect_lines(&self, first: u64, lines: &mut Vec<u64>) {
+impl<S> Shard<S> {
+    /// Adds the numbers of the listed sets and spawned tasks from `first` on.
+    fn collect_numbers(&self, first: u64, numbers: &mut Vec<u64>) {
         // Room for them is made without the lock.
-        let count = self.books.lock().lines.len();
-        lines.reserve(count);
-        lines.extend(self.books.lock().lines.keys().filter(|line| **line >= first));
+        let count = self.state.lock().entries.len();
+        numbers.reserve(count);
+        numbers.extend(self.state.lock().entries.keys().filter(|number| **number >= first));
     }
 }

@@ -1,50 +1,66 @@
-//! The books of one shard of the ledger: its lines, and what has been counted.
+//! One shard of the ledger: its live tasks and sets, its counters and its history.
 
 use std::{sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
-    engine::queue::SetQueue,
     ledger::{
         finished::FinishedTask,
         history::History,
-        live::{LiveTask, Stage},
+        live::LiveTask,
         metrics::{CountersByName, NameCounters},
     },
-    model::{BoxError, Outcome, RejectReason},
+    model::{BoxError, Outcome, RejectReason, TaskName},
     util::clock::Timestamp,
 };
 
-#[derive(Default)]
-pub(crate) struct ShardState {
+/// The state of a shard, whose sets are of type `S`.
+pub(crate) struct ShardState<S> {
     pub(crate) closed: bool,
-    pub(crate) lines: FxHashMap<u64, Entry>,
+    /// What is live, by number.
+    pub(crate) entries: FxHashMap<u64, Entry<S>>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
-    /// Finish, and not yet told to the log and the observers.
-    pub(crate) untold: u64,
-    pub(crate) warn_at: u64,
+    /// Ends that are counted, and of which the log and the observers have not been notified.
+    pub(crate) unreported: u64,
+    /// The number of live tasks from which on each add looks whether a warning is due.
+    pub(crate) high_water: u64,
     pub(crate) names: CountersByName,
     pub(crate) history: History,
 }
 
-pub(crate) enum Entry {
-    Set(Arc<SetQueue>),
+/// A set with live tasks, or a spawned task.
+pub(crate) enum Entry<S> {
+    Set(Arc<S>),
     Task(LiveTask),
 }
 
-impl ShardState {
+impl<S> ShardState<S> {
+    pub(crate) fn new(high_water: u64, history: History) -> Self {
+        Self {
+            closed: false,
+            entries: FxHashMap::default(),
+            added: 0,
+            pending: 0,
+            running: 0,
+            unreported: 0,
+            high_water,
+            names: CountersByName::default(),
+            history,
+        }
+    }
+
     pub(crate) const fn live(&self) -> u64 {
         self.pending + self.running
     }
 
     pub(crate) const fn is_idle(&self) -> bool {
-        self.live() + self.untold == 0
+        self.live() + self.unreported == 0
     }
 
-    /// Counts a task as added and pending. `Ok(true)` if the shard has become crowded.
+    /// Counts a task as added and pending. `Ok(true)` if the shard has reached its high-water mark.
     #[inline]
     pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
         if self.closed {
@@ -52,16 +68,16 @@ impl ShardState {
         }
         self.added += 1;
         self.pending += 1;
-        Ok(self.live() >= self.warn_at)
+        Ok(self.live() >= self.high_water)
     }
 
-    /// Counts a task that was refused but not handed back: added and discarded in one.
-    #[must_use = "to be dropped without the lock"]
-    pub(crate) fn refuse(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
+    /// Counts a task that was refused but not handed back: added and discarded in one. Returns the error that the history
+    /// evicts.
+    #[must_use = "drop it without the lock"]
+    pub(crate) fn refuse(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
         self.added += 1;
-        self.untold += 1;
-        self.figures(past.identity.name).record(&past);
-        self.history.note(past)
+        self.unreported += 1;
+        self.remember(finished)
     }
 
     #[inline]
@@ -71,72 +87,69 @@ impl ShardState {
     }
 
     /// Counts the start of an attempt after the first.
-    pub(crate) fn retry(&mut self, name: &'static str) {
-        self.figures(name).retries += 1;
+    pub(crate) fn retry(&mut self, name: TaskName) {
+        self.counters(name).retries += 1;
     }
 
-    /// Counts the time of an attempt that will be followed by another.
-    pub(crate) fn attempt_failed(&mut self, name: &'static str, ran_for: Duration) {
-        self.figures(name).record_attempt(ran_for);
+    /// Counts the time of an attempt that another one follows.
+    pub(crate) fn attempt_failed(&mut self, name: TaskName, ran_for: Duration) {
+        self.counters(name).record_attempt(ran_for);
     }
 
-    /// Counts and remembers an end. Unless it is `quiet`, it is then to be [told](Ledger::told). What it returns is
-    /// forgotten.
-    #[must_use = "to be dropped without the lock"]
+    /// Counts and remembers an end. If it is `observed`, [`Ledger::reported`](super::Ledger::reported) follows. Returns
+    /// the error that the history evicts.
+    #[must_use = "drop it without the lock"]
     #[inline]
-    pub(crate) fn end(
+    pub(crate) fn finish(
         &mut self,
-        live: &LiveTask,
+        task: &LiveTask,
         outcome: &Outcome,
         now: Timestamp,
-        quiet: bool,
+        observed: bool,
     ) -> Option<Arc<BoxError>> {
-        *match live.stage() {
-            Stage::Pending => &mut self.pending,
-            Stage::Running => &mut self.running,
-        } -= 1;
-        // An end is one only when it was told: a shutdown must not return, and the process exit, before.
-        self.untold += u64::from(!quiet);
-        self.remember(live.past(outcome.clone(), now))
+        *if task.has_started() { &mut self.running } else { &mut self.pending } -= 1;
+        // A shutdown must not return, and the process exit, before the log has the end.
+        self.unreported += u64::from(observed);
+        self.remember(task.finished(outcome.clone(), now))
     }
 
-    /// Notes an end in the figures and in the history; returns what that forgets.
+    /// Records an end in the counters and the history; returns the error that the history evicts.
     #[inline]
-    pub(crate) fn remember(&mut self, past: FinishedTask) -> Option<Arc<BoxError>> {
-        self.figures(past.identity.name).record(&past);
-        self.history.note(past)
+    pub(crate) fn remember(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
+        self.counters(finished.identity.name).record(&finished);
+        self.history.push(finished)
     }
 
     #[inline]
-    pub(crate) fn figures(&mut self, name: &'static str) -> &mut NameCounters {
+    fn counters(&mut self, name: TaskName) -> &mut NameCounters {
         self.names.of(name)
     }
 
-    pub(crate) fn list_set(&mut self, line: u64, set: Arc<SetQueue>) {
-        self.lines.insert(line, Entry::Set(set));
+    pub(crate) fn insert_set(&mut self, number: u64, set: Arc<S>) {
+        self.entries.insert(number, Entry::Set(set));
     }
 
     #[inline]
-    pub(crate) fn list_spawned(&mut self, live: LiveTask) {
-        self.lines.insert(live.identity.id.line, Entry::Task(live));
+    pub(crate) fn insert_spawned(&mut self, task: LiveTask) {
+        self.entries.insert(task.identity.id.number, Entry::Task(task));
     }
 
-    pub(crate) fn is_listed(&self, line: u64) -> bool {
-        self.lines.contains_key(&line)
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.entries.contains_key(&number)
     }
 
     #[inline]
-    pub(crate) fn spawned(&mut self, line: u64) -> Option<&mut LiveTask> {
-        match self.lines.get_mut(&line) {
+    pub(crate) fn spawned(&mut self, number: u64) -> Option<&mut LiveTask> {
+        match self.entries.get_mut(&number) {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
         }
     }
 
-    /// Starts an attempt of a task, unless it has ended.
+    /// Starts an attempt of a spawned task, unless the task has ended.
     #[inline]
-    pub(crate) fn start_spawned(&mut self, line: u64, now: Timestamp) -> bool {
-        let Some(task) = self.spawned(line) else {
+    pub(crate) fn start_spawned(&mut self, number: u64, now: Timestamp) -> bool {
+        let Some(task) = self.spawned(number) else {
             return false;
         };
         let name = task.identity.name;
@@ -148,33 +161,32 @@ impl ShardState {
         true
     }
 
-    /// Strikes a line off the list. What is returned must be dropped without the lock.
     #[inline]
-    pub(crate) fn strike(&mut self, line: u64) -> Option<Entry> {
-        let struck = self.lines.remove(&line);
-        // The map keeps the room of its fullest hour: give most of it back when most of it is empty.
-        if self.lines.capacity() > 1024 && self.lines.len() < self.lines.capacity() / 8 {
-            self.lines.shrink_to(self.lines.len() * 2);
+    fn remove(&mut self, number: u64) -> Option<Entry<S>> {
+        let removed = self.entries.remove(&number);
+        // Give most of the room back when most of it is empty.
+        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(self.entries.len() * 2);
         }
-        struck
+        removed
     }
 
-    /// Strikes a set off.
-    pub(crate) fn strike_set(&mut self, line: u64) -> Option<Arc<SetQueue>> {
-        match self.strike(line) {
+    /// Removes a set; the caller drops it without the lock.
+    pub(crate) fn remove_set(&mut self, number: u64) -> Option<Arc<S>> {
+        match self.remove(number) {
             Some(Entry::Set(set)) => Some(set),
             Some(Entry::Task(_)) | None => None,
         }
     }
 
-    /// Strikes a spawned task off; `None` if it has already ended. The end is still to be counted.
+    /// Removes a spawned task, whose end is still to be counted; `None` if it has already ended.
     #[inline]
-    pub(crate) fn take_spawned(&mut self, line: u64) -> Option<LiveTask> {
-        match self.strike(line)? {
+    pub(crate) fn remove_spawned(&mut self, number: u64) -> Option<LiveTask> {
+        match self.remove(number)? {
             Entry::Task(task) => Some(task),
-            // A number belongs to one line for good, and this one is asked for by a spawned task's.
+            // A number belongs to one set or task for good, and the caller has the number of a task.
             set @ Entry::Set(_) => {
-                self.lines.insert(line, set);
+                self.entries.insert(number, set);
                 None
             }
         }

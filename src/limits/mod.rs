@@ -15,8 +15,9 @@ use self::semaphore::{Acquire, Permit, PrioritySemaphore};
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
-    model::{BuildError, Priority, TaskId, name_or_unnamed},
+    model::{BuildError, Priority, TaskId, TaskName},
     task::work::{Kind, Meta},
+    telemetry::log::emit,
     util::loom::atomic::{AtomicBool, Ordering},
 };
 
@@ -30,9 +31,9 @@ pub(crate) struct Limits {
     pub(crate) max_blocking: usize,
     pub(crate) max_cpu: usize,
     pub(crate) promote_after: Duration,
-    pub(crate) by_name: Vec<(&'static str, usize)>,
+    pub(crate) by_name: Vec<(TaskName, usize)>,
     #[cfg(feature = "rate-limit")]
-    pub(crate) rates: Vec<(&'static str, RateLimit)>,
+    pub(crate) rates: Vec<(TaskName, RateLimit)>,
 }
 
 /// The number of cores, or 1 if it is unknown.
@@ -66,7 +67,7 @@ pub(crate) struct AdmissionControl {
     tasks: Option<Arc<PrioritySemaphore>>,
     blocking: Arc<PrioritySemaphore>,
     cpu: Arc<PrioritySemaphore>,
-    names: FxHashMap<&'static str, NameLimits>,
+    names: FxHashMap<TaskName, NameLimits>,
     /// The log has said that a priority has no effect.
     priority_noted: AtomicBool,
 }
@@ -84,7 +85,7 @@ struct NameLimits {
 pub(crate) struct AdmitRequest {
     pub(crate) id: TaskId,
     pub(crate) kind: Kind,
-    name: &'static str,
+    name: TaskName,
     priority: Priority,
 }
 
@@ -133,13 +134,15 @@ impl AdmissionControl {
         if self.priority_noted.swap(true, Ordering::Relaxed) {
             return;
         }
-        tracing::debug!(
-            target: "postlude",
-            name = meta.name,
-            priority = ?meta.priority,
-            "a priority has no effect on tasks that do not wait: \
-             set `max_concurrent`, or `limit_by_name` for this name, on the registry's builder"
-        );
+        let _panicked = emit(|| {
+            tracing::debug!(
+                target: "postlude",
+                name = meta.name.as_str(),
+                priority = ?meta.priority,
+                "a priority has no effect on tasks that do not wait: \
+                 set `max_concurrent`, or `limit_by_name` for this name, on the registry's builder"
+            );
+        });
     }
 
     /// Enters the first queue in which the task has to wait. Tasks are not first polled in the order in which they were
@@ -219,8 +222,8 @@ impl AdmissionControl {
         request.priority.rank(self.epoch.elapsed(), self.promote_after)
     }
 
-    fn of_name(&self, name: &'static str) -> Option<&NameLimits> {
-        if self.names.is_empty() { None } else { self.names.get(name) }
+    fn of_name(&self, name: TaskName) -> Option<&NameLimits> {
+        if self.names.is_empty() { None } else { self.names.get(&name) }
     }
 
     const fn of_kind(&self, kind: Kind) -> Option<&Arc<PrioritySemaphore>> {
@@ -243,10 +246,9 @@ impl NameLimits {
 }
 
 impl Limits {
-    fn of_names(&self) -> Result<FxHashMap<&'static str, NameLimits>, BuildError> {
+    fn of_names(&self) -> Result<FxHashMap<TaskName, NameLimits>, BuildError> {
         let mut names = FxHashMap::<_, NameLimits>::default();
         for &(name, limit) in &self.by_name {
-            let name = name_or_unnamed(name);
             if limit == 0 {
                 return Err(BuildError::ZeroLimitOfName { setting: "limit_by_name", name });
             }
@@ -257,7 +259,6 @@ impl Limits {
         }
         #[cfg(feature = "rate-limit")]
         for &(name, limit) in &self.rates {
-            let name = name_or_unnamed(name);
             if limit.is_zero() {
                 return Err(BuildError::ZeroLimitOfName { setting: "rate_limit", name });
             }

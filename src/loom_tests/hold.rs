@@ -45,7 +45,7 @@ fn a_release_that_meets_the_limit_releases_the_set_once() {
         Hold::of_body(Arc::clone(&queue), within).body_ended(Ending::Sent(StatusCode::OK));
         let server = thread::spawn(move || chunk.release());
         // The limit is over.
-        queue.left();
+        queue.release();
         server.join().unwrap();
         registry.shared.timer.poll_expired(&mut Context::from_waker(Waker::noop()));
         registry.shared.timer.close();

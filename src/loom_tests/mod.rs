@@ -28,7 +28,10 @@ use loom::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    engine::queue::SetQueue,
+    engine::{
+        drain::{finish, next},
+        queue::SetQueue,
+    },
     ledger::finished::EndedBy,
     model::{Ending, Outcome},
     registry::{TaskRegistry, set::TaskSet},
@@ -41,27 +44,27 @@ thread_local! {
 }
 
 /// Takes the place of the drain that is spawned.
-pub(crate) fn leave_to_the_model(line: Arc<SetQueue>) -> impl Future<Output = ()> + Send {
-    SPAWNED.with_borrow_mut(|spawned| spawned.push(line));
+pub(crate) fn leave_to_the_model(queue: Arc<SetQueue>) -> impl Future<Output = ()> + Send {
+    SPAWNED.with_borrow_mut(|spawned| spawned.push(queue));
     async {}
 }
 
-/// Runs the drains that were spawned, as the tokio tasks would. At most one at a time drains a line.
+/// Runs the drains that were spawned, as the tokio tasks would. At most one at a time drains a queue.
 fn run_drains() {
-    while let Some(line) = SPAWNED.with_borrow_mut(Vec::pop) {
-        drain(&line);
+    while let Some(queue) = SPAWNED.with_borrow_mut(Vec::pop) {
+        drain(&queue);
     }
 }
 
-fn drain(line: &Arc<SetQueue>) {
-    let mut next = line.next();
-    while let Some(work) = next {
-        let id = work.meta().id();
-        let mut work = Some(work);
-        let Poll::Ready(outcome) = poll_work(&mut work, &mut Context::from_waker(Waker::noop())) else {
+fn drain(queue: &Arc<SetQueue>) {
+    let mut work = next(queue);
+    while let Some(current) = work {
+        let id = current.meta().id();
+        let mut current = Some(current);
+        let Poll::Ready(outcome) = poll_work(&mut current, &mut Context::from_waker(Waker::noop())) else {
             panic!("the tasks of a model are ready at once");
         };
-        next = line.finish(id, outcome.into());
+        work = finish(queue, None, id, outcome.into());
     }
 }
 
@@ -77,8 +80,8 @@ fn registry(capacity: Option<usize>) -> TaskRegistry {
 
 fn set(registry: &TaskRegistry) -> (TaskSet, Arc<SetQueue>) {
     let set = registry.set();
-    let line = Arc::clone(set.line());
-    (set, line)
+    let queue = Arc::clone(set.queue());
+    (set, queue)
 }
 
 fn check(model: impl Fn() + Send + Sync + 'static) {
@@ -113,9 +116,9 @@ impl Wake for Woken {
 fn an_add_that_meets_the_end_of_a_drain_is_run() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         let adder = {
             let tasks = tasks.clone();
             thread::spawn(move || {
@@ -136,10 +139,10 @@ fn an_add_that_meets_the_end_of_a_drain_is_run() {
 fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         let id = tasks.add(async {});
         tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))
@@ -159,9 +162,9 @@ fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
 fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         let drainer = thread::spawn(run_drains);
         let woken = Arc::new(Woken::default());
         let mut idle = Box::pin(registry.wait_idle());
@@ -180,7 +183,7 @@ fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
 fn a_close_at_idle_that_meets_an_add_refuses_it_or_waits_for_it() {
     check(|| {
         let registry = registry(None);
-        let (tasks, _line) = set(&registry);
+        let (tasks, _queue) = set(&registry);
         let closer = {
             let registry = registry.clone();
             thread::spawn(move || registry.shared.ledger.close_if_idle())
@@ -192,16 +195,16 @@ fn a_close_at_idle_that_meets_an_add_refuses_it_or_waits_for_it() {
     });
 }
 
-/// Seeded: `SetQueue::admit` leaves an add to an empty line account: the registry closes while a task is pending. Seeded:
+/// Seeded: `SetQueue::admit` leaves an add to an empty queue account: the registry closes while a task is pending. Seeded:
 /// `SetAccount` counts a start that was counted before: the counters do not add up.
 #[test]
 fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         tasks.add(async {});
         tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         let adder = {
             let (tasks, registry) = (tasks.clone(), registry.clone());
             thread::spawn(move || {
@@ -226,13 +229,13 @@ fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness
 fn a_shutdown_that_meets_an_answer_launches_the_set() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         tasks.add(async {});
         let shutdown = {
             let registry = registry.clone();
-            thread::spawn(move || registry.launch_answered_sets())
+            thread::spawn(move || registry.drain_answered_sets())
         };
-        line.answered(Ending::Disconnected(StatusCode::OK));
+        queue.response_ready(Ending::Disconnected(StatusCode::OK));
         shutdown.join().unwrap();
         run_drains();
         assert_eq!(registry.metrics().completed, 1, "still open");
@@ -244,12 +247,12 @@ fn a_shutdown_that_meets_an_answer_launches_the_set() {
 fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
-        line.answered(Ending::Disconnected(StatusCode::OK));
-        line.depart(Ending::Sent(StatusCode::OK));
+        let (tasks, queue) = set(&registry);
+        queue.response_ready(Ending::Disconnected(StatusCode::OK));
+        queue.hold(Ending::Sent(StatusCode::OK));
         let shutdown = {
             let registry = registry.clone();
-            thread::spawn(move || registry.launch_answered_sets())
+            thread::spawn(move || registry.drain_answered_sets())
         };
         tasks.add(async {});
         shutdown.join().unwrap();
@@ -263,10 +266,10 @@ fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
 fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() {
     check(|| {
         let registry = registry(Some(1));
-        let (tasks, line) = set(&registry);
-        let (others, other_line) = set(&registry);
-        line.launch(None);
-        other_line.launch(None);
+        let (tasks, queue) = set(&registry);
+        let (others, other_queue) = set(&registry);
+        queue.drain(None);
+        other_queue.drain(None);
         let other = thread::spawn(move || {
             let accepted = others.try_add(async {}).is_ok();
             run_drains();
@@ -291,9 +294,9 @@ fn tasks_that_meet_at_the_capacity_do_not_exceed_it_and_give_their_place_back() 
 fn an_abort_that_meets_completion_gives_the_place_within_the_capacity_back_once() {
     check(|| {
         let registry = registry(Some(1));
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         let id = tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))
@@ -322,7 +325,7 @@ fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
         };
         let inside = registry.shared.end_spawned(id, |_| Outcome::Completed, EndedBy::Runner);
         if !inside {
-            registry.shared.stuck.remove_cut(id);
+            registry.shared.abandoned.dropped(id);
         }
         let outside = aborter.join().unwrap();
         assert!(inside != outside);

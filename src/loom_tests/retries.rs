@@ -1,11 +1,14 @@
-//! Tasks that leave their line to wait for a time, and the dead letters of those that gave up.
+//! Tasks that wait for a time beside the queue of their set, and dead letters.
 
 use std::{sync::Arc, time::Duration};
 
 use loom::thread;
 
 use crate::{
-    engine::queue::SetQueue,
+    engine::{
+        drain::{finish, next},
+        queue::{PollPermission, SetQueue},
+    },
     ledger::live::LiveTask,
     loom_tests::{SPAWNED, check, registry, run_drains, set},
     model::{Outcome, RetryPolicy, TaskId},
@@ -16,44 +19,45 @@ use crate::{
     util::clock::Timestamp,
 };
 
-/// A drain that takes a task in hand, which then leaves the line. `false` if the task is no longer in it.
-fn take_and_part(line: &Arc<SetQueue>, id: TaskId) -> bool {
-    let work = line.next().unwrap();
-    let taken = work.meta().id() == id;
-    if taken {
-        line.part(id);
+/// A drain whose task begins to wait for a time. `false` if the task is no longer in the queue.
+fn run_and_detach(queue: &Arc<SetQueue>, id: TaskId) -> bool {
+    let work = next(queue).unwrap();
+    let is_it = work.meta().id() == id;
+    if is_it {
+        queue.transition(|step| step.detach_sleeping(id));
     } else {
-        line.finish(work.meta().id(), Outcome::Completed.into());
+        finish(queue, None, work.meta().id(), Outcome::Completed.into());
     }
-    taken
+    is_it
 }
 
-/// Seeded: `Transition::cut` does not look among the tasks that are away: the abort finds nothing to abort.
+/// Seeded: `Transition::stop` does not look among the sleeping tasks: the abort finds nothing to abort.
 #[test]
-fn an_abort_finds_a_task_that_is_leaving_its_line_and_the_next_one_runs() {
+fn an_abort_finds_a_task_that_is_leaving_its_queue_and_the_next_one_runs() {
     check(|| {
         let registry = registry(None);
-        let (tasks, line) = set(&registry);
+        let (tasks, queue) = set(&registry);
         let id = tasks.add(async {});
         tasks.add(async {});
-        line.launch(None);
+        queue.drain(None);
         SPAWNED.with_borrow_mut(Vec::clear);
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))
         };
-        if take_and_part(&line, id) {
-            // Its drain goes on with it, whenever it was aborted.
+        if run_and_detach(&queue, id) {
+            // Its drain stays with it, whenever it was aborted.
             assert!(aborter.join().unwrap());
-            assert!(line.finish(id, Outcome::Completed.into()).is_none(), "counted already");
+            assert!(!matches!(queue.begin_poll(id), PollPermission::Granted));
+            assert!(finish(&queue, None, id, Outcome::Completed.into()).is_none(), "counted already");
         } else {
             assert!(aborter.join().unwrap());
         }
         run_drains();
         let metrics = registry.metrics();
         assert_eq!((metrics.aborted, metrics.completed), (1, 1), "{metrics:?}");
-        assert_eq!((metrics.pending, metrics.running, metrics.stuck), (0, 0, 0), "{metrics:?}");
-        assert!(registry.tasks().is_empty());
+        assert_eq!((metrics.pending, metrics.running), (0, 0), "{metrics:?}");
+        assert!(registry.tasks().is_empty() && registry.shared.abandoned.list().is_empty());
     });
 }
 
@@ -66,9 +70,8 @@ fn a_letter_is_replayed_once() {
         let report =
             LiveTask::new(source.meta().identity()).report(Outcome::TimedOut(Duration::ZERO), Timestamp::now());
         let id = report.id;
-        registry
-            .shared
-            .bury(&report, Some(Box::new(Exhausted { failed: FailedAttempts::default(), source: source.work })));
+        let exhausted = Exhausted { failed: FailedAttempts::default(), source: source.work };
+        registry.shared.store_dead_letter(&report, Some(Box::new(exhausted)));
         let other = {
             let registry = registry.clone();
             thread::spawn(move || registry.dead_letters().replay(id).is_ok())

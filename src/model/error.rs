@@ -1,6 +1,6 @@
 //! Why something was not done, and what to do about it.
 
-use crate::model::{DiscardReason, TaskId};
+use crate::model::{DiscardReason, TaskId, TaskName};
 
 /// Why a task, or an item, was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -87,7 +87,7 @@ pub enum BuildError {
         /// The setting.
         setting: &'static str,
         /// The tasks' name.
-        name: &'static str,
+        name: TaskName,
     },
     /// Two limits of one sort for the tasks of a name.
     #[error("`{setting}` was called twice for `{name}`: keep the call that is meant")]
@@ -96,7 +96,7 @@ pub enum BuildError {
         /// The setting.
         setting: &'static str,
         /// The tasks' name.
-        name: &'static str,
+        name: TaskName,
     },
     /// A timeout of zero would let no task finish.
     #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]

@@ -43,3 +43,20 @@ impl TaskEvent {
         }
     }
 }
+
+/// An object with the event's label as `event`, and its `task`, or the `count` of events that were missed.
+#[cfg(feature = "serde")]
+impl serde::Serialize for TaskEvent {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("event", self.label())?;
+        match self {
+            Self::Added(task) | Self::Started(task) => map.serialize_entry("task", task)?,
+            Self::AttemptFailed(report) | Self::Finished(report) => map.serialize_entry("task", report)?,
+            Self::Missed(count) => map.serialize_entry("count", count)?,
+        }
+        map.end()
+    }
+}

@@ -1,39 +1,45 @@
-//! The numbers of tasks and sets, and what tells a task from another.
+//! The numbers of tasks and sets, and what tells one task from another.
 
-use std::{fmt, num::ParseIntError, panic::Location, str::FromStr};
+use std::{
+    fmt,
+    num::{NonZeroU64, ParseIntError},
+    panic::Location,
+    str::FromStr,
+};
 
-use crate::util::clock::Timestamp;
+use crate::{model::TaskName, util::clock::Timestamp};
 
 /// The number of a task, unique in its registry for as long as that lives.
 ///
 /// It reads `17` for a spawned task and `17.2` for the second task of set 17, and parses back from that: in an axum
-/// handler, take a `Path<TaskId>` with the feature `serde`, or else a `Path<String>` and `parse::<TaskId>()` it. A
-/// smaller number need not be an older task.
+/// handler, take a `Path<TaskId>` with the feature `serde`, or else a `Path<String>` and `parse::<TaskId>()` it. A smaller
+/// number need not be an older task.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
-    pub(crate) line: u64,
-    /// The place in the set, from 1; 0 for a spawned task, which has its line to itself.
-    pub(crate) place: u32,
+    /// The number of the set, or of the spawned task: both come from one sequence.
+    pub(crate) number: u64,
+    /// The index in the set, from 1; 0 for a spawned task.
+    pub(crate) index: u64,
 }
 
 impl TaskId {
-    pub(crate) const UNASSIGNED: Self = Self { line: 0, place: 0 };
+    pub(crate) const UNASSIGNED: Self = Self { number: 0, index: 0 };
 
     /// The set that the task was added to; `None` if it was spawned.
     #[must_use]
     pub const fn set(self) -> Option<SetId> {
-        match self.place {
+        match self.index {
             0 => None,
-            _ => Some(SetId(self.line)),
+            _ => Some(SetId(self.number)),
         }
     }
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            0 => write!(f, "{}", self.line),
-            place => write!(f, "{}.{place}", self.line),
+        match self.index {
+            0 => write!(f, "{}", self.number),
+            index => write!(f, "{}.{index}", self.number),
         }
     }
 }
@@ -50,15 +56,17 @@ impl FromStr for TaskId {
     /// # Errors
     /// If the text is neither a number nor two numbers with a point between them.
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        let (line, place) = match text.split_once('.') {
-            Some((line, place)) => (line, place.parse::<std::num::NonZeroU32>()?.get()),
+        let (number, index) = match text.split_once('.') {
+            Some((number, index)) => (number, index.parse::<NonZeroU64>()?.get()),
             None => (text, 0),
         };
-        Ok(Self { line: line.parse()?, place })
+        Ok(Self { number: number.parse()?, index })
     }
 }
 
-/// The number of a set, out of the same sequence as the numbers of spawned tasks.
+/// The number of a set, from the same sequence as the numbers of spawned tasks.
+///
+/// [`TaskRegistry::abort_set`](crate::TaskRegistry::abort_set) takes it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub(crate) u64);
 
@@ -74,11 +82,56 @@ impl fmt::Debug for SetId {
     }
 }
 
-/// What tells a task from another, in lists, logs and reports.
+/// What tells one task from another, in lists, logs and reports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) id: TaskId,
-    pub(crate) name: &'static str,
+    pub(crate) name: TaskName,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Timestamp,
+}
+
+/// Ids are serialised as text, as they are displayed.
+#[cfg(feature = "serde")]
+mod as_text {
+    use std::fmt;
+
+    use serde::{
+        Deserialize, Deserializer, Serialize, Serializer,
+        de::{Error, Unexpected, Visitor},
+    };
+
+    use super::{SetId, TaskId};
+
+    impl Serialize for TaskId {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(self)
+        }
+    }
+
+    impl Serialize for SetId {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(self)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for TaskId {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Text;
+
+            impl Visitor<'_> for Text {
+                type Value = TaskId;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a task's id, like \"17\" or \"17.2\"")
+                }
+
+                fn visit_str<E: Error>(self, text: &str) -> Result<TaskId, E> {
+                    text.parse().map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+                }
+            }
+
+            deserializer.deserialize_str(Text)
+        }
+    }
 }

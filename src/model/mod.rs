@@ -7,6 +7,7 @@ mod event;
 mod id;
 mod name;
 mod outcome;
+mod page;
 mod policy;
 mod report;
 
@@ -18,15 +19,13 @@ pub use self::{
     error::{BuildError, RejectReason, ReplayError},
     event::TaskEvent,
     id::{SetId, TaskId},
-    outcome::{BoxError, DiscardReason, Outcome},
+    name::TaskName,
+    outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
+    page::Page,
     policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
-    report::{Attempt, DeadLetter, DrainReport, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
+    report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
 };
-pub(crate) use self::{
-    id::Identity,
-    name::{UNNAMED, name_or_unnamed},
-    outcome::Chain,
-};
+pub(crate) use self::{id::Identity, outcome::Chain};
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

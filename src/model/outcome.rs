@@ -1,8 +1,8 @@
 //! How a task ended, and the report of it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use crate::{ledger::live::Stage, util::panic::Panic};
+use crate::util::panic::Panic;
 
 /// The error that a failed task leaves: anything that a `?` in its body can turn into one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,18 +46,23 @@ impl Outcome {
         }
     }
 
-    /// One lower-case word for a log line or a metric's label: `completed`, `failed`, `panicked`,
-    /// `timed_out`, `aborted` or `discarded`.
+    /// Which of the outcomes it is, without what only some have: to compare, and to count by.
+    #[must_use]
+    pub const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Completed => OutcomeKind::Completed,
+            Self::Failed(_) => OutcomeKind::Failed,
+            Self::Panicked(_) => OutcomeKind::Panicked,
+            Self::TimedOut(_) => OutcomeKind::TimedOut,
+            Self::Aborted => OutcomeKind::Aborted,
+            Self::Discarded(_) => OutcomeKind::Discarded,
+        }
+    }
+
+    /// One lower-case word for a log line or a metric's label, such as `timed_out`: that of its [`kind`](Self::kind).
     #[must_use]
     pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed(_) => "failed",
-            Self::Panicked(_) => "panicked",
-            Self::TimedOut(_) => "timed_out",
-            Self::Aborted => "aborted",
-            Self::Discarded(_) => "discarded",
-        }
+        self.kind().label()
     }
 
     /// Whether something is lost: the work did not get done, and nobody took it back. True of all but
@@ -78,7 +83,17 @@ impl Outcome {
     /// ```
     #[must_use]
     pub const fn is_loss(&self) -> bool {
-        !matches!(self, Self::Completed | Self::Discarded(DiscardReason::Ending | DiscardReason::Cleared))
+        match self {
+            Self::Completed => false,
+            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) | Self::Aborted => true,
+            Self::Discarded(reason) => match reason {
+                DiscardReason::Ending | DiscardReason::Cleared => false,
+                DiscardReason::Capacity
+                | DiscardReason::Closed
+                | DiscardReason::PreviousFailed
+                | DiscardReason::Refused => true,
+            },
+        }
     }
 
     pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
@@ -88,23 +103,21 @@ impl Outcome {
         }
     }
 
-    /// What becomes of a task that will not get to its end.
-    pub(crate) const fn unfinished(stage: Stage) -> Self {
-        match stage {
-            Stage::Pending => Self::Discarded(DiscardReason::Closed),
-            Stage::Running => Self::Aborted,
+    /// Whether the work was tried and did not get done by its own fault: this is worth another attempt, or a dead letter.
+    pub(crate) const fn is_dead(&self) -> bool {
+        match self {
+            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
+            Self::Completed | Self::Aborted | Self::Discarded(_) => false,
         }
     }
 
-    /// Whether the work did not get done by its own fault: what is worth another attempt, or a dead letter.
-    pub(crate) const fn is_dead(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_))
-    }
-
-    /// Whether the work was attempted and did not get done: what stops a set that
+    /// Whether the work was tried and did not get done: this stops a set that
     /// [stops on failure](crate::TaskSet::stop_on_failure).
     pub(crate) const fn is_failure(&self) -> bool {
-        !matches!(self, Self::Completed | Self::Discarded(_))
+        match self {
+            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) | Self::Aborted => true,
+            Self::Completed | Self::Discarded(_) => false,
+        }
     }
 }
 
@@ -121,8 +134,146 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// The kinds of outcomes, listed once: for each its variant, its field in [`OutcomeCounts`], which is its label, and what it
+/// means.
+macro_rules! outcome_kinds {
+    ($($kind:ident, $field:ident: $doc:literal;)+) => {
+        /// Which outcome a task had: an [`Outcome`] without the error, the panic, the limit or the reason.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+        #[non_exhaustive]
+        pub enum OutcomeKind {
+            $(#[doc = $doc] $kind,)+
+        }
+
+        impl OutcomeKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind),+];
+
+            /// One lower-case word for a log line or a metric's label, such as `timed_out`.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$kind => stringify!($field),)+
+                }
+            }
+        }
+
+        /// How many tasks had each outcome.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        #[non_exhaustive]
+        pub struct OutcomeCounts {
+            $(#[doc = $doc] pub $field: u64,)+
+        }
+
+        impl OutcomeCounts {
+            /// How many tasks had this outcome.
+            #[must_use]
+            pub const fn get(&self, kind: OutcomeKind) -> u64 {
+                match kind {
+                    $(OutcomeKind::$kind => self.$field,)+
+                }
+            }
+
+            #[inline]
+            const fn slot(&mut self, kind: OutcomeKind) -> &mut u64 {
+                match kind {
+                    $(OutcomeKind::$kind => &mut self.$field,)+
+                }
+            }
+        }
+    };
+}
+
+outcome_kinds! {
+    Completed, completed: "Tasks that ran to their end without an error.";
+    Failed, failed: "Tasks that returned an error.";
+    Panicked, panicked: "Tasks that panicked.";
+    TimedOut, timed_out: "Tasks that took longer than their limit.";
+    Aborted, aborted: "Tasks that were aborted.";
+    Discarded, discarded: "Tasks that never started.";
+}
+
+impl fmt::Display for OutcomeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}
+
+impl OutcomeCounts {
+    /// The count of each kind.
+    ///
+    /// ```
+    /// use postlude::{OutcomeKind, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(async { Err::<(), _>("refused") }).await;
+    /// let metrics = registry.metrics();
+    /// let failed: Vec<_> = metrics.outcomes().iter().filter(|(_, count)| *count > 0).collect();
+    /// assert_eq!(failed, [(OutcomeKind::Failed, 1)]);
+    /// # }
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (OutcomeKind, u64)> + use<> {
+        let counts = *self;
+        OutcomeKind::ALL.iter().map(move |kind| (*kind, counts.get(*kind)))
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Tasks that failed, panicked or timed out.
+    pub(crate) const fn all_failed(&self) -> u64 {
+        self.failed + self.panicked + self.timed_out
+    }
+
+    #[inline]
+    pub(crate) const fn count(&mut self, kind: OutcomeKind) {
+        *self.slot(kind) += 1;
+    }
+
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for (kind, count) in other.iter() {
+            *self.slot(kind) += count;
+        }
+    }
+}
+
+/// The outcomes of the tasks of a set, counted. It derefs to [`OutcomeCounts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
+pub struct DrainReport {
+    outcomes: OutcomeCounts,
+}
+
+impl DrainReport {
+    pub(crate) const fn new(outcomes: OutcomeCounts) -> Self {
+        Self { outcomes }
+    }
+
+    /// Whether every task completed.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.completed == self.total()
+    }
+}
+
+impl Deref for DrainReport {
+    type Target = OutcomeCounts;
+
+    fn deref(&self) -> &OutcomeCounts {
+        &self.outcomes
+    }
+}
+
 /// Why a task never started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum DiscardReason {
     /// A condition on the request's ending said no: the layer's `drain_when` or the task's `when`.
@@ -180,4 +331,37 @@ impl fmt::Display for Chain<'_> {
         }
         Ok(())
     }
+}
+
+/// An object with the outcome's label as `state`, and what only some outcomes have: `error`, `limit` or `reason`.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("state", &self.kind())?;
+        match self {
+            Self::Failed(error) => map.serialize_entry("error", &message(error))?,
+            Self::Panicked(panic) => map.serialize_entry("error", panic.message())?,
+            Self::TimedOut(limit) => map.serialize_entry("limit", &limit.as_secs_f64())?,
+            Self::Discarded(reason) => map.serialize_entry("reason", reason)?,
+            Self::Completed | Self::Aborted => {}
+        }
+        map.end()
+    }
+}
+
+/// The error of an admission filter.
+#[cfg(feature = "serde")]
+pub(crate) fn refusal<S: serde::Serializer>(refusal: &Option<Arc<BoxError>>, serializer: S) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&refusal.as_deref().map(message), serializer)
+}
+
+/// An error and its sources. Their `Display` is foreign code.
+#[cfg(feature = "serde")]
+fn message(error: &BoxError) -> String {
+    use crate::util::panic::catch_panic;
+
+    catch_panic(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{BoxError, Outcome, SetId, TaskId};
+use crate::model::{BoxError, Outcome, SetId, TaskId, TaskName};
 
 /// A task as lists show it. It holds nothing of what the task captured.
 ///
@@ -20,17 +20,19 @@ use crate::model::{BoxError, Outcome, SetId, TaskId};
 /// let tasks = registry.set();
 /// tasks.add(Task::new(async {}).named("mail"));
 /// let live = registry.tasks();
-/// assert_eq!((live[0].name, live[0].state), ("mail", TaskState::Pending));
+/// assert_eq!((live[0].name.as_str(), live[0].state), ("mail", TaskState::Pending));
 /// # }
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskInfo {
     /// The task.
     pub id: TaskId,
     /// Its name, `unnamed` if it was given none.
-    pub name: &'static str,
+    pub name: TaskName,
     /// Where it was made.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
     /// The set it was added to; `None` if it was spawned.
     pub set: Option<SetId>,
@@ -39,10 +41,13 @@ pub struct TaskInfo {
     /// The attempt under way, or the last one, from 1; 0 if it has not started, or is stuck.
     pub attempt: u32,
     /// How long ago it was added.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub age: Duration,
     /// How long its attempt has been running; `None` if none is, or if it is stuck.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub running_for: Option<Duration>,
     /// In how long its next attempt is due, if it waits for a time; `None` if it waits for its turn, or runs.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub due_in: Option<Duration>,
 }
 
@@ -54,6 +59,7 @@ impl fmt::Display for TaskInfo {
 
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TaskState {
     /// Added, not started.
@@ -90,13 +96,15 @@ impl fmt::Display for TaskState {
 ///
 /// It holds nothing of what the task captured: its name, its place in the source, its times and its outcome.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskReport {
     /// The task.
     pub id: TaskId,
     /// Its name, `unnamed` if it was given none.
-    pub name: &'static str,
+    pub name: TaskName,
     /// Where it was made.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
     /// The set it was added to; `None` if it was spawned.
     pub set: Option<SetId>,
@@ -105,19 +113,32 @@ pub struct TaskReport {
     /// The dead letter that it was a [replay](crate::DeadLetters::replay) of.
     pub replay_of: Option<TaskId>,
     /// From the add to the start of the first attempt, or to the end of a task that never started.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub queued_for: Duration,
     /// How long that attempt ran; zero if it never started.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ran_for: Duration,
     /// How long ago it ended; zero in a hook.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ended_ago: Duration,
     /// How it ended.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub outcome: Outcome,
     /// The error of the registry's [rule](crate::TaskRegistryBuilder::admit), for a task that it refused.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "error",
+            serialize_with = "crate::model::outcome::refusal",
+            skip_serializing_if = "Option::is_none"
+        )
+    )]
     pub refusal: Option<Arc<BoxError>>,
 }
 
 /// What is known of a task: see [`TaskRegistry::get`].
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(untagged))]
 #[non_exhaustive]
 pub enum TaskStatus {
     /// It has no outcome yet: its [state](TaskInfo::state) says whether it waits or runs.
@@ -138,7 +159,7 @@ impl TaskStatus {
 
     /// Its name, `unnamed` if it was given none.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> TaskName {
         match self {
             Self::Live(task) => task.name,
             Self::Ended(report) => report.name,
@@ -166,13 +187,15 @@ impl TaskStatus {
 
 /// A task that failed, panicked or timed out, for good: see [`DeadLetters`].
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeadLetter {
     /// The task.
     pub id: TaskId,
     /// Its name, `unnamed` if it was given none.
-    pub name: &'static str,
+    pub name: TaskName,
     /// Where it was made.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
     /// The set it was added to; `None` if it was spawned.
     pub set: Option<SetId>,
@@ -186,15 +209,19 @@ pub struct DeadLetter {
 
 /// One attempt of a task.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Attempt {
     /// Which one, from 1.
     pub number: u32,
     /// When it ended, by the system's clock.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::since_1970"))]
     pub ended_at: SystemTime,
     /// How long it ran.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ran_for: Duration,
     /// How it ended.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub outcome: Outcome,
 }
 
@@ -221,53 +248,11 @@ impl Attempt {
     }
 }
 
-/// What became of the tasks of a set, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// Tasks that ran to their end without an error.
-    pub completed: u64,
-    /// Tasks that returned an error.
-    pub failed: u64,
-    /// Tasks that panicked.
-    pub panicked: u64,
-    /// Tasks that took longer than their limit.
-    pub timed_out: u64,
-    /// Tasks that were aborted.
-    pub aborted: u64,
-    /// Tasks that never started.
-    pub discarded: u64,
-}
-
-impl DrainReport {
-    /// All of them.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.completed + self.failed + self.panicked + self.timed_out + self.aborted + self.discarded
-    }
-
-    /// Whether every task completed.
-    #[must_use]
-    pub const fn is_success(&self) -> bool {
-        self.completed == self.total()
-    }
-
-    pub(crate) const fn count(&mut self, outcome: &Outcome) {
-        *match outcome {
-            Outcome::Completed => &mut self.completed,
-            Outcome::Failed(_) => &mut self.failed,
-            Outcome::Panicked(_) => &mut self.panicked,
-            Outcome::TimedOut(_) => &mut self.timed_out,
-            Outcome::Aborted => &mut self.aborted,
-            Outcome::Discarded(_) => &mut self.discarded,
-        } += 1;
-    }
-}
-
 /// What a shutdown achieved, and what it cost.
 ///
 /// Its `Display` is made for a log: a line of numbers, then a line for each task that was lost or is stuck.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Tasks that completed since the shutdown began.
@@ -285,6 +270,7 @@ pub struct ShutdownReport {
     /// returned, futures that do not yield. The task's own outcome is counted among the others.
     pub stuck: Vec<TaskInfo>,
     /// How long the shutdown took.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub took: Duration,
 }
 

@@ -89,14 +89,14 @@ impl Collector for TaskCollector {
         outcomes(&metrics, &mut encoder)?;
         retries(&metrics, &mut encoder)?;
         histogram(&metrics, &mut encoder, "postlude_task_run", "How long attempts ran", |name| {
-            (name.total_time.as_secs_f64(), name.durations.by_bound())
+            (name.total_time.as_secs_f64(), name.run_times().by_bound())
         })?;
         histogram(
             &metrics,
             &mut encoder,
             "postlude_task_wait",
             "How long tasks that ended had waited for the start of their first attempt",
-            |name| (name.total_queued.as_secs_f64(), name.queued.by_bound()),
+            |name| (name.total_queued.as_secs_f64(), name.wait_times().by_bound()),
         )
     }
 }
@@ -105,11 +105,7 @@ impl Collector for TaskCollector {
 fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let counters = [
         ("postlude_tasks_added", "Tasks that were added or spawned", metrics.added),
-        (
-            "postlude_dead_letters_displaced",
-            "Dead letters that had to go for newer ones",
-            metrics.dead_letters_displaced,
-        ),
+        ("postlude_dead_letters_displaced", "Dead letters that had to go for newer ones", metrics.dead_letters_evicted),
         ("postlude_requests_shed", "Requests that were turned away at capacity", metrics.shed),
         ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
     ];
@@ -137,16 +133,8 @@ fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Re
 fn outcomes(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut family = encoder.encode_descriptor("postlude_tasks", "Tasks that ended", None, MetricType::Counter)?;
     for (name, figures) in metrics.by_name() {
-        let outcomes = [
-            ("completed", figures.completed),
-            ("failed", figures.failed),
-            ("panicked", figures.panicked),
-            ("timed_out", figures.timed_out),
-            ("aborted", figures.aborted),
-            ("discarded", figures.discarded),
-        ];
-        for (outcome, count) in outcomes {
-            let labels = [("name", *name), ("outcome", outcome)];
+        for (outcome, count) in figures.outcomes().iter() {
+            let labels = [("name", name.as_str()), ("outcome", outcome.label())];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }
@@ -157,7 +145,7 @@ fn retries(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::R
     let (name, help) = ("postlude_task_retries", "Attempts after the first");
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (name, figures) in metrics.by_name() {
-        let labels = [("name", *name)];
+        let labels = [("name", name.as_str())];
         family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&figures.retries, None)?;
     }
     Ok(())
@@ -174,7 +162,7 @@ fn histogram(
     for (name, of_name) in metrics.by_name() {
         let (sum, buckets) = figures(of_name);
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let labels = [("name", *name)];
+        let labels = [("name", name.as_str())];
         family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
     }
     Ok(())

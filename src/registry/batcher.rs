@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, name_or_unnamed},
+    model::{BatchPolicy, RejectReason, RetryPolicy, TaskId, TaskName},
     registry::TaskRegistry,
     task::{RejectedItem, Task, TaskOutput, batch_signal::BatchSignal},
     util::{loom::Mutex, panic::drop_catching},
@@ -66,7 +66,7 @@ impl TaskRegistry {
         Fut::Output: TaskOutput,
     {
         let handler = Arc::new(handler);
-        self.batcher_of(name, policy, move |batch| {
+        self.batcher_of(name.into(), policy, move |batch| {
             let handler = Arc::clone(&handler);
             Task::new(async move { handler(batch.take()).await })
         })
@@ -78,7 +78,7 @@ impl TaskRegistry {
     #[track_caller]
     pub fn retrying_batcher<T, F, Fut>(
         &self,
-        name: &'static str,
+        name: impl Into<TaskName>,
         policy: BatchPolicy,
         retry: RetryPolicy,
         handler: F,
@@ -90,7 +90,7 @@ impl TaskRegistry {
         Fut::Output: TaskOutput,
     {
         let handler = Arc::new(handler);
-        self.batcher_of(name, policy, move |batch| {
+        self.batcher_of(name.into(), policy, move |batch| {
             let handler = Arc::clone(&handler);
             let mut items = None;
             Task::retrying(retry.clone(), move || handler(items.get_or_insert_with(|| batch.take()).clone()))
@@ -100,33 +100,33 @@ impl TaskRegistry {
     #[track_caller]
     fn batcher_of<T: Send + 'static>(
         &self,
-        name: &'static str,
+        name: TaskName,
         policy: BatchPolicy,
         make: impl Fn(Arc<Batch<T>>) -> Task + Send + Sync + 'static,
     ) -> Batcher<T> {
         let policy = policy.within(Semaphore::MAX_PERMITS);
-        let shared = Shared {
+        let queue = BatchQueue {
             registry: self.clone(),
-            name: name_or_unnamed(name),
+            name,
             location: Location::caller(),
             policy,
             room: Arc::new(Semaphore::new(policy.capacity)),
             current: Mutex::new(Current::new()),
             make: Box::new(make),
         };
-        Batcher { shared: Arc::new(shared) }
+        Batcher { queue: Arc::new(queue) }
     }
 }
 
 /// Gathers items that are handled together: see [`TaskRegistry::batcher`]. Cheap to clone; dropping the last clone
 /// flushes.
 pub struct Batcher<T> {
-    shared: Arc<Shared<T>>,
+    queue: Arc<BatchQueue<T>>,
 }
 
-struct Shared<T> {
+struct BatchQueue<T> {
     registry: TaskRegistry,
-    name: &'static str,
+    name: TaskName,
     location: &'static Location<'static>,
     policy: BatchPolicy,
     /// The places within the capacity.
@@ -160,10 +160,10 @@ impl<T: Send + 'static> Batcher<T> {
     /// # Cancel safety
     /// Given up while it waits for room, it has added nothing, and the item is dropped with it.
     pub async fn push(&self, item: T) -> Result<(), RejectedItem<T>> {
-        match Arc::clone(&self.shared.room).acquire_owned().await {
-            Ok(place) => self.shared.add(item, place),
+        match Arc::clone(&self.queue.room).acquire_owned().await {
+            Ok(place) => self.queue.add(item, place),
             // Only for a closed semaphore, and nobody closes this one.
-            Err(_) => Err(self.shared.rejected(item, RejectReason::BatcherFull)),
+            Err(_) => Err(self.queue.rejected(item, RejectReason::BatcherFull)),
         }
     }
 
@@ -187,36 +187,36 @@ impl<T: Send + 'static> Batcher<T> {
     /// # Errors
     /// As [`push`](Self::push), and if there is no room.
     pub fn try_push(&self, item: T) -> Result<(), RejectedItem<T>> {
-        match Arc::clone(&self.shared.room).try_acquire_owned() {
-            Ok(place) => self.shared.add(item, place),
-            Err(_) => Err(self.shared.rejected(item, RejectReason::BatcherFull)),
+        match Arc::clone(&self.queue.room).try_acquire_owned() {
+            Ok(place) => self.queue.add(item, place),
+            Err(_) => Err(self.queue.rejected(item, RejectReason::BatcherFull)),
         }
     }
 
     /// Has what waits handled now. It does not wait for that: [`TaskRegistry::wait_idle`] does.
     pub fn flush(&self) {
-        let current = self.shared.current.lock().batch.clone();
-        hurry(current);
+        let current = self.queue.current.lock().batch.clone();
+        start_early(current);
     }
 }
 
 /// An item, and its place within the capacity.
 type Placed<T> = (T, OwnedSemaphorePermit);
 
-impl<T: Send + 'static> Shared<T> {
+impl<T: Send + 'static> BatchQueue<T> {
     fn add(&self, item: T, place: OwnedSemaphorePermit) -> Result<(), RejectedItem<T>> {
         let joined = self.join((item, place), &mut self.current.lock());
         let placed = match joined {
             Ok(full) => {
-                hurry(full);
+                start_early(full);
                 return Ok(());
             }
             Err(placed) => placed,
         };
         // A new batch. The rule of the user's is asked without the lock, so somebody else may be faster.
-        let batch = Batch::new(self.registry.shared.stopping().child_token());
+        let batch = Batch::new(self.registry.shared.losses.stopping().child_token());
         let task = Task::made_at(self.location, (self.make)(Arc::clone(&batch)));
-        let task = task.named(self.name).batched(self.policy.max_delay, Arc::clone(&batch.gate));
+        let task = task.named(self.name).batched(self.policy.max_delay, Arc::clone(&batch.signal));
         let task = match self.registry.prepare(task) {
             Ok(task) => task,
             Err(rejected) => return Err(RejectedItem::with_task(rejected, placed.0)),
@@ -225,26 +225,26 @@ impl<T: Send + 'static> Shared<T> {
         let placed = match self.join(placed, &mut current) {
             Ok(full) => {
                 drop(current);
-                hurry(full);
+                start_early(full);
                 return Ok(());
             }
             Err(placed) => placed,
         };
-        let crowded = match self.registry.enter(&task) {
-            Ok(crowded) => crowded,
+        let passed_mark = match self.registry.admit(&task) {
+            Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(current);
                 return Err(self.rejected(placed.0, reason));
             }
         };
-        let previous = std::mem::replace(&mut current.last, batch.gate.gone.clone());
+        let previous = std::mem::replace(&mut current.last, batch.signal.gone.clone());
         batch.begin(task.meta().id(), placed, previous);
         let is_full = self.policy.max_items == 1;
         let replaced = if is_full { current.batch.take() } else { current.batch.replace(Arc::clone(&batch)) };
         drop(current);
         drop(replaced);
-        hurry(is_full.then(|| Arc::clone(&batch)));
-        let ended = self.registry.start(task, crowded);
+        start_early(is_full.then(|| Arc::clone(&batch)));
+        let ended = self.registry.start(task, passed_mark);
         self.registry.shared.spawn(async move {
             ended.await;
             batch.close();
@@ -262,7 +262,7 @@ impl<T: Send + 'static> Shared<T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> BatchQueue<T> {
     const fn rejected(&self, item: T, reason: RejectReason) -> RejectedItem<T> {
         RejectedItem::new(self.name, reason, item)
     }
@@ -272,29 +272,29 @@ impl<T> Shared<T> {
 impl<T> Batcher<T> {
     /// How many items wait in the current batch.
     pub(crate) fn gathered(&self) -> usize {
-        let current = self.shared.current.lock().batch.clone();
+        let current = self.queue.current.lock().batch.clone();
         current.map_or(0, |batch| batch.gathered.lock().items.as_ref().map_or(0, Vec::len))
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T> Drop for BatchQueue<T> {
     fn drop(&mut self) {
-        hurry(self.current.get_mut().batch.take());
+        start_early(self.current.get_mut().batch.take());
     }
 }
 
 impl<T> Clone for Batcher<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { queue: Arc::clone(&self.queue) }
     }
 }
 
 impl<T> fmt::Debug for Batcher<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batcher")
-            .field("name", &self.shared.name)
-            .field("policy", &self.shared.policy)
-            .field("free", &self.shared.room.available_permits())
+            .field("name", &self.queue.name)
+            .field("policy", &self.queue.policy)
+            .field("free", &self.queue.room.available_permits())
             .finish_non_exhaustive()
     }
 }
@@ -303,7 +303,7 @@ impl<T> fmt::Debug for Batcher<T> {
 struct Batch<T> {
     /// The task that handles them, once it was accepted.
     id: OnceLock<TaskId>,
-    gate: Arc<BatchSignal>,
+    signal: Arc<BatchSignal>,
     gathered: Mutex<Gathered<T>>,
 }
 
@@ -317,14 +317,14 @@ struct Gathered<T> {
 impl<T> Batch<T> {
     fn new(ready: CancellationToken) -> Arc<Self> {
         let gathered = Gathered { items: Some(Vec::new()), room: None };
-        let gate = BatchSignal { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
-        Arc::new(Self { id: OnceLock::new(), gate: Arc::new(gate), gathered: Mutex::new(gathered) })
+        let signal = BatchSignal { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
+        Arc::new(Self { id: OnceLock::new(), signal: Arc::new(signal), gathered: Mutex::new(gathered) })
     }
 
     /// Its task was accepted.
     fn begin(&self, id: TaskId, (item, place): Placed<T>, previous: CancellationToken) {
         // The only call, and nobody else knows the batch yet.
-        let _unset = (self.id.set(id), self.gate.previous.set(previous));
+        let _unset = (self.id.set(id), self.signal.previous.set(previous));
         let mut gathered = self.gathered.lock();
         gathered.items.get_or_insert_default().push(item);
         gathered.room = Some(place);
@@ -366,9 +366,9 @@ impl<T> Drop for Gathered<T> {
     }
 }
 
-/// Lets a batch wait no longer. Not under a lock, for it wakes.
-fn hurry<T>(batch: Option<Arc<Batch<T>>>) {
+/// Lets a batch wait no longer. Never under a lock, because it wakes.
+fn start_early<T>(batch: Option<Arc<Batch<T>>>) {
     if let Some(batch) = batch {
-        batch.gate.ready.cancel();
+        batch.signal.ready.cancel();
     }
 }

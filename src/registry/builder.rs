@@ -7,22 +7,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        abandoned::Stuck,
-        shared::{FLUSH_DELAY, Rule, Shared, Timer},
+        abandoned::Abandoned,
+        limit::Expiry,
+        shared::{FLUSH_DELAY, Shared, Timer},
     },
     ledger::{
         Ledger,
-        dead_letters::{DeadLetterHook, Store},
+        dead_letters::{DeadLetterHook, DeadLetterStore},
+        losses::Losses,
     },
     limits::{self, AdmissionControl, Limits},
-    model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskReport},
-    registry::{TaskRegistry, shutdown::Progress},
+    model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskName, TaskReport},
+    registry::TaskRegistry,
     telemetry::{
         Telemetry,
         observer::{OnFailure, TaskObserver},
         span::SpanRelation,
     },
-    util::loom::{Mutex, atomic::AtomicU64},
+    util::loom::atomic::AtomicU64,
 };
 
 /// Builds a [`TaskRegistry`].
@@ -64,9 +66,7 @@ pub struct TaskRegistryBuilder {
     limits: Limits,
     default_timeout: Option<Duration>,
     settle: Duration,
-    rule: Option<Box<Rule>>,
     telemetry: Telemetry,
-    spans: SpanRelation,
     history: usize,
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
@@ -116,8 +116,8 @@ impl TaskRegistryBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn limit_by_name(mut self, name: &'static str, tasks: usize) -> Self {
-        self.limits.by_name.push((name, tasks));
+    pub fn limit_by_name(mut self, name: impl Into<TaskName>, tasks: usize) -> Self {
+        self.limits.by_name.push((name.into(), tasks));
         self
     }
 
@@ -133,8 +133,8 @@ impl TaskRegistryBuilder {
     /// # }
     /// ```
     #[cfg(feature = "rate-limit")]
-    pub fn rate_limit(mut self, name: &'static str, limit: crate::RateLimit) -> Self {
-        self.limits.rates.push((name, limit));
+    pub fn rate_limit(mut self, name: impl Into<TaskName>, limit: crate::RateLimit) -> Self {
+        self.limits.rates.push((name.into(), limit));
         self
     }
 
@@ -162,7 +162,8 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// Asks `rule` about every task before it is accepted, and refuses those for which it returns an error.
+    /// Asks `filter`, the admission filter, about every task before it is accepted, and refuses those for which it returns an
+    /// error.
     ///
     /// A refused task ends as [`DiscardReason::Refused`](crate::DiscardReason::Refused), or is handed back by the
     /// `try_` methods. The error is kept: in the log, in the [`TaskReport`] and as the source of
@@ -177,7 +178,7 @@ impl TaskRegistryBuilder {
     /// let maintenance = Arc::new(AtomicBool::new(true));
     /// let is_on = Arc::clone(&maintenance);
     /// let registry = TaskRegistry::builder()
-    ///     .admit(move |task: &TaskInfo| match task.name {
+    ///     .admit(move |task: &TaskInfo| match task.name.as_str() {
     ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
     ///         _ => Ok(()),
     ///     })
@@ -192,10 +193,10 @@ impl TaskRegistryBuilder {
     /// ```
     ///
     /// It is called on the thread that adds, in the handler: it must not block. It is asked before the
-    /// [capacity](Self::capacity), so a yes does not mean that the task gets in. A rule that panics is caught and
-    /// counted, and the task gets in. What a rule adds itself is not asked about.
-    pub fn admit(mut self, rule: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
-        self.rule = Some(Box::new(rule));
+    /// [capacity](Self::capacity), so a task that the filter accepts may still be refused. If the filter panics, that is
+    /// caught and counted, and the task is accepted. Tasks that the filter itself adds are accepted without a question.
+    pub fn admit(mut self, filter: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        self.telemetry.filter = Some(Box::new(filter));
         self
     }
 
@@ -241,8 +242,8 @@ impl TaskRegistryBuilder {
 
     /// How the `tracing` span of a task is related to the one in which it was added, mostly the request's: see
     /// [`SpanRelation`].
-    pub const fn spans(mut self, relation: SpanRelation) -> Self {
-        self.spans = relation;
+    pub fn spans(mut self, relation: SpanRelation) -> Self {
+        self.telemetry.spans = relation;
         self
     }
 
@@ -290,28 +291,23 @@ impl TaskRegistryBuilder {
         if !Timer::has_timer(&handle) {
             return Err(BuildError::NoTimer);
         }
-        let timer = Timer::new(handle.clone(), FLUSH_DELAY, |set| set.left());
         limits::check("capacity", self.capacity)?;
         if self.default_timeout == Some(Duration::ZERO) {
             return Err(BuildError::ZeroTimeout);
         }
         let shared = Shared {
-            handle,
-            timer,
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             admission: AdmissionControl::new(&self.limits)?,
-            stuck: Stuck::default(),
-            never_started: Mutex::default(),
+            timer: Timer::new(handle.clone(), FLUSH_DELAY, Expiry::run),
+            handle,
+            abandoned: Abandoned::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             telemetry: self.telemetry,
-            spans: self.spans,
-            dead_letters: Store::new(self.dead_letters, self.on_dead_letter),
-            rule: self.rule,
-            hook_panics: AtomicU64::new(0),
+            dead_letters: DeadLetterStore::new(self.dead_letters, self.on_dead_letter),
+            losses: Losses::default(),
             shed: AtomicU64::new(0),
             token: CancellationToken::new(),
-            progress: Progress::default(),
         };
         Ok(TaskRegistry { shared: Arc::new(shared) })
     }
@@ -324,9 +320,7 @@ impl Default for TaskRegistryBuilder {
             limits: Limits::default(),
             default_timeout: None,
             settle: Duration::from_secs(1),
-            rule: None,
             telemetry: Telemetry::default(),
-            spans: SpanRelation::default(),
             history: 1024,
             dead_letters: 1_000,
             on_dead_letter: None,

@@ -3,9 +3,8 @@
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::context::{Here, TaskContext},
+    engine::context,
     model::{RejectReason, TaskId},
-    registry::set::TaskSet,
     task::{IntoTask, Rejected},
 };
 
@@ -37,8 +36,8 @@ use crate::{
 #[track_caller]
 pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
     let task = task.into_task();
-    match Here::current().into_line() {
-        Some(line) => line.offer(task),
+    match context::current().0.queue() {
+        Some(queue) => queue.offer(task),
         None => Err(Rejected::new(task, RejectReason::NoSet)),
     }
 }
@@ -71,7 +70,8 @@ pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
 /// ```
 #[must_use]
 pub fn cancellation() -> CancellationToken {
-    Here::current().token()
+    let (context, task) = context::current();
+    context.token(task)
 }
 
 /// The attempt in which this is called, from 1; 0 outside a task.
@@ -93,24 +93,6 @@ pub fn cancellation() -> CancellationToken {
 /// ```
 #[must_use]
 pub fn attempt() -> u32 {
-    let here = Here::current();
-    let attempt = match here.scope {
-        TaskContext::InSet(line) => line.with_live(here.task, |live| live.attempt()),
-        TaskContext::Spawned(registry) => registry.shared.with_live(here.task, |live| live.attempt()),
-        TaskContext::AttemptState(apart) => Some(apart.attempt),
-        TaskContext::Request(_) | TaskContext::None => None,
-    };
-    attempt.unwrap_or(0)
-}
-
-impl TaskSet {
-    /// The set of the request that is being handled, or of the task that is running.
-    ///
-    /// It is known in the request's own tokio task: in the handler, its extractors, the layers and services
-    /// inside the [`TaskLayer`](crate::TaskLayer), the stream of a response's body; and in tasks of a set,
-    /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
-    #[must_use]
-    pub fn current() -> Option<Self> {
-        Here::current().into_line().map(Self::of)
-    }
+    let (context, task) = context::current();
+    context.attempt(task)
 }

@@ -1,8 +1,8 @@
 //! What became of tasks that did not get done: kept for a while, to be looked at and tried again.
 
 use crate::{
-    ledger::dead_letters::Store,
-    model::{DeadLetter, ReplayError, TaskId},
+    ledger::dead_letters::DeadLetterStore,
+    model::{DeadLetter, Page, ReplayError, TaskId},
     registry::{TaskRegistry, handle::TaskHandle},
     task::Task,
 };
@@ -32,7 +32,7 @@ use crate::{
 /// registry.spawn(Task::retrying(RetryPolicy::default(), deliver).named("webhook")).await;
 ///
 /// let dead = registry.dead_letters().list();
-/// assert_eq!((dead[0].name, dead[0].attempts.len()), ("webhook", 4));
+/// assert_eq!((dead[0].name.as_str(), dead[0].attempts.len()), ("webhook", 4));
 ///
 /// UP.store(true, Ordering::Relaxed); // the receiver has recovered
 /// let replay = registry.dead_letters().replay(dead[0].id).unwrap();
@@ -49,20 +49,52 @@ impl DeadLetters {
     /// All that are kept, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<DeadLetter> {
-        self.store().letters.lock().kept.iter().map(|kept| kept.letter.clone()).collect()
+        self.store().list()
+    }
+
+    /// A page of the letters, the latest first: at most `limit` of them, that came before the one with the number
+    /// `before`. A limit of 0 counts as 1.
+    ///
+    /// The cursor is the number of a letter in the order in which they came. It stays valid after the letter is gone, so
+    /// letters that come and go between two pages make the pages neither repeat nor skip other letters.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// for name in ["first", "second", "third"] {
+    ///     registry.spawn(Task::new(async { Err::<(), _>("down") }).named(name)).await;
+    /// }
+    /// let dead_letters = registry.dead_letters();
+    /// let page = dead_letters.page(None, 2);
+    /// assert_eq!(page.items[0].name, "third");
+    /// assert_eq!(page.items[1].name, "second");
+    /// let page = dead_letters.page(page.next, 2);
+    /// assert_eq!((page.items[0].name.as_str(), page.next), ("first", None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn page(&self, before: Option<u64>, limit: usize) -> Page<DeadLetter, u64> {
+        let limit = limit.max(1);
+        let mut letters = self.store().latest(before, limit.saturating_add(1));
+        let has_next = letters.len() > limit;
+        letters.truncate(limit);
+        let last = letters.last().map(|(number, _)| *number);
+        Page { items: letters.into_iter().map(|(_, letter)| letter).collect(), next: last.filter(|_| has_next) }
     }
 
     /// The letter of a task, if it is kept.
     #[must_use]
     pub fn find(&self, id: TaskId) -> Option<DeadLetter> {
-        let letters = self.store().letters.lock();
-        letters.kept.iter().find(|kept| kept.letter.id == id).map(|kept| kept.letter.clone())
+        self.store().find(id)
     }
 
     /// How many are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.store().letters.lock().kept.len()
+        self.store().len()
     }
 
     /// Whether none is kept.
@@ -123,11 +155,10 @@ impl DeadLetters {
     /// Throws all letters away, and returns how many there were.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn clear(&self) -> usize {
-        let kept = std::mem::take(&mut self.store().letters.lock().kept);
-        kept.len()
+        self.store().clear()
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &DeadLetterStore {
         &self.registry.shared.dead_letters
     }
 }

@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     engine::queue::SetQueue,
-    model::{DrainReport, Outcome, TaskId},
+    model::{DrainReport, Outcome, TaskId, TaskName},
     registry::TaskRegistry,
 };
 
@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct TaskHandle {
     id: TaskId,
-    name: &'static str,
+    name: TaskName,
     registry: TaskRegistry,
     state: State,
 }
@@ -48,16 +48,11 @@ enum State {
 }
 
 impl TaskHandle {
-    pub(crate) const fn live(
-        id: TaskId,
-        name: &'static str,
-        registry: TaskRegistry,
-        join: JoinHandle<Outcome>,
-    ) -> Self {
+    pub(crate) const fn live(id: TaskId, name: TaskName, registry: TaskRegistry, join: JoinHandle<Outcome>) -> Self {
         Self { id, name, registry, state: State::Live(join) }
     }
 
-    pub(crate) const fn ended(id: TaskId, name: &'static str, registry: TaskRegistry, outcome: Outcome) -> Self {
+    pub(crate) const fn ended(id: TaskId, name: TaskName, registry: TaskRegistry, outcome: Outcome) -> Self {
         Self { id, name, registry, state: State::Ended(outcome) }
     }
 
@@ -69,7 +64,7 @@ impl TaskHandle {
 
     /// The task's name.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(&self) -> TaskName {
         self.name
     }
 
@@ -85,7 +80,7 @@ impl TaskHandle {
         match &self.state {
             State::Ended(_) => true,
             State::Live(join) => {
-                join.is_finished() || !self.registry.shared.ledger.books(self.id.line).is_listed(self.id.line)
+                join.is_finished() || !self.registry.shared.ledger.shard(self.id.number).contains(self.id.number)
             }
         }
     }
@@ -99,7 +94,7 @@ impl Future for TaskHandle {
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
-                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_cut(this.id)),
+                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_lost(this.id)),
                 // An aborted task that does not yield would keep its handle waiting: the registry knows.
                 Poll::Pending => match this.registry.shared.outcome_from_outside(this.id, context.waker()) {
                     Some(outcome) => outcome,
@@ -120,7 +115,7 @@ impl Future for TaskHandle {
 /// May be given up and taken up again at any time; the set drains on.
 #[derive(Debug)]
 pub struct DrainHandle {
-    pub(crate) line: Arc<SetQueue>,
+    pub(crate) queue: Arc<SetQueue>,
     pub(crate) drained: Option<oneshot::Receiver<()>>,
 }
 
@@ -136,6 +131,6 @@ impl Future for DrainHandle {
             };
             this.drained = None;
         }
-        Poll::Ready(this.line.report())
+        Poll::Ready(this.queue.report())
     }
 }

@@ -58,7 +58,7 @@ impl TaskRegistry {
     {
         let run = Arc::new(Run {
             registry: self.clone(),
-            stop: self.shared.stopping().child_token(),
+            stop: self.shared.losses.stopping().child_token(),
             aborted: AtomicBool::new(false),
             current: Mutex::default(),
         });
@@ -142,7 +142,7 @@ async fn repeat<F, T>(
         let task = match made {
             Ok(task) => task,
             Err(panic) => {
-                shared.hook_panicked("the factory of a repeating task", &panic);
+                shared.telemetry.hook_panicked("the factory of a repeating task", &panic);
                 continue;
             }
         };

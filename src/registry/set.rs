@@ -46,19 +46,19 @@ use crate::{
 /// the set it waits in keeps that last moment from coming. The registry knows of such a set all the same,
 /// and a shutdown ends it.
 pub struct TaskSet {
-    line: Arc<SetQueue>,
+    queue: Arc<SetQueue>,
 }
 
 impl TaskSet {
-    /// A handle that the line has counted.
-    pub(crate) const fn counted(line: Arc<SetQueue>) -> Self {
-        Self { line }
+    /// A handle that the queue has counted already.
+    pub(crate) const fn counted(queue: Arc<SetQueue>) -> Self {
+        Self { queue }
     }
 
-    /// A new handle of a line.
-    pub(crate) fn of(line: Arc<SetQueue>) -> Self {
-        line.handle_made();
-        Self { line }
+    /// One more handle of a queue.
+    pub(crate) fn of(queue: Arc<SetQueue>) -> Self {
+        queue.handle_made();
+        Self { queue }
     }
 
     /// Adds a task to the end of the set. Never fails, never blocks.
@@ -69,9 +69,9 @@ impl TaskSet {
     /// [`try_add`](Self::try_add).
     #[track_caller]
     pub fn add(&self, task: impl IntoTask) -> TaskId {
-        self.line.offer(task.into_task()).unwrap_or_else(|rejected| {
-            self.line.count_refused(&rejected.outcome());
-            self.line.registry.discard(rejected)
+        self.queue.offer(task.into_task()).unwrap_or_else(|rejected| {
+            self.queue.count_refused(&rejected.outcome());
+            self.queue.shared().discard(rejected)
         })
     }
 
@@ -84,7 +84,7 @@ impl TaskSet {
     /// then.
     #[track_caller]
     pub fn try_add(&self, task: impl IntoTask) -> Result<TaskId, Rejected> {
-        self.line.offer(task.into_task())
+        self.queue.offer(task.into_task())
     }
 
     /// Adds a blocking closure: short for [`add`](Self::add) with [`Task::blocking`].
@@ -101,20 +101,20 @@ impl TaskSet {
     /// after it:
     /// they end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed), and so does whatever is added later.
     pub fn stop_on_failure(&self) {
-        self.line.stop_on_failure();
+        self.queue.stop_on_failure();
     }
 
     /// Takes back every task that has not started, and returns how many there were. They end as
     /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn clear(&self) -> usize {
-        self.line.clear()
+        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
     }
 
     /// How many tasks have not started.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.line.len()
+        self.queue.len()
     }
 
     /// Whether every task that was added has started.
@@ -126,7 +126,7 @@ impl TaskSet {
     /// The registry that owns the tasks.
     #[must_use]
     pub fn registry(&self) -> &TaskRegistry {
-        &self.line.registry
+        &self.queue.registry
     }
 
     /// Starts to drain the set now, in the background.
@@ -134,8 +134,8 @@ impl TaskSet {
     /// The handle may be awaited for a report or dropped. (A task of the set that awaits it waits for itself.) Other handles of the set may go on adding.
     #[expect(clippy::must_use_candidate, reason = "the handle is optional")]
     pub fn drain(self) -> DrainHandle {
-        self.line.launch(None);
-        DrainHandle { drained: self.line.wait_drained(), line: Arc::clone(&self.line) }
+        self.queue.drain(None);
+        DrainHandle { drained: self.queue.wait_drained(), queue: Arc::clone(&self.queue) }
     }
 
     /// Handles something with this set as the [current](Self::current) one, and drains it when that has
@@ -160,43 +160,53 @@ impl TaskSet {
     /// # }
     /// ```
     pub async fn run_after<F: Future>(self, response: F) -> F::Output {
-        /// Launches at the end, and when the future is dropped or unwinds.
-        struct ResponseGuard(TaskSet);
+        /// Drains the set at the end, and when the future is dropped or unwinds.
+        struct DrainOnDrop(TaskSet);
 
-        impl Drop for ResponseGuard {
+        impl Drop for DrainOnDrop {
             fn drop(&mut self) {
-                self.0.line.launch(None);
+                self.0.queue.drain(None);
             }
         }
 
-        let launch = ResponseGuard(self);
-        let mut scope = launch.0.scope();
+        let drain = DrainOnDrop(self);
+        let mut current = drain.0.context();
         let mut response = std::pin::pin!(response);
         std::future::poll_fn(move |context| {
-            context::enter(&mut scope, TaskId::UNASSIGNED, || response.as_mut().poll(context))
+            context::enter(&mut current, TaskId::UNASSIGNED, || response.as_mut().poll(context))
         })
         .await
     }
 
-    pub(crate) fn scope(&self) -> TaskContext {
-        TaskContext::Request(Arc::clone(&self.line))
+    /// The set of the request that is being handled, or of the task that is running.
+    ///
+    /// It is known in the request's own tokio task: in the handler, its extractors, the layers and services
+    /// inside the [`TaskLayer`](crate::TaskLayer), the stream of a response's body; and in tasks of a set,
+    /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        context::current().0.queue().cloned().map(Self::of)
+    }
+
+    pub(crate) fn context(&self) -> TaskContext {
+        TaskContext::Request(Arc::clone(&self.queue))
     }
 
     #[cfg(feature = "http")]
-    pub(crate) const fn line(&self) -> &Arc<SetQueue> {
-        &self.line
+    pub(crate) const fn queue(&self) -> &Arc<SetQueue> {
+        &self.queue
     }
 }
 
 impl Clone for TaskSet {
     fn clone(&self) -> Self {
-        Self::of(Arc::clone(&self.line))
+        Self::of(Arc::clone(&self.queue))
     }
 }
 
 impl Drop for TaskSet {
     fn drop(&mut self) {
-        self.line.handle_dropped();
+        self.queue.handle_dropped();
     }
 }
 

@@ -2,20 +2,12 @@
 
 use std::{future::Future, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{
-    engine::shared::Shared,
-    ledger::finished::{EndedBy, Finish},
-    model::{DiscardReason, Outcome, ShutdownReport, TaskInfo},
+    engine::{abandoned::DROPPED_WITHIN, shared::Shared},
+    ledger::{finished::EndedBy, live::LiveTask},
+    model::ShutdownReport,
     registry::TaskRegistry,
-    util::{
-        clock::Timestamp,
-        loom::{
-            Mutex,
-            atomic::{AtomicBool, Ordering},
-        },
-    },
+    util::clock::Timestamp,
 };
 
 /// How often a shutdown that waits says what it waits for.
@@ -24,76 +16,8 @@ const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
 /// How often it looks whether what it waits for can come at all.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long aborted tasks are given to be dropped, if the settle time allows.
-const DROPPED_WITHIN: Duration = Duration::from_millis(50);
-
 /// How many stragglers it names.
 const STRAGGLERS_NAMED: usize = 10;
-
-/// How many lost tasks of a kind it names: a flood that goes on during a shutdown must not fill the memory.
-const LOSSES_NAMED: usize = 10_000;
-
-/// How far a shutdown has come, and what it has cost so far.
-#[derive(Default)]
-pub(crate) struct Progress {
-    begun: AtomicBool,
-    /// Cancelled when a shutdown begins.
-    stopping: CancellationToken,
-    losses: Mutex<Losses>,
-}
-
-#[derive(Default)]
-struct Losses {
-    completed_before: u64,
-    failed_before: u64,
-    /// Reported: what is lost from here on was added to a closed registry.
-    reported: bool,
-    aborted: Vec<TaskInfo>,
-    discarded: Vec<TaskInfo>,
-    unnamed: u64,
-}
-
-impl Progress {
-    /// Remembers a task that was lost in a shutdown.
-    pub(crate) fn note(&self, ended: &Finish) {
-        if !self.has_begun() {
-            return;
-        }
-        let mut losses = self.losses.lock();
-        if losses.reported {
-            return;
-        }
-        let losses = &mut *losses;
-        let list = match &ended.outcome {
-            Outcome::Aborted => &mut losses.aborted,
-            Outcome::Discarded(DiscardReason::Closed | DiscardReason::Capacity | DiscardReason::Refused) => {
-                &mut losses.discarded
-            }
-            _ => return,
-        };
-        if list.len() < LOSSES_NAMED {
-            list.push(ended.live.info(ended.now));
-        } else {
-            losses.unnamed += 1;
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        // SeqCst, with `begin`: see `SetQueue::answered`.
-        self.begun.load(Ordering::SeqCst)
-    }
-}
-
-impl Shared {
-    pub(crate) fn is_shutting_down(&self) -> bool {
-        self.progress.has_begun()
-    }
-
-    /// Cancelled when a shutdown begins: what repeats or batched by itself ends then.
-    pub(crate) const fn stopping(&self) -> &CancellationToken {
-        &self.progress.stopping
-    }
-}
 
 impl TaskRegistry {
     /// Ends the registry in an orderly way, within `grace` and the
@@ -129,7 +53,7 @@ impl TaskRegistry {
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let shared = &*self.shared;
         let start = Timestamp::now();
-        self.launch_answered_sets();
+        self.drain_answered_sets();
         let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await;
         shared.ledger.close();
         shared.token.cancel();
@@ -139,24 +63,16 @@ impl TaskRegistry {
             before(shared, shared.settle_time - last, shared.ledger.wait_idle()).await;
             self.end_everything();
         }
-        before(shared, last, shared.stuck.wait_empty()).await;
+        before(shared, last, shared.abandoned.wait_empty()).await;
         self.report(start)
     }
 
-    /// Begins the shutdown: from here on, a set launches as soon as there is a response.
-    pub(crate) fn launch_answered_sets(&self) {
+    /// Begins the shutdown: from here on, a set drains as soon as there is a response.
+    pub(crate) fn drain_answered_sets(&self) {
         let metrics = self.metrics();
-        let mut losses = self.shared.progress.losses.lock();
-        if !self.shared.progress.has_begun() {
-            losses.completed_before = metrics.completed;
-            losses.failed_before = metrics.all_failed();
-            // SeqCst: see `SetQueue::answered`.
-            self.shared.progress.begun.store(true, Ordering::SeqCst);
-        }
-        drop(losses);
-        self.shared.progress.stopping.cancel();
+        self.shared.losses.begin(metrics.completed, metrics.all_failed());
         for set in self.shared.ledger.survey(|_| ()) {
-            set.launch_answered();
+            set.drain_if_answered();
         }
     }
 
@@ -166,7 +82,10 @@ impl TaskRegistry {
         let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
         loop {
             // One shard after the other, so something may have been added to the first meanwhile: it goes on.
-            if shared.ledger.all_live(|task| task.is_due_after(deadline)) {
+            if shared
+                .ledger
+                .all(|task| task.is_due_after(deadline), |set| set.all_live(|task| task.is_due_after(deadline)))
+            {
                 self.end_due_after(deadline);
             }
             let is_idle = before(shared, LOOK_EVERY, shared.ledger.wait_idle()).await;
@@ -183,10 +102,12 @@ impl TaskRegistry {
 
     fn log_stragglers(&self) {
         let tasks = self.tasks();
-        tracing::warn!(target: "postlude", live = tasks.len(), "the shutdown is waiting for tasks");
-        for task in tasks.iter().take(STRAGGLERS_NAMED) {
-            tracing::warn!(target: "postlude", "waiting for {task}");
-        }
+        self.shared.telemetry.log(|| {
+            tracing::warn!(target: "postlude", live = tasks.len(), "the shutdown is waiting for tasks");
+            for task in tasks.iter().take(STRAGGLERS_NAMED) {
+                tracing::warn!(target: "postlude", "waiting for {task}");
+            }
+        });
     }
 
     fn end_due_after(&self, deadline: Timestamp) {
@@ -197,10 +118,10 @@ impl TaskRegistry {
             }
         });
         for id in spawned {
-            self.shared.end_spawned(id, Outcome::unfinished, EndedBy::Caller);
+            self.shared.end_spawned(id, LiveTask::unfinished, EndedBy::Caller);
         }
         for set in sets {
-            set.end_due_after(deadline);
+            set.transition(|step| step.end_due_after(deadline));
         }
     }
 
@@ -208,26 +129,25 @@ impl TaskRegistry {
         let mut spawned = Vec::new();
         let sets = self.shared.ledger.survey(|task| spawned.push(task.identity.id));
         for id in spawned {
-            self.shared.end_spawned(id, Outcome::unfinished, EndedBy::Caller);
+            self.shared.end_spawned(id, LiveTask::unfinished, EndedBy::Caller);
         }
         for set in sets {
-            set.shut();
+            set.transition(|step| step.shut_down());
         }
     }
 
     fn report(&self, start: Timestamp) -> ShutdownReport {
         let now = Timestamp::now();
         let metrics = self.metrics();
-        let stuck = self.shared.stuck.list();
-        let mut losses = self.shared.progress.losses.lock();
-        losses.reported = true;
+        let stuck = self.shared.abandoned.list();
+        let lost = self.shared.losses.report();
         ShutdownReport {
-            completed: metrics.completed.saturating_sub(losses.completed_before),
-            failed: metrics.all_failed().saturating_sub(losses.failed_before),
-            aborted: losses.aborted.clone(),
-            discarded: losses.discarded.clone(),
-            unnamed: losses.unnamed,
-            stuck: stuck.into_iter().map(|identity| TaskInfo::stuck(identity, now)).collect(),
+            completed: metrics.completed.saturating_sub(lost.completed_before),
+            failed: metrics.all_failed().saturating_sub(lost.failed_before),
+            aborted: lost.aborted,
+            discarded: lost.discarded,
+            unnamed: lost.unnamed,
+            stuck: stuck.into_iter().map(|identity| LiveTask::new(identity).stuck_info(now)).collect(),
             took: now.since(start),
         }
     }

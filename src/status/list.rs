@@ -1,10 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::page::{Page, Window};
-use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus, util::clock::Timestamp};
-
-/// How many sets and spawned tasks are looked at for one page.
-const LOOKED_AT: usize = 10_000;
+use crate::{TaskId, TaskInfo, TaskRegistry, TaskReport, TaskState, TaskStatus};
 
 /// What a client wants listed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -84,13 +81,13 @@ impl Page<TaskStatus> {
         let Window { limit, cursor } = query.window;
         let is_named = |name: &str| query.name.as_ref().is_none_or(|wanted| wanted == name);
         match &query.state {
-            State::Live => Self::of_live(registry, cursor, limit, |task| is_named(task.name)),
+            State::Live => Self::of_live(registry, cursor, limit, |task| is_named(task.name.as_str())),
             State::LiveIn(state) => {
-                Self::of_live(registry, cursor, limit, |task| task.state == *state && is_named(task.name))
+                Self::of_live(registry, cursor, limit, |task| task.state == *state && is_named(task.name.as_str()))
             }
-            State::Ended => Self::of_ended(registry, cursor, limit, |report| is_named(report.name)),
+            State::Ended => Self::of_ended(registry, cursor, limit, |report| is_named(report.name.as_str())),
             State::EndedAs(label) => Self::of_ended(registry, cursor, limit, |report| {
-                report.outcome.label() == *label && is_named(report.name)
+                report.outcome.label() == *label && is_named(report.name.as_str())
             }),
         }
     }
@@ -102,24 +99,9 @@ impl Page<TaskStatus> {
         limit: usize,
         is_wanted: impl Fn(&TaskInfo) -> bool,
     ) -> Self {
-        let mut page = Self::default();
-        let now = Timestamp::now();
-        let lines = registry.shared.ledger.lines_from(after.map_or(0, |id| id.line), LOOKED_AT);
-        for line in &lines {
-            let mut tasks = registry.shared.tasks_of(*line, now);
-            tasks.sort_unstable_by_key(|task| task.id);
-            tasks.retain(|task| after.is_none_or(|after| task.id > after) && is_wanted(task));
-            for task in tasks {
-                if !page.add(TaskStatus::Live(task), limit) {
-                    return page;
-                }
-            }
-        }
-        if lines.len() == LOOKED_AT {
-            // There may be more: after all that were looked at.
-            page.next = lines.last().map(|line| TaskId { line: *line, place: u32::MAX }.to_string());
-        }
-        page
+        let page = registry.live_page(after, limit, is_wanted);
+        let next = page.next.map(|id| id.to_string());
+        Self { of: "tasks", items: page.items.into_iter().map(TaskStatus::Live).collect(), next }
     }
 
     /// Tasks that ended, the latest first. What was forgotten since the page before is older than what that showed, and
@@ -141,20 +123,6 @@ impl Page<TaskStatus> {
             }
         }
         page
-    }
-}
-
-impl crate::engine::shared::Shared {
-    /// The live tasks of one line.
-    fn tasks_of(&self, line: u64, now: Timestamp) -> Vec<TaskInfo> {
-        let mut tasks = Vec::new();
-        if let Some(set) = self.ledger.set(line) {
-            set.survey(|live| tasks.push(live.info(now)));
-            drop::<Arc<_>>(set);
-        } else {
-            tasks.extend(self.ledger.books(line).spawned(line).map(|live| live.info(now)));
-        }
-        tasks
     }
 }
 

@@ -56,10 +56,10 @@ impl Status {
     }
 
     fn condition(&self) -> Condition {
-        let inner = &self.registry.shared;
+        let registry = &self.registry;
         Condition {
-            is_closing: inner.is_shutting_down(),
-            is_full: inner.ledger.is_full(),
+            is_closing: registry.is_shutting_down(),
+            is_full: registry.is_full(),
             oldest_pending: self.limits.pending_age.map(|_| self.registry.metrics().oldest_pending).unwrap_or_default(),
             failure_rate: self.limits.failure_rate.and_then(|_| failure_rate(&self.registry.history())),
         }

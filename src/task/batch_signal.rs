@@ -1,27 +1,28 @@
-//! Where a batch waits for more items.
+//! What starts a batch early, and keeps batches in order.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Where a batch waits for more items, and then for the batches before it to have gone: they join their queue in order.
+/// What a batch and its task share while the batch waits for more items.
 pub(crate) struct BatchSignal {
-    /// Cancelled when it need not wait for more items.
+    /// Cancelled when the batch need not wait for more items.
     pub(crate) ready: CancellationToken,
+    /// The [`gone`](Self::gone) of the batch before.
     pub(crate) previous: OnceLock<CancellationToken>,
-    /// Cancelled when it waits for nothing but its turn, or has ended.
+    /// Cancelled when the batch has entered the queue of its name, or has ended.
     pub(crate) gone: CancellationToken,
 }
 
-/// What the task of a batch holds until it has gone through its gate.
-pub(crate) struct Ticket(pub(crate) Arc<BatchSignal>);
+/// What the task of a batch holds until it has entered its queue.
+pub(crate) struct BatchGuard(pub(crate) Arc<BatchSignal>);
 
-impl Ticket {
+impl BatchGuard {
     pub(crate) fn is_ready(&self) -> WaitForCancellationFuture<'_> {
         self.0.ready.cancelled()
     }
 
-    /// Waits until the batch before has gone. That was ready when this one was begun, or has ended.
+    /// Waits until the batch before has gone. That one was ready when this one was begun, or has ended.
     pub(crate) async fn in_order(&self) {
         if let Some(previous) = self.0.previous.get() {
             previous.cancelled().await;
@@ -29,7 +30,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for BatchGuard {
     fn drop(&mut self) {
         self.0.gone.cancel();
     }

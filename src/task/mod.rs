@@ -11,18 +11,17 @@ pub use self::{
     rejected::{Rejected, RejectedItem},
 };
 
-use std::{fmt, future::Future, panic::Location, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, future::Future, mem, panic::Location, sync::Arc, time::Duration};
 
 #[cfg(feature = "http")]
 use crate::model::Ending;
 use crate::{
-    model::{Priority, RetryPolicy, TaskId, name_or_unnamed},
+    model::{Priority, RetryPolicy, TaskId, TaskName},
     task::{
-        batch_signal::{BatchSignal, Ticket},
+        batch_signal::{BatchGuard, BatchSignal},
         work::{BoxedWork, Call, Kind, Meta, Policy, Record, Source},
     },
-    telemetry::span::SpanRelation,
-    util::clock::Timestamp,
+    util::panic::drop_catching,
 };
 
 /// One unit of work: a future or a blocking closure, its name, its place in the source and its policy.
@@ -177,10 +176,10 @@ impl Task {
         })
     }
 
-    /// CountersByName the task, by a literal. CountersByName become metric labels and appear in logs: keep their number small, and
+    /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
     /// put no ids into them. An empty name counts as none: `unnamed`.
-    pub fn named(mut self, name: &'static str) -> Self {
-        self.meta_mut().name = name_or_unnamed(name);
+    pub fn named(mut self, name: impl Into<TaskName>) -> Self {
+        self.meta_mut().name = name.into();
         self
     }
 
@@ -230,7 +229,7 @@ impl Task {
 
     /// The name it was given, or `unnamed`.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> TaskName {
         self.meta().name
     }
 
@@ -270,14 +269,14 @@ impl Task {
         task
     }
 
-    /// A task with another place in the source than the one that made it.
+    /// A task with another location than the one that made it.
     pub(crate) fn made_at(location: &'static Location<'static>, task: impl IntoTask) -> Self {
         let mut task = task.into_task();
         task.meta_mut().location = location;
         task
     }
 
-    fn meta_mut(&mut self) -> &mut Meta {
+    pub(crate) fn meta_mut(&mut self) -> &mut Meta {
         self.work.as_mut().meta_mut()
     }
 
@@ -285,21 +284,47 @@ impl Task {
         self.meta_mut().policy.get_or_insert_default()
     }
 
-    /// Makes it wait, for others to join it; less long if its gate is opened.
-    pub(crate) fn batched(mut self, at_most: Duration, gate: Arc<BatchSignal>) -> Self {
+    /// Makes the task of a batch wait for more items, until its signal is ready.
+    pub(crate) fn batched(mut self, at_most: Duration, signal: Arc<BatchSignal>) -> Self {
         let policy = self.policy_mut();
         policy.delay = Some(at_most);
-        policy.batched = Some(Ticket(gate));
+        policy.batched = Some(BatchGuard(signal));
         self
     }
+}
 
-    /// Gives the task its id and, if somebody listens, its span: made while the request's own span is open.
-    #[inline]
-    pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, relation: SpanRelation) {
-        let meta = self.meta_mut();
-        meta.number(id);
-        meta.added = Some(now);
-        meta.span = crate::telemetry::span::task_span(id, meta.name, relation);
+/// Drops tasks one by one, because the drop of each may panic. A task may hold the last handle of another set, whose tasks
+/// are then dropped, too: they are dropped here, one after another, and not each inside the drop of the one before.
+pub(crate) fn drop_tasks(tasks: Vec<Task>) {
+    thread_local! {
+        static DROPPING: RefCell<Option<Vec<Task>>> = const { RefCell::new(None) };
+    }
+
+    if tasks.is_empty() {
+        return;
+    }
+    let mut tasks = Some(tasks);
+    // On a thread that is ending, they are dropped here and now.
+    let is_outermost = DROPPING.try_with(|dropping| match &mut *dropping.borrow_mut() {
+        Some(outer) => {
+            outer.extend(tasks.take().into_iter().flatten());
+            false
+        }
+        none => {
+            *none = Some(Vec::new());
+            true
+        }
+    });
+    let mut next = tasks;
+    while let Some(tasks) = next.take() {
+        tasks.into_iter().for_each(drop_catching);
+        if is_outermost == Ok(true) {
+            let added = DROPPING.try_with(|dropping| dropping.borrow_mut().as_mut().map(mem::take));
+            next = added.ok().flatten().filter(|added| !added.is_empty());
+        }
+    }
+    if is_outermost == Ok(true) {
+        let _on_an_ending_thread = DROPPING.try_with(|dropping| dropping.borrow_mut().take());
     }
 }
 

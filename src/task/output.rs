@@ -67,7 +67,7 @@ impl TaskOutput for <fn() -> ! as never::FnOutput>::Output {
     }
 }
 
-/// CountersByName the type `!` on a stable compiler.
+/// Names the type `!` on a stable compiler.
 mod never {
     #[expect(unnameable_types, reason = "a detour to a type that has no name of its own")]
     pub trait FnOutput {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 
 use crate::{
-    model::{BoxError, Outcome, RejectReason},
+    model::{BoxError, Outcome, RejectReason, TaskName},
     task::Task,
 };
 
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error("task `{name}` was not accepted: {reason}")]
 pub struct Rejected {
-    name: &'static str,
+    name: TaskName,
     reason: RejectReason,
     /// What the registry's rule said.
     #[source]
@@ -49,7 +49,7 @@ impl Rejected {
         Self { refusal: Some(Arc::new(refusal)), ..Self::new(task, RejectReason::Refused) }
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> TaskName {
         self.name
     }
 
@@ -78,7 +78,7 @@ impl Rejected {
 #[derive(thiserror::Error)]
 #[error("an item was not accepted by the batcher `{name}`: {reason}")]
 pub struct RejectedItem<T> {
-    name: &'static str,
+    name: TaskName,
     reason: RejectReason,
     #[source]
     refusal: Option<Arc<BoxError>>,
@@ -86,7 +86,7 @@ pub struct RejectedItem<T> {
 }
 
 impl<T> RejectedItem<T> {
-    pub(crate) const fn new(name: &'static str, reason: RejectReason, item: T) -> Self {
+    pub(crate) const fn new(name: TaskName, reason: RejectReason, item: T) -> Self {
         Self { name, reason, refusal: None, item: Mutex::new(item) }
     }
 

@@ -1,4 +1,4 @@
-//! What a task is made of: its one allocation, with its work and what is known of it.
+//! What a task is made of: one allocation, with its work and what is known of it; and how work is polled.
 
 use std::{
     future::Future,
@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 use tracing::Span;
 
 use crate::{
-    model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, UNNAMED},
-    task::{TaskOutput, batch_signal::Ticket},
+    model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, TaskName},
+    task::{TaskOutput, batch_signal::BatchGuard},
+    telemetry::{Telemetry, span::task_span},
     util::{
         clock::Timestamp,
         panic::{Panic, catch_panic, drop_catching},
@@ -37,7 +38,7 @@ pub(crate) struct Policy {
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
     /// May end the delay.
-    pub(crate) batched: Option<Ticket>,
+    pub(crate) batched: Option<BatchGuard>,
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter that this is a replay of.
     pub(crate) replay_of: Option<TaskId>,
@@ -45,10 +46,8 @@ pub(crate) struct Policy {
 
 /// What is known of a task besides its work.
 pub(crate) struct Meta {
-    /// The parts of its [id](Self::id), with what fits beside them.
-    line: u64,
-    place: u32,
-    pub(crate) name: &'static str,
+    id: TaskId,
+    pub(crate) name: TaskName,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Option<Timestamp>,
     pub(crate) span: Option<Box<Span>>,
@@ -56,7 +55,7 @@ pub(crate) struct Meta {
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
     pub(crate) started: bool,
-    /// It was polled and waits: an end from outside wakes the tokio task that has it in hand.
+    /// It has waited: whoever ends it can wake the tokio task that runs it.
     pub(crate) parked: bool,
 }
 
@@ -64,9 +63,8 @@ impl Meta {
     #[track_caller]
     pub(crate) fn new(kind: Kind) -> Self {
         Self {
-            line: TaskId::UNASSIGNED.line,
-            place: TaskId::UNASSIGNED.place,
-            name: UNNAMED,
+            id: TaskId::UNASSIGNED,
+            name: TaskName::UNNAMED,
             location: Location::caller(),
             added: None,
             span: None,
@@ -79,22 +77,29 @@ impl Meta {
     }
 
     pub(crate) const fn id(&self) -> TaskId {
-        TaskId { line: self.line, place: self.place }
+        self.id
     }
 
-    pub(crate) const fn number(&mut self, id: TaskId) {
-        (self.line, self.place) = (id.line, id.place);
+    /// Gives the task its id and, if anybody wants it, its span: made while the request's own span is open.
+    #[inline]
+    pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, telemetry: &Telemetry) {
+        self.id = id;
+        self.added = Some(now);
+        self.span = task_span(id, self.name, telemetry.spans).unwrap_or_else(|panic| {
+            telemetry.hook_panicked("the log", &panic);
+            None
+        });
     }
 
     /// For work that runs on behalf of this: its wrapper, or one of its attempts.
     pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
         Self {
-            line: self.line,
-            place: self.place,
+            id: self.id,
             name: self.name,
             location: self.location,
             added: self.added,
-            span: self.span.clone(),
+            // The subscriber may panic.
+            span: catch_panic(|| self.span.clone()).unwrap_or_default(),
             policy: None,
             kind,
             priority: self.priority,
@@ -236,7 +241,7 @@ fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mu
     }
 }
 
-/// The same for boxed work, whose span it leaves at the end, which is to be told inside it.
+/// The same, and leaves the span at the end, which is reported inside it.
 #[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
@@ -255,7 +260,7 @@ pub(crate) fn poll_to_end(
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
     let mut span = None;
     let polled = poll_to_end(slot, &mut span, context).map(End::into_outcome);
-    // The subscriber is the user's code: a panic of it goes no further.
+    // The subscriber is foreign code: a panic of it goes no further.
     span.into_iter().for_each(drop_catching);
     polled
 }
@@ -266,8 +271,7 @@ pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
     catch_panic(|| drop(slot.take()))
 }
 
-/// How work came to its end, on its way to be counted. It goes through many hands, so it is one word, and for the end of
-/// most an empty one.
+/// An outcome in transit. Boxed so that it fits one word; `None` means completed.
 pub(crate) struct End(Option<Box<Outcome>>);
 
 impl End {

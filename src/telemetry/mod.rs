@@ -1,42 +1,187 @@
-//! Who is told of tasks.
+//! Who is notified of tasks, and how foreign code is called for that.
 
 pub(crate) mod log;
 pub(crate) mod observer;
 pub(crate) mod span;
 pub(crate) mod subscription;
 
-use std::sync::{Arc, OnceLock};
-
-use crate::{
-    model::{TaskInfo, TaskReport},
-    telemetry::{observer::TaskObserver, subscription::EventBuffer},
+use std::{
+    cell::RefCell,
+    sync::{Arc, OnceLock},
+    thread::LocalKey,
 };
 
-/// Everybody who is told: the observers, which are called, and the subscribers, who read at their own pace.
+use tracing::Level;
+
+use self::{observer::TaskObserver, span::SpanRelation, subscription::EventBuffer};
+use crate::{
+    model::{BoxError, TaskInfo, TaskReport},
+    util::{
+        loom::atomic::{AtomicU64, Ordering},
+        panic::{Panic, catch_panic},
+    },
+};
+
+/// Which tasks are accepted.
+pub(crate) type AdmissionFilter = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
+
+/// The observers, which are called, the subscribers, who read at their own pace, and the log.
 #[derive(Default)]
 pub(crate) struct Telemetry {
-    pub(crate) observers: Vec<Arc<dyn TaskObserver>>,
-    /// Whether one of them cares for more than failures.
-    attentive: bool,
+    observers: Vec<Arc<dyn TaskObserver>>,
+    /// One of the observers wants more than failures.
+    observes_all: bool,
     /// Made for the first subscriber.
-    pub(crate) buffer: OnceLock<Arc<EventBuffer>>,
+    buffer: OnceLock<Arc<EventBuffer>>,
+    pub(crate) filter: Option<Box<AdmissionFilter>>,
+    pub(crate) spans: SpanRelation,
+    hook_panics: AtomicU64,
 }
 
+/// Something that happened to a task.
+#[derive(Clone, Copy)]
+pub(crate) enum EventRef<'a> {
+    Added(&'a TaskInfo),
+    Started(&'a TaskInfo),
+    AttemptFailed(&'a TaskReport),
+    Finished(&'a TaskReport),
+}
+
+/// The registries whose foreign code a thread runs.
+type Inside = LocalKey<RefCell<Vec<usize>>>;
+
 impl Telemetry {
-    pub(crate) fn push(&mut self, observer: Arc<dyn TaskObserver>, attentive: bool) {
+    /// Adds an observer, of all that happens or of failures only.
+    pub(crate) fn push(&mut self, observer: Arc<dyn TaskObserver>, observes_all: bool) {
         self.observers.push(observer);
-        self.attentive |= attentive;
+        self.observes_all |= observes_all;
     }
 
-    /// Whether anybody is to be told of what is no failure.
+    /// Whether anybody wants to know of more than failures.
     #[inline]
     pub(crate) fn has_observers(&self) -> bool {
-        self.attentive || self.buffer().is_some()
+        self.observes_all || self.read_buffer().is_some()
+    }
+
+    /// Whether anybody wants to know of tasks that completed. Never under a lock, because a subscriber of `tracing` is
+    /// asked.
+    #[inline]
+    pub(crate) fn observes_completed(&self) -> bool {
+        self.has_observers() || log::is_enabled(Level::DEBUG)
+    }
+
+    /// The buffer of the subscribers.
+    pub(crate) fn buffer(&self) -> &Arc<EventBuffer> {
+        self.buffer.get_or_init(Arc::default)
     }
 
     /// The buffer, if anybody reads it.
-    pub(crate) fn buffer(&self) -> Option<&Arc<EventBuffer>> {
+    fn read_buffer(&self) -> Option<&Arc<EventBuffer>> {
         self.buffer.get().filter(|buffer| buffer.has_readers())
+    }
+
+    /// Notifies the subscribers and the observers. Never under a lock.
+    #[cold]
+    pub(crate) fn notify(&self, event: EventRef<'_>) {
+        if let Some(buffer) = self.read_buffer() {
+            buffer.push(event);
+        }
+        for observer in &self.observers {
+            self.call("an observer or failure hook", || match event {
+                EventRef::Added(task) => observer.added(task),
+                EventRef::Started(task) => observer.started(task),
+                EventRef::AttemptFailed(report) => observer.attempt_failed(report),
+                EventRef::Finished(report) => observer.finished(report),
+            });
+        }
+    }
+
+    /// Emits a line of the log. A panic of the subscriber is counted.
+    pub(crate) fn log(&self, line: impl FnOnce()) {
+        if let Err(panic) = log::emit(line) {
+            self.hook_panicked("the log", &panic);
+        }
+    }
+
+    /// Calls a hook, unless this comes from within one: a hook that spawns at a registry which refuses would be called for
+    /// ever.
+    pub(crate) fn call(&self, whose: &'static str, hook: impl FnOnce()) {
+        thread_local! {
+            static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+        }
+
+        if let Some(Err(panic)) = self.call_outermost(&INSIDE, hook) {
+            self.hook_panicked(whose, &panic);
+        }
+    }
+
+    /// Asks the admission filter whether a task is accepted. If it panics, the panic is counted and the task is accepted.
+    /// Tasks that the filter itself adds are accepted without a question: it might add one for each that it adds.
+    pub(crate) fn ask_filter(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
+        thread_local! {
+            static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+        }
+
+        let Some(filter) = &self.filter else { return Ok(()) };
+        let task = task();
+        match self.call_outermost(&INSIDE, || filter(&task)) {
+            Some(Ok(answer)) => answer,
+            Some(Err(panic)) => {
+                self.hook_panicked("the filter of `admit`", &panic);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Evaluates a user condition. If it panics, the panic is counted and the condition is treated as true: nothing is
+    /// dropped that nobody asked to drop.
+    pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
+        catch_panic(condition).unwrap_or_else(|panic| {
+            self.hook_panicked(whose, &panic);
+            true
+        })
+    }
+
+    /// Calls other foreign code, such as a waker. A panic of it is counted.
+    pub(crate) fn run_foreign(&self, whose: &'static str, foreign: impl FnOnce()) {
+        if let Err(panic) = catch_panic(foreign) {
+            self.hook_panicked(whose, &panic);
+        }
+    }
+
+    /// Counts and logs a panic that was caught.
+    pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
+        // Relaxed: a statistic.
+        self.hook_panics.fetch_add(1, Ordering::Relaxed);
+        let _counted_already = log::emit(|| {
+            tracing::error!(target: "postlude", error = %panic, "{whose} panicked; the panic was caught, and the task goes on");
+        });
+    }
+
+    /// How many panics of hooks, conditions and other foreign code were caught.
+    pub(crate) fn hook_panics(&self) -> u64 {
+        self.hook_panics.load(Ordering::Relaxed)
+    }
+
+    /// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
+    fn call_outermost<R>(&self, inside: &'static Inside, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
+        let own = std::ptr::from_ref(self).addr();
+        let enter = |inside: &RefCell<Vec<usize>>| {
+            let mut inside = inside.borrow_mut();
+            let is_within = inside.contains(&own);
+            if !is_within {
+                inside.push(own);
+            }
+            is_within
+        };
+        // A thread that is ending has no such list any more.
+        if inside.try_with(enter).unwrap_or(false) {
+            return None;
+        }
+        let result = catch_panic(foreign);
+        let _left = inside.try_with(|inside| inside.borrow_mut().pop());
+        Some(result)
     }
 }
 
@@ -46,13 +191,4 @@ impl Drop for Telemetry {
             buffer.close();
         }
     }
-}
-
-/// Something that is told of a task.
-#[derive(Clone, Copy)]
-pub(crate) enum EventRef<'a> {
-    Added(&'a TaskInfo),
-    Started(&'a TaskInfo),
-    AttemptFailed(&'a TaskReport),
-    Finished(&'a TaskReport),
 }

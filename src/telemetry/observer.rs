@@ -35,8 +35,8 @@ use crate::model::{TaskInfo, TaskReport};
 /// # }
 /// ```
 ///
-/// A closure `Fn(&TaskReport)` is an observer of [`finished`](Self::finished); a tuple of observers is one, and so
-/// is an `Arc` of one.
+/// A closure `Fn(&TaskReport)` is an observer of [`finished`](Self::finished); an `Arc` and a
+/// `Box` of an observer are observers, too.
 ///
 /// # How it is called
 /// - On the thread on which it happens: a worker of the runtime, the thread that adds, or a `Drop`. It **must not
@@ -65,8 +65,8 @@ use crate::model::{TaskInfo, TaskReport};
 /// use postlude::{TaskRegistry, TaskReport};
 ///
 /// fn record(report: &TaskReport) {
-///     counter!("tasks", "name" => report.name, "outcome" => report.outcome.label()).increment(1);
-///     histogram!("task_seconds", "name" => report.name).record(report.ran_for);
+///     counter!("tasks", "name" => report.name.as_str(), "outcome" => report.outcome.label()).increment(1);
+///     histogram!("task_seconds", "name" => report.name.as_str()).record(report.ran_for);
 /// }
 ///
 /// let builder = TaskRegistry::builder().observe(record);
@@ -80,7 +80,7 @@ use crate::model::{TaskInfo, TaskReport};
 ///
 /// let seconds = global::meter("tasks").f64_histogram("task.duration").with_unit("s").build();
 /// let builder = TaskRegistry::builder().observe(move |report: &TaskReport| {
-///     let labels = [KeyValue::new("task.name", report.name), KeyValue::new("outcome", report.outcome.label())];
+///     let labels = [KeyValue::new("task.name", report.name.as_str()), KeyValue::new("outcome", report.outcome.label())];
 ///     seconds.record(report.ran_for.as_secs_f64(), &labels);
 /// });
 /// # drop(builder);
@@ -130,41 +130,23 @@ impl<T: TaskObserver + ?Sized> TaskObserver for Arc<T> {
     }
 }
 
-macro_rules! observe_together {
-    ($($one:ident)+) => {
-        impl<$($one: TaskObserver),+> TaskObserver for ($($one,)+) {
-            #[expect(non_snake_case, reason = "a variable for each type")]
-            fn added(&self, task: &TaskInfo) {
-                let ($($one,)+) = self;
-                $($one.added(task);)+
-            }
+impl TaskObserver for Box<dyn TaskObserver> {
+    fn added(&self, task: &TaskInfo) {
+        (**self).added(task);
+    }
 
-            #[expect(non_snake_case, reason = "a variable for each type")]
-            fn started(&self, task: &TaskInfo) {
-                let ($($one,)+) = self;
-                $($one.started(task);)+
-            }
+    fn started(&self, task: &TaskInfo) {
+        (**self).started(task);
+    }
 
-            #[expect(non_snake_case, reason = "a variable for each type")]
-            fn attempt_failed(&self, report: &TaskReport) {
-                let ($($one,)+) = self;
-                $($one.attempt_failed(report);)+
-            }
+    fn attempt_failed(&self, report: &TaskReport) {
+        (**self).attempt_failed(report);
+    }
 
-            #[expect(non_snake_case, reason = "a variable for each type")]
-            fn finished(&self, report: &TaskReport) {
-                let ($($one,)+) = self;
-                $($one.finished(report);)+
-            }
-        }
-    };
+    fn finished(&self, report: &TaskReport) {
+        (**self).finished(report);
+    }
 }
-
-observe_together!(A B);
-
-observe_together!(A B C);
-
-observe_together!(A B C D);
 
 /// A failure hook as an observer.
 pub(crate) struct OnFailure<F>(pub(crate) F);

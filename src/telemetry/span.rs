@@ -1,10 +1,11 @@
-//! What is told of a task: its span, the log lines of its attempts and its end, and who else hears of it.
+//! The span of a task.
 
 use tracing::{Level, Span, field, level_filters::LevelFilter};
 
 use crate::{
-    model::TaskId,
-    util::panic::{catch_panic, drop_catching},
+    model::{TaskId, TaskName},
+    telemetry::log::call_subscriber,
+    util::panic::{Panic, catch_panic, drop_catching},
 };
 
 /// How the span of a task is related to the span in which it was added, mostly the request's.
@@ -33,17 +34,19 @@ pub enum SpanRelation {
     ChildOf,
 }
 
-/// Whether anybody may want a task's span.
-pub(crate) fn may_have_spans() -> bool {
-    LevelFilter::current() >= Level::INFO
+/// The span in which the task's work runs, if anybody wants it.
+///
+/// # Errors
+/// The panic of the subscriber.
+pub(crate) fn task_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Result<Option<Box<Span>>, Panic> {
+    if LevelFilter::current() < Level::INFO {
+        return Ok(None);
+    }
+    call_subscriber(|| make_span(id, name, relation)).map(Option::flatten)
 }
 
-/// The span in which the task's work runs.
-pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) -> Option<Box<Span>> {
-    if !may_have_spans() {
-        return None;
-    }
-    let set = field::Empty;
+fn make_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Option<Box<Span>> {
+    let (name, set) = (name.as_str(), field::Empty);
     let span = match relation {
         SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
         SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
@@ -60,13 +63,13 @@ pub(crate) fn task_span(id: TaskId, name: &'static str, relation: SpanRelation) 
     Some(Box::new(span))
 }
 
-/// Runs our own code inside a task's span, and then lets go of the span.
+/// Runs our own code inside a task's span, and then drops the span.
 #[inline]
 pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R {
     let Some(span) = span else {
         return then();
     };
-    // The subscriber is the user's code: a panic of it goes no further.
+    // The subscriber is foreign code: a panic of it goes no further.
     let entered = catch_panic(|| span.enter()).ok();
     let result = then();
     drop_catching(entered);

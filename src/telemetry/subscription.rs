@@ -21,7 +21,7 @@ use crate::{
             Mutex,
             atomic::{AtomicBool, Ordering},
         },
-        panic::drop_catching,
+        panic::{catch_panic, drop_catching},
     },
 };
 
@@ -83,13 +83,13 @@ impl Drop for TaskEvents {
         state.readers -= 1;
         let unread = if state.readers == 0 {
             self.buffer.has_readers.store(false, Ordering::Relaxed);
-            state.forget()
+            state.evict_all()
         } else {
             VecDeque::new()
         };
         drop(state);
-        drop(waker);
-        drop_catching(unread);
+        drop_catching(waker);
+        unread.into_iter().for_each(drop_catching);
     }
 }
 
@@ -99,12 +99,12 @@ impl fmt::Debug for TaskEvents {
     }
 }
 
-/// The latest events, and who waits for the next one. Not one of tokio's channels: those drop what they forget
-/// under their lock, and an event may hold an error of the user's, whose `Drop` may do anything.
+/// The latest events, and the readers that wait for the next one. Not one of tokio's channels: those drop what they evict
+/// under their lock, and an event may hold a foreign error, whose `Drop` may do anything.
 #[derive(Default)]
 pub(crate) struct EventBuffer {
-    /// Written under the lock, and read without it: relaxed, for an event that comes at the same moment as a reader
-    /// may be told or not.
+    /// Written under the lock, and read without it: relaxed, because an event that comes at the same moment as a reader may
+    /// be missed by it.
     has_readers: AtomicBool,
     state: Mutex<State>,
 }
@@ -125,7 +125,7 @@ impl State {
         self.first + self.events.len() as u64
     }
 
-    fn forget(&mut self) -> VecDeque<TaskEvent> {
+    fn evict_all(&mut self) -> VecDeque<TaskEvent> {
         self.first = self.end();
         mem::take(&mut self.events)
     }
@@ -144,9 +144,9 @@ impl EventBuffer {
         self.has_readers.load(Ordering::Relaxed)
     }
 
-    /// Never under a lock: it wakes, and drops what is forgotten.
-    pub(crate) fn push(&self, news: EventRef<'_>) {
-        let event = match news {
+    /// Never under a lock: it wakes, and drops what is evicted.
+    pub(crate) fn push(&self, event: EventRef<'_>) {
+        let event = match event {
             EventRef::Added(task) => TaskEvent::Added(task.clone()),
             EventRef::Started(task) => TaskEvent::Started(task.clone()),
             EventRef::AttemptFailed(report) => TaskEvent::AttemptFailed(report.clone()),
@@ -158,25 +158,28 @@ impl EventBuffer {
             drop_catching(event);
             return;
         }
-        let forgotten = if state.events.len() < ROOM { None } else { state.events.pop_front() };
-        state.first += u64::from(forgotten.is_some());
+        let evicted = if state.events.len() < ROOM { None } else { state.events.pop_front() };
+        state.first += u64::from(evicted.is_some());
         state.events.push_back(event);
         let waiting = mem::take(&mut state.waiting);
         drop(state);
-        drop_catching(forgotten);
-        for waker in waiting.into_values() {
-            waker.wake();
-        }
+        drop_catching(evicted);
+        wake_all(waiting);
     }
 
-    /// No event comes any more: what is there can still be read.
+    /// No event comes any more. Those that are kept can still be read.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
         let waiting = mem::take(&mut state.waiting);
         drop(state);
-        for waker in waiting.into_values() {
-            waker.wake();
-        }
+        wake_all(waiting);
+    }
+}
+
+/// Wakes the readers. The waker of an executor that is not tokio's may be foreign code.
+fn wake_all(waiting: FxHashMap<u64, Waker>) {
+    for waker in waiting.into_values() {
+        drop(catch_panic(|| waker.wake()));
     }
 }

@@ -39,6 +39,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct DelayQueue<T> {
     runtime: Handle,
     /// How long after its insertion a value expires that is given no moment.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     delay: Duration,
     expire: fn(T),
     state: Mutex<State<T>>,
@@ -114,6 +115,7 @@ impl<T: Send + 'static> DelayQueue<T> {
     }
 
     /// Expires the value after the queue's own delay.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     pub(crate) fn insert(self: &Arc<Self>, value: T) {
         let at = self.now() + self.delay;
         if let Err(value) = self.write(at, value, |state, value| state.soon.push_back((at, value))) {

@@ -5,3 +5,5 @@ pub(crate) mod delay_queue;
 pub(crate) mod histogram;
 pub(crate) mod loom;
 pub(crate) mod panic;
+#[cfg(feature = "serde")]
+pub(crate) mod serialize;

@@ -14,7 +14,7 @@ fn without_reports() -> (TaskRegistry, Arc<Mutex<Vec<TaskReport>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let hook = told.clone();
     let registry = TaskRegistry::builder()
-        .admit(|task| match task.name {
+        .admit(|task| match task.name.as_str() {
             "report" => Err(std::io::Error::other("no reports at night").into()),
             _ => Ok(()),
         })
@@ -70,7 +70,7 @@ async fn a_rule_sees_what_is_known_of_a_task() {
     registry.wait_idle().await;
     let seen = seen.lock().unwrap();
     assert_eq!(seen.iter().map(|task| task.id).collect::<Vec<_>>(), ids);
-    assert_eq!((seen[0].name, seen[0].set, seen[0].state), ("mail", ids[0].set(), TaskState::Pending));
+    assert_eq!((seen[0].name.as_str(), seen[0].set, seen[0].state), ("mail", ids[0].set(), TaskState::Pending));
     assert!(seen[1].location.file().ends_with("admit.rs"));
 }
 

@@ -210,7 +210,7 @@ async fn a_bare_future_that_is_not_accepted_comes_back_with_the_place_where_it_w
     let rejected = registry.try_spawn(journal.task("second")).unwrap_err();
     assert_eq!(rejected.reason(), RejectReason::Capacity);
     let task = rejected.into_task();
-    assert_eq!((task.name(), task.location().file()), ("unnamed", file!()));
+    assert_eq!((task.name().as_str(), task.location().file()), ("unnamed", file!()));
 
     let other = TaskRegistry::new();
     assert!(matches!(other.spawn(task).await, Outcome::Completed));

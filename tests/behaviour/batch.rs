@@ -80,7 +80,7 @@ async fn a_batch_that_waits_is_a_pending_task_with_the_batchers_place_and_due_wh
     batcher.push(1).await.unwrap();
     sleep(SECOND / 4).await;
     let [task] = <[_; 1]>::try_from(registry.tasks()).unwrap();
-    assert_eq!((task.name, task.state, task.due_in), ("events", TaskState::Pending, Some(SECOND / 4 * 3)));
+    assert_eq!((task.name.as_str(), task.state, task.due_in), ("events", TaskState::Pending, Some(SECOND / 4 * 3)));
     assert!(task.location.file().ends_with("batch.rs") && task.location.line() < line);
     registry.wait_idle().await;
     let ran_for = registry.metrics().total_time;

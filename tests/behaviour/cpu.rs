@@ -175,8 +175,8 @@ async fn a_shutdown_that_gives_up_on_it_reports_it_as_stuck() {
         tokio::task::yield_now().await;
     }
     let report = registry.shutdown(Duration::ZERO).await;
-    assert_eq!((report.stuck[0].name, report.stuck[0].state), ("hog", TaskState::Stuck));
-    assert_eq!((report.aborted.len(), report.discarded[0].name), (1, "waiting"));
+    assert_eq!((report.stuck[0].name.as_str(), report.stuck[0].state), ("hog", TaskState::Stuck));
+    assert_eq!((report.aborted.len(), report.discarded[0].name.as_str()), (1, "waiting"));
     barrier.open();
 }
 

@@ -54,7 +54,7 @@ async fn a_task_that_has_used_up_its_attempts_is_kept_with_each_of_them() {
     let id = set.add(Receiver::default().deliver());
     set.drain().await;
     let letter = registry.dead_letters().find(id).unwrap();
-    assert_eq!((letter.id, letter.name, letter.set), (id, "webhook", id.set()));
+    assert_eq!((letter.id, letter.name.as_str(), letter.set), (id, "webhook", id.set()));
     assert!(letter.location.file().ends_with("dead_letters.rs"));
     assert!(letter.is_replayable && letter.replay_of.is_none());
     let numbers: Vec<_> = letter.attempts.iter().map(|attempt| attempt.number).collect();
@@ -87,7 +87,7 @@ async fn a_replay_is_a_new_task_that_knows_the_old_one() {
     assert!(registry.dead_letters().is_empty());
     assert!(matches!(replay.await, Outcome::Failed(_)));
     let letter = registry.dead_letters().find(second).unwrap();
-    assert_eq!((letter.name, letter.replay_of, letter.attempts.len()), ("webhook", Some(first), 3));
+    assert_eq!((letter.name.as_str(), letter.replay_of, letter.attempts.len()), ("webhook", Some(first), 3));
     assert_eq!(reports.read()[1].replay_of, Some(first));
 
     receiver.recover();
@@ -178,7 +178,7 @@ async fn the_oldest_letter_goes_for_a_newer_one_and_is_counted_and_its_factory_i
     }
     registry.wait_idle().await;
     assert_eq!(ids(&registry.dead_letters().list()), dead_ids[2..]);
-    assert_eq!((registry.metrics().dead_letters, registry.metrics().dead_letters_displaced), (2, 2));
+    assert_eq!((registry.metrics().dead_letters, registry.metrics().dead_letters_evicted), (2, 2));
     let held: Vec<_> = receivers.iter().map(|receiver| Arc::strong_count(&receiver.0)).collect();
     assert_eq!(held, [1, 1, 2, 2], "a letter holds on to what its factory has captured");
 

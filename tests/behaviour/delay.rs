@@ -140,7 +140,7 @@ async fn a_delay_without_end_is_given_up_at_the_shutdown() {
     let start = Instant::now();
     let report = registry.shutdown(60 * SECOND).await;
     assert!(start.elapsed() < 5 * SECOND);
-    assert_eq!((report.discarded.len(), report.discarded[0].name), (1, "never"));
+    assert_eq!((report.discarded.len(), report.discarded[0].name.as_str()), (1, "never"));
     assert!(matches!(handle.await, Outcome::Discarded(DiscardReason::Closed)));
 }
 

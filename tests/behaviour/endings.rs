@@ -289,7 +289,7 @@ fn telling_registry() -> (TaskRegistry, UnboundedReceiver<(&'static str, Discard
     let (tell, discarded) = unbounded_channel();
     let hook = move |report: &postlude::TaskReport| {
         if let Outcome::Discarded(reason) = report.outcome {
-            tell.send((report.name, reason)).unwrap();
+            tell.send((report.name.as_str(), reason)).unwrap();
         }
     };
     (TaskRegistry::builder().on_failure(hook).build().unwrap(), discarded)

@@ -18,6 +18,7 @@ mod limits;
 mod misuse;
 mod observe;
 mod order;
+mod pages;
 mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate;

@@ -253,14 +253,13 @@ async fn an_observer_that_adds_at_a_full_registry_is_not_told_of_that() {
 }
 
 #[tokio::test]
-async fn closures_tuples_and_arcs_observe_and_a_failure_hook_hears_of_failures_alone() {
+async fn closures_and_arcs_observe_and_a_failure_hook_hears_of_failures_alone() {
     let (ends, failures) = (Journal::default(), Journal::default());
     let (first, second, third) = (ends.clone(), ends.clone(), failures.clone());
     let registry = TaskRegistry::builder()
-        .observe((Arc::new(move |report: &TaskReport| first.note(report.name)), move |report: &TaskReport| {
-            second.note(report.outcome.label());
-        }))
-        .on_failure(move |report| third.note(report.name))
+        .observe(Arc::new(move |report: &TaskReport| first.note(report.name.as_str())))
+        .observe(move |report: &TaskReport| second.note(report.outcome.label()))
+        .on_failure(move |report| third.note(report.name.as_str()))
         .build()
         .unwrap();
     registry.spawn(Task::new(async {}).named("fine")).await;
@@ -421,7 +420,7 @@ async fn a_task_can_be_asked_for_while_it_waits_runs_and_when_it_has_ended() {
 
     assert_eq!(label(first), Some("completed"));
     let Some(TaskStatus::Ended(report)) = registry.get(second) else { panic!("it has ended") };
-    assert_eq!((report.id, report.name, report.attempt, report.set), (second, "second", 1, second.set()));
+    assert_eq!((report.id, report.name.as_str(), report.attempt, report.set), (second, "second", 1, second.set()));
     assert_eq!(report.outcome.to_string(), "failed: no such mailbox");
     assert!(report.location.file().ends_with("observe.rs"));
     assert!(registry.get("4711.3".parse().unwrap()).is_none());

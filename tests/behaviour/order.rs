@@ -436,7 +436,7 @@ async fn a_panicking_hook_is_caught_and_counted_and_the_set_goes_on() {
 async fn the_failure_hook_sees_every_outcome_but_completed() {
     let (sender, mut seen) = mpsc::unbounded_channel();
     let hook = move |report: &TaskReport| {
-        sender.send((report.name, report.outcome.label(), report.attempt)).unwrap();
+        sender.send((report.name.as_str(), report.outcome.label(), report.attempt)).unwrap();
     };
     let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
     let set = registry.set();

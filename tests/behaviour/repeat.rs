@@ -68,7 +68,7 @@ async fn each_run_is_a_task_with_its_own_name_and_outcome_made_where_the_repetit
     let metrics = registry.metrics();
     assert_eq!((metrics.failed, metrics.panicked, metrics.timed_out, metrics.completed), (1, 1, 1, 2));
     for report in reports.read() {
-        assert_eq!((report.name, report.location.line()), ("sweep", line));
+        assert_eq!((report.name.as_str(), report.location.line()), ("sweep", line));
     }
     assert!(!repetition.is_stopped());
 }
@@ -201,7 +201,7 @@ async fn the_run_under_way_is_listed() {
     registry.spawn_every(10 * SECOND, || Task::new(std::future::pending::<()>()).named("sweep"));
     tokio::time::sleep(100 * SECOND).await;
     let [task] = &registry.tasks()[..] else { panic!("one run, and no other before it ends") };
-    assert_eq!((task.name, task.state), ("sweep", TaskState::Running));
+    assert_eq!((task.name.as_str(), task.state), ("sweep", TaskState::Running));
 }
 
 #[test]

@@ -324,7 +324,7 @@ async fn a_shutdown_gives_up_at_once_what_is_due_after_its_grace_and_says_so() {
     assert!(start.elapsed() < 5 * SECOND, "{:?}", start.elapsed());
     assert_eq!((report.completed, report.aborted.len(), report.stuck.len()), (1, 2, 0));
     for lost in &report.aborted {
-        assert_eq!((lost.name, lost.state, lost.attempt), ("patient", TaskState::Retrying, 1));
+        assert_eq!((lost.name.as_str(), lost.state, lost.attempt), ("patient", TaskState::Retrying, 1));
         assert!(lost.due_in.unwrap() > 3000 * SECOND);
     }
     assert!(matches!(handle.await, Outcome::Aborted));
@@ -390,7 +390,7 @@ async fn a_resting_task_is_listed_with_what_it_waits_for() {
     resting(&registry, handle.id()).await;
     tokio::time::advance(SECOND / 4).await;
     let [task] = &registry.tasks()[..] else { panic!("it is live") };
-    assert_eq!((task.name, task.state, task.attempt), ("webhook", TaskState::Retrying, 1));
+    assert_eq!((task.name.as_str(), task.state, task.attempt), ("webhook", TaskState::Retrying, 1));
     assert_eq!((task.due_in, task.running_for), (Some(SECOND * 3 / 4), None));
     let metrics = registry.metrics();
     assert_eq!((metrics.running, metrics.retrying, metrics.pending), (1, 1, 0));

@@ -33,7 +33,7 @@ async fn an_idle_registry_shuts_down_at_once_and_refuses_what_comes_later() {
     let set = registry.set();
     assert_eq!(set.try_add(async {}).unwrap_err().reason(), RejectReason::Closed);
     let rejected = registry.try_spawn(Task::new(async {}).named("mail")).unwrap_err();
-    assert_eq!((rejected.reason(), rejected.into_task().name()), (RejectReason::Closed, "mail"));
+    assert_eq!((rejected.reason(), rejected.into_task().name().as_str()), (RejectReason::Closed, "mail"));
     assert_conserved(&registry, 0);
 
     set.add(async {});
@@ -89,7 +89,7 @@ async fn work_that_does_not_end_is_cancelled_then_aborted_and_reported_by_name()
     was_told.await.unwrap();
     assert_eq!(report.completed, 1);
     let names = |tasks: &[postlude::TaskInfo]| {
-        let mut names: Vec<_> = tasks.iter().map(|task| (task.name, task.state)).collect();
+        let mut names: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.state)).collect();
         names.sort_unstable_by_key(|(name, _)| *name);
         names
     };
@@ -148,10 +148,12 @@ fn work_that_never_returns_is_reported_as_stuck_and_the_shutdown_returns() {
         .unwrap();
         let report = registry.shutdown(Duration::from_millis(10)).await;
         assert_conserved(&registry, 2);
-        assert_eq!(registry.metrics().stuck, 2);
+        while registry.metrics().stuck < 2 {
+            tokio::task::yield_now().await;
+        }
         report
     });
-    let mut stuck: Vec<_> = report.stuck.iter().map(|task| (task.name, task.state)).collect();
+    let mut stuck: Vec<_> = report.stuck.iter().map(|task| (task.name.as_str(), task.state)).collect();
     stuck.sort_unstable_by_key(|(name, _)| *name);
     assert_eq!(stuck, [("closure", TaskState::Stuck), ("future", TaskState::Stuck)]);
     assert_eq!(report.aborted.len(), 2);

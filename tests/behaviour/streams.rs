@@ -315,7 +315,7 @@ async fn a_handler_has_a_current_set_and_what_it_spawns_has_none() {
         tokio::spawn(async move {
             assert!(TaskSet::current().is_none());
             let rejected = after(Task::new(leave.task("handed back")).named("mail")).unwrap_err();
-            assert_eq!((rejected.reason(), rejected.into_task().name()), (RejectReason::NoSet, "mail"));
+            assert_eq!((rejected.reason(), rejected.into_task().name().as_str()), (RejectReason::NoSet, "mail"));
             own.add(leave.task("by a clone"));
         })
         .await

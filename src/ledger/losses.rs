@@ -1,0 +1,99 @@
+//! What a shutdown has cost so far.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ledger::finished::Finish,
+    model::{DiscardReason, Outcome, TaskInfo},
+    util::loom::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// How many lost tasks of a kind are kept: a flood that goes on during a shutdown must not fill the memory.
+const MAX_NAMED: usize = 10_000;
+
+/// Whether a shutdown has begun, and the tasks that it has cost.
+#[derive(Default)]
+pub(crate) struct Losses {
+    begun: AtomicBool,
+    /// Cancelled when a shutdown begins.
+    stopping: CancellationToken,
+    lost: Mutex<Lost>,
+}
+
+/// The tasks that a shutdown has cost.
+#[derive(Clone, Default)]
+pub(crate) struct Lost {
+    pub(crate) completed_before: u64,
+    pub(crate) failed_before: u64,
+    /// Reported: what is lost from here on was added to a closed registry.
+    is_reported: bool,
+    pub(crate) aborted: Vec<TaskInfo>,
+    pub(crate) discarded: Vec<TaskInfo>,
+    /// How many more there were.
+    pub(crate) unnamed: u64,
+}
+
+impl Losses {
+    /// A shutdown begins; `completed` and `failed` tasks are not its own.
+    pub(crate) fn begin(&self, completed: u64, failed: u64) {
+        let mut lost = self.lost.lock();
+        if !self.has_begun() {
+            (lost.completed_before, lost.failed_before) = (completed, failed);
+            // SeqCst: see `SetQueue::response_ready`.
+            self.begun.store(true, Ordering::SeqCst);
+        }
+        drop(lost);
+        self.stopping.cancel();
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        // SeqCst: see `SetQueue::response_ready`.
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Cancelled when a shutdown begins: what repeats or gathers by itself ends then.
+    pub(crate) const fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Remembers a task that was lost in a shutdown.
+    pub(crate) fn record(&self, finish: &Finish) {
+        if !self.has_begun() {
+            return;
+        }
+        let mut lost = self.lost.lock();
+        if lost.is_reported {
+            return;
+        }
+        let lost = &mut *lost;
+        let list = match &finish.outcome {
+            Outcome::Aborted => &mut lost.aborted,
+            Outcome::Discarded(
+                DiscardReason::Closed
+                | DiscardReason::Capacity
+                | DiscardReason::Refused
+                | DiscardReason::PreviousFailed,
+            ) => &mut lost.discarded,
+            Outcome::Discarded(DiscardReason::Ending | DiscardReason::Cleared)
+            | Outcome::Completed
+            | Outcome::Failed(_)
+            | Outcome::Panicked(_)
+            | Outcome::TimedOut(_) => return,
+        };
+        if list.len() < MAX_NAMED {
+            list.push(finish.task.info(finish.now));
+        } else {
+            lost.unnamed += 1;
+        }
+    }
+
+    /// What was lost, for the report; what is lost later is not part of it.
+    pub(crate) fn report(&self) -> Lost {
+        let mut lost = self.lost.lock();
+        lost.is_reported = true;
+        lost.clone()
+    }
+}
