@@ -11,14 +11,14 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     engine::{
-        context::{self, TaskContext},
+        context::{self, AttemptState, TaskContext},
         limit::LimitGuard,
         shared::Shared,
     },
     limits::{AdmitRequest, Permits, semaphore::Acquire},
     model::{Identity, Outcome},
     task::work::{BoxedWork, Kind, Meta, Policy, drop_work, poll_work},
-    util::{clock::Timestamp, loom::Mutex, panic::catch_panic},
+    util::{clock::Timestamp, panic::catch_panic},
 };
 
 /// What holds for each attempt of a task.
@@ -97,8 +97,7 @@ async fn run_closure(
     let identity = work.meta().identity();
     let (begin, begun) = oneshot::channel();
     let (parent, _) = context::current();
-    let phase = Mutex::new(Phase::Waiting(work, permits));
-    let state = Arc::new(AttemptState { attempt: number, parent, phase });
+    let state = Arc::new(AttemptState::new(number, parent, work, permits));
     let call = AttemptTask { identity, state: Arc::clone(&state), shared: Arc::clone(shared), begin: Some(begin) };
     let join = shared.spawn_blocking(move || call.run());
     let mut guard = AbandonOnDrop { identity, state, shared, join };
@@ -117,47 +116,6 @@ async fn run_closure(
         biased;
         outcome = &mut guard.join => outcome.unwrap_or(Outcome::Aborted),
         () = limit_over => Outcome::TimedOut(limit),
-    }
-}
-
-/// What a closure and the task that waits for it share.
-pub(crate) struct AttemptState {
-    /// Which attempt of its task it is.
-    pub(crate) attempt: u32,
-    /// The context of its task.
-    pub(crate) parent: TaskContext,
-    phase: Mutex<Phase>,
-}
-
-enum Phase {
-    /// It has no thread yet. The permits are held until the work was dropped.
-    Waiting(BoxedWork, Permits),
-    Running,
-    /// It is running, and its task does not wait for it any more.
-    Abandoned,
-    Over,
-}
-
-impl AttemptState {
-    pub(crate) fn is_abandoned(&self) -> bool {
-        matches!(*self.phase.lock(), Phase::Abandoned)
-    }
-
-    /// Its thread takes the work; `None` if that is gone.
-    fn begin(&self) -> Option<(BoxedWork, Permits)> {
-        let mut phase = self.phase.lock();
-        match std::mem::replace(&mut *phase, Phase::Running) {
-            Phase::Waiting(work, permits) => Some((work, permits)),
-            other @ (Phase::Running | Phase::Abandoned | Phase::Over) => {
-                *phase = other;
-                None
-            }
-        }
-    }
-
-    /// The closure has returned; whether it had been abandoned before.
-    fn end(&self) -> bool {
-        matches!(std::mem::replace(&mut *self.phase.lock(), Phase::Over), Phase::Abandoned)
     }
 }
 
@@ -217,18 +175,9 @@ impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
         let mut never_started = None;
         self.shared.abandoned.insert_running(self.identity, Timestamp::now(), || {
-            let mut phase = self.state.phase.lock();
-            match std::mem::replace(&mut *phase, Phase::Over) {
-                Phase::Waiting(work, permits) => {
-                    never_started = Some((work, permits));
-                    false
-                }
-                Phase::Running => {
-                    *phase = Phase::Abandoned;
-                    true
-                }
-                Phase::Abandoned | Phase::Over => false,
-            }
+            let (goes_on, work) = self.state.abandon();
+            never_started = work;
+            goes_on
         });
         if let Some((work, permits)) = never_started {
             self.join.abort();

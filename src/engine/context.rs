@@ -5,8 +5,11 @@ use std::{cell::Cell, mem, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{attempt::AttemptState, queue::SetQueue, shared::Shared},
+    engine::{queue::SetQueue, shared::Shared},
+    limits::Permits,
     model::TaskId,
+    task::work::BoxedWork,
+    util::loom::Mutex,
 };
 
 /// What the calling code belongs to.
@@ -75,6 +78,64 @@ impl TaskContext {
             Self::Request(_) | Self::None => None,
         };
         attempt.unwrap_or(0)
+    }
+}
+
+/// What a closure and the task that waits for it share.
+pub(crate) struct AttemptState {
+    /// Which attempt of its task it is.
+    pub(crate) attempt: u32,
+    /// The context of its task.
+    pub(crate) parent: TaskContext,
+    phase: Mutex<ClosurePhase>,
+}
+
+enum ClosurePhase {
+    /// It has no thread yet. The permits are held until the work was dropped.
+    Waiting(BoxedWork, Permits),
+    Running,
+    /// It is running, and its task does not wait for it any more.
+    Abandoned,
+    Over,
+}
+
+impl AttemptState {
+    pub(crate) fn new(attempt: u32, parent: TaskContext, work: BoxedWork, permits: Permits) -> Self {
+        Self { attempt, parent, phase: Mutex::new(ClosurePhase::Waiting(work, permits)) }
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(*self.phase.lock(), ClosurePhase::Abandoned)
+    }
+
+    /// Its thread takes the work; `None` if that is gone.
+    pub(crate) fn begin(&self) -> Option<(BoxedWork, Permits)> {
+        let mut phase = self.phase.lock();
+        match mem::replace(&mut *phase, ClosurePhase::Running) {
+            ClosurePhase::Waiting(work, permits) => Some((work, permits)),
+            other @ (ClosurePhase::Running | ClosurePhase::Abandoned | ClosurePhase::Over) => {
+                *phase = other;
+                None
+            }
+        }
+    }
+
+    /// Its task waits for it no longer: whether it goes on, or else the work that never started.
+    pub(crate) fn abandon(&self) -> (bool, Option<(BoxedWork, Permits)>) {
+        let mut phase = self.phase.lock();
+        match mem::replace(&mut *phase, ClosurePhase::Over) {
+            ClosurePhase::Waiting(work, permits) => (false, Some((work, permits))),
+            ClosurePhase::Running => {
+                *phase = ClosurePhase::Abandoned;
+                (true, None)
+            }
+            ClosurePhase::Abandoned | ClosurePhase::Over => (false, None),
+        }
+    }
+
+    /// The closure has returned; whether it had been abandoned before.
+    pub(crate) fn end(&self) -> bool {
+        matches!(mem::replace(&mut *self.phase.lock(), ClosurePhase::Over), ClosurePhase::Abandoned)
     }
 }
 

@@ -46,8 +46,10 @@ struct Next {
 }
 
 impl Drain {
-    pub(crate) const fn new(queue: Arc<SetQueue>) -> Self {
-        Self { queue: Some(queue), work: None }
+    /// Drains a set in a tokio task of its own.
+    pub(crate) fn spawn(queue: Arc<SetQueue>) {
+        let shared = Arc::clone(queue.shared());
+        drop(shared.spawn(Self { queue: Some(queue), work: None }));
     }
 
     fn task_id(&self) -> Option<TaskId> {

@@ -5,47 +5,24 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{queue::SetQueue, shared::Shared},
-    ledger::finished::EndedBy,
+    engine::shared::{Expiry, Limit, Shared},
+    ledger::{finished::EndedBy, live::LiveTask},
     model::{Outcome, TaskId, TaskState},
     util::delay_queue::Key,
 };
 
-/// What the registry's timer does when an entry expires.
-pub(crate) enum Expiry {
-    /// A set has waited long enough for its response.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
-    Hold(Arc<SetQueue>),
-    /// The time of an attempt is over.
-    Limit(Limit),
-}
-
-impl Expiry {
-    pub(crate) fn run(self) {
-        match self {
-            Self::Hold(queue) => queue.release(),
-            Self::Limit(limit) => limit.expire(),
-        }
+/// Acts on an entry of the registry's timer that has expired.
+pub(crate) fn expire(expiry: Expiry) {
+    match expiry {
+        Expiry::Hold(queue) => queue.release(),
+        Expiry::Limit(limit) => limit.expire(),
     }
-}
-
-/// The time limit of one attempt of a future.
-///
-/// A future that waits is dropped by the task that runs it. A future that is inside a poll can't be dropped: its task ends
-/// without it, and its set goes on. If another attempt may follow, that has to wait until the poll returns.
-pub(crate) struct Limit {
-    shared: Arc<Shared>,
-    id: TaskId,
-    attempt: u32,
-    duration: Duration,
-    retries: bool,
 }
 
 impl Limit {
     fn expire(self) {
         let Self { shared, id, attempt, duration, retries } = self;
-        let runs =
-            |live: &crate::ledger::live::LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
+        let runs = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
         if !shared.with_live(id, |live| runs(live)).unwrap_or(false) {
             return;
         }

@@ -239,7 +239,7 @@ impl SetQueue {
     }
 
     pub(crate) fn spawn_drain(self: &Arc<Self>) {
-        self.shared().spawn_drain(Arc::clone(self));
+        (self.shared().spawn_drain)(Arc::clone(self));
     }
 
     /// Makes one step under the locks, and then does what follows from it without them.

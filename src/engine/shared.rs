@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{abandoned::Abandoned, drain::Drain, limit::Expiry, queue::SetQueue},
+    engine::{abandoned::Abandoned, queue::SetQueue},
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -63,11 +63,34 @@ pub struct TaskRegistry {
 /// body, comes without a chunk. Yields to the scheduler in place of a timer are over too early far more often.
 pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
+/// An entry of the registry's timer.
+pub(crate) enum Expiry {
+    /// A set has waited long enough for its response.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
+    Hold(Arc<SetQueue>),
+    /// The time of an attempt is over.
+    Limit(Limit),
+}
+
+/// The time limit of one attempt of a future.
+///
+/// A future that waits is dropped by the task that runs it. A future that is inside a poll can't be dropped: its task ends
+/// without it, and its set goes on. If another attempt may follow, that has to wait until the poll returns.
+pub(crate) struct Limit {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: TaskId,
+    pub(crate) attempt: u32,
+    pub(crate) duration: Duration,
+    pub(crate) retries: bool,
+}
+
 /// All waits of a registry.
 pub(crate) type Timer = DelayQueue<Expiry>;
 
 pub(crate) struct Shared {
     pub(crate) handle: Handle,
+    /// Spawns the drain of a set.
+    pub(crate) spawn_drain: fn(Arc<SetQueue>),
     pub(crate) timer: Arc<Timer>,
     pub(crate) ledger: Ledger<SetQueue>,
     pub(crate) admission: AdmissionControl,
@@ -102,14 +125,6 @@ impl Shared {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub(crate) fn spawn_blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.handle.spawn_blocking(call)
-    }
-
-    pub(crate) fn spawn_drain(&self, queue: Arc<SetQueue>) {
-        #[cfg(all(test, postlude_loom))]
-        let drain = crate::loom_tests::leave_to_the_model(queue);
-        #[cfg(not(all(test, postlude_loom)))]
-        let drain = Drain::new(queue);
-        drop(self.spawn(drain));
     }
 
     /// Asks the admission filter about a task. Never under a lock.

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    http::{layer::DRAIN_WITHIN, response::ResponseGuard},
+    http::{config::DRAIN_WITHIN, response::ResponseGuard},
     model::Ending,
     registry::set::TaskSet,
 };

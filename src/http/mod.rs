@@ -1,11 +1,12 @@
 //! The request's side: gives each request a set, and launches it when the response has left.
 
 mod body;
+mod config;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
 mod layer;
-mod release;
+pub(crate) mod release;
 mod response;
 mod service;
 mod shed;

@@ -5,10 +5,9 @@ use bytes::Bytes;
 use crate::{
     engine::{
         context::{Entered, TaskContext},
-        hold::Hold,
         queue::SetQueue,
     },
-    http::release::releasing,
+    http::release::{Hold, releasing},
     model::{Ending, TaskId},
 };
 

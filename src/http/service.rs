@@ -10,7 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    http::{ResponseFuture, TaskBody, future::InFlight, layer::Config, shed},
+    http::{ResponseFuture, TaskBody, config::Config, future::InFlight, shed},
     registry::set::TaskSet,
 };
 

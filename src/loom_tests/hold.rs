@@ -10,7 +10,7 @@ use http::StatusCode;
 use loom::thread;
 
 use crate::{
-    engine::hold::Hold,
+    http::release::Hold,
     loom_tests::{check, registry, run_drains, set},
     model::Ending,
 };

@@ -44,9 +44,8 @@ thread_local! {
 }
 
 /// Takes the place of the drain that is spawned.
-pub(crate) fn leave_to_the_model(queue: Arc<SetQueue>) -> impl Future<Output = ()> + Send {
+fn leave_to_the_model(queue: Arc<SetQueue>) {
     SPAWNED.with_borrow_mut(|spawned| spawned.push(queue));
-    async {}
 }
 
 /// Runs the drains that were spawned, as the tokio tasks would. At most one at a time drains a queue.
@@ -71,7 +70,8 @@ fn drain(queue: &Arc<SetQueue>) {
 fn registry(capacity: Option<usize>) -> TaskRegistry {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
-    let builder = TaskRegistry::builder().handle(runtime.handle().clone());
+    let mut builder = TaskRegistry::builder().handle(runtime.handle().clone());
+    builder.spawn_drain = leave_to_the_model;
     match capacity {
         Some(capacity) => builder.capacity(capacity).build().unwrap(),
         None => builder.build().unwrap(),

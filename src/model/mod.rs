@@ -6,6 +6,8 @@ mod error;
 mod event;
 mod id;
 mod name;
+#[cfg(not(feature = "http"))]
+mod no_ending;
 mod outcome;
 mod page;
 mod policy;
@@ -13,6 +15,8 @@ mod report;
 
 #[cfg(feature = "http")]
 pub use self::ending::Ending;
+#[cfg(not(feature = "http"))]
+pub(crate) use self::no_ending::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::policy::RateLimit;
 pub use self::{
@@ -26,8 +30,3 @@ pub use self::{
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{id::Identity, outcome::Chain};
-
-/// Without HTTP, no request ends.
-#[cfg(not(feature = "http"))]
-#[derive(Clone, Copy)]
-pub(crate) enum Ending {}

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{
         abandoned::Abandoned,
-        limit::Expiry,
+        drain::Drain,
+        limit,
+        queue::SetQueue,
         shared::{FLUSH_DELAY, Shared, Timer},
     },
     ledger::{
@@ -71,6 +73,7 @@ pub struct TaskRegistryBuilder {
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
     handle: Option<Handle>,
+    pub(crate) spawn_drain: fn(Arc<SetQueue>),
 }
 
 impl TaskRegistryBuilder {
@@ -298,8 +301,9 @@ impl TaskRegistryBuilder {
         let shared = Shared {
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             admission: AdmissionControl::new(&self.limits)?,
-            timer: Timer::new(handle.clone(), FLUSH_DELAY, Expiry::run),
+            timer: Timer::new(handle.clone(), FLUSH_DELAY, limit::expire),
             handle,
+            spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
@@ -325,6 +329,7 @@ impl Default for TaskRegistryBuilder {
             dead_letters: 1_000,
             on_dead_letter: None,
             handle: None,
+            spawn_drain: Drain::spawn,
         }
     }
 }

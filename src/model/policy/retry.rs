@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::model::{BoxError, Outcome, policy::scaled};
+use crate::model::{BoxError, Outcome, policy::jitter::scaled};
 
 /// When a task that did not get done is tried again, and when no more.
 ///

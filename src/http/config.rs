@@ -1,0 +1,33 @@
+//! What every request of a layer shares.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    engine::queue::{DrainCondition, SetQueue},
+    http::response::ResponseGuard,
+    registry::{TaskRegistry, set::TaskSet},
+};
+
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// What every request of a layer shares.
+#[derive(Clone)]
+pub(crate) struct Config {
+    pub(crate) registry: TaskRegistry,
+    pub(crate) drain_when: Option<Arc<DrainCondition>>,
+    pub(crate) drain_within: Duration,
+    pub(crate) sheds: bool,
+}
+
+impl Config {
+    pub(crate) const fn new(registry: TaskRegistry) -> Self {
+        Self { registry, drain_when: None, drain_within: DRAIN_WITHIN, sheds: false }
+    }
+
+    /// A set for a request, and what launches it.
+    pub(crate) fn set(&self) -> (TaskSet, ResponseGuard) {
+        let queue = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
+        let guard = ResponseGuard::counted(Arc::clone(&queue), self.drain_within);
+        (TaskSet::counted(queue), guard)
+    }
+}
