@@ -152,7 +152,7 @@ impl SetQueue {
             }
         };
         let added = shared.telemetry.has_observers().then(|| task.meta().identity());
-        state.pending.push(task);
+        state.pending.push(index, task);
         let drain = state.wake();
         let is_late = !was_listed
             && (state.phase == Phase::Holding || state.phase == Phase::Collecting && state.response.is_some());
@@ -173,6 +173,7 @@ impl SetQueue {
     }
 
     /// Counts one more task; says whether a high-water mark was reached.
+    #[inline]
     fn admit(self: &Arc<Self>, state: &mut QueueState) -> Result<bool, RejectReason> {
         if let Some(reason) = state.refusal {
             return Err(reason);

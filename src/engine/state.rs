@@ -136,12 +136,13 @@ impl QueueState {
 pub(crate) struct Pending {
     /// Takes no room but its own, because most sets have one task. Empty only if the others are, or until they are asked
     /// for the next.
-    first: Option<Task>,
+    first: Slot,
     others: VecDeque<Slot>,
     /// How many of the others are gaps.
     gaps: usize,
 }
 
+#[derive(Default)]
 struct Slot {
     index: u64,
     /// `None`: a gap.
@@ -149,27 +150,34 @@ struct Slot {
 }
 
 impl Pending {
+    /// Adds the task that has drawn `index`.
     #[inline]
-    pub(crate) fn push(&mut self, task: Task) {
+    pub(crate) fn push(&mut self, index: u64, task: Task) {
+        let slot = Slot { index, task: Some(task) };
         if self.is_empty() {
-            self.first = Some(task);
+            self.first = slot;
+        } else if self.first.index < index && self.others.back().is_none_or(|last| last.index < index) {
+            self.others.push_back(slot);
+        } else {
+            self.insert(slot);
+        }
+    }
+
+    /// Two threads that add at once may come here in the other order than they drew their indexes.
+    #[cold]
+    fn insert(&mut self, slot: Slot) {
+        if self.first.task.is_some() && self.first.index > slot.index {
+            let first = mem::replace(&mut self.first, slot);
+            self.others.push_front(first);
             return;
         }
-        let index = task.meta().id().index;
-        if self.first.as_ref().is_some_and(|first| first.meta().id().index > index) {
-            // Two threads that add at once may come here in the other order than they drew their indexes.
-            if let Some(first) = self.first.replace(task) {
-                self.others.push_front(Slot { index: first.meta().id().index, task: Some(first) });
-            }
-            return;
-        }
-        let later = self.others.iter().rev().take_while(|slot| slot.index > index).count();
-        self.others.insert(self.others.len() - later, Slot { index, task: Some(task) });
+        let later = self.others.iter().rev().take_while(|other| other.index > slot.index).count();
+        self.others.insert(self.others.len() - later, slot);
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Task> {
-        if let Some(first) = self.first.take() {
+        if let Some(first) = self.first.task.take() {
             return Some(first);
         }
         while let Some(slot) = self.others.pop_front() {
@@ -183,8 +191,8 @@ impl Pending {
 
     /// Takes a task out.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        if let Some(first) = self.first.take_if(|first| first.meta().id() == id) {
-            return Some(first);
+        if self.first.index == id.index {
+            return self.first.task.take();
         }
         let at = self.position(id)?;
         let removed = self.others.get_mut(at)?.task.take()?;
@@ -197,8 +205,10 @@ impl Pending {
     }
 
     pub(crate) fn find(&self, id: TaskId) -> Option<&Task> {
-        let first = self.first.as_ref().filter(|first| first.meta().id() == id);
-        first.or_else(|| self.others.get(self.position(id)?)?.task.as_ref())
+        if self.first.index == id.index {
+            return self.first.task.as_ref();
+        }
+        self.others.get(self.position(id)?)?.task.as_ref()
     }
 
     fn position(&self, id: TaskId) -> Option<usize> {
@@ -212,17 +222,17 @@ impl Pending {
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.others.len() - self.gaps
+        usize::from(self.first.task.is_some()) + self.others.len() - self.gaps
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
-        self.first.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
+        self.first.task.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
     }
 
     /// Takes all of them out.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Task> + use<> {
         let taken = mem::take(self);
-        taken.first.into_iter().chain(taken.others.into_iter().filter_map(|slot| slot.task))
+        taken.first.task.into_iter().chain(taken.others.into_iter().filter_map(|slot| slot.task))
     }
 }
 
@@ -249,7 +259,7 @@ mod tests {
     #[test]
     fn first_in_first_out_with_any_task_removed_from_between() {
         let mut pending = Pending::default();
-        (1..=9).for_each(|index| pending.push(task(index)));
+        (1..=9).for_each(|index| pending.push(index, task(index)));
         for (removed, left) in
             [(4, vec![1, 2, 3, 5, 6, 7, 8, 9]), (6, vec![1, 2, 3, 5, 7, 8, 9]), (5, vec![1, 2, 3, 7, 8, 9])]
         {
@@ -259,7 +269,7 @@ mod tests {
             assert_eq!((indexes(&pending), pending.len()), (left.clone(), left.len()));
         }
         assert_eq!(pending.pop().unwrap().meta().id(), id(1));
-        pending.push(task(10));
+        pending.push(10, task(10));
         for index in [9, 10, 2] {
             assert!(pending.remove(id(index)).is_some(), "{index}");
         }
@@ -272,7 +282,7 @@ mod tests {
     fn tasks_that_come_in_another_order_than_they_drew_their_indexes_are_put_in_order() {
         let mut pending = Pending::default();
         for index in [2, 1, 5, 4, 3] {
-            pending.push(task(index));
+            pending.push(index, task(index));
         }
         assert_eq!(indexes(&pending), [1, 2, 3, 4, 5]);
         assert!(pending.remove(id(3)).is_some() && pending.find(id(4)).is_some());
@@ -281,10 +291,10 @@ mod tests {
     #[test]
     fn a_queue_that_was_emptied_begins_anew() {
         let mut pending = Pending::default();
-        pending.push(task(1));
+        pending.push(1, task(1));
         assert!(pending.remove(id(1)).is_some() && pending.is_empty());
-        pending.push(task(2));
-        pending.push(task(3));
+        pending.push(2, task(2));
+        pending.push(3, task(3));
         assert!(pending.remove(id(3)).is_some());
         assert_eq!((indexes(&pending), pending.len()), (vec![2], 1));
         assert_eq!(pending.take().count(), 1);

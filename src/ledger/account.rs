@@ -112,6 +112,7 @@ impl SetAccount {
         }
     }
 
+    #[inline]
     const fn flush_begun<S>(&mut self, shard: &mut ShardState<S>) {
         shard.added += self.added;
         shard.pending = shard.pending + self.added - self.started;

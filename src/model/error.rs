@@ -1,6 +1,6 @@
 //! Why something was not done, and what to do about it.
 
-use crate::model::{DiscardReason, TaskId, TaskName};
+use super::{id::TaskId, name::TaskName, outcome::DiscardReason};
 
 /// Why a task, or an item, was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! What happens to tasks, to keep.
 
-use crate::model::{TaskId, TaskInfo, TaskReport};
+use super::{
+    id::TaskId,
+    report::{TaskInfo, TaskReport},
+};
 
 /// Something that happened to a task: what a [`TaskObserver`](crate::TaskObserver) is told, to keep.
 ///

@@ -7,7 +7,8 @@ use std::{
     str::FromStr,
 };
 
-use crate::{model::TaskName, util::clock::Timestamp};
+use super::name::TaskName;
+use crate::util::clock::Timestamp;
 
 /// The number of a task, unique in its registry for as long as that lives.
 ///

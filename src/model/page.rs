@@ -1,6 +1,6 @@
 //! A page of a list.
 
-use crate::model::TaskId;
+use super::id::TaskId;
 
 /// A part of a list that is read page by page: [`TaskRegistry::live_page`](crate::TaskRegistry::live_page),
 /// [`TaskRegistry::history_page`](crate::TaskRegistry::history_page) and [`DeadLetters::page`](crate::DeadLetters::page).

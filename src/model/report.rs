@@ -7,7 +7,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{BoxError, Outcome, SetId, TaskId, TaskName};
+use super::{
+    id::{SetId, TaskId},
+    name::TaskName,
+    outcome::{BoxError, Outcome},
+};
 
 /// A task as lists show it. It holds nothing of what the task captured.
 ///

@@ -256,6 +256,7 @@ impl Task {
         Self { work: Box::pin(Source { meta, make }) }
     }
 
+    #[inline]
     pub(crate) fn meta(&self) -> &Meta {
         self.work.meta()
     }
@@ -276,6 +277,7 @@ impl Task {
         task
     }
 
+    #[inline]
     pub(crate) fn meta_mut(&mut self) -> &mut Meta {
         self.work.as_mut().meta_mut()
     }

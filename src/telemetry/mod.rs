@@ -117,6 +117,7 @@ impl Telemetry {
 
     /// Asks the admission filter whether a task is accepted. If it panics, the panic is counted and the task is accepted.
     /// Tasks that the filter itself adds are accepted without a question: it might add one for each that it adds.
+    #[inline]
     pub(crate) fn ask_filter(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
         thread_local! {
             static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };

@@ -38,6 +38,7 @@ pub enum SpanRelation {
 ///
 /// # Errors
 /// The panic of the subscriber.
+#[inline]
 pub(crate) fn task_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Result<Option<Box<Span>>, Panic> {
     if LevelFilter::current() < Level::INFO {
         return Ok(None);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::model::policy::jitter::scaled;
+use super::jitter::scaled;
 
 /// How often something is repeated: see [`TaskRegistry::spawn_every`](crate::TaskRegistry::spawn_every).
 ///

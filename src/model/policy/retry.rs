@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::model::{BoxError, Outcome, policy::jitter::scaled};
+use super::jitter::scaled;
+use crate::model::outcome::{BoxError, Outcome};
 
 /// When a task that did not get done is tried again, and when no more.
 ///
