@@ -14,7 +14,7 @@ use crate::{
         live::LiveTask,
         shard::ShardState,
     },
-    model::{BoxError, DiscardReason, Outcome, OutcomeKind, RejectReason, TaskId},
+    model::{DiscardReason, Outcome, OutcomeKind, RejectReason, SharedError, TaskId},
     task::{Task, drop_tasks},
     util::{clock::Timestamp, loom::MutexGuard, panic::drop_catching},
 };
@@ -43,7 +43,7 @@ struct Effects {
 struct RareEffects {
     discarded: Vec<Task>,
     finished: Vec<Finish>,
-    evicted: Vec<Arc<BoxError>>,
+    evicted: Vec<SharedError>,
     waiting: Vec<oneshot::Sender<()>>,
 }
 

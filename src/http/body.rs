@@ -1,3 +1,5 @@
+//! The body of a response, which knows when and how it has ended.
+
 use std::{
     fmt,
     pin::Pin,
@@ -47,6 +49,18 @@ impl<B> TaskBody<B> {
     /// A body without a set of its own.
     pub(crate) const fn passing(inner: B) -> Self {
         Self { inner: Some(inner), state: None }
+    }
+
+    /// The body inside; `None` for an answer in place of the handler's, which has none.
+    #[must_use]
+    pub const fn get_ref(&self) -> Option<&B> {
+        self.inner.as_ref()
+    }
+
+    /// The body inside. The set of the request drains as if this body had been dropped.
+    #[must_use]
+    pub fn into_inner(self) -> Option<B> {
+        self.inner
     }
 
     /// No body at all.

@@ -1,3 +1,5 @@
+//! `TaskSet` as an axum extractor.
+
 use std::{convert::Infallible, fmt};
 
 use axum_core::{

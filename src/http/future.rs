@@ -1,3 +1,5 @@
+//! A request that has no response yet.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer that gives each request a set.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;

@@ -1,3 +1,5 @@
+//! Drains the set of a request when its response has left.
+
 use std::{mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;

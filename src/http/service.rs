@@ -1,3 +1,5 @@
+//! The service of the layer.
+
 use std::{
     fmt,
     sync::Arc,
@@ -24,6 +26,21 @@ pub struct TaskService<S> {
 impl<S> TaskService<S> {
     pub(crate) const fn new(inner: S, config: Arc<Config>) -> Self {
         Self { inner, config }
+    }
+
+    /// The service inside.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 

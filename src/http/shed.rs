@@ -1,3 +1,5 @@
+//! Turning requests away while the registry is full.
+
 use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 
 use crate::{http::TaskBody, registry::TaskRegistry, util::loom::atomic::Ordering};

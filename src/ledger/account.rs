@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     ledger::{Ledger, finished::FinishedTask, shard::ShardState},
-    model::{BoxError, RejectReason},
+    model::{RejectReason, SharedError},
 };
 
 /// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
@@ -95,7 +95,7 @@ impl SetAccount {
 
     /// Counts everything in the shard. `evicted` is called with errors that must be dropped without the locks.
     #[inline]
-    pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, mut evicted: impl FnMut(Arc<BoxError>)) {
+    pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, mut evicted: impl FnMut(SharedError)) {
         if self.is_empty() {
             return;
         }

@@ -1,10 +1,10 @@
 //! A task that has ended: what is remembered of it, and what remains to be done.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{task::Waker, time::Duration};
 
 use crate::{
     ledger::live::{Extras, LiveTask, Retried},
-    model::{BoxError, Identity, Outcome, TaskId, TaskReport},
+    model::{Identity, Outcome, SharedError, TaskId, TaskReport},
     task::exhausted::Exhausted,
     util::clock::{Timestamp, nanos},
 };
@@ -26,7 +26,7 @@ pub(crate) struct Details {
     outcome: Outcome,
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
-    refusal: Option<Arc<BoxError>>,
+    refusal: Option<SharedError>,
 }
 
 impl Details {
@@ -42,7 +42,7 @@ impl Details {
 impl FinishedTask {
     /// The foreign error in it.
     #[inline]
-    pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
+    pub(crate) fn into_error(self) -> Option<SharedError> {
         let Details { outcome, refusal, .. } = *self.details?;
         outcome.into_error().or(refusal)
     }

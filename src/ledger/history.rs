@@ -1,8 +1,12 @@
 //! The last outcomes of one shard.
 
-use std::{mem, sync::Arc};
+use std::mem;
 
-use crate::{ledger::finished::FinishedTask, model::BoxError, util::panic::drop_catching};
+use crate::{
+    ledger::finished::FinishedTask,
+    model::SharedError,
+    util::panic::drop_catching,
+};
 
 /// How many outcomes, or entries, are read under one lock.
 pub(crate) const PIECE: usize = 128;
@@ -31,7 +35,7 @@ impl History {
 
     /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user code.
     #[inline]
-    pub(crate) fn push(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
+    pub(crate) fn push(&mut self, finished: FinishedTask) -> Option<SharedError> {
         if self.room == 0 {
             return finished.into_error();
         }

@@ -1,12 +1,12 @@
 //! A live task, as its set's queue or the ledger knows it.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{task::Waker, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ledger::finished::{Details, FinishedTask},
-    model::{BoxError, DiscardReason, Identity, Outcome, TaskId, TaskInfo, TaskReport, TaskState},
+    model::{DiscardReason, Identity, Outcome, SharedError, TaskId, TaskInfo, TaskReport, TaskState},
     task::exhausted::Exhausted,
     util::clock::Timestamp,
 };
@@ -37,7 +37,7 @@ pub(crate) struct Extras {
     exhausted: Option<Box<Exhausted>>,
     pub(crate) replay_of: Option<TaskId>,
     /// The error of the admission filter that refused it.
-    pub(crate) refusal: Option<Arc<BoxError>>,
+    pub(crate) refusal: Option<SharedError>,
 }
 
 /// What a task has whose first attempt has failed.
@@ -102,7 +102,7 @@ impl LiveTask {
     }
 
     /// The admission filter has refused it.
-    pub(crate) fn refuse(&mut self, refusal: Arc<BoxError>) {
+    pub(crate) fn refuse(&mut self, refusal: SharedError) {
         self.extras_mut().refusal = Some(refusal);
     }
 

@@ -11,7 +11,7 @@ use crate::{
         live::LiveTask,
         metrics::{CountersByName, NameCounters},
     },
-    model::{BoxError, Outcome, RejectReason, TaskName},
+    model::{Outcome, RejectReason, SharedError, TaskName},
     util::clock::Timestamp,
 };
 
@@ -74,7 +74,7 @@ impl<S> ShardState<S> {
     /// Counts a task that was refused but not handed back: added and discarded in one. Returns the error that the history
     /// evicts.
     #[must_use = "drop it without the lock"]
-    pub(crate) fn refuse(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
+    pub(crate) fn refuse(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.added += 1;
         self.unreported += 1;
         self.remember(finished)
@@ -106,7 +106,7 @@ impl<S> ShardState<S> {
         outcome: &Outcome,
         now: Timestamp,
         observed: bool,
-    ) -> Option<Arc<BoxError>> {
+    ) -> Option<SharedError> {
         *if task.has_started() { &mut self.running } else { &mut self.pending } -= 1;
         // A shutdown must not return, and the process exit, before the log has the end.
         self.unreported += u64::from(observed);
@@ -115,7 +115,7 @@ impl<S> ShardState<S> {
 
     /// Records an end in the counters and the history; returns the error that the history evicts.
     #[inline]
-    pub(crate) fn remember(&mut self, finished: FinishedTask) -> Option<Arc<BoxError>> {
+    pub(crate) fn remember(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.counters(finished.identity.name).record(&finished);
         self.history.push(finished)
     }

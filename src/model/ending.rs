@@ -1,3 +1,7 @@
+//! How a request ended.
+
+use std::fmt;
+
 use http::StatusCode;
 
 /// How a request ended, as the layer saw it.
@@ -12,7 +16,7 @@ use http::StatusCode;
 /// let apology = Task::new(async {}).when(|ending| matches!(ending, Ending::HandlerPanicked | Ending::Cancelled));
 /// # drop((receipt, apology));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {
     /// The response's body was taken to its end. Errors are responses too: `Sent(500)`.
@@ -50,5 +54,17 @@ impl Ending {
     #[must_use]
     pub fn is_success(&self) -> bool {
         matches!(self, Self::Sent(status) if status.is_success())
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent(status) => write!(f, "sent ({})", status.as_u16()),
+            Self::Disconnected(status) => write!(f, "disconnected ({})", status.as_u16()),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::HandlerPanicked => f.write_str("handler panicked"),
+            Self::ServiceError => f.write_str("service error"),
+        }
     }
 }

@@ -29,4 +29,7 @@ pub use self::{
     policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
 };
-pub(crate) use self::{id::Identity, outcome::Chain};
+pub(crate) use self::{
+    id::Identity,
+    outcome::{Chain, SharedError},
+};

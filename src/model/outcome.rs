@@ -7,6 +7,9 @@ use crate::util::panic::Panic;
 /// The error that a failed task leaves: anything that a `?` in its body can turn into one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// An error that reports, history and dead letters share.
+pub(crate) type SharedError = Arc<dyn std::error::Error + Send + Sync>;
+
 /// How a task ended. Every accepted task ends in exactly one of these, and each is counted once.
 ///
 /// An outcome is not an error: a [`TaskHandle`](crate::TaskHandle) resolves to it, the failure hook and the
@@ -17,7 +20,7 @@ pub enum Outcome {
     /// It ran to its end and returned `()` or `Ok(())`.
     Completed,
     /// It returned an error.
-    Failed(Arc<BoxError>),
+    Failed(Arc<dyn std::error::Error + Send + Sync>),
     /// It panicked. The panic ended there: the tasks after it, the connection and the server went on.
     Panicked(Panic),
     /// It took longer than this limit, which its [`timeout`](crate::Task::timeout) or the registry's
@@ -41,7 +44,7 @@ impl Outcome {
     #[must_use]
     pub fn error(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Failed(error) => Some(&***error),
+            Self::Failed(error) => Some(&**error),
             _ => None,
         }
     }
@@ -96,7 +99,7 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn into_error(self) -> Option<Arc<BoxError>> {
+    pub(crate) fn into_error(self) -> Option<SharedError> {
         match self {
             Self::Failed(error) => Some(error),
             _ => None,
@@ -125,7 +128,7 @@ impl fmt::Display for Outcome {
     /// Says it in a sentence, with the whole source chain of an error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "failed: {}", Chain(error)),
+            Self::Failed(error) => write!(f, "failed: {}", Chain(&**error)),
             Self::Panicked(panic) => write!(f, "panicked: {panic}"),
             Self::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
             Self::Discarded(reason) => write!(f, "discarded: {reason}"),
@@ -319,7 +322,7 @@ impl fmt::Display for DiscardReason {
 }
 
 /// An error with its sources, joined by colons.
-pub(crate) struct Chain<'a>(pub(crate) &'a BoxError);
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + Send + Sync + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -342,7 +345,7 @@ impl serde::Serialize for Outcome {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("state", &self.kind())?;
         match self {
-            Self::Failed(error) => map.serialize_entry("error", &message(error))?,
+            Self::Failed(error) => map.serialize_entry("error", &message(&**error))?,
             Self::Panicked(panic) => map.serialize_entry("error", panic.message())?,
             Self::TimedOut(limit) => map.serialize_entry("limit", &limit.as_secs_f64())?,
             Self::Discarded(reason) => map.serialize_entry("reason", reason)?,
@@ -354,13 +357,13 @@ impl serde::Serialize for Outcome {
 
 /// The error of an admission filter.
 #[cfg(feature = "serde")]
-pub(crate) fn refusal<S: serde::Serializer>(refusal: &Option<Arc<BoxError>>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn refusal<S: serde::Serializer>(refusal: &Option<SharedError>, serializer: S) -> Result<S::Ok, S::Error> {
     serde::Serialize::serialize(&refusal.as_deref().map(message), serializer)
 }
 
 /// An error and its sources. Their `Display` is foreign code.
 #[cfg(feature = "serde")]
-fn message(error: &BoxError) -> String {
+fn message(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     use crate::util::panic::catch_panic;
 
     catch_panic(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))

@@ -10,7 +10,7 @@ use std::{
 use super::{
     id::{SetId, TaskId},
     name::TaskName,
-    outcome::{BoxError, Outcome},
+    outcome::Outcome,
 };
 
 /// A task as lists show it. It holds nothing of what the task captured.
@@ -137,7 +137,7 @@ pub struct TaskReport {
             skip_serializing_if = "Option::is_none"
         )
     )]
-    pub refusal: Option<Arc<BoxError>>,
+    pub refusal: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What is known of a task: see [`TaskRegistry::get`].

@@ -35,7 +35,7 @@ impl TaskRegistry {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), postlude::BoxError> {
     /// let registry = TaskRegistry::new();
-    /// let policy = BatchPolicy { max_items: 100, max_delay: Duration::from_secs(1), capacity: 10_000 };
+    /// let policy = BatchPolicy::default().max_items(100).max_delay(Duration::from_secs(1));
     /// let events = registry.batcher("events", policy, |events: Vec<String>| async move {
     ///     println!("{}", events.join("\n")); // one write for many events
     ///     Ok::<(), std::io::Error>(())
@@ -176,7 +176,7 @@ impl<T: Send + 'static> Batcher<T> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let registry = TaskRegistry::new();
-    /// let policy = BatchPolicy { max_items: 10, max_delay: Duration::from_secs(1), capacity: 1 };
+    /// let policy = BatchPolicy::default().max_items(10).capacity(1);
     /// let clicks = registry.batcher("clicks", policy, |_: Vec<u32>| async {});
     /// clicks.try_push(1).unwrap();
     /// let rejected = clicks.try_push(2).unwrap_err();

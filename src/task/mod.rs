@@ -6,6 +6,7 @@ mod output;
 mod rejected;
 pub(crate) mod work;
 
+pub(crate) use self::output::IntoOutcome;
 pub use self::{
     output::TaskOutput,
     rejected::{Rejected, RejectedItem},

@@ -32,36 +32,53 @@ use crate::model::{BoxError, Outcome};
 #[diagnostic::on_unimplemented(
     message = "a task can't return `{Self}`",
     label = "neither `()` nor `Result<(), E>`",
-    note = "a task's result goes nowhere: end it with `Ok(())` or `()`, or drop it with `.map(drop)`; what it has \
-            computed goes through a channel",
+    note = "a task's result goes nowhere: end the block with `Ok(())` or `()`, as in \
+            `work().await?; Ok::<(), postlude::BoxError>(())`; what it has computed goes through a channel",
+    note = "of a `Result<T, E>`, only `T = ()` is allowed, because the `Ok(Err(error))` of a timeout would count as \
+            completed: end it with `work().await??; Ok(())`",
     note = "its error must be, or become, a `Box<dyn std::error::Error + Send + Sync>`"
 )]
-pub trait TaskOutput: Send + 'static {
-    #[doc(hidden)]
-    fn into_outcome(self) -> Outcome;
+pub trait TaskOutput: IntoOutcome + Send + 'static {}
+
+/// What this crate knows of an output. It can't be named outside, so nothing else can be an output.
+mod sealed {
+    use crate::model::Outcome;
+
+    #[expect(unnameable_types, reason = "seals `TaskOutput`")]
+    pub trait IntoOutcome {
+        fn into_outcome(self) -> Outcome;
+    }
 }
 
-impl TaskOutput for () {
+pub(crate) use self::sealed::IntoOutcome;
+
+impl TaskOutput for () {}
+
+impl IntoOutcome for () {
     #[inline]
     fn into_outcome(self) -> Outcome {
         Outcome::Completed
     }
 }
 
-impl<E> TaskOutput for Result<(), E>
+impl<E> TaskOutput for Result<(), E> where E: Into<BoxError> + Send + 'static {}
+
+impl<E> IntoOutcome for Result<(), E>
 where
-    E: Into<BoxError> + Send + 'static,
+    E: Into<BoxError>,
 {
     #[inline]
     fn into_outcome(self) -> Outcome {
         match self {
             Ok(()) => Outcome::Completed,
-            Err(error) => Outcome::Failed(Arc::new(error.into())),
+            Err(error) => Outcome::Failed(Arc::from(error.into())),
         }
     }
 }
 
-impl TaskOutput for <fn() -> ! as never::FnOutput>::Output {
+impl TaskOutput for <fn() -> ! as never::FnOutput>::Output {}
+
+impl IntoOutcome for <fn() -> ! as never::FnOutput>::Output {
     fn into_outcome(self) -> Outcome {
         self
     }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 
 use crate::{
-    model::{BoxError, Outcome, RejectReason, TaskName},
+    model::{BoxError, Outcome, RejectReason, SharedError, TaskName},
     task::Task,
 };
 
@@ -35,7 +35,7 @@ pub struct Rejected {
     reason: RejectReason,
     /// What the registry's rule said.
     #[source]
-    refusal: Option<Arc<BoxError>>,
+    refusal: Option<SharedError>,
     /// Locked by nobody: it makes the error `Sync`, as `?` wants it.
     task: Mutex<Task>,
 }
@@ -46,10 +46,12 @@ impl Rejected {
     }
 
     pub(crate) fn refused(task: Task, refusal: BoxError) -> Self {
-        Self { refusal: Some(Arc::new(refusal)), ..Self::new(task, RejectReason::Refused) }
+        Self { refusal: Some(Arc::from(refusal)), ..Self::new(task, RejectReason::Refused) }
     }
 
-    pub(crate) const fn name(&self) -> TaskName {
+    /// The name of the task.
+    #[must_use]
+    pub const fn name(&self) -> TaskName {
         self.name
     }
 
@@ -58,7 +60,7 @@ impl Rejected {
         Outcome::Discarded(self.reason.discard_reason())
     }
 
-    pub(crate) fn into_parts(self) -> (Task, Option<Arc<BoxError>>) {
+    pub(crate) fn into_parts(self) -> (Task, Option<SharedError>) {
         (self.task.into_inner(), self.refusal)
     }
 
@@ -81,7 +83,7 @@ pub struct RejectedItem<T> {
     name: TaskName,
     reason: RejectReason,
     #[source]
-    refusal: Option<Arc<BoxError>>,
+    refusal: Option<SharedError>,
     item: Mutex<T>,
 }
 

@@ -13,7 +13,7 @@ use tracing::Span;
 
 use crate::{
     model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, TaskName},
-    task::{TaskOutput, batch_signal::BatchGuard},
+    task::{IntoOutcome, batch_signal::BatchGuard},
     telemetry::{Telemetry, span::task_span},
     util::{
         clock::Timestamp,
@@ -131,7 +131,7 @@ pin_project! {
 impl<F> Work for Record<F>
 where
     F: Future + Send,
-    F::Output: TaskOutput,
+    F::Output: IntoOutcome,
 {
     fn meta(&self) -> &Meta {
         &self.meta

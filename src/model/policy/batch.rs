@@ -1,28 +1,25 @@
+//! When batches are handled.
+
 use std::time::Duration;
 
 /// When the items of a [`Batcher`](crate::Batcher) are handled, and how many it holds.
 ///
 /// # Default
-/// `max_items` 100, `max_delay` 1 s, `capacity` 10,000.
+/// [`max_items`](Self::max_items) 100, [`max_delay`](Self::max_delay) 1 s, [`capacity`](Self::capacity) 10,000.
 ///
 /// ```
 /// use std::time::Duration;
 /// use postlude::BatchPolicy;
 ///
-/// let policy = BatchPolicy { max_items: 500, max_delay: Duration::from_millis(200), ..BatchPolicy::default() };
-/// assert_eq!(policy.capacity, 10_000);
+/// let policy = BatchPolicy::default().max_items(500).max_delay(Duration::from_millis(200));
+/// # let _ = policy;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "three numbers, written as a literal")]
+#[must_use = "a policy does nothing until it is given to a batcher"]
 pub struct BatchPolicy {
-    /// How many items make a batch full, so that it is handled at once. Zero counts as 1, and no batch is larger than
-    /// the capacity.
-    pub max_items: usize,
-    /// How long the first item of a batch waits for others at most. With zero it waits for none: a batch has what came
-    /// until its task got its turn. With `Duration::MAX` only size, a flush and the end count.
-    pub max_delay: Duration,
-    /// How many items there may be at a time, waiting or being handled, between attempts too. Zero counts as 1.
-    pub capacity: usize,
+    pub(crate) max_items: usize,
+    pub(crate) max_delay: Duration,
+    pub(crate) capacity: usize,
 }
 
 impl Default for BatchPolicy {
@@ -32,6 +29,26 @@ impl Default for BatchPolicy {
 }
 
 impl BatchPolicy {
+    /// How many items make a batch full, so that it is handled at once. Zero counts as 1, and no batch is larger than the
+    /// capacity.
+    pub const fn max_items(mut self, items: usize) -> Self {
+        self.max_items = items;
+        self
+    }
+
+    /// How long the first item of a batch waits for others at most. With zero it waits for none: a batch has the items that
+    /// came until its task started. With `Duration::MAX` only size, a flush and the end count.
+    pub const fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// How many items there may be at a time, waiting or being handled, between attempts too. Zero counts as 1.
+    pub const fn capacity(mut self, items: usize) -> Self {
+        self.capacity = items;
+        self
+    }
+
     /// The same with sizes that make sense, up to `most`.
     pub(crate) fn within(self, most: usize) -> Self {
         let capacity = self.capacity.clamp(1, most);

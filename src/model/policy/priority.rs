@@ -1,4 +1,6 @@
-use std::time::Duration;
+//! Which tasks go first.
+
+use std::{fmt, time::Duration};
 
 /// Which tasks go first where tasks have to wait for their turn.
 ///
@@ -37,6 +39,16 @@ pub enum Priority {
     Normal,
     /// Before the others.
     High,
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        })
+    }
 }
 
 /// The longest time that is added up without a thought for overflow.

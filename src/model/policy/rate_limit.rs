@@ -1,3 +1,5 @@
+//! How often tasks start.
+
 use std::time::Duration;
 
 /// How often tasks of a name may start, for
@@ -38,22 +40,28 @@ pub struct RateLimit {
 const BURST_OF: Duration = Duration::from_millis(10);
 
 impl RateLimit {
-    /// So many tasks a second.
+    /// This many tasks in each `period`.
+    #[must_use]
+    pub const fn new(tasks: u32, period: Duration) -> Self {
+        Self { tasks, per: period, burst: None }
+    }
+
+    /// This many tasks a second.
     #[must_use]
     pub const fn per_second(tasks: u32) -> Self {
-        Self { tasks, per: Duration::from_secs(1), burst: None }
+        Self::new(tasks, Duration::from_secs(1))
     }
 
-    /// So many tasks a minute.
+    /// This many tasks a minute.
     #[must_use]
     pub const fn per_minute(tasks: u32) -> Self {
-        Self { tasks, per: Duration::from_secs(60), burst: None }
+        Self::new(tasks, Duration::from_secs(60))
     }
 
-    /// So many tasks an hour.
+    /// This many tasks an hour.
     #[must_use]
     pub const fn per_hour(tasks: u32) -> Self {
-        Self { tasks, per: Duration::from_secs(60 * 60), burst: None }
+        Self::new(tasks, Duration::from_secs(60 * 60))
     }
 
     /// How many tasks may start at once when none has for a while.
@@ -64,7 +72,7 @@ impl RateLimit {
 
     /// Whether it would let nothing start.
     pub(crate) fn is_zero(self) -> bool {
-        self.tasks == 0 || self.burst == Some(0)
+        self.tasks == 0 || self.per.is_zero() || self.burst == Some(0)
     }
 
     /// From one start to the next, when there is no place for a burst.

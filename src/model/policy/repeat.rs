@@ -1,3 +1,5 @@
+//! How often a task is repeated.
+
 use std::time::Duration;
 
 use super::jitter::scaled;

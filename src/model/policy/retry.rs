@@ -1,13 +1,15 @@
-use std::{fmt, sync::Arc, time::Duration};
+//! When a failed task is tried again.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use super::jitter::scaled;
-use crate::model::outcome::{BoxError, Outcome};
+use crate::model::outcome::Outcome;
 
 /// When a task that did not get done is tried again, and when no more.
 ///
 /// ```
 /// use std::{io, time::Duration};
-/// use postlude::{BoxError, RetryPolicy};
+/// use postlude::RetryPolicy;
 ///
 /// // Up to 8 attempts within an hour, and only where it is worth trying.
 /// let policy = RetryPolicy::exponential()
@@ -15,14 +17,14 @@ use crate::model::outcome::{BoxError, Outcome};
 ///     .max_delay(Duration::from_secs(60))
 ///     .attempts(8)
 ///     .give_up_after(Duration::from_secs(3600))
-///     .retry_if(|error: &BoxError| error.downcast_ref::<io::Error>().is_some());
+///     .retry_if(|error| error.downcast_ref::<io::Error>().is_some());
 /// # drop(policy);
 /// ```
 ///
 /// # Default
 /// [`RetryPolicy::default`] is [`exponential`](Self::exponential):
 /// - [`first_delay`](Self::first_delay) 1 s, [`factor`](Self::factor) 2, [`max_delay`](Self::max_delay) 600 s,
-///   [`jitter`](Self::jitter) on, [`attempts`](Self::attempts) 4: the first and three more, as Celery does with
+///   [`full_jitter`](Self::full_jitter) on, [`attempts`](Self::attempts) 4: the first and three more, as Celery does with
 ///   `retry_backoff`. The jitter is "full": a delay is drawn evenly between zero and the computed one, which spreads
 ///   many that failed at the same time best (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
 ///   Blog, 2015).
@@ -48,7 +50,7 @@ pub struct RetryPolicy {
     retry_panics: bool,
 }
 
-type RetryCondition = dyn Fn(&BoxError) -> bool + Send + Sync;
+type RetryCondition = dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync;
 
 impl RetryPolicy {
     /// Delays that grow by a factor, with full jitter: see [the defaults](Self#default).
@@ -100,7 +102,7 @@ impl RetryPolicy {
     }
 
     /// Whether each delay is drawn evenly between zero and the computed one.
-    pub const fn jitter(mut self, on: bool) -> Self {
+    pub const fn full_jitter(mut self, on: bool) -> Self {
         self.jitter = on;
         self
     }
@@ -123,7 +125,10 @@ impl RetryPolicy {
     ///
     /// Timeouts have no error: they are always worth one. A condition that panics is logged and counted, and taken
     /// for a yes.
-    pub fn retry_if(mut self, condition: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
+    pub fn retry_if(
+        mut self,
+        condition: impl Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.retry_if = Some(Arc::new(condition));
         self
     }
@@ -211,7 +216,7 @@ mod tests {
 
     #[test]
     fn exponential_delays_grow_by_the_factor_up_to_the_longest() {
-        let policy = RetryPolicy::exponential().jitter(false).attempts(u32::MAX);
+        let policy = RetryPolicy::exponential().full_jitter(false).attempts(u32::MAX);
         for (failed, seconds) in [(1, 1), (2, 2), (3, 4), (9, 256), (10, 512), (11, 600), (1_000_000, 600)] {
             expect(&policy, failed, NONE, Some(seconds * SECOND));
         }
@@ -265,19 +270,19 @@ mod tests {
     #[test]
     fn odd_values_neither_panic_nor_shorten_a_delay() {
         for factor in [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5] {
-            expect(&RetryPolicy::exponential().jitter(false).factor(factor), 3, NONE, Some(SECOND));
+            expect(&RetryPolicy::exponential().full_jitter(false).factor(factor), 3, NONE, Some(SECOND));
         }
-        let endless = RetryPolicy::exponential().factor(f64::INFINITY).max_delay(Duration::MAX).jitter(false);
+        let endless = RetryPolicy::exponential().factor(f64::INFINITY).max_delay(Duration::MAX).full_jitter(false);
         expect(&endless, 1, NONE, Some(SECOND));
         expect(&endless, 2, NONE, Some(Duration::MAX));
-        expect(&endless.clone().jitter(true), 2, NONE, Some(scaled(Duration::MAX, 0.5)));
+        expect(&endless.clone().full_jitter(true), 2, NONE, Some(scaled(Duration::MAX, 0.5)));
         expect(&endless.clone().first_delay(Duration::MAX), 1, NONE, Some(Duration::MAX));
         expect(&endless.first_delay(NONE), 2, NONE, Some(NONE));
     }
 
     #[test]
     fn a_timeout_is_worth_another_attempt_and_a_panic_only_if_asked() {
-        let failed = |text: &str| Outcome::Failed(Arc::new(BoxError::from(text)));
+        let failed = |text: &str| Outcome::Failed(Arc::from(crate::model::BoxError::from(text)));
         let panicked = Outcome::Panicked(crate::Panic::from_payload(Box::new("oh")));
         let policy = RetryPolicy::default().retry_if(|error| error.to_string() == "busy");
         for (policy, outcome, worth) in [
