@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    Outcome, RejectReason, SetId, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, attempts::Trail, inner::Inner,
-    outcome::drop_quietly, run::BoxedWork, sync::Mutex,
+    Outcome, Page, RejectReason, SetId, Task, TaskHandle, TaskId, TaskRegistry, TaskReport, attempts::Trail,
+    inner::Inner, outcome::drop_quietly, run::BoxedWork, sync::Mutex,
 };
 
 /// A task that failed, panicked or timed out, for good: see [`DeadLetters`].
@@ -100,6 +100,38 @@ impl DeadLetters {
     #[must_use]
     pub fn list(&self) -> Vec<DeadLetter> {
         self.store().letters.lock().kept.iter().map(|kept| kept.letter.clone()).collect()
+    }
+
+    /// A page of the letters, the latest first: at most `limit` of them, that came before the one with the number
+    /// `before`. A limit of 0 counts as 1.
+    ///
+    /// The cursor is the number of a letter in the order in which they came. It stays valid after the letter is gone, so
+    /// letters that come and go between two pages make the pages neither repeat nor skip other letters.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// for name in ["first", "second", "third"] {
+    ///     registry.spawn(Task::new(async { Err::<(), _>("down") }).named(name)).await;
+    /// }
+    /// let dead_letters = registry.dead_letters();
+    /// let page = dead_letters.page(None, 2);
+    /// assert_eq!((page.items[0].name, page.items[1].name), ("third", "second"));
+    /// let page = dead_letters.page(page.next, 2);
+    /// assert_eq!((page.items[0].name, page.next), ("first", None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn page(&self, before: Option<u64>, limit: usize) -> Page<DeadLetter, u64> {
+        let limit = limit.max(1);
+        let mut letters = self.store().latest(before, limit.saturating_add(1));
+        let has_next = letters.len() > limit;
+        letters.truncate(limit);
+        let last = letters.last().map(|(number, _)| *number);
+        Page { items: letters.into_iter().map(|(_, letter)| letter).collect(), next: last.filter(|_| has_next) }
     }
 
     /// The letter of a task, if it is kept.
@@ -261,7 +293,6 @@ impl Store {
     }
 
     /// The latest letters that came before the `before`th, the latest first, each with its number.
-    #[cfg(feature = "status")]
     pub(crate) fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
         let letters = self.letters.lock();
         let end = letters.kept.partition_point(|kept| before.is_none_or(|before| kept.number < before));

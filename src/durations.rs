@@ -15,15 +15,47 @@ const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 const BOUND_POWERS: [u8; 25] =
     [18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42];
 
-/// Durations: a histogram, in nanoseconds, which takes no room until the first, and their sum.
+/// How long attempts ran, or how long tasks waited: a histogram of durations, and their sum. See
+/// [`TaskMetrics::run_times`](crate::TaskMetrics::run_times) and
+/// [`TaskMetrics::wait_times`](crate::TaskMetrics::wait_times).
+///
+/// The buckets are logarithmic with linear steps, as in HDR histograms: 16 buckets for each power of two of nanoseconds,
+/// so the upper bound of a bucket is at most 1/16 above the durations in it. A bucket ends at the last nanosecond before
+/// each power of two. A duration of more than 2^46 ns (about 19 hours) counts in the last bucket.
+///
+/// ```
+/// use std::time::Duration;
+/// use postlude::{Task, TaskRegistry};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let registry = TaskRegistry::new();
+/// for seconds in [1, 2, 9] {
+///     let work = tokio::time::sleep(Duration::from_secs(seconds));
+///     registry.spawn(Task::new(work).named("report")).await;
+/// }
+/// let metrics = registry.metrics();
+/// let run_times = metrics.run_times();
+/// assert_eq!((run_times.count(), run_times.total().as_secs()), (3, 12));
+/// assert_eq!(run_times.quantile(0.5).as_secs(), 2);
+///
+/// let five = Duration::from_secs(5);
+/// let slow: u64 =
+///     run_times.buckets().filter(|(bound, _)| *bound > five).map(|(_, count)| count).sum();
+/// assert_eq!(slow, 1);
+/// # }
+/// ```
 #[derive(Clone, Default)]
-pub(crate) struct Durations {
+pub struct DurationHistogram {
+    /// Takes no room until the first duration.
     histogram: Option<Box<Histogram>>,
     /// All of them added up, in nanoseconds: enough for five centuries.
     total: u64,
 }
 
-impl Durations {
+pub(crate) type Durations = DurationHistogram;
+
+impl DurationHistogram {
     fn histogram(&mut self) -> Option<&mut Histogram> {
         if self.histogram.is_none() {
             self.make_histogram();
@@ -46,7 +78,9 @@ impl Durations {
         }
     }
 
-    pub(crate) const fn total(&self) -> Duration {
+    /// All durations added up.
+    #[must_use]
+    pub const fn total(&self) -> Duration {
         Duration::from_nanos(self.total)
     }
 
@@ -77,7 +111,23 @@ impl Durations {
         counts
     }
 
-    pub(crate) fn quantile(&self, q: f64) -> Duration {
+    /// How many durations were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets().map(|(_, count)| count).sum()
+    }
+
+    /// The buckets that are not empty, the shortest durations first: the longest duration that belongs into the bucket, and
+    /// how many are in it.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let buckets = self.histogram.iter().flat_map(|histogram| histogram.iter());
+        buckets.filter(|bucket| bucket.count() > 0).map(|bucket| (Duration::from_nanos(bucket.end()), bucket.count()))
+    }
+
+    /// The duration that a share `q` of the durations stays within: `quantile(0.5)` is the median. At most 1/16 too high;
+    /// zero if nothing was recorded; `q` outside 0 to 1 counts as the nearer end.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Duration {
         let bucket =
             self.histogram.as_deref().and_then(|histogram| histogram.quantile(q.clamp(0.0, 1.0)).ok().flatten());
         bucket
@@ -86,7 +136,7 @@ impl Durations {
     }
 }
 
-impl fmt::Debug for Durations {
+impl fmt::Debug for DurationHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "p50 {:?}, p99 {:?}", self.quantile(0.5), self.quantile(0.99))
     }
@@ -115,5 +165,43 @@ mod tests {
         let mut durations = Durations::default();
         durations.record(u64::MAX);
         assert_eq!(durations.by_bound().last(), Some(&(f64::INFINITY, 1)));
+    }
+}
+
+#[cfg(test)]
+mod bucket_tests {
+    use super::*;
+
+    #[test]
+    fn buckets_end_at_the_last_nanosecond_before_each_power_of_two() {
+        let mut durations = DurationHistogram::default();
+        let powers = 10..u32::from(MAX_VALUE_POWER);
+        for power in powers.clone() {
+            let bound = 1_u64 << power;
+            for nanos in [bound - 2, bound - 1, bound, bound + 1] {
+                durations.record(nanos);
+            }
+        }
+        for (place, power) in powers.enumerate() {
+            let bound = Duration::from_nanos((1 << power) - 1);
+            let up_to_it: u64 = durations.buckets().filter(|(end, _)| *end <= bound).map(|(_, count)| count).sum();
+            assert_eq!(up_to_it, 4 * place as u64 + 2, "2^{power} ns");
+        }
+        assert_eq!(durations.count(), 4 * u64::from(MAX_VALUE_POWER - 10));
+    }
+
+    #[test]
+    fn a_duration_beyond_the_last_bucket_counts_in_it() {
+        let mut durations = DurationHistogram::default();
+        durations.record(u64::MAX);
+        let last = Duration::from_nanos(LONGEST);
+        assert_eq!(durations.buckets().collect::<Vec<_>>(), [(last, 1)]);
+        assert_eq!((durations.count(), durations.quantile(1.0)), (1, last));
+    }
+
+    #[test]
+    fn an_empty_histogram_has_no_buckets() {
+        let durations = DurationHistogram::default();
+        assert_eq!((durations.buckets().count(), durations.count(), durations.total()), (0, 0, Duration::ZERO));
     }
 }

@@ -3,7 +3,8 @@
 use std::{mem, sync::Arc};
 
 use crate::{
-    BoxError, Outcome, TaskId, TaskInfo, TaskRegistry, TaskReport, live::Past, moment::Moment, outcome::drop_quietly,
+    BoxError, Outcome, Page, TaskId, TaskInfo, TaskRegistry, TaskReport, live::Past, moment::Moment,
+    outcome::drop_quietly,
 };
 
 /// How many outcomes are read under one lock.
@@ -113,6 +114,46 @@ impl TaskRegistry {
         let forgotten = all.split_off(all.len().min(self.inner.ledger.remembers()));
         forgotten.into_iter().for_each(drop_quietly);
         all.into_iter().map(|past| past.report(now)).collect()
+    }
+
+    /// A page of the remembered outcomes that `filter` accepts, the latest first: at most `limit` of them, that come
+    /// after the outcome of the task `after` in this order. A limit of 0 counts as 1.
+    ///
+    /// If the outcome of `after` is no longer [remembered](crate::TaskRegistryBuilder::history), the page is empty, because
+    /// all that would come after it is older and no longer remembered either. The filter runs without a lock.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(Task::new(async { Err::<(), _>("no such mailbox") }).named("mail")).await;
+    /// registry.spawn(Task::new(async {}).named("mail")).await;
+    ///
+    /// let page = registry.history_page(None, 10, |report| !report.outcome.is_completed());
+    /// assert_eq!(page.items[0].outcome.to_string(), "failed: no such mailbox");
+    /// assert_eq!((page.items.len(), page.next), (1, None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn history_page(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        mut filter: impl FnMut(&TaskReport) -> bool,
+    ) -> Page<TaskReport> {
+        let mut page = Page::new();
+        let mut history = self.history().into_iter();
+        if let Some(after) = after {
+            history.by_ref().find(|report| report.id == after);
+        }
+        for report in history {
+            if filter(&report) && !page.push(report, limit, |last| last.id) {
+                break;
+            }
+        }
+        page
     }
 }
 

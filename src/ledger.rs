@@ -112,7 +112,6 @@ impl Ledger {
     }
 
     /// Whether no place is free.
-    #[cfg(feature = "http")]
     pub(crate) fn is_full(&self) -> bool {
         // Relaxed: as in `reserve`.
         self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
@@ -198,7 +197,6 @@ impl Ledger {
     }
 
     /// The numbers of the listed lines from `first` on, in order, and no more than `count`.
-    #[cfg(feature = "status")]
     pub(crate) fn lines_from(&self, first: u64, count: usize) -> Vec<u64> {
         let mut lines = Vec::new();
         for shard in &self.shards {

@@ -106,6 +106,7 @@ mod models;
 mod moment;
 mod observer;
 mod outcome;
+mod page;
 mod permits;
 mod policy;
 #[cfg(feature = "prometheus")]
@@ -141,6 +142,7 @@ pub use self::{
     builder::{BuildError, TaskRegistryBuilder},
     dead_letters::{Attempt, DeadLetter, DeadLetters, ReplayError},
     drain::{DrainHandle, DrainReport},
+    durations::DurationHistogram,
     events::SpanRelation,
     feed::{TaskEvent, TaskEvents},
     handle::{SetId, TaskHandle, TaskId},
@@ -148,6 +150,7 @@ pub use self::{
     metrics::{NameMetrics, TaskMetrics},
     observer::TaskObserver,
     outcome::{BoxError, DiscardReason, Outcome, Panic, TaskReport},
+    page::Page,
     policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
     registry::TaskRegistry,
     rejected::{RejectReason, Rejected, RejectedItem},

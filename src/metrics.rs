@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, ptr, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::{Outcome, durations::Durations, live::Past, moment::nanos};
+use crate::{DurationHistogram, Outcome, durations::Durations, live::Past, moment::nanos};
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
@@ -182,6 +182,18 @@ impl TaskMetrics {
         self.queued.quantile(q)
     }
 
+    /// How long the attempts ran that completed, failed, panicked or timed out. Waiting for a permit is not part of it.
+    #[must_use]
+    pub const fn run_times(&self) -> &DurationHistogram {
+        &self.durations
+    }
+
+    /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt.
+    #[must_use]
+    pub const fn wait_times(&self) -> &DurationHistogram {
+        &self.queued
+    }
+
     /// The figures of each name, in the order of the alphabet.
     #[must_use]
     pub const fn by_name(&self) -> &BTreeMap<&'static str, NameMetrics> {
@@ -280,6 +292,18 @@ impl NameMetrics {
     #[must_use]
     pub fn queued_quantile(&self, q: f64) -> Duration {
         self.queued.quantile(q)
+    }
+
+    /// As [`TaskMetrics::run_times`].
+    #[must_use]
+    pub const fn run_times(&self) -> &DurationHistogram {
+        &self.durations
+    }
+
+    /// As [`TaskMetrics::wait_times`].
+    #[must_use]
+    pub const fn wait_times(&self) -> &DurationHistogram {
+        &self.queued
     }
 
     pub(crate) fn absorb(&mut self, figures: &Figures) {

@@ -5,7 +5,7 @@ use std::{cell::Cell, fmt, future::Future, panic::Location, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    IntoTask, Outcome, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
+    IntoTask, Outcome, Page, RejectReason, Rejected, Task, TaskHandle, TaskId, TaskInfo, TaskMetrics, TaskOutput,
     TaskRegistryBuilder, TaskSet,
     inner::{Inner, Side},
     line::Line,
@@ -17,6 +17,9 @@ use crate::{
     spawned::{Hand, Spawned},
     sync::atomic::Ordering,
 };
+
+/// How many sets and spawned tasks are looked at for one page.
+const LINES_PER_PAGE: usize = 10_000;
 
 /// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
 ///
@@ -155,6 +158,106 @@ impl TaskRegistry {
         }
         tasks.sort_by_key(|task| (std::cmp::Reverse(task.age), task.id));
         tasks
+    }
+
+    /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` of them, with ids after
+    /// `after`. A limit of 0 counts as 1.
+    ///
+    /// Unlike [`tasks`](Self::tasks), a page looks at 10,000 sets and spawned tasks at most, so it may be short, or empty,
+    /// although there is a [next](Page::next) one. Tasks that are added or end between two pages make the pages neither
+    /// repeat nor skip other tasks. The filter runs without a lock.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry, TaskState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let tasks = registry.set();
+    /// let [first, second] = ["welcome", "invoice"].map(|name| tasks.add(Task::new(async {}).named(name)));
+    ///
+    /// let page = registry.live_page(None, 1, |task| task.state == TaskState::Pending);
+    /// assert_eq!((page.items[0].id, page.next), (first, Some(first)));
+    /// let page = registry.live_page(page.next, 1, |task| task.state == TaskState::Pending);
+    /// assert_eq!((page.items[0].id, page.next), (second, None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn live_page(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        mut filter: impl FnMut(&TaskInfo) -> bool,
+    ) -> Page<TaskInfo> {
+        let mut page = Page::new();
+        let now = Moment::now();
+        let lines = self.inner.ledger.lines_from(after.map_or(0, |id| id.line), LINES_PER_PAGE);
+        for line in &lines {
+            let mut tasks = self.live_in(*line, now);
+            tasks.sort_unstable_by_key(|task| task.id);
+            for task in tasks {
+                let is_wanted = after.is_none_or(|after| task.id > after) && filter(&task);
+                if is_wanted && !page.push(task, limit, |last| last.id) {
+                    return page;
+                }
+            }
+        }
+        if lines.len() == LINES_PER_PAGE {
+            // There may be more lines: the next page starts after all tasks of the last one.
+            page.next = lines.last().map(|line| TaskId { line: *line, place: u32::MAX });
+        }
+        page
+    }
+
+    /// The live tasks of one line.
+    fn live_in(&self, line: u64, now: Moment) -> Vec<TaskInfo> {
+        let mut tasks = Vec::new();
+        if let Some(set) = self.inner.ledger.set(line) {
+            set.survey(|live| tasks.push(live.info(now)));
+        } else {
+            tasks.extend(self.inner.ledger.books(line).spawned(line).map(|live| live.info(now)));
+        }
+        tasks
+    }
+
+    /// Whether a [`shutdown`](Self::shutdown) has begun. From then on the tasks that are live come to their end, and
+    /// the registry closes when the last one has ended, or at the deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// assert!(!registry.is_shutting_down());
+    /// registry.shutdown(Duration::ZERO).await;
+    /// assert!(registry.is_shutting_down()); // and it stays so
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.inner.is_shutting_down()
+    }
+
+    /// Whether as many tasks are live as the registry's [capacity](TaskRegistryBuilder::capacity) allows: a task that is
+    /// added now is discarded, or handed back by `try_add` and `try_spawn`. Always `false` without a capacity.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+    /// let tasks = registry.set();
+    /// assert!(!registry.is_full());
+    /// tasks.add(async {});
+    /// assert!(registry.is_full());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.inner.ledger.is_full()
     }
 
     /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`], is counted at once and its set

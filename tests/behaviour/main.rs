@@ -19,6 +19,7 @@ mod limits;
 mod misuse;
 mod observe;
 mod order;
+mod pages;
 mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate;
