@@ -293,7 +293,7 @@ impl Store {
     }
 
     /// The latest letters that came before the `before`th, the latest first, each with its number.
-    pub(crate) fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
+    fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
         let letters = self.letters.lock();
         let end = letters.kept.partition_point(|kept| before.is_none_or(|before| kept.number < before));
         let latest = letters.kept.range(..end).rev().take(count);

@@ -53,8 +53,8 @@
 //!
 //! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what
 //! happens at [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
-//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
-//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
+//! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
+//! [measured](crate::guide::wire) on the wire. How to watch tasks is a chapter of `postlude-console`.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
@@ -62,13 +62,12 @@
 //! - `cpu`: `Task::cpu`, for work that keeps a processor busy, on a thread pool of its own.
 //! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
-//! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
-//! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
 //! - `serde`: infos, reports, events, dead letters and metrics serialise; [`TaskId`] also deserialises.
 //!
-//! The core needs none of them. Public dependencies, whose major versions set the pace of this crate's own:
+//! The core needs none of them. Status routes, health and metrics for Prometheus are a crate of their own,
+//! `postlude-console`. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util`, `futures` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
-//! `tower-service`, `axum-core`, `axum`, `prometheus-client`, `serde`.
+//! `tower-service`, `axum-core`, `serde`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// Compiles what the README shows.
@@ -109,8 +108,6 @@ mod outcome;
 mod page;
 mod permits;
 mod policy;
-#[cfg(feature = "prometheus")]
-mod prometheus;
 mod queue;
 #[cfg(feature = "rate-limit")]
 mod rate;
@@ -128,8 +125,6 @@ mod shutdown;
 mod signal;
 mod spawned;
 mod state;
-#[cfg(feature = "status")]
-pub mod status;
 mod stuck;
 mod sync;
 mod task;
@@ -167,8 +162,6 @@ pub use self::middleware::MissingTaskLayer;
 pub use self::middleware::{Ending, ResponseFuture, TaskBody, TaskLayer, TaskService};
 #[cfg(feature = "rate-limit")]
 pub use self::policy::RateLimit;
-#[cfg(feature = "prometheus")]
-pub use self::prometheus::TaskCollector;
 
 /// Without HTTP, no request ends.
 #[cfg(not(feature = "http"))]

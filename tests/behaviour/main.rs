@@ -25,6 +25,8 @@ mod priority;
 mod rate;
 mod repeat;
 mod retry;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shutdown;
 mod spawn;
 
@@ -53,7 +55,3 @@ mod streams;
 mod websocket;
 #[cfg(feature = "axum")]
 mod wire;
-
-// The operator's view.
-#[cfg(all(feature = "status", feature = "prometheus"))]
-mod status;
