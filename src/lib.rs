@@ -47,6 +47,7 @@
 //! | many items in one task | [`TaskRegistry::batcher`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
+//! | the same lists, a page at a time | [`TaskRegistry::live_page`], [`TaskRegistry::history_page`], [`DeadLetters::page`] |
 //! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |

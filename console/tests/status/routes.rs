@@ -135,8 +135,10 @@ async fn many_requests_beside_100_000_tasks_lose_no_task() {
     ticker.await.unwrap();
     finish.send(true).unwrap();
     registry.wait_idle().await;
-    let metrics = registry.metrics();
-    assert_eq!((metrics.added, metrics.completed), (TASKS, TASKS), "{metrics}");
+    let m = registry.metrics();
+    assert_eq!((m.added, m.completed), (TASKS, TASKS), "{m}");
+    let others = m.pending + m.running + m.failed + m.panicked + m.timed_out + m.aborted + m.discarded;
+    assert_eq!(others, 0, "{m}");
     assert_eq!(registry.history().len(), 1024);
 }
 
