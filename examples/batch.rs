@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // One batch at a time, so that the lines keep their order.
     let registry = TaskRegistry::builder().limit_by_name("events", 1).build()?;
-    let policy = BatchPolicy { max_items: 100, max_delay: Duration::from_secs(1), capacity: 10_000 };
+    let policy = BatchPolicy::default().max_items(100).max_delay(Duration::from_secs(1));
     let file = Arc::clone(&path);
     let events = registry.batcher("events", policy, move |events| write(Arc::clone(&file), events));
 

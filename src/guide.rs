@@ -1,5 +1,5 @@
-//! The guide: when tasks run, what is tried again, what happens at limits, which work runs where, how to watch tasks, how
-//! a service ends, how to test handlers that leave tasks, what was measured.
+//! The guide: when tasks run, what is tried again, what happens at limits, which work runs where, how a service ends, how
+//! to test handlers that leave tasks, what was measured. How to watch tasks is a chapter of `postlude-console`.
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}
@@ -12,10 +12,6 @@ pub mod limits {}
 
 #[doc = include_str!("../docs/shutdown.md")]
 pub mod shutdown {}
-
-#[cfg_attr(feature = "status", doc = include_str!("../docs/observing.md"))]
-#[cfg_attr(not(feature = "status"), doc = "Watching tasks: this chapter is there with the feature `status`.")]
-pub mod observing {}
 
 #[doc = include_str!("../docs/testing.md")]
 pub mod testing {}

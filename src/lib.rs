@@ -47,14 +47,15 @@
 //! | many items in one task | [`TaskRegistry::batcher`] |
 //! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
+//! | the same lists, a page at a time | [`TaskRegistry::live_page`], [`TaskRegistry::history_page`], [`DeadLetters::page`] |
 //! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | ending by itself when nobody waits any more | [`cancellation`] |
 //! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
 //!
 //! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what
 //! happens at [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
-//! [watch](crate::guide::observing) tasks, how to [shut down](crate::guide::shutdown), how to
-//! [test](crate::guide::testing) handlers that leave tasks, and what was [measured](crate::guide::wire) on the wire.
+//! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
+//! [measured](crate::guide::wire) on the wire. How to watch tasks is a chapter of `postlude-console`.
 //!
 //! # Features
 //! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
@@ -62,13 +63,12 @@
 //! - `cpu`: `Task::cpu`, for work that keeps a processor busy, on a thread pool of its own.
 //! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
 //! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
-//! - `status`: [routes](status) for an operator, with axum; implies `axum` and `serde`.
-//! - `prometheus`: [`TaskCollector`], the figures for Prometheus.
 //! - `serde`: infos, reports, events, dead letters and metrics serialise; [`TaskId`] also deserialises.
 //!
-//! The core needs none of them. Public dependencies, whose major versions set the pace of this crate's own:
+//! The core needs none of them. Status routes, health and metrics for Prometheus are a crate of their own,
+//! `postlude-console`. Public dependencies, whose major versions set the pace of this crate's own:
 //! `tokio`, `tokio-util`, `futures` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
-//! `tower-service`, `axum-core`, `axum`, `prometheus-client`, `serde`.
+//! `tower-service`, `axum-core`, `serde`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// Compiles what the README shows.
@@ -86,11 +86,7 @@ mod limits;
 #[cfg(all(test, postlude_loom))]
 mod loom_tests;
 mod model;
-#[cfg(feature = "prometheus")]
-mod prometheus;
 mod registry;
-#[cfg(feature = "status")]
-pub mod status;
 mod task;
 mod telemetry;
 mod util;
@@ -103,8 +99,6 @@ pub use self::http::{ResponseFuture, TaskBody, TaskLayer, TaskService};
 pub use self::model::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::model::RateLimit;
-#[cfg(feature = "prometheus")]
-pub use self::prometheus::TaskCollector;
 pub use self::{
     ledger::metrics::{NameMetrics, TaskMetrics},
     model::{

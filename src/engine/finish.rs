@@ -117,7 +117,7 @@ impl Shared {
 
     /// Keeps the letter of a task that did not get done, and calls the hook.
     pub(crate) fn store_dead_letter(&self, report: &TaskReport, exhausted: Option<Box<Exhausted>>) {
-        if !self.dead_letters.is_enabled() || !report.outcome.is_dead() {
+        if !self.dead_letters.is_enabled() || !report.outcome.is_failure() {
             // Aborted after its last attempt, and before that was counted.
             drop_catching(exhausted);
             return;

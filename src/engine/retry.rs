@@ -30,7 +30,7 @@ pub(crate) async fn attempts(
     loop {
         number = number.saturating_add(1);
         let outcome = attempt(&terms, number, shared, entered.take(), || source.as_mut().next_attempt()).await;
-        if !outcome.is_dead() {
+        if !outcome.is_failure() {
             return outcome;
         }
         let now = Timestamp::now();

@@ -97,7 +97,7 @@ impl<'a> Transition<'a> {
 
     /// Counts the end of a dequeued task, and of those that its failure stops.
     pub(crate) fn end(&mut self, task: LiveTask, outcome: Outcome, by: EndedBy) {
-        let stops = self.state.stop_on_failure && task.has_started() && outcome.is_failure();
+        let stops = self.state.stop_on_failure && task.has_started() && outcome.stops_set();
         let index = task.identity.id.index;
         self.count(task, outcome, by);
         if stops {

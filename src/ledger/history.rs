@@ -2,11 +2,7 @@
 
 use std::mem;
 
-use crate::{
-    ledger::finished::FinishedTask,
-    model::SharedError,
-    util::panic::drop_catching,
-};
+use crate::{ledger::finished::FinishedTask, model::SharedError, util::panic::drop_catching};
 
 /// How many outcomes, or entries, are read under one lock.
 pub(crate) const PIECE: usize = 128;

@@ -106,8 +106,10 @@ impl Outcome {
         }
     }
 
-    /// Whether the work was tried and did not get done by its own fault: this is worth another attempt, or a dead letter.
-    pub(crate) const fn is_dead(&self) -> bool {
+    /// Whether the work was tried and did not get done by its own fault: it failed, panicked or timed out. Such a task is
+    /// worth another attempt, or a dead letter.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
         match self {
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
             Self::Completed | Self::Aborted | Self::Discarded(_) => false,
@@ -116,7 +118,7 @@ impl Outcome {
 
     /// Whether the work was tried and did not get done: this stops a set that
     /// [stops on failure](crate::TaskSet::stop_on_failure).
-    pub(crate) const fn is_failure(&self) -> bool {
+    pub(crate) const fn stops_set(&self) -> bool {
         match self {
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) | Self::Aborted => true,
             Self::Completed | Self::Discarded(_) => false,

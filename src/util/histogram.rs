@@ -12,12 +12,6 @@ const MAX_VALUE_POWER: u8 = 46;
 
 const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 
-/// The powers of two of nanoseconds before which Prometheus' buckets end: from 262 µs to 73 min, each twice the
-/// one before.
-#[cfg(feature = "prometheus")]
-const BOUND_POWERS: [u8; 25] =
-    [18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42];
-
 /// How long attempts ran, or how long tasks waited: a histogram of durations, and their sum. See
 /// [`TaskMetrics::run_times`](crate::TaskMetrics::run_times) and
 /// [`TaskMetrics::wait_times`](crate::TaskMetrics::wait_times).
@@ -93,25 +87,6 @@ impl DurationHistogram {
         }
     }
 
-    /// How many there were up to each of the bounds, in seconds, and not up to the one before: what Prometheus' buckets
-    /// are made of. The last bound is infinite.
-    ///
-    /// Each bound is the last nanosecond before a power of two, which is where a bucket of the histogram ends: so the
-    /// counts are exact.
-    #[cfg(feature = "prometheus")]
-    pub(crate) fn by_bound(&self) -> Vec<(f64, u64)> {
-        let ends = BOUND_POWERS.map(|power| (1_u64 << power) - 1);
-        let seconds = ends.iter().map(|end| Duration::from_nanos(*end).as_secs_f64());
-        let mut counts: Vec<(f64, u64)> = seconds.chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        for bucket in self.histogram.iter().flat_map(|histogram| histogram.iter()) {
-            let place = ends.partition_point(|end| *end < bucket.end());
-            if let Some((_, count)) = counts.get_mut(place) {
-                *count += bucket.count();
-            }
-        }
-        counts
-    }
-
     /// How many durations were recorded.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -157,34 +132,8 @@ impl serde::Serialize for DurationHistogram {
     }
 }
 
-#[cfg(all(test, feature = "prometheus"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bound_parts_the_durations_to_the_nanosecond() {
-        let mut durations = DurationHistogram::default();
-        for power in BOUND_POWERS {
-            let bound = 1_u64 << power;
-            for nanos in [bound - 2, bound - 1, bound, bound + 1] {
-                durations.record(nanos);
-            }
-        }
-        let counts: Vec<u64> = durations.by_bound().into_iter().map(|(_, count)| count).collect();
-        assert_eq!(counts, [vec![2], vec![4; BOUND_POWERS.len() - 1], vec![2]].concat());
-        assert_eq!(durations.by_bound()[2].0, 0.001_048_575);
-    }
-
-    #[test]
-    fn what_is_longer_than_can_be_told_is_counted_as_beyond_the_last_bound() {
-        let mut durations = DurationHistogram::default();
-        durations.record(u64::MAX);
-        assert_eq!(durations.by_bound().last(), Some(&(f64::INFINITY, 1)));
-    }
-}
-
 #[cfg(test)]
-mod bucket_tests {
+mod tests {
     use super::*;
 
     #[test]

@@ -24,6 +24,8 @@ mod priority;
 mod rate;
 mod repeat;
 mod retry;
+#[cfg(feature = "serde")]
+mod serialize;
 mod shutdown;
 mod spawn;
 
@@ -52,7 +54,3 @@ mod streams;
 mod websocket;
 #[cfg(feature = "axum")]
 mod wire;
-
-// The operator's view.
-#[cfg(all(feature = "status", feature = "prometheus"))]
-mod status;

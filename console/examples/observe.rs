@@ -1,7 +1,8 @@
 //! An axum service that can be watched: logs with request ids, status and health over HTTP, Prometheus, a stream of
 //! events, an alert. The sign-up leaves a mail behind, which fails for addresses at `.invalid`; the export takes long.
 //!
-//! `cargo run --all-features --example observe`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in order.
+//! `cargo run -p postlude-console --example observe`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in
+//! order.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{
@@ -19,16 +20,14 @@ use axum::{
     http::StatusCode,
     middleware::{Next, from_fn},
     response::{
-        IntoResponse, Response, Sse,
+        Response, Sse,
         sse::{Event, KeepAlive},
     },
     routing::{get, post},
 };
 use futures::{Stream, StreamExt};
-use postlude::{
-    RetryPolicy, SpanRelation, Task, TaskLayer, TaskRegistry, TaskReport, TaskSet,
-    status::{Accepted, StatusRouter},
-};
+use postlude::{RetryPolicy, SpanRelation, Task, TaskLayer, TaskRegistry, TaskReport, TaskSet};
+use postlude_console::{Accepted, StatusRouter};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -63,9 +62,9 @@ async fn send_mail(email: String) -> io::Result<()> {
 }
 
 /// Accept, then poll: the response says where to ask for the task.
-async fn export(tasks: TaskSet) -> impl IntoResponse {
+async fn export(tasks: TaskSet) -> Accepted {
     let id = tasks.add(Task::new(async { tokio::time::sleep(Duration::from_secs(60)).await }).named("export"));
-    Accepted(id).under("/admin")
+    Accepted::new(id).under("/admin")
 }
 
 /// What happens to tasks, as it happens. Ends when the server is told to stop, which a stream without end would hold up.
@@ -119,7 +118,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         })
         .build()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
-        format!("port {port}: {error}; try another one: PORT=3001 cargo run --all-features --example observe")
+        format!("port {port}: {error}; try another one: PORT=3001 cargo run -p postlude-console --example observe")
     })?;
     let address = listener.local_addr()?;
     println!("listening on {address}; leave some tasks:");

@@ -1,20 +1,20 @@
 use std::time::Duration;
 
-use crate::{Outcome, TaskReport};
+use postlude::TaskReport;
 
-/// How far back failures count.
+/// How long ago a failure may be that counts.
 const RECENTLY: Duration = Duration::from_secs(300);
-/// How many tasks it takes to speak of a rate.
+/// The least number of outcomes that make a rate.
 const ENOUGH: usize = 10;
 
-/// From where on a registry is not healthy.
+/// The limits beyond which a registry is unhealthy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) failure_rate: Option<f64>,
     pub(crate) pending_age: Option<Duration>,
 }
 
-/// How a registry is.
+/// The condition of a registry at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Condition {
     pub(crate) is_closing: bool,
@@ -24,14 +24,14 @@ pub(crate) struct Condition {
 }
 
 impl Limits {
-    /// What is wrong with it, in sentences.
+    /// The reasons why a registry in this condition is unhealthy, in sentences.
     pub(crate) fn problems(&self, condition: &Condition) -> Vec<String> {
         let mut problems = Vec::new();
         if condition.is_closing {
             problems.push("the registry is shut down, or about to be".to_owned());
         }
         if condition.is_full {
-            problems.push("the registry is at its capacity: what is added is discarded".to_owned());
+            problems.push("the registry is at its capacity: tasks that are added now are discarded".to_owned());
         }
         if let Some(age) = self.pending_age.filter(|age| condition.oldest_pending > *age) {
             problems.push(format!(
@@ -52,15 +52,13 @@ impl Limits {
     }
 }
 
-/// The share of tasks that failed, panicked or timed out lately, if there were enough to speak of a share.
+/// The share of recent outcomes that are failures, panics or timeouts; `None` if there are too few outcomes.
 pub(crate) fn failure_rate(history: &[TaskReport]) -> Option<f64> {
     let (mut done, mut bad) = (0_u32, 0_u32);
     for report in history.iter().filter(|report| report.ended_ago <= RECENTLY) {
-        match report.outcome {
-            Outcome::Completed => done += 1,
-            Outcome::Failed(_) | Outcome::Panicked(_) | Outcome::TimedOut(_) => bad += 1,
-            Outcome::Aborted | Outcome::Discarded(_) => {}
-        }
+        done += u32::from(report.outcome.is_completed());
+        // Neither an abort nor a discard says how well tasks do.
+        bad += u32::from(report.outcome.is_failure());
     }
     let all = done + bad;
     (all as usize >= ENOUGH).then(|| f64::from(bad) / f64::from(all))
@@ -71,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said_for_each_limit() {
+    fn problems_names_each_exceeded_limit() {
         let limits = Limits { failure_rate: Some(0.5), pending_age: Some(Duration::from_secs(60)) };
         let none = Limits { failure_rate: None, pending_age: None };
         let fine =

@@ -1,0 +1,83 @@
+//! Status routes, health and Prometheus metrics for the background tasks of [`postlude`].
+//!
+//! ```
+//! use axum::Router;
+//! use postlude::TaskRegistry;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let registry = TaskRegistry::new();
+//! let app: Router = Router::new()
+//!     // your own routes, and then
+//!     .nest("/admin", postlude_console::router(registry)); // .layer(your_authentication)
+//! # drop(app);
+//! # }
+//! ```
+//!
+//! **Put the routes behind your own authentication.** They show the names, source locations and errors of your tasks, and
+//! errors tend to quote the data that caused them. [Aborting](StatusRouter::allow_abort) and
+//! [replaying](StatusRouter::allow_replay) are off unless you switch them on.
+//!
+//! | route | answers with |
+//! |---|---|
+//! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `limit=` (100, at most 1,000), `cursor=` |
+//! | `GET /tasks/{id}` | one task, live or ended; 404 if the registry does not know it, or no longer remembers it |
+//! | `DELETE /tasks/{id}` | the task, which was aborted; 405 if not allowed, 404 if unknown, 409 if it has already ended |
+//! | `GET /dead-letters` | dead letters, a page at a time: `limit=`, `cursor=` |
+//! | `GET /dead-letters/{id}` | one dead letter with its attempts; 404 if there is none |
+//! | `POST /dead-letters/{id}/replay` | 202 and the [location](Accepted) of the new task; 405 if not allowed, 404 if there is no such letter, 409 if the task can't be made again or is not accepted |
+//! | `DELETE /dead-letters/{id}` | 204: the letter was discarded; 405 if not allowed, 404 if there is none |
+//! | `GET /metrics.json` | the [metrics](postlude::TaskMetrics) of the registry |
+//! | `GET /metrics` | the same for Prometheus, with the feature `prometheus` |
+//! | `GET /health` | 200; or 503 and the reasons: the registry is shut down or shutting down, is at its capacity, or exceeds a [limit](StatusRouter) |
+//!
+//! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400.
+//!
+//! # Pages
+//! `state` is `live` (the default), `pending`, `running` or `retrying`: these list live tasks by id. Or it is `ended`,
+//! `completed`, `failed`, `panicked`, `timed_out`, `aborted` or `discarded`: these list the outcomes that the registry
+//! [remembers](postlude::TaskRegistryBuilder::history), the latest first. The answer is
+//! `{"tasks": [..], "next": "17.2"}`. Send `next` back as `cursor` to get the next page, until `next` is `null`. Tasks that
+//! are added or end between two pages make the pages neither repeat nor skip other tasks. A page may be short although there
+//! is a next one, because a page looks at a bounded number of tasks.
+//!
+//! Dead letters are paged alike, as `{"dead_letters": [..], "next": "9"}`, the latest first.
+//!
+//! # What it costs the tasks
+//! A request holds a lock of the registry only for short moments: once to read the ids of the live tasks, then for a few
+//! tasks at a time. Nothing is serialised under a lock. Lists, health and metrics are computed one at a time, regardless of
+//! how many clients ask.
+//!
+//! # Features
+//! - `prometheus` (default): `TaskCollector` for the `Registry` of `prometheus-client`, and the route `GET /metrics`.
+//!
+//! Public dependencies, whose major versions set the pace of this crate's own: `postlude`, `axum` and, with the feature,
+//! `prometheus-client`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+mod accepted;
+#[cfg(feature = "prometheus")]
+mod buckets;
+#[cfg(feature = "prometheus")]
+mod collector;
+mod dead_letters;
+mod error;
+#[cfg(all(any(doc, doctest), feature = "prometheus"))]
+pub mod guide;
+mod health;
+mod query;
+mod router;
+mod routes;
+mod tasks;
+
+#[cfg(feature = "prometheus")]
+pub use self::collector::TaskCollector;
+pub use self::{
+    accepted::Accepted,
+    router::{StatusRouter, router},
+};

@@ -1,0 +1,12 @@
+//! The status routes, over real sockets: one module a subject.
+#![expect(clippy::disallowed_methods, reason = "tests play the server and the client")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a failed step fails the test")]
+
+mod support;
+
+mod accepted;
+mod dead_letters;
+mod exposition;
+mod health;
+mod pages;
+mod routes;
