@@ -136,7 +136,7 @@ impl TaskRegistryBuilder {
     /// # }
     /// ```
     #[cfg(feature = "rate-limit")]
-    pub fn rate_limit(mut self, name: impl Into<TaskName>, limit: crate::RateLimit) -> Self {
+    pub fn rate_limit(mut self, name: impl Into<TaskName>, limit: crate::model::RateLimit) -> Self {
         self.limits.rates.push((name.into(), limit));
         self
     }
