@@ -93,7 +93,7 @@ impl Shared {
     #[inline]
     pub(crate) fn finish_unobserved(&self, idle: bool) {
         self.ledger.release();
-        self.ledger.notify_if_idle(idle);
+        self.wake_if_idle(idle);
     }
 
     /// Reports an end: to the log, to a shutdown, to the observers, to the dead letters, and to those who wait for
@@ -112,7 +112,16 @@ impl Shared {
         }
         drop_catching(report);
         drop_catching(finish);
-        self.ledger.reported(number);
+        let idle = self.ledger.reported(number);
+        self.wake_if_idle(idle);
+    }
+
+    /// Wakes those who wait for idleness, if an end has left its shard idle.
+    #[inline]
+    fn wake_if_idle(&self, idle: bool) {
+        if idle && self.ledger.has_waiters() {
+            self.telemetry.run_foreign("a waker", || self.ledger.wake_waiters());
+        }
     }
 
     /// Keeps the letter of a task that did not get done, and calls the hook.
@@ -134,6 +143,7 @@ impl Shared {
             attempts,
             is_replayable: source.is_some(),
         };
+        let source = source.filter(|_| !self.ledger.is_closed());
         let copy = KeptLetter::new(letter.clone(), None);
         self.dead_letters.insert(KeptLetter::new(letter, source));
         if let Some(hook) = &self.dead_letters.hook {

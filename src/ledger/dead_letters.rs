@@ -109,6 +109,15 @@ impl DeadLetterStore {
         drop(evicted);
     }
 
+    /// Drops what could make the tasks again, because the registry accepts none any more. A factory may hold the registry,
+    /// which would otherwise keep itself alive.
+    pub(crate) fn drop_sources(&self) {
+        let mut letters = self.letters.lock();
+        let sources: Vec<_> = letters.kept.iter_mut().map(|kept| kept.source.take()).collect();
+        drop(letters);
+        sources.into_iter().for_each(drop_catching);
+    }
+
     /// Drops all letters, and returns how many there were.
     pub(crate) fn clear(&self) -> usize {
         let kept = mem::take(&mut self.letters.lock().kept);

@@ -139,23 +139,24 @@ impl<S> Ledger<S> {
         self.capacity.is_some()
     }
 
-    /// The log and the observers were notified of an observed end. Never under a lock.
-    pub(crate) fn reported(&self, number: u64) {
+    /// The log and the observers were notified of an observed end; whether that has left the shard idle.
+    pub(crate) fn reported(&self, number: u64) -> bool {
         let mut shard = self.shard(number);
         shard.unreported -= 1;
-        let idle = shard.is_idle();
-        drop(shard);
-        self.notify_if_idle(idle);
+        shard.is_idle()
     }
 
-    /// Wakes the tasks that wait for idleness, if an end has left its shard idle. Never under a lock.
+    /// Whether somebody waits for idleness, to be woken after an end that has left its shard idle.
     #[inline]
-    pub(crate) fn notify_if_idle(&self, idle: bool) {
+    pub(crate) fn has_waiters(&self) -> bool {
         // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and is seen
         // here, or its look at the shard came after the end, and saw that.
-        if idle && self.waiters.load(Ordering::SeqCst) > 0 {
-            self.idle.notify_waiters();
-        }
+        self.waiters.load(Ordering::SeqCst) > 0
+    }
+
+    /// Wakes the tasks that wait for idleness. Never under a lock, because it runs their wakers.
+    pub(crate) fn wake_waiters(&self) {
+        self.idle.notify_waiters();
     }
 
     /// The number of live tasks, if it has passed a mark that deserves a warning. Called for a shard that has reached its
