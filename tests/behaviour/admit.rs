@@ -1,4 +1,4 @@
-//! A rule that says which tasks are accepted.
+//! The admission filter.
 
 use std::{
     error::Error,
@@ -29,7 +29,7 @@ fn report() -> Task {
 }
 
 #[tokio::test]
-async fn what_a_rule_refuses_is_discarded_with_its_reason_or_handed_back_with_it() {
+async fn try_add_and_try_spawn_return_refused_task() {
     let (registry, told) = without_reports();
     let set = registry.set();
     set.add(report());
@@ -54,7 +54,7 @@ async fn what_a_rule_refuses_is_discarded_with_its_reason_or_handed_back_with_it
 }
 
 #[tokio::test]
-async fn a_rule_sees_what_is_known_of_a_task() {
+async fn filter_sees_task_info() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
     let registry = TaskRegistry::builder()
@@ -71,19 +71,20 @@ async fn a_rule_sees_what_is_known_of_a_task() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.iter().map(|task| task.id).collect::<Vec<_>>(), ids);
     assert_eq!((seen[0].name, seen[0].set, seen[0].state), ("mail", ids[0].set(), TaskState::Pending));
-    assert!(seen[1].location.file().ends_with("admit.rs"));
+    assert!(seen[1].location.file() == file!());
 }
 
 #[tokio::test]
-async fn a_rule_that_panics_is_counted_and_taken_for_a_yes() {
+async fn panic_of_filter_admits() {
     let registry = TaskRegistry::builder().admit(|_| panic!("a bug in the rule")).build().unwrap();
     assert!(matches!(registry.spawn(async {}).await, Outcome::Completed));
     assert_eq!(registry.metrics().hook_panics, 1);
     assert_conserved(&registry, 1);
 }
 
+/// The filter is not asked about its own spawns.
 #[tokio::test]
-async fn a_rule_may_use_the_registry_and_what_it_adds_itself_is_not_asked_about() {
+async fn filter_may_spawn() {
     let own = Arc::new(OnceLock::<TaskRegistry>::new());
     let inside = own.clone();
     let registry = TaskRegistry::builder()

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use postlude::Ending;
 
-use crate::net::{VERSIONS, Version};
+use crate::support::net::{VERSIONS, Version};
 
 /// Up to where the client takes part in the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

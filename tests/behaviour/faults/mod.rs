@@ -1,7 +1,8 @@
-//! Whoever leaves and whatever breaks: a request ends as the contract says, and its tasks have their outcomes.
+//! The client leaves at any moment and in any manner: the request ends as the contract says, and each task has its
+//! outcome.
 //!
-//! Every request of a matrix leaves three tasks, of which the one in the middle may be a faulty one. What is
-//! expected of a cell is a pure function of it: [`Cell::endings`], [`Cell::outcome`] and [`Cell::seen`].
+//! Every request of a matrix leaves three tasks, and the second of them may be faulty. The expectation of a cell is a
+//! pure function of the cell: [`Cell::endings`], [`Cell::outcome`] and [`Cell::seen`].
 
 mod cell;
 mod site;
@@ -21,15 +22,16 @@ use self::{
     cell::{Cell, HANDLERS, Handler, MOMENTS, Manner, Moment, VERDICTS, WORKS, all_cells},
     site::{LONG, Site},
 };
-use crate::{
+use crate::support::{
+    assert_conserved,
     net::{Client, get, within},
-    support::assert_conserved,
+    until,
 };
 
 impl Cell {
     /// Lets the request happen, and looks at what has become of it.
     async fn play(self) {
-        let mut site = Site::open(self).await;
+        let mut site = Site::open(self);
         let mut client = Client::connect(self.version, site.address).await;
         self.exchange(&mut client, &mut site).await;
         if self.manner != Manner::Reset {
@@ -120,13 +122,8 @@ impl Cell {
         let mut seen = site.journal.read();
         if self.outcome() == "timed_out" {
             // Its time may be over before its first poll is, if its thread does not get to run: the others go on then.
-            within(async {
-                while seen.len() < expected.len() {
-                    tokio::task::yield_now().await;
-                    seen = site.journal.read();
-                }
-            })
-            .await;
+            until(|| site.journal.read().len() >= expected.len()).await;
+            seen = site.journal.read();
             seen.sort_unstable();
             expected.sort_unstable();
         }
@@ -166,12 +163,7 @@ impl Cell {
 
         // What has timed out is counted first, and dropped then.
         assert!(within(&mut site.captured).await.is_err());
-        within(async {
-            while site.registry.metrics().stuck > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| site.registry.metrics().stuck == 0).await;
     }
 }
 
@@ -191,37 +183,37 @@ fn play_all(handler: Handler) {
 }
 
 #[test]
-fn whenever_the_client_of_a_ready_handler_leaves_each_task_has_its_outcome() {
+fn ready_handler() {
     play_all(Handler::Ready);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_waits_leaves_each_task_has_its_outcome() {
+fn waiting_handler() {
     play_all(Handler::Pending);
 }
 
 #[test]
-fn whenever_the_client_of_a_stream_leaves_each_task_has_its_outcome() {
+fn stream() {
     play_all(Handler::Streaming);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_panics_leaves_each_task_has_its_outcome() {
+fn panicking_handler() {
     play_all(Handler::Panicking);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_refuses_leaves_each_task_has_its_outcome() {
+fn refusing_handler() {
     play_all(Handler::Refusing);
 }
 
 #[test]
-fn whenever_the_client_of_a_service_that_fails_leaves_each_task_has_its_outcome() {
+fn failing_service() {
     play_all(Handler::Erring);
 }
 
 #[test]
-fn the_matrix_leaves_out_what_cannot_happen_and_nothing_else() {
+fn matrix_omits_impossible_cells_only() {
     let mut left_out = std::collections::BTreeMap::new();
     for reason in all_cells().iter().filter_map(|cell| cell.endings().err()) {
         *left_out.entry(reason).or_insert(0) += 1;

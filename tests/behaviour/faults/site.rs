@@ -19,19 +19,16 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use postlude::{Ending, Task, TaskLayer, TaskRegistry, TaskSet, after};
-use tokio::{
-    net::TcpListener,
-    sync::{
-        Notify, Semaphore,
-        mpsc::{UnboundedReceiver, unbounded_channel},
-        oneshot,
-    },
+use tokio::sync::{
+    Notify, Semaphore,
+    mpsc::{UnboundedReceiver, unbounded_channel},
+    oneshot,
 };
 use tokio_util::task::AbortOnDropHandle;
 use tower::Layer;
 
 use super::cell::{Cell, Handler, Verdict, Work};
-use crate::support::Journal;
+use crate::support::{Journal, net::start};
 
 impl Work {
     /// The task; `captured` is dropped with it.
@@ -107,7 +104,7 @@ pub(super) struct Site {
 pub(super) const LONG: usize = 256 * 1024;
 
 impl Site {
-    pub(super) async fn open(cell: Cell) -> Self {
+    pub(super) fn open(cell: Cell) -> Self {
         let (journal, told) = (Journal::default(), Journal::default());
         let hook = {
             let told = told.clone();
@@ -139,9 +136,7 @@ impl Site {
         };
         let fine = on_get(fine).layer(TaskLayer::new(registry.clone()));
         let app = routes(&layer, cell.handler, enter, &steps).route("/fine", fine);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let (address, server) = start(app);
         let _server = AbortOnDropHandle::new(server);
         Self { address, registry, endings, journal, told, entered, steps, captured, _server }
     }

@@ -1,5 +1,5 @@
-//! Random programs: whatever is added, drained, aborted, cleared and shut down, in whatever order, every
-//! task has exactly one outcome, and the counters say the same as the hooks and the tasks themselves.
+//! Random programs: after any sequence of adds, drains, aborts, clears and shutdowns, each task has exactly one outcome,
+//! and the counters agree with the hooks and with the tasks.
 
 use std::{
     collections::HashMap,
@@ -16,9 +16,9 @@ use postlude::{
     BatchPolicy, Batcher, Priority, RepeatHandle, RetryPolicy, Task, TaskHandle, TaskId, TaskRegistry, TaskReport,
     TaskSet, after, attempt,
 };
-use proptest::prelude::*;
 
-use crate::support::{assert_conserved, outcomes};
+use crate::support::{assert_conserved, outcomes, until};
+use proptest::prelude::*;
 
 /// What a task does.
 #[derive(Clone, Copy, Debug)]
@@ -353,9 +353,7 @@ async fn run(program: Vec<Step>, setup: Setup) {
     sets.clear();
     let report = registry.shutdown(Duration::from_millis(5)).await;
     // Each repetition holds a copy until it has ended; the other two are the witness's and the hook's.
-    while Arc::strong_count(&witness.runs) > 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| Arc::strong_count(&witness.runs) <= 2).await;
     registry.wait_idle().await;
     assert!(registry.metrics().discarded >= report.discarded.len() as u64);
     compare(&witness, &registry);
@@ -389,7 +387,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_task_of_a_random_program_has_exactly_one_outcome(
+    fn programs_give_each_task_one_outcome(
         program in proptest::collection::vec(step(), 0..60),
         setup in setup(),
     ) {

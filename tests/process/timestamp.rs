@@ -1,6 +1,4 @@
-//! Times where the first clock that the process ever asked was far ahead of all others: alone in its process.
-
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
+//! Timestamps if the first clock that the process ever asked was far ahead of all others.
 
 use std::time::Duration;
 
@@ -10,12 +8,21 @@ use tokio::{
     time::{advance, sleep},
 };
 
+use crate::{Test, child};
+
+pub(crate) const TESTS: &[Test] =
+    &[("timestamp::of_other_clocks_do_not_depend_on_first_clock", of_other_clocks_do_not_depend_on_first_clock)];
+
 fn paused() -> Runtime {
     Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
-#[test]
-fn a_paused_clock_that_was_days_ahead_leaves_the_times_of_others_as_they_are() {
+/// In a child, which has asked no clock before.
+fn of_other_clocks_do_not_depend_on_first_clock() {
+    assert!(child::start(&["timestamp"]).wait().unwrap().success());
+}
+
+pub(crate) fn child() {
     paused().block_on(async {
         advance(Duration::from_secs(60 * 60 * 24 * 7)).await;
         TaskRegistry::new().spawn(async {}).await;

@@ -1,5 +1,4 @@
 //! What a trace shows, with OpenTelemetry: the request's span ends with its response, and the task's is linked to it.
-#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 use axum::{Router, body::Body, extract::Request, http::StatusCode, middleware::Next, routing::post};
 use http_body_util::BodyExt;
@@ -11,9 +10,12 @@ use tower::ServiceExt;
 use tracing::{Instrument, info_span};
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::{capture::listen_everywhere, wait::until};
+
 /// A request whose task is held up until its response has been read; returns what was exported until then, and what in
 /// the end.
 fn traced(relation: SpanRelation) -> [Vec<opentelemetry_sdk::trace::SpanData>; 2] {
+    listen_everywhere();
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
@@ -48,9 +50,7 @@ fn traced(relation: SpanRelation) -> [Vec<opentelemetry_sdk::trace::SpanData>; 2
         finish.send(true).unwrap();
         registry.wait_idle().await;
         // The span is closed just after its end was told.
-        while !exporter.get_finished_spans().unwrap().iter().any(|span| span.name == "task") {
-            tokio::task::yield_now().await;
-        }
+        until(|| exporter.get_finished_spans().unwrap().iter().any(|span| span.name == "task")).await;
         [with_response, exporter.get_finished_spans().unwrap()]
     };
     tracing::subscriber::with_default(subscriber, || {
@@ -58,28 +58,32 @@ fn traced(relation: SpanRelation) -> [Vec<opentelemetry_sdk::trace::SpanData>; 2
     })
 }
 
-#[test]
-fn the_requests_span_ends_with_its_response_and_the_tasks_is_linked_to_it() {
-    let [with_response, in_the_end] = traced(SpanRelation::FollowsFrom);
-    assert_eq!(with_response.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["request"]);
-    let request = &with_response[0];
-    let task = in_the_end.iter().find(|span| span.name == "task").unwrap();
-    let linked: Vec<_> = task.links.iter().map(|link| link.span_context.span_id()).collect();
-    assert_eq!(linked, [request.span_context.span_id()]);
-    assert_eq!(task.parent_span_id, SpanId::INVALID, "a trace of its own");
-    let attribute = |key: &str| {
-        let found = task.attributes.iter().find(|attribute| attribute.key.as_str() == key);
-        found.map(|attribute| attribute.value.to_string())
-    };
-    assert_eq!(attribute("name").as_deref(), Some("mail"));
-    assert!(task.events.iter().any(|event| event.name == "task failed"), "{:?}", task.events);
-}
+mod spans {
+    use super::*;
 
-#[test]
-fn a_child_is_a_part_of_the_requests_trace_which_ends_with_it() {
-    let [with_response, in_the_end] = traced(SpanRelation::ChildOf);
-    assert!(with_response.is_empty(), "{with_response:?}");
-    let [task, request] = ["task", "request"].map(|name| in_the_end.iter().find(|span| span.name == name).unwrap());
-    assert_eq!(task.parent_span_id, request.span_context.span_id());
-    assert_eq!(task.span_context.trace_id(), request.span_context.trace_id());
+    #[test]
+    fn follows_from_links_to_request() {
+        let [with_response, in_the_end] = traced(SpanRelation::FollowsFrom);
+        assert_eq!(with_response.iter().map(|span| &*span.name).collect::<Vec<_>>(), ["request"]);
+        let request = &with_response[0];
+        let task = in_the_end.iter().find(|span| span.name == "task").unwrap();
+        let linked: Vec<_> = task.links.iter().map(|link| link.span_context.span_id()).collect();
+        assert_eq!(linked, [request.span_context.span_id()]);
+        assert_eq!(task.parent_span_id, SpanId::INVALID, "a trace of its own");
+        let attribute = |key: &str| {
+            let found = task.attributes.iter().find(|attribute| attribute.key.as_str() == key);
+            found.map(|attribute| attribute.value.to_string())
+        };
+        assert_eq!(attribute("name").as_deref(), Some("mail"));
+        assert!(task.events.iter().any(|event| event.name == "task failed"), "{:?}", task.events);
+    }
+
+    #[test]
+    fn child_of_is_part_of_request_trace() {
+        let [with_response, in_the_end] = traced(SpanRelation::ChildOf);
+        assert!(with_response.is_empty(), "{with_response:?}");
+        let [task, request] = ["task", "request"].map(|name| in_the_end.iter().find(|span| span.name == name).unwrap());
+        assert_eq!(task.parent_span_id, request.span_context.span_id());
+        assert_eq!(task.span_context.trace_id(), request.span_context.trace_id());
+    }
 }

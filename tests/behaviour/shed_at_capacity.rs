@@ -16,9 +16,10 @@ use postlude::{TaskLayer, TaskRegistry, TaskSet, after};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use crate::{
+use crate::support::{
+    assert_conserved,
     net::{Client, VERSIONS, get, read_all, serve},
-    support::assert_conserved,
+    until,
 };
 
 /// A service that leaves a task with each request, which waits for the bell; and one that leaves none.
@@ -54,11 +55,11 @@ fn retry_after(response: &Response<impl Sized>) -> u64 {
 }
 
 #[tokio::test]
-async fn at_capacity_a_request_is_turned_away_before_its_handler_runs_and_later_it_is_not() {
+async fn answers_503_before_handler() {
     for version in VERSIONS {
         let registry = TaskRegistry::builder().capacity(2).build().unwrap();
         let service = Service::new(TaskLayer::new(registry.clone()).shed_at_capacity());
-        let mut client = Client::connect(version, serve(service.app.clone()).await).await;
+        let mut client = Client::connect(version, serve(service.app.clone())).await;
         for _ in 0..2 {
             let response = client.send(get("/submit")).await;
             assert_eq!(response.status(), StatusCode::ACCEPTED);
@@ -77,10 +78,11 @@ async fn at_capacity_a_request_is_turned_away_before_its_handler_runs_and_later_
         assert_conserved(&registry, 2);
 
         service.bell.notify_waiters();
-        while registry.metrics().completed < 2 {
+        until(|| {
             service.bell.notify_one();
-            tokio::task::yield_now().await;
-        }
+            registry.metrics().completed == 2
+        })
+        .await;
         assert_eq!(client.send(get("/submit")).await.status(), StatusCode::ACCEPTED);
         service.bell.notify_one();
         registry.wait_idle().await;
@@ -89,7 +91,7 @@ async fn at_capacity_a_request_is_turned_away_before_its_handler_runs_and_later_
 }
 
 #[tokio::test]
-async fn without_shedding_or_without_a_capacity_the_handler_runs() {
+async fn is_off_by_default_and_needs_capacity() {
     let full = TaskRegistry::builder().capacity(1).build().unwrap();
     full.spawn(std::future::pending::<()>());
     let endless = TaskRegistry::new();
@@ -102,7 +104,7 @@ async fn without_shedding_or_without_a_capacity_the_handler_runs() {
 }
 
 #[tokio::test]
-async fn a_router_inside_may_shed_what_others_do_not_and_looks_at_the_registry_that_counts() {
+async fn on_inner_router_asks_outer_registry() {
     let outer = TaskRegistry::builder().capacity(1).build().unwrap();
     let inner = TaskRegistry::builder().capacity(1).build().unwrap();
     let shedding = Router::new()

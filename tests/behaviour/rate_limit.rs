@@ -39,8 +39,9 @@ impl Starts {
     }
 }
 
+/// Other names do not wait.
 #[tokio::test(start_paused = true)]
-async fn tasks_of_a_name_start_at_its_rate_spawned_or_in_sets_and_others_do_not_wait() {
+async fn holds_for_spawned_tasks_and_sets() {
     let registry = registry(RateLimit::per_second(2));
     let starts = Starts::new();
     for _ in 0..3 {
@@ -58,7 +59,7 @@ async fn tasks_of_a_name_start_at_its_rate_spawned_or_in_sets_and_others_do_not_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_starts_at_once_and_comes_back_with_time() {
+async fn burst_is_refilled_with_time() {
     let registry = registry(RateLimit::per_minute(60).burst(3));
     let starts = Starts::new();
     for _ in 0..5 {
@@ -75,8 +76,9 @@ async fn a_burst_starts_at_once_and_comes_back_with_time() {
     assert_eq!(starts.read(), [0, 0, 0, 1000], "three places, and no more, however long nothing came");
 }
 
+/// It does not time out.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_rate_is_pending_holds_no_permit_and_does_not_time_out() {
+async fn waiting_task_is_pending_without_permit() {
     let registry = TaskRegistry::builder()
         .rate_limit("webhook", RateLimit::per_hour(1))
         .limit("webhook", 1)
@@ -99,8 +101,9 @@ async fn who_waits_for_the_rate_is_pending_holds_no_permit_and_does_not_time_out
     assert_eq!(starts.read(), [0, 3_600_000, 7_200_000]);
 }
 
+/// An aborted task uses up no place.
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_rate_goes_by_priority_and_one_that_is_aborted_takes_nobodys_turn() {
+async fn follows_priority() {
     let registry = registry(RateLimit::per_second(1));
     let starts = Starts::new();
     registry.spawn(starts.task()).await;
@@ -123,7 +126,7 @@ async fn who_waits_for_the_rate_goes_by_priority_and_one_that_is_aborted_takes_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_beyond_the_timers_resolution_is_kept_nevertheless() {
+async fn beyond_resolution_of_timer() {
     let registry = registry(RateLimit::per_second(10_000));
     let starts = Starts::new();
     for _ in 0..5_000 {
@@ -135,7 +138,7 @@ async fn a_rate_beyond_the_timers_resolution_is_kept_nevertheless() {
 }
 
 #[tokio::test]
-async fn a_rate_of_zero_and_two_rates_for_a_name_are_errors_that_name_it() {
+async fn rejects_zero_and_duplicates() {
     for zero in [RateLimit::per_second(0), RateLimit::per_minute(10).burst(0)] {
         let error = TaskRegistry::builder().rate_limit("webhook", zero).build().unwrap_err();
         assert!(matches!(error, BuildError::ZeroLimitOfName { setting: "rate_limit", name: "webhook", .. }), "{error}");
@@ -151,7 +154,7 @@ async fn a_rate_of_zero_and_two_rates_for_a_name_are_errors_that_name_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rate_is_kept_by_tasks_that_had_to_wait_for_permits_after_it() {
+async fn holds_after_wait_for_permits() {
     let limit = RateLimit::per_second(1);
     for (blocker, name) in [("other", "unnamed"), ("own", "webhook")] {
         let builder = TaskRegistry::builder().max_concurrent(1).limit("webhook", 1).rate_limit("webhook", limit);
@@ -168,7 +171,7 @@ async fn the_rate_is_kept_by_tasks_that_had_to_wait_for_permits_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_rate_is_as_old_as_its_wait() {
+async fn wait_counts_as_oldest_pending() {
     let registry = registry(RateLimit::per_hour(1));
     for _ in 0..100 {
         registry.spawn(Task::new(async {}).named("webhook"));
@@ -178,7 +181,7 @@ async fn who_waits_for_the_rate_is_as_old_as_its_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_aborted_before_it_was_polled_takes_no_place() {
+async fn is_not_used_by_task_aborted_before_first_poll() {
     let registry = registry(RateLimit::per_hour(1).burst(1));
     let first = registry.spawn(Task::new(async {}).named("webhook"));
     assert!(first.abort());

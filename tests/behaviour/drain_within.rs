@@ -1,20 +1,27 @@
-//! Responses that are on their way out, many at a time and to the end of a runtime. Time is paused, but where threads
-//! race.
+//! How long a set waits for its response to leave. That it does wait: `tests/wire`.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Mutex, time::Duration};
 
-use axum::http::{Request, Response};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response},
+    routing::get,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Body;
-use postlude::{Outcome, TaskBody, TaskLayer, TaskRegistry, TaskSet};
+use postlude::{Outcome, TaskBody, TaskLayer, TaskRegistry, TaskSet, after};
 use tokio::{
     runtime::Builder,
+    sync::{mpsc, oneshot},
     time::{Instant, advance, sleep},
 };
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::support::assert_conserved;
+use crate::support::{
+    assert_conserved,
+    net::{Client, VERSIONS, request, serve, within},
+};
 
 /// The response of a handler that left a task, and when that ran.
 async fn respond(
@@ -30,16 +37,16 @@ async fn respond(
 }
 
 /// Takes the body to its end, as a server does, and gives back the bytes that the server would be writing.
-async fn take<B: Body<Data = Bytes, Error: std::fmt::Debug> + Unpin>(mut body: B) -> Bytes {
+async fn take<B: hyper::body::Body<Data = Bytes, Error: std::fmt::Debug> + Unpin>(mut body: B) -> Bytes {
     body.frame().await.unwrap().unwrap().into_data().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_set_waits_for_its_own_bytes_and_two_milliseconds_more() {
+async fn waits_for_own_bytes_and_two_milliseconds() {
     let registry = TaskRegistry::new();
     let layer = TaskLayer::new(registry.clone());
     let begun = Instant::now();
-    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut started) = mpsc::unbounded_channel();
     let mut held = Vec::new();
     for number in 0..100_u64 {
         let sender = sender.clone();
@@ -65,7 +72,7 @@ async fn each_set_waits_for_its_own_bytes_and_two_milliseconds_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
+async fn held_bytes_delay_no_other_set() {
     let registry = TaskRegistry::new();
     let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(3));
     let stalled = take(respond(&layer, async {}).await.into_body()).await;
@@ -83,7 +90,7 @@ async fn bytes_that_are_held_too_long_hold_up_their_own_set_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bodies_that_end_while_others_are_leaving_wait_for_their_own_bytes_too() {
+async fn waits_for_own_bytes_in_traffic() {
     let registry = TaskRegistry::new();
     let layer = TaskLayer::new(registry.clone()).launch_within(Duration::from_secs(1));
     let others = layer.clone();
@@ -95,7 +102,7 @@ async fn bodies_that_end_while_others_are_leaving_wait_for_their_own_bytes_too()
     });
     sleep(Duration::from_millis(20)).await;
     let begun = Instant::now();
-    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut started) = mpsc::unbounded_channel();
     for held_for in [0, 50, 3_000] {
         let sender = sender.clone();
         let task = async move { sender.send((held_for, begun.elapsed().as_millis())).unwrap() };
@@ -116,7 +123,7 @@ async fn bodies_that_end_while_others_are_leaving_wait_for_their_own_bytes_too()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_is_never_missed_whatever_else_happens_at_that_moment() {
+async fn misses_no_release() {
     const RESPONSES: u64 = 5_000;
     let registry = TaskRegistry::new();
     // Without a limit, a release that nobody notices is a task that never starts.
@@ -131,12 +138,58 @@ async fn a_release_is_never_missed_whatever_else_happens_at_that_moment() {
     }
     drop(sender);
     server.join().unwrap();
-    tokio::time::timeout(Duration::from_secs(60), registry.wait_idle()).await.expect("a release was missed");
+    within(registry.wait_idle()).await;
     assert_conserved(&registry, RESPONSES);
 }
 
+#[tokio::test]
+async fn bounds_wait_for_stalled_client() {
+    for version in VERSIONS {
+        let (start, mut started) = mpsc::unbounded_channel();
+        let handler = async move || {
+            after(async move { start.send(()).unwrap() }).unwrap();
+            // More than the sockets hold: most of it stays with the server.
+            vec![b'x'; 16 << 20]
+        };
+        let layer = TaskLayer::new(TaskRegistry::new()).launch_within(Duration::from_millis(20));
+        let address = serve(Router::new().route("/", get(handler)).layer(layer));
+        let mut stalled = Client::connect_narrow(version, address).await;
+        let _unread = stalled.get("/").await;
+        within(started.recv()).await.unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_no_bytes() {
+async fn bounds_wait_for_kept_bytes() {
+    let default = TaskLayer::new(TaskRegistry::new());
+    let cases = [
+        (default.clone(), 5000),
+        (default.clone().launch_within(Duration::from_secs(90)), 90_000),
+        (default.launch_within(Duration::ZERO), 0),
+    ];
+    for (layer, limit) in cases {
+        let (start, started) = oneshot::channel();
+        let start = Mutex::new(Some(start));
+        let service = layer.layer(service_fn(move |_: Request<Body>| {
+            let start = start.lock().unwrap().take().unwrap();
+            after(async move { start.send(Instant::now()).unwrap() }).unwrap();
+            std::future::ready(Ok::<_, Infallible>(Response::new(Body::from("kept"))))
+        }));
+        let mut body = service.oneshot(request("GET", "/")).await.unwrap().into_body();
+        // The limit counts from the body's end, however long the body took to get there.
+        sleep(Duration::from_secs(1000)).await;
+        let kept = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop(body);
+        let ended = Instant::now();
+        let started = tokio::time::timeout(Duration::from_secs(1000), started).await.unwrap().unwrap();
+        let waited = (started - ended).as_millis();
+        assert!((limit..limit + 10).contains(&waited), "{waited} ms, not {limit} ms");
+        assert_eq!(kept, "kept");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_no_bytes() {
     let registry = TaskRegistry::new();
     let layer = TaskLayer::new(registry.clone());
     let held = take(respond(&layer, async {}).await.into_body()).await;
@@ -149,7 +202,7 @@ async fn a_shutdown_waits_for_no_bytes() {
 }
 
 #[test]
-fn sets_whose_responses_were_leaving_when_the_runtime_ended_are_discarded_with_it() {
+fn end_of_runtime_discards_held_sets() {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (registry, held) = runtime.block_on(async {
         let registry = TaskRegistry::new();
@@ -172,7 +225,7 @@ fn sets_whose_responses_were_leaving_when_the_runtime_ended_are_discarded_with_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_that_is_cleared_while_its_response_leaves_tells_whoever_waits_for_it() {
+async fn cleared_set_completes_drain() {
     let registry = TaskRegistry::new();
     let set = registry.set();
     set.add(async {});

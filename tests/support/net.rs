@@ -1,36 +1,25 @@
 //! Servers and clients on real sockets.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{Router, body::Body, http::Request};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::{
-    Response,
-    body::Incoming,
-    client::conn::{http1, http2},
-    service::HttpService,
-};
+use hyper::{Response, body::Incoming, service::HttpService};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use postlude::{Ending, TaskLayer, TaskRegistry};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinHandle,
 };
+use tower::{Service, ServiceExt};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    H1,
-    H2,
-}
+use super::sockets::{Sender, Width, connect, listen};
+pub(crate) use super::sockets::{Version, within};
 
 pub(crate) const VERSIONS: [Version; 2] = [Version::H1, Version::H2];
-
-/// Waits for an event that must come, so that a failure is an error and not a hang.
-pub(crate) async fn within<T>(event: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), event).await.unwrap_or_else(|_| panic!("it did not happen in time"))
-}
 
 /// A layer that tells how each request with tasks ended, and drains them all.
 pub(crate) fn telling_layer(registry: &TaskRegistry) -> (TaskLayer, UnboundedReceiver<Ending>) {
@@ -38,20 +27,42 @@ pub(crate) fn telling_layer(registry: &TaskRegistry) -> (TaskLayer, UnboundedRec
     (TaskLayer::new(registry.clone()).drain_when(move |ending| tell.send(*ending).is_ok()), endings)
 }
 
-/// Serves a router over HTTP/1.1 and HTTP/2.
-pub(crate) async fn serve(app: Router) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
+/// Serves a router over HTTP/1.1 and HTTP/2 until the runtime ends.
+pub(crate) fn serve(app: Router) -> SocketAddr {
+    let (address, _server) = start(app);
     address
 }
 
-/// Serves one connection without axum. How it ends is the client's business.
-pub(crate) async fn serve_connection<S, B>(
-    version: Version,
-    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    service: S,
-) where
+/// Serves a router like that, by a tokio task that can be aborted.
+pub(crate) fn start(app: Router) -> (SocketAddr, JoinHandle<()>) {
+    let (listener, address) = listen(Width::Usual);
+    (address, tokio::spawn(async move { axum::serve(listener, app).await.unwrap() }))
+}
+
+/// Serves every connection by a clone of a tower service, without axum.
+pub(crate) fn serve_service<S, B>(version: Version, service: S) -> SocketAddr
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    let (listener, address) = listen(Width::Usual);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service.clone();
+            let service = hyper::service::service_fn(move |request| service.clone().oneshot(request));
+            tokio::spawn(serve_connection(version, stream, service));
+        }
+    });
+    address
+}
+
+/// How the connection ends is the client's business.
+async fn serve_connection<S, B>(version: Version, io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, service: S)
+where
     S: HttpService<Incoming, ResBody = B, Error = Infallible, Future: Send + 'static>,
     B: hyper::body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
 {
@@ -71,32 +82,20 @@ pub(crate) struct Client {
     socket: Option<std::net::TcpStream>,
 }
 
-enum Sender {
-    H1(http1::SendRequest<Body>),
-    H2(http2::SendRequest<Body>),
-}
-
 impl Client {
     pub(crate) async fn connect(version: Version, address: SocketAddr) -> Self {
-        Self::over(version, TcpStream::connect(address).await.unwrap()).await
+        Self::over(version, connect(address, Width::Usual).await).await
     }
 
-    pub(crate) async fn over(version: Version, stream: TcpStream) -> Self {
+    /// Connects with a socket that holds little: most of a long response stays with the server until it is read.
+    pub(crate) async fn connect_narrow(version: Version, address: SocketAddr) -> Self {
+        Self::over(version, connect(address, Width::Narrow).await).await
+    }
+
+    async fn over(version: Version, stream: TcpStream) -> Self {
         let stream = stream.into_std().unwrap();
         let socket = stream.try_clone().unwrap();
-        let io = TokioIo::new(TcpStream::from_std(stream).unwrap());
-        let sender = match version {
-            Version::H1 => {
-                let (sender, connection) = http1::handshake(io).await.unwrap();
-                tokio::spawn(connection);
-                Sender::H1(sender)
-            }
-            Version::H2 => {
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-                tokio::spawn(connection);
-                Sender::H2(sender)
-            }
-        };
+        let sender = Sender::handshake(version, TcpStream::from_std(stream).unwrap(), Width::Usual).await;
         Self { sender, socket: Some(socket) }
     }
 
@@ -113,16 +112,7 @@ impl Client {
 
     /// Sends a request on this connection, when the one before allows it.
     pub(crate) async fn try_send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
-        match &mut self.sender {
-            Sender::H1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-            Sender::H2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await
-            }
-        }
+        self.sender.send(request).await
     }
 
     pub(crate) async fn send(&mut self, request: Request<Body>) -> Response<Incoming> {
@@ -159,16 +149,9 @@ pub(crate) async fn read_all(response: Response<Incoming>) -> Bytes {
     within(response.into_body().collect()).await.unwrap().to_bytes()
 }
 
-/// A stream whose client holds little: what it does not read soon stays with the server.
-pub(crate) async fn narrow_stream(address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(16 * 1024).unwrap();
-    socket.connect(address).await.unwrap()
-}
-
 /// A client that sends what it is given and then does as it likes.
 pub(crate) async fn raw(address: SocketAddr, text: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connect(address, Width::Usual).await;
     stream.write_all(text.as_bytes()).await.unwrap();
     stream
 }

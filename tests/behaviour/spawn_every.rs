@@ -1,4 +1,4 @@
-//! What is spawned again and again.
+//! Tasks that are spawned again and again.
 
 use std::{
     sync::{
@@ -11,9 +11,7 @@ use std::{
 use postlude::{RepeatHandle, RepeatPolicy, Task, TaskRegistry, TaskState};
 use tokio::time::Instant;
 
-use crate::support::{Journal, Reports, assert_conserved};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::{Journal, Reports, SECOND, assert_conserved};
 
 /// Notes at which second each run starts, and takes `seconds`.
 fn run(start: Instant, journal: &Journal, seconds: u32) -> impl Future<Output = ()> + Send + use<> {
@@ -25,7 +23,7 @@ fn run(start: Instant, journal: &Journal, seconds: u32) -> impl Future<Output = 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_spawned_at_each_beat_the_first_time_at_once() {
+async fn starts_at_once_and_at_each_beat() {
     let (registry, journal, start) = (TaskRegistry::new(), Journal::default(), Instant::now());
     let noted = journal.clone();
     registry.spawn_every(10 * SECOND, move || run(start, &noted, 1));
@@ -35,8 +33,9 @@ async fn a_task_is_spawned_at_each_beat_the_first_time_at_once() {
     assert_conserved(&registry, 4);
 }
 
+/// Runs never overlap.
 #[tokio::test(start_paused = true)]
-async fn runs_never_overlap_and_missed_beats_are_skipped() {
+async fn skips_missed_beats() {
     let (registry, journal, start) = (TaskRegistry::new(), Journal::default(), Instant::now());
     let noted = journal.clone();
     let policy = RepeatPolicy::every(10 * SECOND).first_after(3 * SECOND);
@@ -46,7 +45,7 @@ async fn runs_never_overlap_and_missed_beats_are_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_run_is_a_task_with_its_own_name_and_outcome_made_where_the_repetition_was() {
+async fn each_run_is_a_task_of_its_own() {
     let reports = Reports::default();
     let registry = TaskRegistry::builder().on_failure(reports.hook()).build().unwrap();
     let runs = AtomicU32::new(0);
@@ -74,7 +73,7 @@ async fn each_run_is_a_task_with_its_own_name_and_outcome_made_where_the_repetit
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_factory_that_panics_is_counted_and_called_again() {
+async fn factory_that_panics_is_called_again() {
     let registry = TaskRegistry::new();
     let calls = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&calls);
@@ -89,43 +88,51 @@ async fn a_factory_that_panics_is_counted_and_called_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_lets_the_run_under_way_end_and_abort_does_not() {
+async fn is_idle_between_runs() {
     let registry = TaskRegistry::new();
-    let sleepy = || async { tokio::time::sleep(5 * SECOND).await };
-    let repetition = registry.spawn_every(10 * SECOND, sleepy);
-    tokio::time::sleep(12 * SECOND).await;
-    repetition.stop();
-    assert!(repetition.is_stopped());
-    tokio::time::sleep(60 * SECOND).await;
-    assert_eq!(registry.metrics().completed, 2);
+    registry.spawn_every(10 * SECOND, || async {});
+    tokio::time::sleep(SECOND).await;
+    assert!(registry.tasks().is_empty());
+    let start = Instant::now();
+    registry.wait_idle().await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
 
-    let repetition = registry.spawn_every(10 * SECOND, sleepy);
-    tokio::time::sleep(12 * SECOND).await;
-    repetition.abort();
-    tokio::time::sleep(60 * SECOND).await;
-    let metrics = registry.metrics();
-    assert_eq!((metrics.completed, metrics.aborted), (3, 1));
-    assert_conserved(&registry, 4);
+/// One run, and then the beat.
+#[tokio::test(start_paused = true)]
+async fn after_jump_of_clock() {
+    let (registry, journal, start) = (TaskRegistry::new(), Journal::default(), Instant::now());
+    let noted = journal.clone();
+    registry.spawn_every(10 * SECOND, move || run(start, &noted, 0));
+    tokio::time::sleep(SECOND).await;
+    tokio::time::advance(1000 * SECOND).await;
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(journal.read(), ["0", "1001", "1010", "1020"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_while_a_run_is_being_made_aborts_that_run() {
-    let registry = TaskRegistry::new();
-    let handle: Arc<OnceLock<RepeatHandle>> = Arc::default();
-    let own = Arc::clone(&handle);
-    let policy = RepeatPolicy::every(10 * SECOND).first_after(SECOND);
-    let repetition = registry.spawn_every(policy, move || {
-        own.get().unwrap().abort();
-        std::future::pending::<()>()
-    });
-    handle.set(repetition).unwrap();
-    tokio::time::sleep(60 * SECOND).await;
-    let metrics = registry.metrics();
-    assert_eq!((metrics.added, metrics.aborted), (1, 1));
+async fn at_capacity_discards_run() {
+    let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+    let busy = registry.spawn(std::future::pending::<()>());
+    registry.spawn_every(10 * SECOND, || async {});
+    tokio::time::sleep(15 * SECOND).await;
+    assert_eq!(registry.metrics().discarded, 2);
+    busy.abort();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(registry.metrics().completed, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_ends_the_repetition_and_waits_for_its_run_only() {
+async fn lists_current_run() {
+    let registry = TaskRegistry::new();
+    registry.spawn_every(10 * SECOND, || Task::new(std::future::pending::<()>()).named("sweep"));
+    tokio::time::sleep(100 * SECOND).await;
+    let [task] = &registry.tasks()[..] else { panic!("one run, and no other before it ends") };
+    assert_eq!((task.name, task.state), ("sweep", TaskState::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_stops_it() {
     let registry = TaskRegistry::new();
     let sleepy = registry.spawn_every(10 * SECOND, || async { tokio::time::sleep(5 * SECOND).await });
     let rare = registry.spawn_every(RepeatPolicy::every(3600 * SECOND).first_after(3600 * SECOND), || async {});
@@ -143,69 +150,8 @@ async fn a_shutdown_ends_the_repetition_and_waits_for_its_run_only() {
     assert_eq!(registry.metrics().added, 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn between_two_runs_nothing_is_live_and_nobody_waits_for_the_next() {
-    let registry = TaskRegistry::new();
-    registry.spawn_every(10 * SECOND, || async {});
-    tokio::time::sleep(SECOND).await;
-    assert!(registry.tasks().is_empty());
-    let start = Instant::now();
-    registry.wait_idle().await;
-    assert_eq!(start.elapsed(), Duration::ZERO);
-}
-
-#[tokio::test(start_paused = true)]
-async fn jitter_delays_each_run_within_its_bound_and_the_beat_stays() {
-    let (registry, start) = (TaskRegistry::new(), Instant::now());
-    let journal = Journal::default();
-    let noted = journal.clone();
-    registry.spawn_every(RepeatPolicy::every(100 * SECOND).jitter(10 * SECOND), move || {
-        noted.note(start.elapsed().as_millis().to_string());
-        async {}
-    });
-    tokio::time::sleep(100 * 100 * SECOND - SECOND).await;
-    let starts: Vec<u64> = journal.read().iter().map(|start| start.parse().unwrap()).collect();
-    assert_eq!(starts.len(), 100);
-    let late: Vec<u64> = starts.iter().map(|start| start % 100_000).collect();
-    assert!(late.iter().all(|lateness| *lateness <= 10_001), "{late:?}");
-    assert!(late.iter().any(|lateness| *lateness != late[0]), "drawn anew each time: {late:?}");
-    assert!(starts.iter().enumerate().all(|(run, start)| start / 100_000 == run as u64), "{starts:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_jump_of_the_clock_there_is_one_run_and_then_the_beat() {
-    let (registry, journal, start) = (TaskRegistry::new(), Journal::default(), Instant::now());
-    let noted = journal.clone();
-    registry.spawn_every(10 * SECOND, move || run(start, &noted, 0));
-    tokio::time::sleep(SECOND).await;
-    tokio::time::advance(1000 * SECOND).await;
-    tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(journal.read(), ["0", "1001", "1010", "1020"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn at_the_capacity_a_run_is_discarded_and_the_next_beat_comes() {
-    let registry = TaskRegistry::builder().capacity(1).build().unwrap();
-    let busy = registry.spawn(std::future::pending::<()>());
-    registry.spawn_every(10 * SECOND, || async {});
-    tokio::time::sleep(15 * SECOND).await;
-    assert_eq!(registry.metrics().discarded, 2);
-    busy.abort();
-    tokio::time::sleep(10 * SECOND).await;
-    assert_eq!(registry.metrics().completed, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_run_under_way_is_listed() {
-    let registry = TaskRegistry::new();
-    registry.spawn_every(10 * SECOND, || Task::new(std::future::pending::<()>()).named("sweep"));
-    tokio::time::sleep(100 * SECOND).await;
-    let [task] = &registry.tasks()[..] else { panic!("one run, and no other before it ends") };
-    assert_eq!((task.name, task.state), ("sweep", TaskState::Running));
-}
-
 #[test]
-fn a_repetition_whose_runtime_has_ended_is_stopped_also_one_that_comes_later() {
+fn end_of_runtime_stops_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
     let early = registry.spawn_every(SECOND, || async {});
@@ -214,4 +160,70 @@ fn a_repetition_whose_runtime_has_ended_is_stopped_also_one_that_comes_later() {
     assert!(early.is_stopped());
     assert!(registry.spawn_every(SECOND, || async {}).is_stopped());
     assert_conserved(&registry, 0);
+}
+
+mod stop {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lets_current_run_end() {
+        let registry = TaskRegistry::new();
+        let sleepy = || async { tokio::time::sleep(5 * SECOND).await };
+        let repetition = registry.spawn_every(10 * SECOND, sleepy);
+        tokio::time::sleep(12 * SECOND).await;
+        repetition.stop();
+        assert!(repetition.is_stopped());
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(registry.metrics().completed, 2);
+
+        let repetition = registry.spawn_every(10 * SECOND, sleepy);
+        tokio::time::sleep(12 * SECOND).await;
+        repetition.abort();
+        tokio::time::sleep(60 * SECOND).await;
+        let metrics = registry.metrics();
+        assert_eq!((metrics.completed, metrics.aborted), (3, 1));
+        assert_conserved(&registry, 4);
+    }
+}
+
+mod abort {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn while_a_run_is_made() {
+        let registry = TaskRegistry::new();
+        let handle: Arc<OnceLock<RepeatHandle>> = Arc::default();
+        let own = Arc::clone(&handle);
+        let policy = RepeatPolicy::every(10 * SECOND).first_after(SECOND);
+        let repetition = registry.spawn_every(policy, move || {
+            own.get().unwrap().abort();
+            std::future::pending::<()>()
+        });
+        handle.set(repetition).unwrap();
+        tokio::time::sleep(60 * SECOND).await;
+        let metrics = registry.metrics();
+        assert_eq!((metrics.added, metrics.aborted), (1, 1));
+    }
+}
+
+mod jitter {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stays_within_bound() {
+        let (registry, start) = (TaskRegistry::new(), Instant::now());
+        let journal = Journal::default();
+        let noted = journal.clone();
+        registry.spawn_every(RepeatPolicy::every(100 * SECOND).jitter(10 * SECOND), move || {
+            noted.note(start.elapsed().as_millis().to_string());
+            async {}
+        });
+        tokio::time::sleep(100 * 100 * SECOND - SECOND).await;
+        let starts: Vec<u64> = journal.read().iter().map(|start| start.parse().unwrap()).collect();
+        assert_eq!(starts.len(), 100);
+        let late: Vec<u64> = starts.iter().map(|start| start % 100_000).collect();
+        assert!(late.iter().all(|lateness| *lateness <= 10_001), "{late:?}");
+        assert!(late.iter().any(|lateness| *lateness != late[0]), "drawn anew each time: {late:?}");
+        assert!(starts.iter().enumerate().all(|(run, start)| start / 100_000 == run as u64), "{starts:?}");
+    }
 }
