@@ -7,14 +7,10 @@
 #![expect(clippy::print_stdout, reason = "the ports are there to be read")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
-#[path = "shared/floor.rs"]
-mod floor;
-
 use axum::{Extension, Router, routing::get, serve::ListenerExt};
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use postlude_floor::{Bag, Until, floor};
 use tokio::net::TcpListener;
-
-use crate::floor::{Bag, Until, floor};
 
 fn main() {
     if !std::env::args().any(|argument| argument == "serve") {

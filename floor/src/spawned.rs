@@ -9,15 +9,15 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::{
-    books::{Outcome, Shard},
-    guarded,
+use crate::{
+    registry::catch_panic,
+    state::{Outcome, Shard},
 };
 
 pin_project! {
     /// Three words for an empty task, which fit the smaller of the cells that tokio makes.
-    pub(super) struct Spawned<F> {
-        // Until its end.
+    pub(crate) struct Spawned<F> {
+        // Taken at its end.
         shard: Option<Arc<Shard>>,
         number: u64,
         started: bool,
@@ -36,7 +36,7 @@ pin_project! {
 }
 
 impl<F> Spawned<F> {
-    pub(super) const fn new(shard: Arc<Shard>, number: u64, work: F) -> Self {
+    pub(crate) const fn new(shard: Arc<Shard>, number: u64, work: F) -> Self {
         Self { shard: Some(shard), number, started: false, work: Some(work) }
     }
 }
@@ -52,9 +52,9 @@ impl<F: Future<Output = ()>> Future for Spawned<F> {
         let was_started = mem::replace(this.started, true);
         let goes_on = if was_started { shard.is_live(number) } else { shard.start(number) };
         let polled = goes_on.then(|| {
-            guarded(|| {
+            catch_panic(|| {
                 let polled = this.work.as_mut().as_pin_mut().map_or(Poll::Ready(()), |work| work.poll(context));
-                // Before its end is counted: whoever waits for that finds its captures dropped.
+                // Before its end is counted: who waits for that finds its captures dropped.
                 if polled.is_ready() {
                     this.work.set(None);
                 }
@@ -62,9 +62,9 @@ impl<F: Future<Output = ()>> Future for Spawned<F> {
             })
         });
         match polled {
-            Some(Poll::Pending) if shard.leave(number, context.waker()) => return Poll::Pending,
+            Some(Poll::Pending) if shard.insert_waker(number, context.waker()) => return Poll::Pending,
             Some(Poll::Ready(outcome)) => drop(shard.end(number, outcome)),
-            // Aborted, and counted by whoever did that. The runtime drops the work.
+            // Aborted, and counted by the abort. The runtime drops the work.
             Some(Poll::Pending) | None => {}
         }
         *this.shard = None;

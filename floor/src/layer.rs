@@ -1,11 +1,9 @@
-//! The floor: the least that a layer can do which lets a handler leave tasks to be run after the response. What
-//! `TaskLayer` would cost if it made no more promises than that: no clock, no list, no count, no guard. Shared by the
-//! benchmarks of the layer.
+//! The layer.
 //!
-//! A request costs a bag in its extensions, which is one allocation, and a body that holds on to it. The bag's last
-//! reference spawns one tokio task for what is in it; where the body was taken to its end or dropped, that is the
-//! body's. To know that the bytes have left as well, the [watching](Until::Released) floor lets each chunk hold a
-//! reference, which is given up when the server releases the chunk.
+//! A request costs a bag in its extensions, which is one allocation, and a body that holds on to it. The last reference to
+//! the bag spawns one tokio task for all that is in it; the body has that reference when it was taken to its end or
+//! dropped. To know that the bytes have left as well, the [watching](Until::Released) floor lets each chunk hold a
+//! reference, which is dropped when the server releases the chunk.
 
 use std::{
     mem,
@@ -16,36 +14,39 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     http::{Request, Response},
 };
 use futures::{FutureExt, future::BoxFuture};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
-use tower::{Service, layer::layer_fn};
+use tower_layer::layer_fn;
+use tower_service::Service;
 
 /// How long tasks wait.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Until {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
     /// The server has taken the body to its end.
     Taken,
     /// The server has also released each chunk of it: the first moment that comes after the write.
     Released,
 }
 
-/// What a handler leaves its tasks in: an `Extension`.
+/// Takes the tasks of a request. It is in the request's extensions.
 #[derive(Clone, Default)]
-pub(crate) struct Bag(Arc<Tasks>);
+pub struct Bag(Arc<Tasks>);
 
 #[derive(Default)]
 struct Tasks(Mutex<Vec<BoxFuture<'static, ()>>>);
 
 impl Bag {
-    pub(crate) fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Adds a task.
+    pub fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.0.lock().push(task.boxed());
     }
 
+    #[inline]
     fn is_empty(&self) -> bool {
         self.0.0.lock().is_empty()
     }
@@ -65,8 +66,8 @@ impl Drop for Tasks {
     }
 }
 
-/// The router with that layer.
-pub(crate) fn floor(router: Router, until: Until) -> Router {
+/// The router with the layer, which adds a [`Bag`] to the extensions of each request.
+pub fn floor(router: Router, until: Until) -> Router {
     router.layer(layer_fn(move |inner| Floor { inner, until }))
 }
 
@@ -80,7 +81,7 @@ impl<S> Service<Request<Body>> for Floor<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
 {
-    type Response = Response<Holding>;
+    type Response = Response<HoldingBody>;
     type Error = S::Error;
     type Future = Answer<S::Future>;
 
@@ -108,23 +109,23 @@ impl<F, E> Future for Answer<F>
 where
     F: Future<Output = Result<Response<Body>, E>>,
 {
-    type Output = Result<Response<Holding>, E>;
+    type Output = Result<Response<HoldingBody>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(context))?;
-        Poll::Ready(Ok(response.map(|inner| Holding { inner, bag: this.bag.take(), until: *this.until })))
+        Poll::Ready(Ok(response.map(|inner| HoldingBody { inner, bag: this.bag.take(), until: *this.until })))
     }
 }
 
 /// A body that passes everything on, and holds on to the bag until it is dropped.
-struct Holding {
+struct HoldingBody {
     inner: Body,
     bag: Option<Bag>,
     until: Until,
 }
 
-impl Holding {
+impl HoldingBody {
     fn watch(&self, bytes: Bytes) -> Bytes {
         match &self.bag {
             Some(bag) if self.until == Until::Released && !bag.is_empty() => {
@@ -135,7 +136,7 @@ impl Holding {
     }
 }
 
-impl HttpBody for Holding {
+impl HttpBody for HoldingBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -156,7 +157,7 @@ impl HttpBody for Holding {
     }
 }
 
-/// What owns the bytes of a chunk, and is dropped when the server releases them.
+/// The owner of the bytes of a chunk, dropped when the server releases them.
 struct Chunk {
     bytes: Bytes,
     _bag: Bag,
@@ -165,5 +166,52 @@ struct Chunk {
 impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::{Extension, routing::get};
+    use http_body_util::BodyExt;
+    use tokio::task::yield_now;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// A floor whose handler adds a task that sets the flag.
+    fn app(until: Until) -> (Router, Arc<AtomicBool>) {
+        let ran = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&ran);
+        let handler = async move |Extension(bag): Extension<Bag>| {
+            bag.add(async move { flag.store(true, Ordering::SeqCst) });
+            "ok"
+        };
+        (floor(Router::new().route("/", get(handler)), until), ran)
+    }
+
+    #[tokio::test]
+    async fn taken_runs_tasks_after_end_of_body() {
+        let (app, ran) = app(Until::Taken);
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        yield_now().await;
+        assert!(!ran.load(Ordering::SeqCst));
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        yield_now().await;
+        assert!(ran.load(Ordering::SeqCst));
+        assert_eq!(bytes, "ok");
+    }
+
+    #[tokio::test]
+    async fn released_runs_tasks_after_release_of_bytes() {
+        let (app, ran) = app(Until::Released);
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        yield_now().await;
+        assert!(!ran.load(Ordering::SeqCst));
+        drop(bytes);
+        yield_now().await;
+        assert!(ran.load(Ordering::SeqCst));
     }
 }
