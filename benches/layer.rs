@@ -1,4 +1,4 @@
-//! What a request pays: an in-process call of an axum router, with the response's body taken to its end.
+//! The costs of a request: an in-process call of an axum router, with the response's body taken to its end.
 //!
 //! Without a layer; with the floors, which do the least that such a layer can; with the layer; and, beside them, with
 //! bare spawns in the handler. Each iteration makes 128 calls, advances the paused clock past the layer's wait for the last

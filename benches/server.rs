@@ -45,7 +45,7 @@ fn main() {
     });
 }
 
-/// A handler that spawns so many empty tasks by itself.
+/// A handler that spawns `count` empty tasks by itself.
 fn spawns(count: usize) -> Router {
     Router::new().route(
         "/",
@@ -58,7 +58,7 @@ fn spawns(count: usize) -> Router {
     )
 }
 
-/// A handler that leaves so many empty tasks.
+/// A handler that adds `count` empty tasks.
 fn tasks(count: usize) -> Router {
     Router::new().route(
         "/",
@@ -71,7 +71,7 @@ fn tasks(count: usize) -> Router {
     )
 }
 
-/// A handler that leaves so many empty tasks to the floor.
+/// A handler that adds `count` empty tasks to the bag of the floor.
 fn bag(count: usize) -> Router {
     Router::new().route(
         "/",

@@ -9,10 +9,10 @@ use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskInfo, TaskRegistr
 
 use crate::support::assert_conserved;
 
-/// A registry that refuses tasks named `report`, and what its failure hook was told.
+/// A registry that refuses tasks named `report`, and the reports that its failure hook has seen.
 fn without_reports() -> (TaskRegistry, Arc<Mutex<Vec<TaskReport>>>) {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let hook = told.clone();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let hook = reports.clone();
     let registry = TaskRegistry::builder()
         .admit(|task| match task.name {
             "report" => Err(std::io::Error::other("no reports at night").into()),
@@ -21,7 +21,7 @@ fn without_reports() -> (TaskRegistry, Arc<Mutex<Vec<TaskReport>>>) {
         .on_failure(move |report| hook.lock().unwrap().push(report.clone()))
         .build()
         .unwrap();
-    (registry, told)
+    (registry, reports)
 }
 
 fn report() -> Task {
@@ -30,7 +30,7 @@ fn report() -> Task {
 
 #[tokio::test]
 async fn try_add_and_try_spawn_return_refused_task() {
-    let (registry, told) = without_reports();
+    let (registry, reports) = without_reports();
     let set = registry.set();
     set.add(report());
     set.add(async {});
@@ -47,7 +47,7 @@ async fn try_add_and_try_spawn_return_refused_task() {
     }
     let drained = set.drain().await;
     assert_eq!((drained.completed, drained.discarded), (1, 1));
-    let refusals: Vec<_> = told.lock().unwrap().iter().map(|report| report.refusal.clone().unwrap()).collect();
+    let refusals: Vec<_> = reports.lock().unwrap().iter().map(|report| report.refusal.clone().unwrap()).collect();
     assert_eq!(refusals.len(), 2, "those that were not handed back");
     assert!(refusals.iter().all(|refusal| refusal.to_string() == "no reports at night"));
     assert_conserved(&registry, 3);

@@ -44,7 +44,7 @@ fn response(request: &Request<Incoming>) -> Response<AnyBody> {
     response
 }
 
-/// What the client gets, and that the tasks of it ran after an ending of `Sent`.
+/// Checks what the client gets, and that the tasks ran after an ending of `Sent`.
 async fn check_everything(version: Version, address: SocketAddr, registry: &TaskRegistry, journal: &Journal) {
     let mut client = Client::connect(version, address).await;
     let cases = [("/full", 200, TEXT, Some(TEXT.len())), ("/trailers", 200, TEXT, None), ("/nothing", 204, "", None)];
@@ -113,11 +113,11 @@ async fn body_forwards_length_and_end() {
 async fn dropped_body_is_disconnect() {
     let registry = TaskRegistry::new();
     let tasks = registry.set();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let tell = std::sync::Mutex::new(Some(tell));
-    tasks.add(Task::new(async {}).when(move |ending| tell.lock().unwrap().take().unwrap().send(*ending).is_ok()));
+    let (report, reported) = tokio::sync::oneshot::channel();
+    let report = std::sync::Mutex::new(Some(report));
+    tasks.add(Task::new(async {}).when(move |ending| report.lock().unwrap().take().unwrap().send(*ending).is_ok()));
     drop(tasks.attach(Response::new(body("/full"))));
-    assert_eq!(within(told).await.unwrap(), Ending::Disconnected(StatusCode::OK));
+    assert_eq!(within(reported).await.unwrap(), Ending::Disconnected(StatusCode::OK));
     within(registry.wait_idle()).await;
     assert_eq!(registry.metrics().completed, 1);
 }

@@ -9,12 +9,12 @@ use crate::support::{
     net::{Client, Version, serve, within},
 };
 
-/// A registry that tells why tasks were discarded.
-fn telling_registry() -> (TaskRegistry, UnboundedReceiver<(&'static str, DiscardReason)>) {
-    let (tell, discarded) = unbounded_channel();
+/// A registry that reports why tasks were discarded.
+fn reporting_registry() -> (TaskRegistry, UnboundedReceiver<(&'static str, DiscardReason)>) {
+    let (report_discarded, discarded) = unbounded_channel();
     let hook = move |report: &postlude::TaskReport| {
         if let Outcome::Discarded(reason) = report.outcome {
-            tell.send((report.name, reason)).unwrap();
+            report_discarded.send((report.name, reason)).unwrap();
         }
     };
     (TaskRegistry::builder().on_failure(hook).build().unwrap(), discarded)
@@ -35,7 +35,7 @@ mod drain_when {
 
     #[tokio::test]
     async fn false_discards_tasks() {
-        let ((registry, mut discarded), journal) = (telling_registry(), Journal::default());
+        let ((registry, mut discarded), journal) = (reporting_registry(), Journal::default());
         let layer = TaskLayer::new(registry.clone()).drain_when(|ending| ending.is_success());
         let leave = journal.clone();
         let (keep, mut kept) = unbounded_channel();
@@ -82,7 +82,7 @@ mod when {
     #[tokio::test]
     async fn concerns_one_task() {
         for (status, ran) in [(200, vec!["receipt", "always"]), (503, vec!["apology", "always"])] {
-            let ((registry, mut discarded), journal) = (telling_registry(), Journal::default());
+            let ((registry, mut discarded), journal) = (reporting_registry(), Journal::default());
             let leave = journal.clone();
             fetch_once(TaskLayer::new(registry.clone()), status, move |tasks| {
                 tasks.add(Task::new(leave.task("receipt")).named("receipt").when(|ending| ending.is_success()));
@@ -104,7 +104,7 @@ mod clear {
 
     #[tokio::test]
     async fn in_handler_discards_earlier_tasks() {
-        let ((registry, mut discarded), journal) = (telling_registry(), Journal::default());
+        let ((registry, mut discarded), journal) = (reporting_registry(), Journal::default());
         let leave = journal.clone();
         fetch_once(TaskLayer::new(registry.clone()), 200, move |tasks| {
             tasks.add(Task::new(leave.task("taken back")).named("taken back"));

@@ -1,4 +1,4 @@
-//! What a task finds around it: its set, its attempt and its token.
+//! The context of a task: its set, its attempt and its token.
 
 use std::{future::pending, time::Duration};
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::support::{Bomb, Reports, SECOND, assert_conserved};
 
-/// What a task needs, and has not.
+/// The receiver of a task: down until it recovers.
 #[derive(Clone, Default)]
 struct Receiver(Arc<AtomicBool>);
 

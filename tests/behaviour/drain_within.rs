@@ -126,7 +126,7 @@ async fn waits_for_own_bytes_in_traffic() {
 async fn misses_no_release() {
     const RESPONSES: u64 = 5_000;
     let registry = TaskRegistry::new();
-    // Without a limit, a release that nobody notices is a task that never starts.
+    // Without a limit, a missed release is a task that never starts.
     let layer = TaskLayer::new(registry.clone()).launch_within(Duration::MAX);
     let (sender, held) = std::sync::mpsc::channel();
     let server = std::thread::spawn(move || held.into_iter().for_each(drop::<Bytes>));
@@ -234,7 +234,7 @@ async fn cleared_set_completes_drain() {
     assert_eq!(set.clear(), 1);
     assert_eq!(report.await.discarded, 1);
     drop(held);
-    // What is added while the response is still leaving waits for that.
+    // A task that is added while the response is still leaving waits, too.
     set.add(async {});
     assert_eq!(registry.spawn(async {}).await.label(), Outcome::Completed.label());
     assert_eq!(set.len(), 1);

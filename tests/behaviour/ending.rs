@@ -1,4 +1,4 @@
-//! How a request ends, and that its tasks run after each ending.
+//! The endings of a request; its tasks run after each of them.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use tower_http::services::ServeDir;
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{Client, VERSIONS, Version, raw, read_all, read_until, request, serve, telling_layer, within},
+    net::{Client, VERSIONS, Version, raw, read_all, read_until, reporting_layer, request, serve, within},
 };
 
 fn chunk(text: &'static str) -> Result<Bytes, std::io::Error> {
@@ -40,7 +40,7 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let (registry, journal, entered) = (TaskRegistry::new(), Journal::default(), Arc::new(Notify::new()));
-        let (layer, endings) = telling_layer(&registry);
+        let (layer, endings) = reporting_layer(&registry);
         let enter = {
             let (journal, entered) = (journal.clone(), Arc::clone(&entered));
             move || {
@@ -147,7 +147,7 @@ mod sent {
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("text"), "text ".repeat(50_000)).unwrap();
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, mut endings) = telling_layer(&registry);
+        let (layer, mut endings) = reporting_layer(&registry);
         let address = serve(every_kind_of_response(files.path(), &journal).layer(layer));
 
         let mut sent = 0;
@@ -269,7 +269,7 @@ mod handler_panicked {
     #[tokio::test]
     async fn before_future() {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, mut endings) = telling_layer(&registry);
+        let (layer, mut endings) = reporting_layer(&registry);
         let leave = journal.clone();
         let panicking = move || -> std::future::Ready<_> {
             after(leave.task("ran")).unwrap();
@@ -288,7 +288,7 @@ mod service_error {
     #[tokio::test]
     async fn is_passed_on() {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, mut endings) = telling_layer(&registry);
+        let (layer, mut endings) = reporting_layer(&registry);
         let leave = journal.clone();
         let result = call_inside(&layer, move || {
             after(leave.task("ran")).unwrap();

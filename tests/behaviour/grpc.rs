@@ -22,7 +22,7 @@ use tonic::{
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{Client, Version, read_all, serve, telling_layer, within},
+    net::{Client, Version, read_all, reporting_layer, serve, within},
     until,
 };
 
@@ -79,7 +79,7 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, endings) = telling_layer(&registry);
+        let (layer, endings) = reporting_layer(&registry);
         let (messages, to_come) = mpsc::unbounded();
         let to_come = std::sync::Arc::new(std::sync::Mutex::new(Some(to_come)));
         let (leave, note) = (journal.clone(), journal.clone());

@@ -19,7 +19,7 @@ use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, ti
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{Client, VERSIONS, Version, get, read_all, serve, serve_service, telling_layer, within},
+    net::{Client, VERSIONS, Version, get, read_all, reporting_layer, serve, serve_service, within},
 };
 
 mod others {
@@ -66,7 +66,7 @@ mod others {
             for version in VERSIONS {
                 let case = format!("{path} over {version:?}, the other layer is inside: {is_inside}");
                 let (registry, journal) = (TaskRegistry::new(), Journal::default());
-                let (layer, mut endings) = telling_layer(&registry);
+                let (layer, mut endings) = reporting_layer(&registry);
                 let app = handlers(&journal);
                 let app = if is_inside {
                     app.layer(other.clone()).layer(layer)
@@ -117,7 +117,7 @@ mod others {
 
         for (is_inside, version) in [true, false].into_iter().flat_map(|is| VERSIONS.map(|version| (is, version))) {
             let (registry, journal) = (TaskRegistry::new(), Journal::default());
-            let (layer, mut endings) = telling_layer(&registry);
+            let (layer, mut endings) = reporting_layer(&registry);
             let (app, other) = (handlers(&journal), CompressionLayer::new());
             let app = if is_inside { app.layer(other).layer(layer) } else { app.layer(layer).layer(other) };
             let response = Client::connect(version, serve(app)).await.send(gzip()).await;
@@ -177,7 +177,7 @@ mod several {
                 tasks.add(leave.task("by a layer between"));
                 next.run(request)
             });
-            let (layer, mut endings) = telling_layer(&outer);
+            let (layer, mut endings) = reporting_layer(&outer);
             let nested = Router::new().route("/", on_get(handler)).layer(refusing_layer(&innermost));
             let app = Router::new().nest("/nested", nested).layer(between).layer(refusing_layer(&inner)).layer(layer);
             let mut client = Client::connect(version, serve(app)).await;

@@ -1,4 +1,4 @@
-//! Limits at one and at many, and what happens beyond them.
+//! Limits, at one and at many, and beyond them.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! What postlude promises: a module for each word of its API.
+//! The promises of postlude: a module for each word of its API.
 #![expect(clippy::disallowed_methods, reason = "tests play the server, the client and the stranger")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it stands")]
 #![expect(clippy::clone_on_ref_ptr, reason = "a test's setup reads better without the types")]

@@ -1,4 +1,4 @@
-//! Observers, subscribers and what the registry remembers.
+//! Observers, subscribers and the history.
 
 use std::{
     error::Error,
@@ -18,7 +18,7 @@ use postlude::{
 
 use crate::support::{Journal, assert_conserved, until};
 
-/// Notes what it is told.
+/// Notes what it sees.
 struct Noting(Journal);
 
 impl TaskObserver for Noting {
@@ -54,8 +54,8 @@ async fn sees_tasks_of_a_set() {
     set.add(Task::new(async { Err::<(), _>("no") }).named("b").timeout(Duration::from_secs(60)));
     set.drain().await;
     registry.wait_idle().await;
-    let told = ["a added", "b added", "a started", "a completed", "b started", "b failed"];
-    assert_eq!(journal.read(), told);
+    let expected = ["a added", "b added", "a started", "a completed", "b started", "b failed"];
+    assert_eq!(journal.read(), expected);
 }
 
 #[tokio::test]
@@ -64,8 +64,8 @@ async fn sees_spawned_and_blocking_tasks() {
     registry.spawn(Task::new(async {}).named("c")).await;
     registry.spawn(Task::blocking(|| panic!("a bug")).named("d")).await;
     registry.wait_idle().await;
-    let told = ["c added", "c started", "c completed", "d added", "d started", "d panicked"];
-    assert_eq!(journal.read(), told);
+    let expected = ["c added", "c started", "c completed", "d added", "d started", "d panicked"];
+    assert_eq!(journal.read(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +77,7 @@ async fn sees_each_attempt_and_one_end() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(registry.get(id).unwrap().label(), "retrying");
     registry.wait_idle().await;
-    let told = [
+    let expected = [
         "mail added",
         "mail started",
         "mail attempt 1 failed: down",
@@ -86,11 +86,11 @@ async fn sees_each_attempt_and_one_end() {
         "mail started",
         "mail failed",
     ];
-    assert_eq!(journal.read(), told);
+    assert_eq!(journal.read(), expected);
     let Some(TaskStatus::Ended(report)) = registry.get(id) else { panic!("it has ended") };
     assert_eq!(report.attempt, 3);
     let mut labels = Vec::new();
-    for _ in told {
+    for _ in expected {
         labels.push(events.recv().await.unwrap().label());
     }
     let attempt = ["started", "attempt_failed"];
@@ -108,7 +108,7 @@ async fn sees_added_and_finished_of_task_that_never_starts() {
     registry.spawn(Task::new(async {}).named("this too"));
     assert!(registry.try_spawn(async {}).is_err());
     set.clear();
-    let told = [
+    let expected = [
         "first added",
         "too many added",
         "too many discarded",
@@ -116,7 +116,7 @@ async fn sees_added_and_finished_of_task_that_never_starts() {
         "this too discarded",
         "first discarded",
     ];
-    assert_eq!(journal.read(), told);
+    assert_eq!(journal.read(), expected);
 }
 
 /// It harms neither the task nor the next observer.
@@ -146,11 +146,11 @@ async fn panic_is_counted() {
 async fn is_not_called_for_its_own_refused_adds() {
     struct Eager {
         registry: Mutex<Option<TaskRegistry>>,
-        told: AtomicU64,
+        calls: AtomicU64,
     }
     impl Eager {
         fn add(&self) {
-            self.told.fetch_add(1, Ordering::Relaxed);
+            self.calls.fetch_add(1, Ordering::Relaxed);
             if let Some(registry) = self.registry.lock().unwrap().clone() {
                 registry.spawn(async {});
             }
@@ -164,13 +164,13 @@ async fn is_not_called_for_its_own_refused_adds() {
             self.add();
         }
     }
-    let eager = Arc::new(Eager { registry: Mutex::default(), told: AtomicU64::new(0) });
+    let eager = Arc::new(Eager { registry: Mutex::default(), calls: AtomicU64::new(0) });
     let registry = TaskRegistry::builder().capacity(1).observe(eager.clone()).build().unwrap();
     *eager.registry.lock().unwrap() = Some(registry.clone());
     let set = registry.set();
     set.add(async {}); // takes the only place
     registry.spawn(async {});
-    assert_eq!(eager.told.load(Ordering::Relaxed), 3, "two that were added, one of which was discarded at once");
+    assert_eq!(eager.calls.load(Ordering::Relaxed), 3, "two that were added, one of which was discarded at once");
     let metrics = registry.metrics();
     assert_eq!(metrics.discarded, 4, "that one, and what was added at each of the three: {metrics:?}");
     *eager.registry.lock().unwrap() = None;
@@ -197,14 +197,14 @@ async fn takes_closures_and_arcs() {
 
 #[tokio::test]
 async fn of_another_registry_is_called() {
-    let (second, told) = noting();
+    let (second, journal) = noting();
     let spawns = second.clone();
     let first = TaskRegistry::builder().on_failure(move |_| drop(spawns.spawn(Task::new(async {}).named("alert"))));
     let first = first.build().unwrap();
     first.spawn(async { Err::<(), _>("down") }).await;
     first.wait_idle().await;
     second.wait_idle().await;
-    assert_eq!(told.read().len(), 3, "added, started and finished: {:?}", told.read());
+    assert_eq!(journal.read().len(), 3, "added, started and finished: {:?}", journal.read());
 
     let closed = TaskRegistry::builder().admit(|_| Err("not here".into())).build().unwrap();
     let spawns = closed;

@@ -57,8 +57,8 @@ async fn panic_is_counted() {
 #[tokio::test]
 async fn may_spawn_at_full_registry() {
     let slot: Arc<OnceLock<TaskRegistry>> = Arc::default();
-    let (inner, told) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
-    let counter = told.clone();
+    let (inner, calls) = (slot.clone(), Arc::new(AtomicUsize::new(0)));
+    let counter = calls.clone();
     let registry = TaskRegistry::builder()
         .capacity(1)
         .on_failure(move |_| {
@@ -72,7 +72,7 @@ async fn may_spawn_at_full_registry() {
     slot.set(registry.clone()).unwrap();
     registry.spawn(std::future::pending::<()>());
     registry.spawn(async {});
-    assert_eq!(told.load(Ordering::SeqCst), 1, "of the task, not of the alert that was refused in turn");
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "of the task, not of the alert that was refused in turn");
     assert_eq!(registry.metrics().discarded, 2);
     assert_conserved(&registry, 3);
 }

@@ -1,4 +1,4 @@
-//! In which order tasks wait, and that none waits for ever.
+//! The order in which waiting tasks start; and none waits for ever.
 
 use std::{
     sync::{Arc, Mutex},

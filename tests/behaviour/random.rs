@@ -20,7 +20,7 @@ use postlude::{
 use crate::support::{assert_conserved, outcomes, until};
 use proptest::prelude::*;
 
-/// What a task does.
+/// The work of a task.
 #[derive(Clone, Copy, Debug)]
 enum Work {
     Ends,
@@ -59,19 +59,19 @@ enum Step {
     Shutdown,
 }
 
-/// What happened to each task, told by the tasks and the hook, not by the counters.
+/// What happened to each task, as the tasks and the hook report, not the counters.
 #[derive(Clone, Default)]
 struct Witness {
     /// Tasks whose work ran to its end.
     ended: Arc<Mutex<HashMap<u64, u32>>>,
-    /// Outcomes that the failure hook was told.
-    told: Arc<Mutex<HashMap<TaskId, &'static str>>>,
+    /// Outcomes that the failure hook has seen.
+    reported: Arc<Mutex<HashMap<TaskId, &'static str>>>,
     added: Arc<Mutex<Vec<TaskId>>>,
     serial: Arc<Mutex<u64>>,
     /// Batches that did not complete, and how often each item was handled.
-    batches_told: Arc<AtomicU64>,
+    batches_reported: Arc<AtomicU64>,
     items: Arc<Mutex<Vec<u32>>>,
-    /// Runs of what is repeated; held by each repetition until it has ended.
+    /// Runs of the repetitions; each repetition holds it until it has ended.
     runs: Arc<AtomicU64>,
 }
 
@@ -87,8 +87,8 @@ impl Drop for Bomb {
 
 impl Witness {
     fn hook(&self, report: &TaskReport) {
-        self.batches_told.fetch_add(u64::from(report.name == "batch"), Ordering::SeqCst);
-        let before = self.told.lock().unwrap().insert(report.id, report.outcome.label());
+        self.batches_reported.fetch_add(u64::from(report.name == "batch"), Ordering::SeqCst);
+        let before = self.reported.lock().unwrap().insert(report.id, report.outcome.label());
         assert_eq!(before, None, "two outcomes for {}", report.id);
     }
 
@@ -363,7 +363,7 @@ async fn run(program: Vec<Step>, setup: Setup) {
 fn compare(witness: &Witness, registry: &TaskRegistry) {
     let batches = registry.metrics().by_name().get("batch").cloned().unwrap_or_default();
     let lost = batches.failed + batches.panicked + batches.timed_out + batches.aborted + batches.discarded;
-    assert_eq!(lost, witness.batches_told.load(Ordering::SeqCst), "{batches:?}");
+    assert_eq!(lost, witness.batches_reported.load(Ordering::SeqCst), "{batches:?}");
     let items = witness.items.lock().unwrap().clone();
     assert!(items.iter().all(|handled| *handled == 1 || (*handled == 0 && lost > 0)), "{items:?}, {batches:?}");
     let added = witness.added.lock().unwrap().len() as u64 + witness.runs.load(Ordering::SeqCst);
@@ -372,14 +372,14 @@ fn compare(witness: &Witness, registry: &TaskRegistry) {
     let m = registry.metrics();
     assert_eq!((m.pending, m.running, m.open_sets), (0, 0, 0), "{m:?}");
     assert!(registry.tasks().is_empty());
-    let told = witness.told.lock().unwrap().clone();
-    let count = |label| told.values().filter(|told| **told == label).count() as u64;
+    let reported = witness.reported.lock().unwrap().clone();
+    let count = |label| reported.values().filter(|reported| **reported == label).count() as u64;
     assert_eq!(m.failed, count("failed"), "{m:?}");
     assert_eq!(m.panicked, count("panicked"), "{m:?}");
     assert_eq!(m.timed_out, count("timed_out"), "{m:?}");
     assert_eq!(m.aborted, count("aborted"), "{m:?}");
     assert_eq!(m.discarded, count("discarded"), "{m:?}");
-    assert_eq!(m.completed, added - told.len() as u64, "{m:?}");
+    assert_eq!(m.completed, added - reported.len() as u64, "{m:?}");
     assert!(witness.ended.lock().unwrap().values().all(|times| *times == 1), "work that ran twice");
 }
 

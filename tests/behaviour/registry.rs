@@ -1,4 +1,4 @@
-//! Making a registry, and what is known of it as a whole.
+//! A registry as a whole: building it, its metrics, and when it is idle.
 
 use std::{
     sync::{
@@ -87,7 +87,7 @@ mod wait_idle {
         tokio::task::spawn_blocking(move || entering.recv().unwrap()).await.unwrap();
         assert_eq!(registry.metrics().completed, 1, "counted");
         let mut idle = std::pin::pin!(registry.wait_idle());
-        assert!(futures::poll!(&mut idle).is_pending(), "and not yet told");
+        assert!(futures::poll!(&mut idle).is_pending(), "and the observer is at work");
         release.send(()).unwrap();
         idle.await;
     }
@@ -96,7 +96,7 @@ mod wait_idle {
 mod metrics {
     use super::*;
 
-    /// Counts what it is told.
+    /// Counts what it sees.
     #[derive(Default)]
     struct Counting {
         added: AtomicU64,
@@ -174,7 +174,7 @@ mod metrics {
         assert_conserved(&registry, 2400);
         let metrics = registry.metrics();
         assert_eq!(counting.added.load(Ordering::Relaxed), 2400);
-        assert_eq!(counting.finished.load(Ordering::Relaxed), 2400, "all told before it is idle: {metrics:?}");
+        assert_eq!(counting.finished.load(Ordering::Relaxed), 2400, "all observed before it is idle: {metrics:?}");
         let started = counting.started.load(Ordering::Relaxed);
         assert!(started >= metrics.completed + metrics.failed, "{started}: {metrics:?}");
         assert!(started <= 2400 - metrics.discarded, "{started}: {metrics:?}");

@@ -1,4 +1,4 @@
-//! When the tasks of a response start, and that they leave other requests alone.
+//! When the tasks of a response start; and they leave other requests alone.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -23,7 +23,7 @@ use tower_http::services::ServeDir;
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{Client, VERSIONS, Version, raw, read_all, read_until, serve, telling_layer, within},
+    net::{Client, VERSIONS, Version, raw, read_all, read_until, reporting_layer, serve, within},
     until,
 };
 
@@ -318,7 +318,7 @@ mod upgrade {
     #[tokio::test]
     async fn may_add_to_set_of_its_request() {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, mut endings) = telling_layer(&registry);
+        let (layer, mut endings) = reporting_layer(&registry);
         let leave = journal.clone();
         let upgrade = async move |tasks: TaskSet, mut request: Request| {
             let leave = leave.clone();

@@ -1,4 +1,4 @@
-//! Attempts: when the next one starts, and what runs meanwhile.
+//! Attempts: when the next one starts, and which tasks run meanwhile.
 
 use std::{
     sync::{
@@ -44,7 +44,7 @@ async fn last_attempt_decides_outcome() {
     let metrics = registry.metrics();
     assert_eq!((metrics.failed, metrics.retries), (1, 2));
     assert_eq!(metrics.total_time, 6 * SECOND);
-    let [report] = &reports.read()[..] else { panic!("told once") };
+    let [report] = &reports.read()[..] else { panic!("reported once") };
     assert_eq!((report.attempt, report.ran_for, report.queued_for), (3, 3 * SECOND, Duration::ZERO));
     assert_conserved(&registry, 1);
 }
@@ -66,8 +66,8 @@ async fn is_listed_between_attempts() {
 #[tokio::test(start_paused = true)]
 async fn between_attempts_holds_slot_but_no_permit() {
     let registry = TaskRegistry::builder().max_concurrent(1).max_blocking(1).capacity(2).build().unwrap();
-    let resting_task = registry.spawn(never());
-    until_retrying(&registry, resting_task.id()).await;
+    let retrying_task = registry.spawn(never());
+    until_retrying(&registry, retrying_task.id()).await;
     assert!(registry.spawn(async {}).await.is_completed());
     assert!(registry.try_spawn(std::future::pending::<()>()).is_ok());
     assert!(registry.try_spawn(async {}).is_err(), "the resting one is live, too");
@@ -142,9 +142,9 @@ async fn factory_may_panic_in_drop() {
     };
     assert!(matches!(registry.spawn(bombed()).await, Outcome::Failed(_)));
     assert!(matches!(registry.spawn(bombed()).await, Outcome::Failed(_)));
-    let resting_task = registry.spawn(bombed());
-    until_retrying(&registry, resting_task.id()).await;
-    resting_task.abort();
+    let retrying_task = registry.spawn(bombed());
+    until_retrying(&registry, retrying_task.id()).await;
+    retrying_task.abort();
     assert!(registry.spawn(async {}).await.is_completed());
     assert_eq!(registry.dead_letters().len(), 1);
     registry.dead_letters().clear();
@@ -178,8 +178,8 @@ mod timeout {
         let registry = TaskRegistry::builder().max_blocking(2).build().unwrap();
         let policy = RetryPolicy::constant(Duration::ZERO).attempts(2);
         let released = Arc::new(AtomicBool::new(false));
-        let told = Arc::new(AtomicU32::new(0));
-        let (release, noted) = (Arc::clone(&released), Arc::clone(&told));
+        let cancelled = Arc::new(AtomicU32::new(0));
+        let (release, noted) = (Arc::clone(&released), Arc::clone(&cancelled));
         let stubborn = Task::retrying_blocking(policy, move || {
             if attempt() == 1 {
                 let token = cancellation();
@@ -206,7 +206,7 @@ mod timeout {
         assert!(one.await.is_completed() && two.await.is_completed());
         released.store(true, Ordering::SeqCst);
         until(|| registry.metrics().stuck == 0).await;
-        assert_eq!(told.load(Ordering::SeqCst), 1);
+        assert_eq!(cancelled.load(Ordering::SeqCst), 1);
         assert_conserved(&registry, 3);
     }
 }

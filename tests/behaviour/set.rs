@@ -1,4 +1,4 @@
-//! A set: adds, drains, and what is taken out of it again.
+//! A set: adds, drains, clears.
 
 use std::{
     sync::{

@@ -201,11 +201,11 @@ mod grace {
     #[tokio::test(start_paused = true)]
     async fn is_followed_by_cancel_and_abort() {
         let registry = TaskRegistry::builder().settle(2 * SECOND).build().unwrap();
-        let (told, was_told) = oneshot::channel();
+        let (cancelled, was_cancelled) = oneshot::channel();
         registry.spawn(
             Task::new(async {
                 cancellation().cancelled().await;
-                told.send(()).map_err(|()| "nobody listens")
+                cancelled.send(()).map_err(|()| "nobody listens")
             })
             .named("listens"),
         );
@@ -219,7 +219,7 @@ mod grace {
         let report = registry.shutdown(10 * SECOND).await;
         let took = start.elapsed();
         assert!(took >= 10 * SECOND && took <= 12 * SECOND, "{took:?}");
-        was_told.await.unwrap();
+        was_cancelled.await.unwrap();
         assert_eq!(report.completed, 1);
         let names = |tasks: &[postlude::TaskInfo]| {
             let mut names: Vec<_> = tasks.iter().map(|task| (task.name, task.state)).collect();

@@ -1,4 +1,4 @@
-//! Spawned tasks, their handles, and what the registry knows of them.
+//! Spawned tasks, their handles, outcomes and names.
 
 use std::{error::Error, fmt, future::pending, sync::Arc, time::Duration};
 
@@ -211,7 +211,7 @@ mod outcome {
     /// An error that panics when it is displayed or dropped stops nothing.
     #[tokio::test]
     async fn failed_with_error_that_panics() {
-        // Somebody who looks at what is logged.
+        // A subscriber that formats the error.
         let _listening = tracing::subscriber::set_default(tracing_subscriber::fmt().with_test_writer().finish());
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
         let set = registry.set();

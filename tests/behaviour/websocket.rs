@@ -1,4 +1,4 @@
-//! A `WebSocket`: what its request leaves behind, and what the connection adds while it is open.
+//! A `WebSocket`: the tasks of its request, and those that the connection adds while it is open.
 
 use std::{pin::pin, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{raw, read_until, serve, telling_layer, within},
+    net::{raw, read_until, reporting_layer, serve, within},
     until,
 };
 
@@ -35,7 +35,7 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, endings) = telling_layer(&registry);
+        let (layer, endings) = reporting_layer(&registry);
         let leave = journal.clone();
         let handler = async move |tasks: TaskSet, upgrade: WebSocketUpgrade| {
             tasks.add(leave.task("of the request"));
@@ -54,7 +54,7 @@ impl Site {
         client
     }
 
-    /// For what the connection does when its client has left, which nobody else can see.
+    /// For events of a connection whose client has left.
     async fn until(&self, reached: impl Fn(&TaskMetrics) -> bool) {
         until(|| reached(&self.registry.metrics())).await;
     }
@@ -87,7 +87,7 @@ async fn converse(mut socket: WebSocket, tasks: TaskSet, journal: Journal) {
     tasks.add(journal.task("of the end"));
 }
 
-/// A client that can do just what is needed here.
+/// A client that can do what these tests need.
 struct Client(TcpStream);
 
 impl Client {

@@ -33,7 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const CAPACITY: usize = 1_000;
 const CLIENTS: usize = 32;
-/// What a task holds on to while it is slow.
+/// The bytes that a slow task holds.
 const BAGGAGE: usize = 1 << 10;
 /// How much the server may grow after it has become full, in KiB: far less than what was refused would have held.
 const GROWTH: u64 = 8 << 10;
@@ -64,8 +64,8 @@ async fn serve(slow: Duration) -> std::io::Result<()> {
     let layer = TaskLayer::new(registry.clone());
     let figures = async move || {
         let m = registry.metrics();
-        let told = refused.load(Ordering::SeqCst);
-        format!("{} {} {} {} {told}", m.added, m.pending + m.running, m.completed, m.discarded)
+        let reported = refused.load(Ordering::SeqCst);
+        format!("{} {} {} {} {reported}", m.added, m.pending + m.running, m.completed, m.discarded)
             + &format!(" {}", m.shed)
     };
     let app = Router::new()
@@ -83,15 +83,15 @@ pub(crate) fn child(slow: &str) {
 
 // The tests' side.
 
-/// What the server has counted.
+/// The counters of the server.
 #[derive(Clone, Copy, Debug, Default)]
 struct Figures {
     added: u64,
     live: u64,
     completed: u64,
     discarded: u64,
-    /// Refusals for the capacity, as the failure hook was told.
-    told: u64,
+    /// Refusals for the capacity, as the failure hook has seen them.
+    reported: u64,
     shed: u64,
 }
 
@@ -99,8 +99,8 @@ fn figures(server: &Server) -> Figures {
     let mut client = server.connect();
     let head = client.request("GET", "/figures");
     let figures: Vec<u64> = client.body(&head).split(' ').map(|figure| figure.parse().unwrap()).collect();
-    let [added, live, completed, discarded, told, shed] = figures.try_into().unwrap();
-    Figures { added, live, completed, discarded, told, shed }
+    let [added, live, completed, discarded, reported, shed] = figures.try_into().unwrap();
+    Figures { added, live, completed, discarded, reported, shed }
 }
 
 fn figures_when(server: &Server, is_reached: impl Fn(Figures) -> bool) -> Figures {
@@ -161,7 +161,7 @@ fn flood(path: &'static str) -> ([u64; 2], Figures) {
 
     let figures = figures_when(&server, |figures| figures.live == 0);
     assert_eq!(figures.added, figures.completed + figures.discarded, "{figures:?}");
-    assert_eq!(figures.discarded, figures.told, "{figures:?}");
+    assert_eq!(figures.discarded, figures.reported, "{figures:?}");
     assert_eq!((figures.added, figures.shed), (accepted, shed), "{figures:?}");
 
     let mut client = server.connect();

@@ -1,4 +1,4 @@
-//! What needs a process of its own: real signals to a real server, a server under a flood, and the first clock that a
+//! Tests that need a process of their own: real signals to a real server, a server under a flood, and the first clock that a
 //! process asks.
 //!
 //! Without libtest: this program is both the tests and, started with `--child`, the process that they talk to or wait

@@ -10,7 +10,7 @@ use std::{
 
 use crate::child;
 
-/// In the child: a listener, whose port the tests are told.
+/// In the child: a listener, whose port is printed for the tests.
 pub(crate) async fn listen() -> io::Result<tokio::net::TcpListener> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("port {}", listener.local_addr()?.port());
@@ -53,7 +53,7 @@ impl Drop for Server {
 
 pub(crate) struct Client(BufReader<TcpStream>);
 
-/// What the tests look at in the head of a response.
+/// The parts of the head of a response that the tests use.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) status: u16,

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared by the tests.
 
 #[cfg(feature = "axum")]
 pub(crate) mod net;

@@ -21,10 +21,10 @@ pub(crate) use super::sockets::{Version, within};
 
 pub(crate) const VERSIONS: [Version; 2] = [Version::H1, Version::H2];
 
-/// A layer that tells how each request with tasks ended, and drains them all.
-pub(crate) fn telling_layer(registry: &TaskRegistry) -> (TaskLayer, UnboundedReceiver<Ending>) {
-    let (tell, endings) = unbounded_channel();
-    (TaskLayer::new(registry.clone()).drain_when(move |ending| tell.send(*ending).is_ok()), endings)
+/// A layer that reports the ending of each request with tasks, and drains them all.
+pub(crate) fn reporting_layer(registry: &TaskRegistry) -> (TaskLayer, UnboundedReceiver<Ending>) {
+    let (report, endings) = unbounded_channel();
+    (TaskLayer::new(registry.clone()).drain_when(move |ending| report.send(*ending).is_ok()), endings)
 }
 
 /// Serves a router over HTTP/1.1 and HTTP/2 until the runtime ends.

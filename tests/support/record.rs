@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Records of what tasks and hooks did, and checks of the counters.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 use postlude::{TaskMetrics, TaskRegistry, TaskReport};
 
-/// What happened, in order.
+/// Notes, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
@@ -27,7 +27,7 @@ impl Journal {
     }
 }
 
-/// What the failure hook was told.
+/// The reports that a failure hook has seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reports(Arc<Mutex<Vec<TaskReport>>>);
 

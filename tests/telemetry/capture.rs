@@ -1,4 +1,4 @@
-//! What a subscriber sees.
+//! Subscribers that keep what they see.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 use tracing::info;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What was logged, as text.
+/// The log, as text.
 #[derive(Clone, Default)]
 pub(crate) struct Text(Arc<Mutex<Vec<u8>>>);
 
@@ -41,7 +41,7 @@ impl<'a> MakeWriter<'a> for Text {
     }
 }
 
-/// Sees to it that every thread has somebody who listens.
+/// Gives every thread a subscriber.
 pub(crate) fn listen_everywhere() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());

@@ -1,4 +1,4 @@
-//! What a trace shows, with OpenTelemetry: the request's span ends with its response, and the task's is linked to it.
+//! Traces of OpenTelemetry: the request's span ends with its response, and the task's span is linked to it.
 
 use axum::{Router, body::Body, extract::Request, http::StatusCode, middleware::Next, routing::post};
 use http_body_util::BodyExt;
@@ -49,7 +49,7 @@ fn traced(relation: SpanRelation) -> [Vec<opentelemetry_sdk::trace::SpanData>; 2
         let with_response = exporter.get_finished_spans().unwrap();
         finish.send(true).unwrap();
         registry.wait_idle().await;
-        // The span is closed just after its end was told.
+        // The span is closed just after the end of the task was reported.
         until(|| exporter.get_finished_spans().unwrap().iter().any(|span| span.name == "task")).await;
         [with_response, exporter.get_finished_spans().unwrap()]
     };

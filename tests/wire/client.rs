@@ -54,12 +54,12 @@ impl Client {
             Box::new(stream)
         };
         let sender = within(Sender::handshake(server.protocol.version(), io, width)).await;
-        // What the handshake of TLS has written is none of a response's bytes.
+        // The bytes of the TLS handshake belong to no response.
         tape.rewind();
         Self { sender, tape }
     }
 
-    /// Makes a request of a kind by its number, reads the response, and tells how many bytes of it were written
+    /// Makes a request of a kind by its number, reads the response, and returns how many bytes of it were written
     /// after its task had started.
     pub(crate) async fn take(&mut self, number: usize) -> usize {
         self.take_around(number, async {}).await
@@ -72,7 +72,7 @@ impl Client {
         let mut body = response.into_body();
         let mut in_between = Some(in_between);
         let (mut read, mut had_trailers) = (0, false);
-        // After a 101, what is read is not HTTP any more.
+        // After a 101, the connection does not speak HTTP any more.
         while let Some(frame) = within(body.frame()).await {
             let frame = frame.unwrap();
             read += frame.data_ref().map_or(0, Bytes::len);
@@ -97,7 +97,7 @@ impl Client {
             for _ in 0..4 {
                 other.take(0).await;
             }
-            assert!(tape.written() < size, "the client has to hold the server up for this to tell anything");
+            assert!(tape.written() < size, "the client has to hold the server up or this shows nothing");
         };
         self.take_around(number, others_requests).await
     }

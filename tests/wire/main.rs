@@ -76,7 +76,7 @@ mod drain_within {
     fn hardly_ever_ends_before_an_end_without_bytes() {
         let counts = TABLE.count(|kind, protocol| kind.end == End::Bare && !is_kept_by_tls(kind, protocol));
         // A timer is all there is here, and a machine with other work may take the server's core away for longer.
-        // The full form wants a machine for itself; the quick one must tell a broken library from a busy machine.
+        // The full form wants a machine for itself; the quick one has to tolerate a busy machine.
         let one_of = if requests() < 2000 { 50 } else { 1000 };
         assert!(counts.early * one_of <= counts.made, "{} early of {}:\n{}", counts.early, counts.made, *TABLE);
     }

@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct Server {
     pub(crate) protocol: Protocol,
     pub(crate) wide: SocketAddr,
-    /// What comes from here holds little: a client that does not read soon holds the server up.
+    /// Its connections have small buffers: a client that does not read soon holds the server up.
     pub(crate) narrow: SocketAddr,
     pub(crate) connector: TlsConnector,
     tapes: mpsc::UnboundedReceiver<Arc<Tape>>,

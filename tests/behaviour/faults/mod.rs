@@ -62,7 +62,7 @@ impl Cell {
         if self.moment == Moment::AfterTheBody {
             self.take_the_rest(response.as_mut().unwrap()).await;
         }
-        // Held until the tasks have run: what is dropped before is a stream that is reset.
+        // Held until the tasks have run: a stream that is dropped before is reset.
         let mut held = (exchange, response);
         match self.manner {
             // A server that has panicked may have closed it first.
@@ -87,7 +87,7 @@ impl Cell {
                     Poll::Ready(report) => report,
                     Poll::Pending => within(shutdown).await,
                 };
-                // Not what is stuck: a future that has timed out may take its time to be dropped.
+                // Not stuck tasks: a future that has timed out may be dropped later.
                 assert!(report.aborted.is_empty(), "{self:?}: {report}");
             }
         }
@@ -140,9 +140,9 @@ impl Cell {
             ("last", self.outcome_of_the_others()),
             ("fine", self.outcome_afterwards()),
         ];
-        let to_tell = outcomes.iter().filter(|(_, outcome)| *outcome != "completed");
-        let told: Vec<_> = to_tell.map(|(name, outcome)| format!("{name} {outcome}")).collect();
-        assert_eq!(site.told.read(), told, "{self:?}");
+        let failures = outcomes.iter().filter(|(_, outcome)| *outcome != "completed");
+        let reported: Vec<_> = failures.map(|(name, outcome)| format!("{name} {outcome}")).collect();
+        assert_eq!(site.reported.read(), reported, "{self:?}");
 
         let m = site.registry.metrics();
         let counted = [
@@ -161,7 +161,7 @@ impl Cell {
         assert_eq!([m.pending, m.running, m.open_sets, m.hook_panics], [0; 4], "{self:?}");
         assert_conserved(&site.registry, 4);
 
-        // What has timed out is counted first, and dropped then.
+        // A task that has timed out is counted before it is dropped.
         assert!(within(&mut site.captured).await.is_err());
         until(|| site.registry.metrics().stuck == 0).await;
     }

@@ -1,4 +1,4 @@
-//! A server whose handler and whose tasks do what a cell says.
+//! The server of a cell: its handler and its tasks.
 
 use std::{
     convert::Infallible,
@@ -59,7 +59,7 @@ impl Work {
     }
 }
 
-/// Tells by its end that a task has let go of what it captured.
+/// Its end shows that a task has dropped its captures.
 type Captured = oneshot::Sender<Infallible>;
 
 /// A future that is ready at once, and panics when it is dropped.
@@ -89,13 +89,13 @@ pub(super) struct Site {
     pub(super) address: SocketAddr,
     pub(super) registry: TaskRegistry,
     pub(super) endings: UnboundedReceiver<Ending>,
-    /// What the tasks have seen.
+    /// The tasks that ran.
     pub(super) journal: Journal,
-    /// What the failure hook has been told.
-    pub(super) told: Journal,
+    /// The failures that the hook has seen.
+    pub(super) reported: Journal,
     pub(super) entered: Arc<Notify>,
     pub(super) steps: Arc<Semaphore>,
-    /// Ends when the task in the middle has let go of what it captured.
+    /// Ends when the task in the middle has dropped its captures.
     pub(super) captured: oneshot::Receiver<Infallible>,
     _server: AbortOnDropHandle<()>,
 }
@@ -105,15 +105,15 @@ pub(super) const LONG: usize = 256 * 1024;
 
 impl Site {
     pub(super) fn open(cell: Cell) -> Self {
-        let (journal, told) = (Journal::default(), Journal::default());
+        let (journal, reported) = (Journal::default(), Journal::default());
         let hook = {
-            let told = told.clone();
-            move |report: &postlude::TaskReport| told.note(format!("{} {}", report.name, report.outcome.label()))
+            let reported = reported.clone();
+            move |report: &postlude::TaskReport| reported.note(format!("{} {}", report.name, report.outcome.label()))
         };
         let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
-        let (tell, endings) = unbounded_channel();
+        let (report_ending, endings) = unbounded_channel();
         let layer = TaskLayer::new(registry.clone()).drain_when(move |ending| {
-            tell.send(*ending).unwrap();
+            report_ending.send(*ending).unwrap();
             cell.verdict == Verdict::Drain
         });
         let (entered, steps) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
@@ -138,7 +138,7 @@ impl Site {
         let app = routes(&layer, cell.handler, enter, &steps).route("/fine", fine);
         let (address, server) = start(app);
         let _server = AbortOnDropHandle::new(server);
-        Self { address, registry, endings, journal, told, entered, steps, captured, _server }
+        Self { address, registry, endings, journal, reported, entered, steps, captured, _server }
     }
 }
 
