@@ -11,7 +11,7 @@ use std::{
 use postlude::{DiscardReason, Outcome, RetryPolicy, Task, TaskRegistry, TaskSet, after};
 use tokio::runtime::Builder;
 
-use crate::support::{Reports, SECOND, assert_conserved, retries::until_retrying};
+use crate::support::{Reports, SECOND, assert_conserved, retries::until_retrying, until};
 
 mod handle {
     use super::*;
@@ -65,9 +65,7 @@ mod timer {
                 assert!(registry.spawn(tokio::task::yield_now()).await.is_completed());
             }
             // Other tests may have some for a moment.
-            while waiting_threads() > 25 {
-                std::thread::yield_now();
-            }
+            until(|| waiting_threads() <= 25).await;
         });
     }
 }
