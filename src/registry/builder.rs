@@ -79,14 +79,14 @@ pub struct TaskRegistryBuilder {
 impl TaskRegistryBuilder {
     /// How many tasks may be live, pending and running together. What comes on top is discarded, or handed
     /// back by the `try_` methods.
-    pub const fn capacity(mut self, tasks: usize) -> Self {
+    pub fn capacity(mut self, tasks: usize) -> Self {
         self.capacity = Some(tasks);
         self
     }
 
     /// How many async tasks may run at a time. The others wait for their turn: by [priority](crate::Priority), then
     /// first in, first out.
-    pub const fn max_concurrent(mut self, tasks: usize) -> Self {
+    pub fn max_concurrent(mut self, tasks: usize) -> Self {
         self.limits.max_concurrent = Some(tasks);
         self
     }
@@ -94,14 +94,14 @@ impl TaskRegistryBuilder {
     /// How many blocking tasks may run at a time, apart from the async ones. Each takes one of the runtime's
     /// threads for blocking work (512 unless its builder says otherwise), so a limit above that number waits
     /// there.
-    pub const fn max_blocking(mut self, tasks: usize) -> Self {
+    pub fn max_blocking(mut self, tasks: usize) -> Self {
         self.limits.max_blocking = tasks;
         self
     }
 
     /// How many [CPU tasks](crate::Task::cpu) may run at a time, apart from the async and the blocking ones. Each takes
     /// one of the runtime's threads for blocking work while it runs.
-    pub const fn max_cpu(mut self, tasks: usize) -> Self {
+    pub fn max_cpu(mut self, tasks: usize) -> Self {
         self.limits.max_cpu = tasks;
         self
     }
@@ -146,13 +146,13 @@ impl TaskRegistryBuilder {
     /// By default 10 s: much longer than most tasks, so that a priority is felt, and shorter than the patience of
     /// whoever waits for the result. Zero promotes at once, so that priorities have no effect; `Duration::MAX` never
     /// does, and under constant load tasks of low priority may then wait for ever.
-    pub const fn promote_after(mut self, wait: Duration) -> Self {
+    pub fn promote_after(mut self, wait: Duration) -> Self {
         self.limits.promote_after = wait;
         self
     }
 
     /// How long an attempt of a task may take that has no [`timeout`](crate::Task::timeout) of its own.
-    pub const fn default_timeout(mut self, limit: Duration) -> Self {
+    pub fn default_timeout(mut self, limit: Duration) -> Self {
         self.default_timeout = Some(limit);
         self
     }
@@ -160,7 +160,7 @@ impl TaskRegistryBuilder {
     /// How long a shutdown that has run out of time waits between cancelling tasks and having aborted them.
     /// Meanwhile what waits in line goes on. A tenth of it, and 50 ms if there is that much, is kept for aborted
     /// tasks to be dropped: those that are not by then are reported as stuck. Zero aborts and reports at once.
-    pub const fn settle(mut self, duration: Duration) -> Self {
+    pub fn settle(mut self, duration: Duration) -> Self {
         self.settle = duration;
         self
     }
@@ -255,7 +255,7 @@ impl TaskRegistryBuilder {
     ///
     /// Each takes about two hundred bytes, and keeps the error of a task that failed. Threads remember apart from
     /// each other, so there may be as many in each of the registry's shards: twice as many as the machine has cores.
-    pub const fn history(mut self, outcomes: usize) -> Self {
+    pub fn history(mut self, outcomes: usize) -> Self {
         self.history = outcomes;
         self
     }
@@ -263,7 +263,7 @@ impl TaskRegistryBuilder {
     /// How many tasks that did not get done are kept, to be looked at and [replayed](crate::DeadLetters). Zero keeps none.
     ///
     /// A [retrying](crate::Task::retrying) task is kept with everything that its factory has captured.
-    pub const fn dead_letters(mut self, letters: usize) -> Self {
+    pub fn dead_letters(mut self, letters: usize) -> Self {
         self.dead_letters = letters;
         self
     }

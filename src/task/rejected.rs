@@ -1,6 +1,6 @@
 //! Every way in which a task can be refused, and how it is handed back.
 
-use std::{cell::Cell, error::Error, fmt, iter, sync::Arc};
+use std::{cell::Cell, error::Error, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -119,7 +119,12 @@ fn note_refused() {
 pub(crate) fn without_refused(error: BoxError) -> BoxError {
     let _on_an_ending_thread = FOUND.try_with(|found| found.set(Some(false)));
     // `source` is foreign code.
-    let walked = catch_panic(|| drop(sources(&*error).last()));
+    let walked = catch_panic(|| {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*error);
+        while let Some(error) = next {
+            next = error.source();
+        }
+    });
     let found = FOUND.try_with(|found| found.replace(None)).ok().flatten();
     if walked.is_err() || found != Some(true) {
         return error;
@@ -131,10 +136,6 @@ pub(crate) fn without_refused(error: BoxError) -> BoxError {
         }
         Err(_) => error,
     }
-}
-
-fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    iter::successors(Some(error), |error| error.source())
 }
 
 /// The text of an error and of its sources.

@@ -31,20 +31,20 @@ impl Default for BatchPolicy {
 impl BatchPolicy {
     /// How many items make a batch full, so that it is handled at once. Zero counts as 1, and no batch is larger than the
     /// capacity.
-    pub const fn max_items(mut self, items: usize) -> Self {
+    pub fn max_items(mut self, items: usize) -> Self {
         self.max_items = items;
         self
     }
 
     /// How long the first item of a batch waits for others at most. With zero it waits for none: a batch has the items that
     /// came until its task started. With `Duration::MAX` only size, a flush and the end count.
-    pub const fn max_delay(mut self, delay: Duration) -> Self {
+    pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// How many items there may be at a time, waiting or being handled, between attempts too. Zero counts as 1.
-    pub const fn capacity(mut self, items: usize) -> Self {
+    pub fn capacity(mut self, items: usize) -> Self {
         self.capacity = items;
         self
     }

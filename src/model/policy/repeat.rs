@@ -38,14 +38,14 @@ impl RepeatPolicy {
     }
 
     /// How long to wait before the first run.
-    pub const fn first_after(mut self, delay: Duration) -> Self {
+    pub fn first_after(mut self, delay: Duration) -> Self {
         self.first_after = delay;
         self
     }
 
     /// Starts each run later by up to this much, drawn evenly anew each time, so that many processes do not all start at the
     /// same moment. The beat itself stays where it is.
-    pub const fn jitter(mut self, jitter: Duration) -> Self {
+    pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
         self
     }

@@ -84,39 +84,39 @@ impl RetryPolicy {
     }
 
     /// The delay before the second attempt, before jitter.
-    pub const fn first_delay(mut self, delay: Duration) -> Self {
+    pub fn first_delay(mut self, delay: Duration) -> Self {
         self.first_delay = delay;
         self
     }
 
     /// By how much each delay is longer than the one before. Below 1, or not a number, it counts as 1.
-    pub const fn factor(mut self, factor: f64) -> Self {
+    pub fn factor(mut self, factor: f64) -> Self {
         self.factor = if factor > 1.0 { factor } else { 1.0 };
         self
     }
 
     /// The longest delay, before jitter.
-    pub const fn max_delay(mut self, delay: Duration) -> Self {
+    pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// Whether each delay is drawn evenly between zero and the computed one.
-    pub const fn full_jitter(mut self, on: bool) -> Self {
+    pub fn full_jitter(mut self, on: bool) -> Self {
         self.jitter = on;
         self
     }
 
     /// How many attempts there are at most; the first counts, and always takes place: zero counts as 1. With
     /// `u32::MAX` it is tried for as long as the process lives.
-    pub const fn attempts(mut self, attempts: u32) -> Self {
+    pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = if attempts == 0 { 1 } else { attempts };
         self
     }
 
     /// No attempt is due later than this after the start of the first; it may then wait for its turn. It does not cut
     /// short an attempt under way: that is what [`Task::timeout`](crate::Task::timeout) does.
-    pub const fn give_up_after(mut self, limit: Duration) -> Self {
+    pub fn give_up_after(mut self, limit: Duration) -> Self {
         self.give_up_after = limit;
         self
     }
@@ -134,7 +134,7 @@ impl RetryPolicy {
     }
 
     /// Tries again after a panic, too.
-    pub const fn retry_panics(mut self) -> Self {
+    pub fn retry_panics(mut self) -> Self {
         self.retry_panics = true;
         self
     }
