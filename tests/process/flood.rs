@@ -123,7 +123,6 @@ fn memory(server: &Server, which: &str) -> u64 {
 /// Submits once; returns the status.
 fn submit_once(client: &mut Client, path: &str) -> u16 {
     let head = client.request("POST", path);
-    assert_eq!(head.retry_after.is_some(), head.status == 503, "{head:?}");
     client.body(&head);
     head.status
 }

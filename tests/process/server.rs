@@ -57,7 +57,7 @@ pub(crate) struct Client(BufReader<TcpStream>);
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    pub(crate) retry_after: Option<u64>,
+    retry_after: Option<u64>,
     length: usize,
 }
 
@@ -78,6 +78,7 @@ impl Client {
             } else if let Some(value) = line.strip_prefix("retry-after: ") {
                 head.retry_after = Some(value.parse().unwrap());
             } else if line.is_empty() {
+                assert_eq!(head.retry_after.is_some(), head.status == 503, "{head:?}");
                 return head;
             }
         }
