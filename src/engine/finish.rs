@@ -25,13 +25,14 @@ impl Shared {
     }
 
     /// An attempt of a task has started, and its work was not polled yet.
-    pub(crate) fn started(&self, id: TaskId) {
-        if self.telemetry.has_observers() {
-            let now = Timestamp::now();
-            if let Some(task) = self.with_live(id, |live| live.info(now)) {
-                self.telemetry.notify(EventRef::Started(&task));
-            }
+    pub(crate) fn started(&self, id: TaskId) -> bool {
+        if !self.telemetry.has_observers() {
+            return true;
         }
+        let now = Timestamp::now();
+        let Some(task) = self.with_live(id, |live| live.info(now)) else { return false };
+        self.telemetry.notify(EventRef::Started(&task));
+        self.with_live(id, |_| ()).is_some()
     }
 
     /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
