@@ -16,7 +16,7 @@ use crate::{
         shared::Shared,
     },
     limits::{AdmitRequest, Permits, semaphore::Acquire},
-    model::{Identity, Outcome},
+    model::{DiscardReason, Identity, Outcome},
     task::work::{BoxedWork, Kind, Meta, Policy, drop_work, poll_work},
     util::{clock::Timestamp, panic::catch_panic},
 };
@@ -102,7 +102,7 @@ async fn run_closure(
     let join = shared.spawn_blocking(move || call.run());
     let mut guard = AbandonOnDrop { identity, state, shared, join };
     let Some(limit) = limit else {
-        return (&mut guard.join).await.unwrap_or(Outcome::Aborted);
+        return (&mut guard.join).await.unwrap_or_else(|_| without_thread(shared, identity));
     };
     // The limit holds from the start of the closure: it may have to wait for its thread.
     let limit_over = async {
@@ -114,9 +114,15 @@ async fn run_closure(
     };
     tokio::select! {
         biased;
-        outcome = &mut guard.join => outcome.unwrap_or(Outcome::Aborted),
+        outcome = &mut guard.join => outcome.unwrap_or_else(|_| without_thread(shared, identity)),
         () = limit_over => Outcome::TimedOut(limit),
     }
+}
+
+/// The outcome of a closure that got no thread, because the runtime has ended.
+fn without_thread(shared: &Shared, identity: Identity) -> Outcome {
+    let unfinished = shared.with_live(identity.id, |live| live.unfinished(DiscardReason::RuntimeEnded));
+    unfinished.unwrap_or(Outcome::Aborted)
 }
 
 /// The closure, on its thread.

@@ -214,8 +214,8 @@ fn the_handle_says_what_was_counted_when_the_runtime_ends_under_a_task() {
     let other = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     other.block_on(async {
         assert!(matches!(started.await, Outcome::Aborted));
-        assert!(matches!(unstarted.await, Outcome::Discarded(DiscardReason::Closed)));
-        assert!(matches!(refused.await, Outcome::Discarded(DiscardReason::Closed)));
+        assert!(matches!(unstarted.await, Outcome::Discarded(DiscardReason::RuntimeEnded)));
+        assert!(matches!(refused.await, Outcome::Discarded(DiscardReason::RuntimeEnded)));
     });
     let metrics = registry.metrics();
     assert_eq!((metrics.aborted, metrics.discarded), (1, 2));

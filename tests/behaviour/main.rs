@@ -24,6 +24,7 @@ mod priority;
 mod rate;
 mod repeat;
 mod retry;
+mod runtime_ended;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shutdown;

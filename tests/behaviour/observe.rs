@@ -274,13 +274,14 @@ fn a_loss_is_what_nobody_took_back() {
     let discarded = |reason| Outcome::Discarded(reason);
     let cases = [
         (Outcome::Completed, false),
-        (Outcome::Failed(Arc::new("no".into())), true),
+        (Outcome::Failed(postlude::BoxError::from("no").into()), true),
         (Outcome::TimedOut(Duration::ZERO), true),
         (Outcome::Aborted, true),
         (discarded(DiscardReason::Ending), false),
         (discarded(DiscardReason::Cleared), false),
         (discarded(DiscardReason::Capacity), true),
         (discarded(DiscardReason::Closed), true),
+        (discarded(DiscardReason::RuntimeEnded), true),
         (discarded(DiscardReason::PreviousFailed), true),
         (discarded(DiscardReason::Refused), true),
     ];
