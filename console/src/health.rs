@@ -28,7 +28,7 @@ impl Limits {
     pub(crate) fn problems(&self, condition: &Condition) -> Vec<String> {
         let mut problems = Vec::new();
         if condition.is_closing {
-            problems.push("the registry is shut down, or about to be".to_owned());
+            problems.push("the registry is shut down, or about to be, or its runtime has ended".to_owned());
         }
         if condition.is_full {
             problems.push("the registry is at its capacity: tasks that are added now are discarded".to_owned());

@@ -50,7 +50,7 @@ impl Status {
     fn condition(&self) -> Condition {
         let registry = &self.registry;
         Condition {
-            is_closing: registry.is_shutting_down(),
+            is_closing: registry.is_shutting_down() || registry.is_closed(),
             is_full: registry.is_full(),
             oldest_pending: self.limits.pending_age.map(|_| registry.metrics().oldest_pending).unwrap_or_default(),
             failure_rate: self.limits.failure_rate.and_then(|_| failure_rate(&registry.history())),

@@ -16,7 +16,7 @@ use crate::{
         shared::Shared,
     },
     limits::{AdmitRequest, Permits, semaphore::Acquire},
-    model::{Identity, Outcome},
+    model::{DiscardReason, Identity, Outcome, TaskId},
     task::work::{BoxedWork, Kind, Meta, Policy, drop_work, poll_work},
     util::{clock::Timestamp, panic::catch_panic},
 };
@@ -63,11 +63,24 @@ pub(crate) async fn attempt(
     match (kind, limit) {
         (Kind::Async, None) => run_future(work, || false).await.unwrap_or(Outcome::Aborted),
         (Kind::Async, Some(limit)) => {
+            if retries {
+                // The limit may be over before the first poll returns.
+                leave_waker(shared, id).await;
+            }
             let guard = LimitGuard::new(shared, id, number, limit, retries);
             run_future(work, || guard.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
         }
         (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,
     }
+}
+
+/// Lets the time limit wake the tokio task that runs a task.
+async fn leave_waker(shared: &Shared, id: TaskId) {
+    poll_fn(|context| {
+        let runner = context.waker().clone();
+        Poll::Ready(shared.with_live(id, |live| live.park(runner)))
+    })
+    .await;
 }
 
 /// Polls a future to its end; `None` if `is_over` says that its time is over. It is dropped before this returns.
@@ -102,7 +115,7 @@ async fn run_closure(
     let join = shared.spawn_blocking(move || call.run());
     let mut guard = AbandonOnDrop { identity, state, shared, join };
     let Some(limit) = limit else {
-        return (&mut guard.join).await.unwrap_or(Outcome::Aborted);
+        return (&mut guard.join).await.unwrap_or_else(|_| without_thread(shared, identity));
     };
     // The limit holds from the start of the closure: it may have to wait for its thread.
     let limit_over = async {
@@ -114,9 +127,15 @@ async fn run_closure(
     };
     tokio::select! {
         biased;
-        outcome = &mut guard.join => outcome.unwrap_or(Outcome::Aborted),
+        outcome = &mut guard.join => outcome.unwrap_or_else(|_| without_thread(shared, identity)),
         () = limit_over => Outcome::TimedOut(limit),
     }
+}
+
+/// The outcome of a closure that got no thread, because the runtime has ended.
+fn without_thread(shared: &Shared, identity: Identity) -> Outcome {
+    let unfinished = shared.with_live(identity.id, |live| live.unfinished(DiscardReason::RuntimeEnded));
+    unfinished.unwrap_or(Outcome::Aborted)
 }
 
 /// The closure, on its thread.

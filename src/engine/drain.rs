@@ -307,11 +307,11 @@ fn runtime_ended(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>) {
         let is_stopped = queue.mark.is_stopped(id.index);
         let (is_current, is_sleeping) = queue.transition(|transition| {
             if let Some(current) = transition.state.take_current(id) {
-                let outcome = current.unfinished();
+                let outcome = current.unfinished(DiscardReason::RuntimeEnded);
                 transition.end(current, outcome, EndedBy::Runner);
                 return (true, false);
             }
-            (false, transition.end_sleeping(id, LiveTask::unfinished))
+            (false, transition.end_sleeping(id, |task| task.unfinished(DiscardReason::RuntimeEnded)))
         });
         if !is_current && !is_sleeping {
             queue.shared().abandoned.dropped(id);
@@ -321,7 +321,7 @@ fn runtime_ended(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>) {
         }
     }
     queue.transition(|transition| {
-        transition.discard_pending(DiscardReason::Closed);
+        transition.discard_pending(DiscardReason::RuntimeEnded);
         transition.set_idle();
     });
 }

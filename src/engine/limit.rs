@@ -22,6 +22,10 @@ pub(crate) fn expire(expiry: Expiry) {
 impl Limit {
     fn expire(self) {
         let Self { shared, id, attempt, duration, retries } = self;
+        // The end of the runtime expires every entry. The runtime drops the task then, which has not timed out.
+        if shared.ledger.has_runtime_ended() {
+            return;
+        }
         let runs = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
         if !shared.with_live(id, |live| runs(live)).unwrap_or(false) {
             return;

@@ -107,6 +107,25 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Starts the timer, whose driver is also the first to learn of the end of the runtime.
+    #[cfg(not(all(test, postlude_loom)))]
+    pub(crate) fn watch_runtime(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        self.timer.start(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.runtime_ended();
+            }
+        });
+    }
+
+    /// The runtime has ended: from here on, nothing is accepted. The runtime drops what it runs, and a set that is still
+    /// open is discarded when it would drain.
+    #[cfg(not(all(test, postlude_loom)))]
+    fn runtime_ended(&self) {
+        self.ledger.close_with_runtime();
+        self.telemetry.run_foreign("a waker", || self.token.cancel());
+    }
+
     /// Whether a task can just be polled: async, without policy, and without waiting for anything.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {

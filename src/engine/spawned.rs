@@ -13,8 +13,8 @@ use crate::{
         context::{self, TaskContext},
         shared::Shared,
     },
-    ledger::{finished::EndedBy, live::LiveTask},
-    model::{Outcome, TaskId},
+    ledger::finished::EndedBy,
+    model::{DiscardReason, Outcome, TaskId},
     task::work::{BoxedWork, End, drop_work, poll_to_end},
     telemetry::span::inside,
 };
@@ -104,7 +104,7 @@ impl Drop for Spawned {
         let id = self.id();
         self.drop_work(&shared, id);
         // The runtime has ended, or the task was ended from outside before.
-        if !shared.end_spawned(id, LiveTask::unfinished, EndedBy::Runner) {
+        if !shared.end_spawned(id, |task| task.unfinished(DiscardReason::RuntimeEnded), EndedBy::Runner) {
             shared.abandoned.dropped(id);
         }
     }

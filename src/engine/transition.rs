@@ -189,7 +189,7 @@ impl<'a> Transition<'a> {
     pub(crate) fn shut_down(&mut self) {
         self.discard_pending(DiscardReason::Closed);
         for id in self.dequeued(|_| true) {
-            self.stop(id, LiveTask::unfinished);
+            self.stop(id, |task| task.unfinished(DiscardReason::Closed));
         }
         self.remove_if_empty();
     }
@@ -200,7 +200,7 @@ impl<'a> Transition<'a> {
             self.discard_pending(DiscardReason::Closed);
         }
         for id in self.dequeued(|task| task.is_due_after(deadline)) {
-            self.stop(id, LiveTask::unfinished);
+            self.stop(id, |task| task.unfinished(DiscardReason::Closed));
         }
     }
 

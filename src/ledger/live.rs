@@ -149,9 +149,9 @@ impl LiveTask {
         self.started.is_some()
     }
 
-    /// The outcome of a task that does not come to its end.
-    pub(crate) const fn unfinished(&self) -> Outcome {
-        if self.has_started() { Outcome::Aborted } else { Outcome::Discarded(DiscardReason::Closed) }
+    /// The outcome of a task that does not come to its end, for `reason`.
+    pub(crate) const fn unfinished(&self, reason: DiscardReason) -> Outcome {
+        if self.has_started() { Outcome::Aborted } else { Outcome::Discarded(reason) }
     }
 
     /// Whether nothing is known of it but its identity and when it started: then its end concerns nobody but the counters,

@@ -73,6 +73,7 @@ impl Losses {
             Outcome::Aborted => &mut lost.aborted,
             Outcome::Discarded(
                 DiscardReason::Closed
+                | DiscardReason::RuntimeEnded
                 | DiscardReason::Capacity
                 | DiscardReason::Refused
                 | DiscardReason::PreviousFailed,

@@ -50,6 +50,7 @@ pub(crate) struct Ledger<S> {
     live: AtomicU64,
     warn_at: AtomicU64,
     closed: AtomicBool,
+    runtime_ended: AtomicBool,
     idle: Notify,
     waiters: AtomicUsize,
 }
@@ -84,6 +85,7 @@ impl<S> Ledger<S> {
             live: AtomicU64::new(0),
             warn_at: AtomicU64::new(FIRST_WARNING),
             closed: AtomicBool::new(false),
+            runtime_ended: AtomicBool::new(false),
             idle: Notify::new(),
             waiters: AtomicUsize::new(0),
         }
@@ -296,11 +298,25 @@ impl<S> Ledger<S> {
         // Release, here and below: pairs with the acquire in `is_closed`.
         self.closed.store(true, Ordering::Release);
         for shard in &self.shards {
-            shard.state.lock().closed = true;
+            shard.state.lock().closed.get_or_insert(RejectReason::Closed);
         }
     }
 
-    /// For adds that a set's [account](account::SetAccount) counts.
+    /// Closes because the runtime has ended, also if a shutdown has closed before.
+    pub(crate) fn close_with_runtime(&self) {
+        // Release: pairs with the acquire in `has_runtime_ended`.
+        self.runtime_ended.store(true, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
+        for shard in &self.shards {
+            shard.state.lock().closed = Some(RejectReason::RuntimeEnded);
+        }
+    }
+
+    pub(crate) fn has_runtime_ended(&self) -> bool {
+        self.runtime_ended.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is admitted any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -312,7 +328,7 @@ impl<S> Ledger<S> {
         if idle {
             self.closed.store(true, Ordering::Release);
             for shard in &mut all {
-                shard.closed = true;
+                shard.closed.get_or_insert(RejectReason::Closed);
             }
         }
         idle

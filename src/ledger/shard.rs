@@ -17,7 +17,8 @@ use crate::{
 
 /// The state of a shard, whose sets are of type `S`.
 pub(crate) struct ShardState<S> {
-    pub(crate) closed: bool,
+    /// Why nothing is admitted any more.
+    pub(crate) closed: Option<RejectReason>,
     /// What is live, by number.
     pub(crate) entries: FxHashMap<u64, Entry<S>>,
     pub(crate) added: u64,
@@ -40,7 +41,7 @@ pub(crate) enum Entry<S> {
 impl<S> ShardState<S> {
     pub(crate) fn new(high_water: u64, history: History) -> Self {
         Self {
-            closed: false,
+            closed: None,
             entries: FxHashMap::default(),
             added: 0,
             pending: 0,
@@ -63,8 +64,8 @@ impl<S> ShardState<S> {
     /// Counts a task as added and pending. `Ok(true)` if the shard has reached its high-water mark.
     #[inline]
     pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
-        if self.closed {
-            return Err(RejectReason::Closed);
+        if let Some(reason) = self.closed {
+            return Err(reason);
         }
         self.added += 1;
         self.pending += 1;

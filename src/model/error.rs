@@ -17,6 +17,12 @@ pub enum RejectReason {
         "the registry is shut down; add the task to another registry, or keep its data for the next start of the service"
     )]
     Closed,
+    /// The tokio runtime on which the registry runs its tasks has ended.
+    #[error(
+        "the registry's tokio runtime has ended; build a registry in the runtime that is to run the task, or give the \
+         registry a runtime that lives as long as the process"
+    )]
+    RuntimeEnded,
     /// A condition on the ending of the set's request said no.
     #[error(
         "a condition on the request's ending said no to the set; spawn the task on the registry if it is to run all the same"
@@ -48,6 +54,7 @@ impl RejectReason {
             Self::PreviousFailed => DiscardReason::PreviousFailed,
             Self::Refused => DiscardReason::Refused,
             Self::Closed | Self::NoSet => DiscardReason::Closed,
+            Self::RuntimeEnded => DiscardReason::RuntimeEnded,
         }
     }
 }

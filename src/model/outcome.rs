@@ -93,6 +93,7 @@ impl Outcome {
                 DiscardReason::Ending | DiscardReason::Cleared => false,
                 DiscardReason::Capacity
                 | DiscardReason::Closed
+                | DiscardReason::RuntimeEnded
                 | DiscardReason::PreviousFailed
                 | DiscardReason::Refused => true,
             },
@@ -287,8 +288,10 @@ pub enum DiscardReason {
     Cleared,
     /// As many tasks were live as the registry's [`capacity`](crate::TaskRegistryBuilder::capacity) allows.
     Capacity,
-    /// The registry was shut down, or its runtime had ended.
+    /// The registry was shut down.
     Closed,
+    /// The runtime of the registry has ended.
+    RuntimeEnded,
     /// A task before it did not get done, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
     PreviousFailed,
     /// The registry's [rule](crate::TaskRegistryBuilder::admit) refused it: [`TaskReport::refusal`] says why.
@@ -296,7 +299,7 @@ pub enum DiscardReason {
 }
 
 impl DiscardReason {
-    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `previous_failed` or `refused`.
+    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `runtime_ended`, `previous_failed` or `refused`.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -304,6 +307,7 @@ impl DiscardReason {
             Self::Cleared => "cleared",
             Self::Capacity => "capacity",
             Self::Closed => "closed",
+            Self::RuntimeEnded => "runtime_ended",
             Self::PreviousFailed => "previous_failed",
             Self::Refused => "refused",
         }
@@ -317,6 +321,7 @@ impl fmt::Display for DiscardReason {
             Self::Cleared => "its set was cleared",
             Self::Capacity => "the registry is at its capacity",
             Self::Closed => "the registry is shut down",
+            Self::RuntimeEnded => "the registry's runtime has ended",
             Self::PreviousFailed => "a task before it failed in a set that stops on failure",
             Self::Refused => "a rule of the registry refused it",
         })

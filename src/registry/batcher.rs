@@ -248,9 +248,10 @@ impl<T: Send + 'static> BatchQueue<T> {
         drop(replaced);
         start_early(is_full.then(|| Arc::clone(&batch)));
         let ended = self.registry.start(task, passed_mark);
+        let batch = CloseOnDrop(batch);
         self.registry.shared.spawn(async move {
             ended.await;
-            batch.close();
+            drop(batch);
         });
         Ok(())
     }
@@ -359,6 +360,15 @@ impl<T> Batch<T> {
         let rest = Gathered { items: gathered.items.take(), room: gathered.room.take() };
         drop(gathered);
         drop(rest);
+    }
+}
+
+/// Closes a batch when its task has ended, or when the runtime has: items that wait for room must not wait for ever.
+struct CloseOnDrop<T>(Arc<Batch<T>>);
+
+impl<T> Drop for CloseOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

