@@ -114,11 +114,11 @@ impl SetQueue {
         }
     }
 
-    /// Whether the caller's handle is the only one.
+    /// Whether a task was offered, or may be by somebody other than the caller, who has a handle.
     #[cfg(feature = "http")]
-    pub(crate) fn is_sole(&self) -> bool {
-        // Acquire: pairs with the release in `handle_dropped`.
-        self.handles.load(Ordering::Acquire) == 1
+    pub(crate) fn may_have_tasks(&self) -> bool {
+        // Acquire: pairs with the release in `handle_dropped`, so that what the other handles offered is seen.
+        self.handles.load(Ordering::Acquire) != 1 || self.has_number()
     }
 
     /// How many tasks have not started.

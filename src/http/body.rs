@@ -19,11 +19,11 @@ use crate::{
 };
 
 pin_project! {
-    /// A response's body that launches the request's set when it has left.
+    /// A response's body that drains the request's set when it has left.
     ///
-    /// It passes everything on: frames, length, end. Once the set was given a task, each chunk is handed on in
-    /// a form that tells when the server has released it, which costs one allocation per chunk and copies
-    /// nothing.
+    /// It passes everything on: frames, length, end. Each chunk holds the set until the server releases it, which
+    /// costs one allocation per chunk and copies nothing. A chunk that ends its body holds nothing, and costs
+    /// nothing, if no task was added and nobody else has a handle of the set.
     pub struct TaskBody<B> {
         // `None`: empty, in place of a response that was never made.
         #[pin]
@@ -73,9 +73,10 @@ impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
     pub(crate) fn attach(response: Response<B>, guard: ResponseGuard, without_body: bool) -> Response<Self> {
         let status = response.status();
-        let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        let remaining = response.body().size_hint().exact().or_else(declared);
-        let complete = remaining == Some(0) || response.body().is_end_stream();
+        // What the client was told comes first.
+        let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let remaining = declared.or_else(|| response.body().size_hint().exact());
+        let complete = is_complete(remaining, response.body().is_end_stream());
         let mut state = BodyState { guard: None, status, without_body, remaining, complete };
         guard.response_ready(state.ending());
         state.guard = Some(guard);
@@ -104,7 +105,7 @@ where
         let frame = match ready!(frame) {
             Some(Ok(frame)) => Some(Ok(state.pass(frame, inner.is_end_stream()))),
             end => {
-                state.complete = end.is_none();
+                state.complete = end.is_none() && is_complete(state.remaining, true);
                 state.end();
                 end
             }
@@ -121,20 +122,29 @@ where
     }
 }
 
+/// Whether a body is complete of which this much remains, if that is known. One that ends before is not.
+const fn is_complete(remaining: Option<u64>, is_at_end: bool) -> bool {
+    match remaining {
+        Some(remaining) => remaining == 0,
+        None => is_at_end,
+    }
+}
+
 impl BodyState {
-    /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
+    /// Looks at a frame on its way, and lets a chunk hold the set if a task may be added while it is on its way.
     fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
         self.complete = match frame.data_ref() {
             Some(chunk) => {
                 let length = chunk.len() as u64;
                 self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
-                is_last || self.remaining == Some(0)
+                is_complete(self.remaining, is_last)
             }
             // Trailers are the last frame, also to a server that does not ask for more.
-            None => true,
+            None => is_complete(self.remaining, true),
         };
         let frame = match &self.guard {
-            Some(guard) if guard.has_tasks() => frame.map_data(|chunk| guard.watch(chunk)),
+            // The body's own code may add a task in every poll but the last.
+            Some(guard) if !is_last || guard.may_have_tasks() => frame.map_data(|chunk| guard.watch(chunk)),
             _ => frame,
         };
         if is_last {
@@ -196,8 +206,11 @@ impl TaskSet {
         B: Body<Data = Bytes>,
     {
         let status = response.status();
-        let without_body =
-            status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        let without_body = status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            // To a HEAD request, whatever length the head declares.
+            || response.body().is_end_stream();
         TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.queue()), DRAIN_WITHIN), without_body)
     }
 }

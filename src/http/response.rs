@@ -35,9 +35,9 @@ impl ResponseGuard {
         Entered::new(&mut self.context, TaskId::UNASSIGNED)
     }
 
-    /// Whether there may be something to launch: a task was offered.
-    pub(crate) fn has_tasks(&self) -> bool {
-        self.queue().is_some_and(|queue| queue.has_number())
+    /// Whether a task was offered, or may be by somebody else.
+    pub(crate) fn may_have_tasks(&self) -> bool {
+        self.queue().is_some_and(|queue| queue.may_have_tasks())
     }
 
     /// A chunk of the body on its way to the server, in a form that tells when it was released.
@@ -59,8 +59,7 @@ impl ResponseGuard {
     pub(crate) fn end(mut self, ending: Ending) {
         // This handle is not given back: from here on, the last one has nothing to launch any more.
         let TaskContext::Request(queue) = mem::take(&mut self.context) else { return };
-        // Nothing was ever offered, and nothing will be, if nobody else has a handle.
-        if queue.is_sole() && !queue.has_number() {
+        if !queue.may_have_tasks() {
             return;
         }
         Hold::of_body(queue, self.drain_within).body_ended(ending);
