@@ -1,10 +1,10 @@
 //! The body of a response, which knows when and how it has ended.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -32,9 +32,9 @@ pin_project! {
     }
 }
 
-/// What the body carries besides the bytes. Dropped, it launches the set.
+/// What the body carries besides the bytes. Drains the set when dropped.
 struct BodyState {
-    /// Taken when it is launched.
+    /// Taken when the body ends.
     guard: Option<ResponseGuard>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
@@ -43,6 +43,8 @@ struct BodyState {
     remaining: Option<u64>,
     /// The body was taken to its end.
     complete: bool,
+    /// The wait for the client has a limit, because there may be tasks.
+    is_limited: bool,
 }
 
 impl<B> TaskBody<B> {
@@ -77,9 +79,10 @@ impl<B: Body> TaskBody<B> {
         let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let remaining = declared.or_else(|| response.body().size_hint().exact());
         let complete = is_complete(remaining, response.body().is_end_stream());
-        let mut state = BodyState { guard: None, status, without_body, remaining, complete };
+        let mut state = BodyState { guard: None, status, without_body, remaining, complete, is_limited: false };
         guard.response_ready(state.ending());
         state.guard = Some(guard);
+        state.polled(false);
         response.map(|inner| Self { inner: Some(inner), state: Some(state) })
     }
 }
@@ -102,7 +105,11 @@ where
         let entered = state.guard.as_mut().map(ResponseGuard::enter);
         let frame = inner.as_mut().poll_frame(context);
         drop(entered);
-        let frame = match ready!(frame) {
+        let Poll::Ready(frame) = frame else {
+            state.polled(true);
+            return Poll::Pending;
+        };
+        let frame = match frame {
             Some(Ok(frame)) => Some(Ok(state.pass(frame, inner.is_end_stream()))),
             end => {
                 state.complete = end.is_none() && is_complete(state.remaining, true);
@@ -149,8 +156,22 @@ impl BodyState {
         };
         if is_last {
             self.end();
+        } else {
+            self.polled(false);
         }
         frame
+    }
+
+    /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to wait.
+    fn polled(&mut self, is_pending: bool) {
+        let Some(guard) = &self.guard else { return };
+        if !self.is_limited && !guard.may_have_tasks() {
+            return;
+        }
+        guard.polled(is_pending);
+        if !mem::replace(&mut self.is_limited, true) {
+            guard.start_limit();
+        }
     }
 
     fn end(&mut self) {

@@ -7,13 +7,17 @@ use bytes::Bytes;
 use crate::{
     engine::{
         context::{Entered, TaskContext},
+        hold::HoldLimit,
         queue::SetQueue,
     },
-    http::release::{Hold, releasing},
+    http::{
+        config::DRAIN_WITHIN,
+        release::{Hold, releasing},
+    },
     model::{Ending, TaskId},
 };
 
-/// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
+/// Drains a request's set when dropped. Stored as a `TaskContext`, so that entering it copies nothing.
 pub(crate) struct ResponseGuard {
     context: TaskContext,
     drain_within: Duration,
@@ -55,9 +59,25 @@ impl ResponseGuard {
         }
     }
 
-    /// Launches the set when the response, which has ended, has left.
+    /// The server has polled the body.
+    pub(crate) fn polled(&self, is_pending: bool) {
+        if let Some(queue) = self.queue() {
+            queue.holds.polled(is_pending);
+        }
+    }
+
+    /// From here on, the wait for the client has a limit.
+    pub(crate) fn start_limit(&self) {
+        if let Some(queue) = self.queue() {
+            // Zero means not to wait for bytes. That a client takes none must still not hold the set for ever.
+            let within = if self.drain_within.is_zero() { DRAIN_WITHIN } else { self.drain_within };
+            HoldLimit::start(Arc::clone(queue), within);
+        }
+    }
+
+    /// Drains the set when the response, which has ended, has left.
     pub(crate) fn end(mut self, ending: Ending) {
-        // This handle is not given back: from here on, the last one has nothing to launch any more.
+        // This handle stays counted, so that the last one of the others does not drain the set.
         let TaskContext::Request(queue) = mem::take(&mut self.context) else { return };
         if !queue.may_have_tasks() {
             return;

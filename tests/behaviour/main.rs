@@ -59,4 +59,6 @@ mod shed_at_capacity;
 #[cfg(feature = "axum")]
 mod short_body;
 #[cfg(feature = "axum")]
+mod stalled;
+#[cfg(feature = "axum")]
 mod websocket;
