@@ -32,6 +32,13 @@ pin_project! {
     }
 }
 
+/// The most that is handed on at once of a chunk that holds the set.
+///
+/// A server that does not write vectored (over most TLS streams) copies what it is given into a buffer of its own, and
+/// releases it then. But it asks for the next piece only while that buffer has room: so the bytes that are released before
+/// they were written are no more than the buffer holds, however long the body is.
+const PIECE: usize = 128 << 10;
+
 /// What the body carries besides the bytes. Drains the set when dropped.
 struct BodyState {
     /// Taken when the body ends.
@@ -45,6 +52,10 @@ struct BodyState {
     complete: bool,
     /// The wait for the client has a limit, because there may be tasks.
     is_limited: bool,
+    /// What is left of a chunk that is handed on in pieces.
+    rest: Bytes,
+    /// That chunk is the body's last one.
+    rest_is_last: bool,
 }
 
 impl<B> TaskBody<B> {
@@ -59,7 +70,8 @@ impl<B> TaskBody<B> {
         self.inner.as_ref()
     }
 
-    /// The body inside. The set of the request drains as if this body had been dropped.
+    /// The body inside. The set of the request drains as if this body had been dropped, and what it has not yet
+    /// handed on of a long chunk is lost.
     #[must_use]
     pub fn into_inner(self) -> Option<B> {
         self.inner
@@ -68,6 +80,11 @@ impl<B> TaskBody<B> {
     /// No body at all.
     pub(crate) const fn empty() -> Self {
         Self { inner: None, state: None }
+    }
+
+    /// How much it has not yet handed on of a chunk.
+    fn rest(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.rest.len())
     }
 }
 
@@ -79,7 +96,16 @@ impl<B: Body> TaskBody<B> {
         let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let remaining = declared.or_else(|| response.body().size_hint().exact());
         let complete = is_complete(remaining, response.body().is_end_stream());
-        let mut state = BodyState { guard: None, status, without_body, remaining, complete, is_limited: false };
+        let mut state = BodyState {
+            guard: None,
+            status,
+            without_body,
+            remaining,
+            complete,
+            is_limited: false,
+            rest: Bytes::new(),
+            rest_is_last: false,
+        };
         guard.response_ready(state.ending());
         state.guard = Some(guard);
         state.polled(false);
@@ -102,6 +128,9 @@ where
         let Some(state) = this.state else {
             return inner.poll_frame(context);
         };
+        if !state.rest.is_empty() {
+            return Poll::Ready(Some(Ok(state.pass_rest())));
+        }
         let entered = state.guard.as_mut().map(ResponseGuard::enter);
         let frame = inner.as_mut().poll_frame(context);
         drop(entered);
@@ -110,7 +139,15 @@ where
             return Poll::Pending;
         };
         let frame = match frame {
-            Some(Ok(frame)) => Some(Ok(state.pass(frame, inner.is_end_stream()))),
+            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
+                Ok(chunk) => state.pass(chunk, inner.is_end_stream()),
+                Err(frame) => {
+                    // Trailers are the last frame, also to a server that does not ask for more.
+                    state.complete = is_complete(state.remaining, true);
+                    state.passed(inner.is_end_stream());
+                    frame
+                }
+            })),
             end => {
                 state.complete = end.is_none() && is_complete(state.remaining, true);
                 state.end();
@@ -121,11 +158,19 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.rest() == 0 && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let mut hint = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let rest = self.rest() as u64;
+        if rest > 0 {
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + rest);
+            }
+            hint.set_lower(hint.lower() + rest);
+        }
+        hint
     }
 }
 
@@ -138,28 +183,35 @@ const fn is_complete(remaining: Option<u64>, is_at_end: bool) -> bool {
 }
 
 impl BodyState {
-    /// Looks at a frame on its way, and lets a chunk hold the set if a task may be added while it is on its way.
-    fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
-        self.complete = match frame.data_ref() {
-            Some(chunk) => {
-                let length = chunk.len() as u64;
-                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
-                is_complete(self.remaining, is_last)
-            }
-            // Trailers are the last frame, also to a server that does not ask for more.
-            None => is_complete(self.remaining, true),
-        };
-        let frame = match &self.guard {
-            // The body's own code may add a task in every poll but the last.
-            Some(guard) if !is_last || guard.may_have_tasks() => frame.map_data(|chunk| guard.watch(chunk)),
-            _ => frame,
-        };
+    /// Looks at a chunk on its way, and lets it hold the set if a task may be added meanwhile.
+    fn pass(&mut self, mut chunk: Bytes, is_last: bool) -> Frame<Bytes> {
+        // The body's own code may add a task in every poll but the last.
+        let holds = self.guard.as_ref().filter(|guard| !is_last || guard.may_have_tasks());
+        if holds.is_some() && chunk.len() > PIECE {
+            self.rest = chunk.split_off(PIECE);
+            self.rest_is_last = is_last;
+        }
+        let is_last = is_last && self.rest.is_empty();
+        self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(chunk.len() as u64));
+        self.complete = is_complete(self.remaining, is_last);
+        if let Some(guard) = holds {
+            chunk = guard.watch(chunk);
+        }
+        self.passed(is_last);
+        Frame::data(chunk)
+    }
+
+    fn pass_rest(&mut self) -> Frame<Bytes> {
+        let rest = mem::take(&mut self.rest);
+        self.pass(rest, self.rest_is_last)
+    }
+
+    fn passed(&mut self, is_last: bool) {
         if is_last {
             self.end();
         } else {
             self.polled(false);
         }
-        frame
     }
 
     /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to wait.

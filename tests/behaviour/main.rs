@@ -53,6 +53,8 @@ mod late_add;
 #[cfg(feature = "axum")]
 mod layer;
 #[cfg(feature = "axum")]
+mod positions;
+#[cfg(feature = "axum")]
 mod response;
 #[cfg(feature = "axum")]
 mod shed_at_capacity;
@@ -60,5 +62,7 @@ mod shed_at_capacity;
 mod short_body;
 #[cfg(feature = "axum")]
 mod stalled;
+#[cfg(feature = "axum")]
+mod task_body;
 #[cfg(feature = "axum")]
 mod websocket;

@@ -69,9 +69,11 @@ async fn body_that_is_never_polled() {
 #[tokio::test(start_paused = true)]
 async fn counts_from_the_last_poll() {
     let (mut body, mut endings) = respond(&TaskRegistry::new(), chunks(9)).await;
+    // Kept, because a release counts too.
+    let mut kept = Vec::new();
     for _ in 0..5 {
         sleep(4 * SECOND).await;
-        drop(next_chunk(&mut body).await);
+        kept.push(next_chunk(&mut body).await);
     }
     assert_stalls(&mut endings).await;
 }
@@ -83,6 +85,19 @@ async fn counts_from_the_release_of_the_last_chunk() {
     sleep(4 * SECOND).await;
     drop(chunk);
     assert_stalls(&mut endings).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_from_the_end_of_the_body_whatever_is_released_then() {
+    let (mut body, mut endings) = respond(&TaskRegistry::new(), chunks(2)).await;
+    let first = next_chunk(&mut body).await;
+    let _last = next_chunk(&mut body).await;
+    assert!(body.frame().await.is_none());
+    sleep(4 * SECOND).await;
+    drop(first);
+    assert!(endings.try_recv().is_err(), "before the limit");
+    sleep(Duration::from_millis(1_010)).await;
+    assert_eq!(endings.try_recv(), Ok(SENT));
 }
 
 #[tokio::test(start_paused = true)]
