@@ -22,8 +22,8 @@ pin_project! {
     /// A response's body that drains the request's set when it has left.
     ///
     /// It passes everything on: frames, length, end. Each chunk holds the set until the server releases it, which
-    /// costs one allocation per chunk and copies nothing. A chunk that ends its body holds nothing, and costs
-    /// nothing, if no task was added and nobody else has a handle of the set.
+    /// costs one allocation per chunk and copies nothing; one of more than 128 KiB is handed on in pieces. A chunk that
+    /// ends its body costs nothing if no task was added and the set has no other handle.
     pub struct TaskBody<B> {
         // `None`: empty, in place of a response that was never made.
         #[pin]

@@ -34,7 +34,7 @@ impl ResponseGuard {
         Self { context: TaskContext::Request(queue), drain_within }
     }
 
-    /// For calls into what answers the request: makes its set the current one.
+    /// Guard for a call into the handler or the body: makes the request's set the current one.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.context, TaskId::UNASSIGNED)
     }
@@ -44,7 +44,7 @@ impl ResponseGuard {
         self.queue().is_some_and(|queue| queue.may_have_tasks())
     }
 
-    /// A chunk of the body on its way to the server, in a form that tells when it was released.
+    /// The same chunk, in a form that holds the set until the server releases it.
     pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
         match self.queue() {
             Some(queue) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(queue), self.drain_within)),
