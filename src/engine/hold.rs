@@ -1,27 +1,57 @@
-//! What keeps a set from draining while its response is on its way to the client.
+//! What keeps a set from draining while its response is on its way to the client, and for how long.
 
-use std::sync::OnceLock;
+use std::{sync::Arc, time::Duration};
 
-use crate::util::{
-    delay_queue::Key,
-    loom::atomic::{AtomicUsize, Ordering},
+use crate::{
+    engine::{queue::SetQueue, shared::Expiry},
+    util::{
+        clock::Timestamp,
+        delay_queue::Key,
+        loom::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+    },
 };
 
-/// How many holds a set has: one of the response's body, and one of each chunk that the server has not released.
-pub(crate) struct HoldCount {
+/// A limit that is found over so much too late is not trusted at once: the machine was suspended, and the client has had no
+/// chance since.
+const SUSPENDED: Duration = Duration::from_secs(1);
+
+/// The holds of a set: one of the response's body, and one of each chunk that the server has not released.
+pub(crate) struct HoldState {
     /// Starts with the hold of the body.
     count: AtomicUsize,
-    /// Where the timer knows the end of the wait, if the body ended before the chunks were released.
-    limit: OnceLock<Key>,
+    wait: Mutex<Wait>,
 }
 
-impl Default for HoldCount {
+/// The wait for the client.
+#[derive(Default)]
+struct Wait {
+    body: BodyPhase,
+    /// When the server last asked for more, or released a chunk before it could ask. `None`: not since the head.
+    since: Option<Timestamp>,
+    /// Where the timer knows the end of the wait.
+    limit: Option<Key>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum BodyPhase {
+    /// The server has to ask for the next frame.
+    #[default]
+    Unpolled,
+    /// The server has asked, and the body has none yet. Nobody waits for the client.
+    Pending,
+    Ended,
+}
+
+impl Default for HoldState {
     fn default() -> Self {
-        Self { count: AtomicUsize::new(1), limit: OnceLock::new() }
+        Self { count: AtomicUsize::new(1), wait: Mutex::default() }
     }
 }
 
-impl HoldCount {
+impl HoldState {
     /// Adds the hold of a chunk.
     pub(crate) fn add(&self) {
         // Relaxed: the chunk goes to the server after this, and comes back after that.
@@ -31,7 +61,14 @@ impl HoldCount {
     /// Releases a hold; whether it was the last one.
     pub(crate) fn release(&self) -> bool {
         // AcqRel: the last one to be released sees the limit.
-        self.count.fetch_sub(1, Ordering::AcqRel) == 1
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            return true;
+        }
+        let mut wait = self.wait.lock();
+        if wait.body == BodyPhase::Unpolled {
+            wait.since = Some(Timestamp::now());
+        }
+        false
     }
 
     /// Whether one hold is left.
@@ -40,12 +77,91 @@ impl HoldCount {
         self.count.load(Ordering::Relaxed) == 1
     }
 
-    /// Remembers where the timer knows the end of the wait. Set once, because a body ends once.
-    pub(crate) fn set_limit(&self, key: Key) {
-        let _first = self.limit.set(key);
+    /// There is a response, or the server has polled its body.
+    pub(crate) fn polled(&self, is_pending: bool) {
+        let mut wait = self.wait.lock();
+        wait.body = if is_pending { BodyPhase::Pending } else { BodyPhase::Unpolled };
+        wait.since = Some(Timestamp::now());
     }
 
-    pub(crate) fn limit(&self) -> Option<Key> {
-        self.limit.get().copied()
+    /// The body has ended. From here on, only the chunks hold the set.
+    pub(crate) fn body_ended(&self) {
+        let mut wait = self.wait.lock();
+        wait.body = BodyPhase::Ended;
+        wait.since = Some(Timestamp::now());
+    }
+
+    /// How much longer the wait for the client may last; `None` if it is over.
+    fn rest(&self, within: Duration, now: Timestamp) -> Option<Duration> {
+        let wait = self.wait.lock();
+        let waited = match (wait.body, wait.since) {
+            (BodyPhase::Pending, _) => Duration::ZERO,
+            (BodyPhase::Unpolled | BodyPhase::Ended, since) => since.map_or(within, |since| now.since(since)),
+        };
+        within.checked_sub(waited).filter(|rest| !rest.is_zero())
+    }
+
+    /// Whether the timer knows the end of the wait.
+    pub(crate) fn has_limit(&self) -> bool {
+        self.wait.lock().limit.is_some()
+    }
+
+    /// Remembers where the timer knows the end of the wait; `false` if nothing is held any more.
+    fn set_limit(&self, key: Key) -> bool {
+        let mut wait = self.wait.lock();
+        // Relaxed: the last release takes the limit under the lock, before this or after.
+        let is_held = self.count.load(Ordering::Relaxed) != 0;
+        if is_held {
+            wait.limit = Some(key);
+        }
+        is_held
+    }
+
+    pub(crate) fn take_limit(&self) -> Option<Key> {
+        self.wait.lock().limit.take()
+    }
+}
+
+/// The limit of a set's wait for its client, as an entry of the registry's timer.
+///
+/// There is one entry a response. Polls of the body and releases of chunks only note their time, and the entry is inserted
+/// again when it expires too early.
+pub(crate) struct HoldLimit {
+    queue: Arc<SetQueue>,
+    within: Duration,
+    due: Timestamp,
+    /// It was found over too late once.
+    looks_again: bool,
+}
+
+impl HoldLimit {
+    pub(crate) fn start(queue: Arc<SetQueue>, within: Duration) {
+        Self::insert(queue, within, within, false);
+    }
+
+    fn insert(queue: Arc<SetQueue>, within: Duration, rest: Duration, looks_again: bool) {
+        let limit = Self { queue: Arc::clone(&queue), within, due: Timestamp::now().plus(rest), looks_again };
+        let timer = &queue.shared().timer;
+        if let Some(key) = timer.insert_after(rest, Expiry::HoldLimit(limit)) {
+            if !queue.holds.set_limit(key) {
+                timer.remove(key);
+            }
+        }
+    }
+
+    pub(crate) fn expire(self) {
+        let Self { queue, within, due, looks_again } = self;
+        if queue.shared().timer.is_closed() {
+            return queue.hold_limit_over();
+        }
+        if !queue.is_held() {
+            return;
+        }
+        let now = Timestamp::now();
+        match queue.holds.rest(within, now) {
+            Some(rest) => Self::insert(queue, within, rest, false),
+            None if !looks_again && now.since(due) >= SUSPENDED => Self::insert(queue, within, within, true),
+            None => queue.hold_limit_over(),
+        }
     }
 }

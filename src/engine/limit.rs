@@ -15,6 +15,8 @@ use crate::{
 pub(crate) fn expire(expiry: Expiry) {
     match expiry {
         Expiry::Hold(queue) => queue.release(),
+        #[cfg(feature = "http")]
+        Expiry::HoldLimit(limit) => limit.expire(),
         Expiry::Limit(limit) => limit.expire(),
     }
 }

@@ -15,7 +15,7 @@ use std::{fmt, mem, sync::Arc};
 use tokio::sync::oneshot;
 
 #[cfg(feature = "http")]
-use crate::engine::hold::HoldCount;
+use crate::engine::hold::HoldState;
 use crate::{
     engine::{
         poll_mark::PollMark,
@@ -49,7 +49,7 @@ pub(crate) struct SetQueue {
     last_index: AtomicU64,
     pub(crate) mark: PollMark,
     #[cfg(feature = "http")]
-    pub(crate) holds: HoldCount,
+    pub(crate) holds: HoldState,
     pub(crate) state: Mutex<QueueState>,
 }
 
@@ -73,7 +73,7 @@ impl SetQueue {
             last_index: AtomicU64::new(0),
             mark: PollMark::default(),
             #[cfg(feature = "http")]
-            holds: HoldCount::default(),
+            holds: HoldState::default(),
             state: Mutex::default(),
         })
     }
@@ -114,11 +114,11 @@ impl SetQueue {
         }
     }
 
-    /// Whether the caller's handle is the only one.
+    /// Whether a task was offered, or may be by somebody other than the caller, who has a handle.
     #[cfg(feature = "http")]
-    pub(crate) fn is_sole(&self) -> bool {
-        // Acquire: pairs with the release in `handle_dropped`.
-        self.handles.load(Ordering::Acquire) == 1
+    pub(crate) fn may_have_tasks(&self) -> bool {
+        // Acquire: pairs with the release in `handle_dropped`, so that what the other handles offered is seen.
+        self.handles.load(Ordering::Acquire) != 1 || self.has_number()
     }
 
     /// How many tasks have not started.
@@ -208,6 +208,26 @@ impl SetQueue {
         let state = self.state.lock();
         if state.phase == Phase::Holding {
             self.start_draining(state);
+        }
+    }
+
+    /// Whether the set waits for its request or for its response.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Collecting | Phase::Holding)
+    }
+
+    /// The wait for the client has lasted as long as it may.
+    #[cfg(feature = "http")]
+    pub(crate) fn hold_limit_over(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Collecting => {
+                state.ending = state.response.map(Ending::stalled);
+                self.start_draining(state);
+            }
+            Phase::Holding => self.start_draining(state),
+            Phase::Draining | Phase::Idle => {}
         }
     }
 

@@ -5,6 +5,8 @@ use std::{future::Future, sync::Arc, task::Waker, time::Duration};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "http")]
+use crate::engine::hold::HoldLimit;
 use crate::{
     engine::{abandoned::Abandoned, queue::SetQueue},
     ledger::{
@@ -65,9 +67,12 @@ pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
 /// An entry of the registry's timer.
 pub(crate) enum Expiry {
-    /// A set has waited long enough for its response.
+    /// The last bytes of a set's response have had the time to be written.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     Hold(Arc<SetQueue>),
+    /// A set may have waited long enough for its client.
+    #[cfg(feature = "http")]
+    HoldLimit(HoldLimit),
     /// The time of an attempt is over.
     Limit(Limit),
 }

@@ -1,10 +1,10 @@
 //! The body of a response, which knows when and how it has ended.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -19,11 +19,11 @@ use crate::{
 };
 
 pin_project! {
-    /// A response's body that launches the request's set when it has left.
+    /// A response's body that drains the request's set when it has left.
     ///
-    /// It passes everything on: frames, length, end. Once the set was given a task, each chunk is handed on in
-    /// a form that tells when the server has released it, which costs one allocation per chunk and copies
-    /// nothing.
+    /// It passes everything on: frames, length, end. Each chunk holds the set until the server releases it, which
+    /// costs one allocation per chunk and copies nothing; one of more than 128 KiB is handed on in pieces. A chunk that
+    /// ends its body costs nothing if no task was added and the set has no other handle.
     pub struct TaskBody<B> {
         // `None`: empty, in place of a response that was never made.
         #[pin]
@@ -32,9 +32,16 @@ pin_project! {
     }
 }
 
-/// What the body carries besides the bytes. Dropped, it launches the set.
+/// The most that is handed on at once of a chunk that holds the set.
+///
+/// A server that does not write vectored (over most TLS streams) copies what it is given into a buffer of its own, and
+/// releases it then. But it asks for the next piece only while that buffer has room: so the bytes that are released before
+/// they were written are no more than the buffer holds, however long the body is.
+const PIECE: usize = 128 << 10;
+
+/// What the body carries besides the bytes. Drains the set when dropped.
 struct BodyState {
-    /// Taken when it is launched.
+    /// Taken when the body ends.
     guard: Option<ResponseGuard>,
     status: StatusCode,
     /// Complete with the head, whatever becomes of the body.
@@ -43,6 +50,12 @@ struct BodyState {
     remaining: Option<u64>,
     /// The body was taken to its end.
     complete: bool,
+    /// The wait for the client has a limit, because there may be tasks.
+    is_limited: bool,
+    /// What is left of a chunk that is handed on in pieces.
+    rest: Bytes,
+    /// That chunk is the body's last one.
+    rest_is_last: bool,
 }
 
 impl<B> TaskBody<B> {
@@ -57,7 +70,8 @@ impl<B> TaskBody<B> {
         self.inner.as_ref()
     }
 
-    /// The body inside. The set of the request drains as if this body had been dropped.
+    /// The body inside. The set of the request drains as if this body had been dropped, and what it has not yet
+    /// handed on of a long chunk is lost.
     #[must_use]
     pub fn into_inner(self) -> Option<B> {
         self.inner
@@ -67,18 +81,34 @@ impl<B> TaskBody<B> {
     pub(crate) const fn empty() -> Self {
         Self { inner: None, state: None }
     }
+
+    /// How much it has not yet handed on of a chunk.
+    fn rest(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.rest.len())
+    }
 }
 
 impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
     pub(crate) fn attach(response: Response<B>, guard: ResponseGuard, without_body: bool) -> Response<Self> {
         let status = response.status();
-        let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        let remaining = response.body().size_hint().exact().or_else(declared);
-        let complete = remaining == Some(0) || response.body().is_end_stream();
-        let mut state = BodyState { guard: None, status, without_body, remaining, complete };
+        // What the client was told comes first.
+        let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let remaining = declared.or_else(|| response.body().size_hint().exact());
+        let complete = is_complete(remaining, response.body().is_end_stream());
+        let mut state = BodyState {
+            guard: None,
+            status,
+            without_body,
+            remaining,
+            complete,
+            is_limited: false,
+            rest: Bytes::new(),
+            rest_is_last: false,
+        };
         guard.response_ready(state.ending());
         state.guard = Some(guard);
+        state.polled(false);
         response.map(|inner| Self { inner: Some(inner), state: Some(state) })
     }
 }
@@ -98,13 +128,28 @@ where
         let Some(state) = this.state else {
             return inner.poll_frame(context);
         };
+        if !state.rest.is_empty() {
+            return Poll::Ready(Some(Ok(state.pass_rest())));
+        }
         let entered = state.guard.as_mut().map(ResponseGuard::enter);
         let frame = inner.as_mut().poll_frame(context);
         drop(entered);
-        let frame = match ready!(frame) {
-            Some(Ok(frame)) => Some(Ok(state.pass(frame, inner.is_end_stream()))),
+        let Poll::Ready(frame) = frame else {
+            state.polled(true);
+            return Poll::Pending;
+        };
+        let frame = match frame {
+            Some(Ok(frame)) => Some(Ok(match frame.into_data() {
+                Ok(chunk) => state.pass(chunk, inner.is_end_stream()),
+                Err(frame) => {
+                    // Trailers are the last frame, also to a server that does not ask for more.
+                    state.complete = is_complete(state.remaining, true);
+                    state.passed(inner.is_end_stream());
+                    frame
+                }
+            })),
             end => {
-                state.complete = end.is_none();
+                state.complete = end.is_none() && is_complete(state.remaining, true);
                 state.end();
                 end
             }
@@ -113,34 +158,72 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.rest() == 0 && self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let mut hint = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let rest = self.rest() as u64;
+        if rest > 0 {
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + rest);
+            }
+            hint.set_lower(hint.lower() + rest);
+        }
+        hint
+    }
+}
+
+/// Whether a body is complete of which this much remains, if that is known. One that ends before is not.
+const fn is_complete(remaining: Option<u64>, is_at_end: bool) -> bool {
+    match remaining {
+        Some(remaining) => remaining == 0,
+        None => is_at_end,
     }
 }
 
 impl BodyState {
-    /// Looks at a frame on its way, and makes a chunk tell of its release if there may be something to launch.
-    fn pass(&mut self, frame: Frame<Bytes>, is_last: bool) -> Frame<Bytes> {
-        self.complete = match frame.data_ref() {
-            Some(chunk) => {
-                let length = chunk.len() as u64;
-                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(length));
-                is_last || self.remaining == Some(0)
-            }
-            // Trailers are the last frame, also to a server that does not ask for more.
-            None => true,
-        };
-        let frame = match &self.guard {
-            Some(guard) if guard.has_tasks() => frame.map_data(|chunk| guard.watch(chunk)),
-            _ => frame,
-        };
+    /// Looks at a chunk on its way, and lets it hold the set if a task may be added meanwhile.
+    fn pass(&mut self, mut chunk: Bytes, is_last: bool) -> Frame<Bytes> {
+        // The body's own code may add a task in every poll but the last.
+        let holds = self.guard.as_ref().filter(|guard| !is_last || guard.may_have_tasks());
+        if holds.is_some() && chunk.len() > PIECE {
+            self.rest = chunk.split_off(PIECE);
+            self.rest_is_last = is_last;
+        }
+        let is_last = is_last && self.rest.is_empty();
+        self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(chunk.len() as u64));
+        self.complete = is_complete(self.remaining, is_last);
+        if let Some(guard) = holds {
+            chunk = guard.watch(chunk);
+        }
+        self.passed(is_last);
+        Frame::data(chunk)
+    }
+
+    fn pass_rest(&mut self) -> Frame<Bytes> {
+        let rest = mem::take(&mut self.rest);
+        self.pass(rest, self.rest_is_last)
+    }
+
+    fn passed(&mut self, is_last: bool) {
         if is_last {
             self.end();
+        } else {
+            self.polled(false);
         }
-        frame
+    }
+
+    /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to wait.
+    fn polled(&mut self, is_pending: bool) {
+        let Some(guard) = &self.guard else { return };
+        if !self.is_limited && !guard.may_have_tasks() {
+            return;
+        }
+        guard.polled(is_pending);
+        if !mem::replace(&mut self.is_limited, true) {
+            guard.start_limit();
+        }
     }
 
     fn end(&mut self) {
@@ -196,8 +279,11 @@ impl TaskSet {
         B: Body<Data = Bytes>,
     {
         let status = response.status();
-        let without_body =
-            status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        let without_body = status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            // To a HEAD request, whatever length the head declares.
+            || response.body().is_end_stream();
         TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.queue()), DRAIN_WITHIN), without_body)
     }
 }

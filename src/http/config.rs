@@ -24,7 +24,7 @@ impl Config {
         Self { registry, drain_when: None, drain_within: DRAIN_WITHIN, sheds: false }
     }
 
-    /// A set for a request, and what launches it.
+    /// A set for a request, and the guard that drains it.
     pub(crate) fn set(&self) -> (TaskSet, ResponseGuard) {
         let queue = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
         let guard = ResponseGuard::counted(Arc::clone(&queue), self.drain_within);

@@ -32,10 +32,10 @@ pin_project! {
         Handled {
             #[pin]
             inner: F,
-            // `None`: a layer further out watches.
+            // `None`: a layer further out drains the set.
             in_flight: Option<InFlight>,
         },
-        // Turned away, before there was anything to handle.
+        // Turned away before the handler was called.
         Shed { retry_after: u64 },
     }
 }
@@ -89,11 +89,11 @@ impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
     }
 }
 
-/// A request that has no response yet. Dropped, it launches its set.
+/// A request that has no response yet. Drains its set when dropped.
 pub(crate) struct InFlight {
     /// Taken when there is a response.
     guard: Option<ResponseGuard>,
-    /// What it means if this is dropped now.
+    /// The ending if this is dropped now.
     if_dropped: Ending,
     is_head: bool,
     is_connect: bool,
@@ -109,7 +109,7 @@ impl InFlight {
         }
     }
 
-    /// For calls into the handler: makes the request's set the current one, and knows whether they returned.
+    /// Guard for a call into the handler: makes the request's set the current one, and knows whether the call returned.
     pub(crate) fn handle(&mut self) -> HandlerGuard<'_> {
         self.if_dropped = Ending::HandlerPanicked;
         HandlerGuard { entered: self.guard.as_mut().map(ResponseGuard::enter), if_dropped: &mut self.if_dropped }

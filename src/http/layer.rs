@@ -10,7 +10,7 @@ use crate::{
     registry::TaskRegistry,
 };
 
-/// Gives each request a [`TaskSet`](crate::TaskSet), and drains it when the response has left.
+/// Gives each request a [`TaskSet`](crate::TaskSet), and drains the set when the response has left.
 ///
 /// ```
 /// use axum::{Router, http::StatusCode, routing::post};
@@ -67,11 +67,16 @@ impl TaskLayer {
         Self { config: Arc::new(config) }
     }
 
-    /// How long after the body's end a set waits at most for the last bytes to leave, and a few milliseconds more where many
-    /// responses leave at the same time. Default: 5 s.
+    /// How long a set waits for its client at most, and a few milliseconds more where many responses leave at the
+    /// same time. Default: 5 s.
     ///
-    /// They are held up by a client that has stopped reading, and by a test that keeps the collected body.
-    /// Zero waits for nothing but the body's end, and may start tasks before it was written.
+    /// After the body's end, it waits for the server to release the last bytes. They are held up by a client that has
+    /// stopped reading, and by a test that keeps the collected body. Before the body's end, it waits for the server to
+    /// ask for more: if it does not, the set drains as [`Stalled`](Ending::Stalled). A body that waits for its own next
+    /// frame is not stalled.
+    ///
+    /// Zero waits for nothing but the body's end, and may start tasks before it was written. A body for which the
+    /// server does not ask is then waited for as by default.
     #[must_use]
     pub fn drain_within(self, limit: Duration) -> Self {
         let config = Config { drain_within: limit, ..Config::clone(&self.config) };
@@ -81,8 +86,8 @@ impl TaskLayer {
     /// Answers 503 (Service Unavailable) with `Retry-After`, before the handler runs, while the registry is at its
     /// [`capacity`](crate::TaskRegistryBuilder::capacity).
     ///
-    /// What answers without leaving tasks behind, health checks above all, belongs outside of such a layer: in
-    /// axum, merged after `.layer(..)`.
+    /// Routes that leave no tasks behind, health checks above all, belong outside of such a layer: in axum, merge
+    /// them after `.layer(..)`.
     ///
     /// ```
     /// use axum::{Router, routing::{get, post}};
@@ -103,13 +108,13 @@ impl TaskLayer {
     ///
     /// `Retry-After` is 1 to 5 s, one after the other: a place is free as soon as any task ends, and clients that
     /// were turned away together should not come back together. The answer has no body.
-    /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a queue in the log says so at the
+    /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a line in the log says so at the
     /// first and whenever their number has doubled.
     ///
-    /// It keeps no place for those it lets in: if handlers leave more tasks than there are places by then, after a long
-    /// upload for instance, the rest are discarded as ever. [`TaskSet::try_add`] tells the handler, who can answer 503
-    /// as well. Of several layers around a handler, each that sheds looks at the registry of the
-    /// request's set.
+    /// It reserves no capacity for a request that it lets in: if handlers add more tasks than there is room for by
+    /// then, after a long upload for instance, the rest are discarded.
+    /// [`TaskSet::try_add`](crate::TaskSet::try_add) hands them back to the handler, which can answer 503 as well. Of
+    /// several layers around a handler, each that sheds looks at the registry of the request's set.
     #[must_use]
     pub fn shed_at_capacity(self) -> Self {
         if !self.config.registry.shared.ledger.has_capacity() {

@@ -1,4 +1,4 @@
-//! The request's side: gives each request a set, and launches it when the response has left.
+//! The HTTP layer: gives each request a set, and drains it when the response has left.
 
 mod body;
 mod config;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     engine::{
+        hold::HoldLimit,
         queue::SetQueue,
         shared::{Expiry, FLUSH_DELAY},
     },
@@ -30,20 +31,20 @@ impl Hold {
         Self { queue, drain_within }
     }
 
-    /// The body has ended: from here on, the wait for the chunks has a limit.
+    /// The body has ended: from here on, only the chunks hold the set.
     pub(crate) fn body_ended(&self, ending: Ending) {
+        let holds = &self.queue.holds;
         if !self.queue.hold(ending) {
-            return;
+            return self.remove_limit();
         }
         if self.drain_within.is_zero() {
+            self.remove_limit();
             return self.queue.release();
         }
-        if !self.queue.holds.is_one() {
+        holds.body_ended();
+        if !holds.is_one() && !holds.has_limit() {
             // A chunk that is released meanwhile does not release the set, because the body still holds it.
-            let timer = &self.queue.shared().timer;
-            if let Some(key) = timer.insert_after(self.drain_within, Expiry::Hold(Arc::clone(&self.queue))) {
-                self.queue.holds.set_limit(key);
-            }
+            HoldLimit::start(Arc::clone(&self.queue), self.drain_within);
         }
         self.release();
     }
@@ -53,10 +54,8 @@ impl Hold {
         if !self.queue.holds.release() {
             return;
         }
+        self.remove_limit();
         let timer = &self.queue.shared().timer;
-        if let Some(key) = self.queue.holds.limit() {
-            timer.remove(key);
-        }
         let expiry = || Expiry::Hold(Arc::clone(&self.queue));
         if self.drain_within.is_zero() {
             self.queue.release();
@@ -64,6 +63,12 @@ impl Hold {
             timer.insert_after(self.drain_within, expiry());
         } else {
             timer.insert(expiry());
+        }
+    }
+
+    fn remove_limit(&self) {
+        if let Some(key) = self.queue.holds.take_limit() {
+            self.queue.shared().timer.remove(key);
         }
     }
 }

@@ -7,13 +7,17 @@ use bytes::Bytes;
 use crate::{
     engine::{
         context::{Entered, TaskContext},
+        hold::HoldLimit,
         queue::SetQueue,
     },
-    http::release::{Hold, releasing},
+    http::{
+        config::DRAIN_WITHIN,
+        release::{Hold, releasing},
+    },
     model::{Ending, TaskId},
 };
 
-/// What it takes to launch a request's set. A handle of the set, kept in the form in which it becomes the current one.
+/// Drains a request's set when dropped. Stored as a `TaskContext`, so that entering it copies nothing.
 pub(crate) struct ResponseGuard {
     context: TaskContext,
     drain_within: Duration,
@@ -30,17 +34,17 @@ impl ResponseGuard {
         Self { context: TaskContext::Request(queue), drain_within }
     }
 
-    /// For calls into what answers the request: makes its set the current one.
+    /// Guard for a call into the handler or the body: makes the request's set the current one.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.context, TaskId::UNASSIGNED)
     }
 
-    /// Whether there may be something to launch: a task was offered.
-    pub(crate) fn has_tasks(&self) -> bool {
-        self.queue().is_some_and(|queue| queue.has_number())
+    /// Whether a task was offered, or may be by somebody else.
+    pub(crate) fn may_have_tasks(&self) -> bool {
+        self.queue().is_some_and(|queue| queue.may_have_tasks())
     }
 
-    /// A chunk of the body on its way to the server, in a form that tells when it was released.
+    /// The same chunk, in a form that holds the set until the server releases it.
     pub(crate) fn watch(&self, chunk: Bytes) -> Bytes {
         match self.queue() {
             Some(queue) if !chunk.is_empty() => releasing(chunk, Hold::of_chunk(Arc::clone(queue), self.drain_within)),
@@ -55,12 +59,27 @@ impl ResponseGuard {
         }
     }
 
-    /// Launches the set when the response, which has ended, has left.
+    /// The server has polled the body.
+    pub(crate) fn polled(&self, is_pending: bool) {
+        if let Some(queue) = self.queue() {
+            queue.holds.polled(is_pending);
+        }
+    }
+
+    /// From here on, the wait for the client has a limit.
+    pub(crate) fn start_limit(&self) {
+        if let Some(queue) = self.queue() {
+            // Zero means not to wait for bytes. That a client takes none must still not hold the set for ever.
+            let within = if self.drain_within.is_zero() { DRAIN_WITHIN } else { self.drain_within };
+            HoldLimit::start(Arc::clone(queue), within);
+        }
+    }
+
+    /// Drains the set when the response, which has ended, has left.
     pub(crate) fn end(mut self, ending: Ending) {
-        // This handle is not given back: from here on, the last one has nothing to launch any more.
+        // This handle stays counted, so that the last one of the others does not drain the set.
         let TaskContext::Request(queue) = mem::take(&mut self.context) else { return };
-        // Nothing was ever offered, and nothing will be, if nobody else has a handle.
-        if queue.is_sole() && !queue.has_number() {
+        if !queue.may_have_tasks() {
             return;
         }
         Hold::of_body(queue, self.drain_within).body_ended(ending);

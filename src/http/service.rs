@@ -66,7 +66,7 @@ where
             }
         }
         if given.is_some() {
-            // A layer further out has given the request its set, and will drain it.
+            // A layer further out has given the request its set, and drains it.
             return ResponseFuture::new(self.inner.call(request), None);
         }
         let (set, guard) = self.config.set();

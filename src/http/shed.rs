@@ -4,12 +4,12 @@ use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 
 use crate::{http::TaskBody, registry::TaskRegistry, util::loom::atomic::Ordering};
 
-/// The longest time after which a client is told to come back, in seconds.
+/// The longest `Retry-After`, in seconds.
 const RETRY_WITHIN: u64 = 5;
 
-/// If the registry is full: after how many seconds the client is to come back.
+/// The `Retry-After` of a request to be turned away, in seconds; `None` if the registry is not full.
 ///
-/// Successive clients are told 1, 2, up to 5 s in turn, so that those who were turned away together do not come back
+/// Successive clients get 1, 2, up to 5 s in turn, so that those that were turned away together do not come back
 /// together.
 pub(crate) fn retry_after(registry: &TaskRegistry) -> Option<u64> {
     let shared = &*registry.shared;
@@ -23,7 +23,7 @@ pub(crate) fn retry_after(registry: &TaskRegistry) -> Option<u64> {
         tracing::warn!(
             target: "postlude",
             shed,
-            "requests are turned away, for the registry is at its capacity; said again when their number has doubled"
+            "requests are turned away because the registry is at its capacity; logged again when their number has doubled"
         );
     }
     Some(before % RETRY_WITHIN + 1)

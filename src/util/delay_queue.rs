@@ -134,6 +134,12 @@ impl<T: Send + 'static> DelayQueue<T> {
         }
     }
 
+    /// Whether every entry expires at once, because the runtime has ended.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// Takes an entry out; the caller drops it without a lock.
     pub(crate) fn remove(&self, key: Key) {
         let removed = self.state.lock().timed.remove(&key);

@@ -52,10 +52,20 @@ mod faults;
 #[cfg(feature = "axum")]
 mod grpc;
 #[cfg(feature = "axum")]
+mod late_add;
+#[cfg(feature = "axum")]
 mod layer;
+#[cfg(feature = "axum")]
+mod positions;
 #[cfg(feature = "axum")]
 mod response;
 #[cfg(feature = "axum")]
 mod shed_at_capacity;
+#[cfg(feature = "axum")]
+mod short_body;
+#[cfg(feature = "axum")]
+mod stalled;
+#[cfg(feature = "axum")]
+mod task_body;
 #[cfg(feature = "axum")]
 mod websocket;

@@ -39,7 +39,7 @@ const CONDITIONS: [(usize, bool); 8] =
     [(0, false), (0, true), (1, false), (1, true), (2, false), (2, true), (4, false), (4, true)];
 
 impl Table {
-    /// Makes `requests` requests of each kind, a third of them over each protocol, and fewer of those that take
+    /// Makes `requests` requests of each kind, a quarter of them over each protocol, and fewer of those that take
     /// long.
     pub(crate) fn measure(requests: usize) -> Self {
         let mut table = Self { cells: BTreeMap::new() };
@@ -84,7 +84,7 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| response | HTTP/1.1 | HTTP/1.1 over TLS | HTTP/2 |\n|---|---|---|---|")?;
+        writeln!(f, "| response | HTTP/1.1 | HTTP/1.1, copied | HTTP/1.1 over TLS | HTTP/2 |\n|---|---|---|---|---|")?;
         for kind in &KINDS {
             write!(f, "| {} |", kind.name)?;
             for protocol in PROTOCOLS {

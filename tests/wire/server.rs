@@ -97,13 +97,13 @@ impl Serving {
             let tape = Arc::new(Tape::default());
             self.tell_tape.send(Arc::clone(&tape)).unwrap();
             let service = service(&self.layer, Arc::clone(&tape));
-            let io = Recorder { stream, tape };
+            let io = Recorder { stream, tape, is_vectored: self.protocol != Protocol::H1Copied };
             match self.protocol {
                 Protocol::H1Tls => {
                     let accept = self.acceptor.accept(io);
                     tokio::spawn(async move { serve_h1(accept.await.unwrap(), service).await });
                 }
-                Protocol::H1 => drop(tokio::spawn(serve_h1(io, service))),
+                Protocol::H1 | Protocol::H1Copied => drop(tokio::spawn(serve_h1(io, service))),
                 Protocol::H2 => drop(tokio::spawn(async move {
                     let server = conn::http2::Builder::new(TokioExecutor::new());
                     // How it ends is the client's business.

@@ -63,6 +63,7 @@ fn bytes(events: &[Event]) -> usize {
 pub(crate) struct Recorder {
     pub(crate) stream: TcpStream,
     pub(crate) tape: Arc<Tape>,
+    pub(crate) is_vectored: bool,
 }
 
 impl Recorder {
@@ -101,7 +102,7 @@ impl AsyncWrite for Recorder {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.is_vectored
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
