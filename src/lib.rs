@@ -103,8 +103,8 @@ pub use self::{
     ledger::metrics::{NameMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
-        OutcomeKind, Page, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport,
-        TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
+        OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
+        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
     },
     registry::{
         TaskRegistry,

@@ -61,6 +61,7 @@
 struct Readme;
 
 mod accepted;
+mod action;
 #[cfg(feature = "prometheus")]
 mod buckets;
 #[cfg(feature = "prometheus")]

@@ -1,12 +1,23 @@
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{
+        StatusCode,
+        header::{CACHE_CONTROL, HeaderValue},
+    },
+    middleware::map_response,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use postlude::{TaskMetrics, TaskRegistry};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
 use crate::{
     dead_letters,
+    error::answer_other_methods,
     health::{Condition, Limits, failure_rate},
     tasks,
 };
@@ -23,13 +34,23 @@ where
     S: Clone + Send + Sync + 'static,
 {
     let router = Router::new()
-        .route("/metrics.json", get(metrics_json))
-        .route("/health", get(health))
+        .route("/metrics.json", answer_other_methods(get(metrics_json), None))
+        .route("/health", answer_other_methods(get(health), None))
         .merge(tasks::routes(allowed.abort))
         .merge(dead_letters::routes(allowed.replay));
     #[cfg(feature = "prometheus")]
-    let router = router.route("/metrics", get(metrics_text));
-    router.with_state(Arc::new(Status { registry, limits, exclusive: Mutex::new(()) }))
+    let router = router.route("/metrics", answer_other_methods(get(metrics_text), None));
+    router.layer(map_response(forbid_storing)).with_state(Arc::new(Status {
+        registry,
+        limits,
+        exclusive: Mutex::new(()),
+    }))
+}
+
+/// Keeps the answers out of every cache: a stored one would show tasks as they were, perhaps to others.
+async fn forbid_storing(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The state of the routes.

@@ -24,7 +24,7 @@ use crate::{
         transition::Transition,
     },
     ledger::live::LiveTask,
-    model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo},
+    model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo, next_number},
     task::{Rejected, Task},
     util::{
         clock::Timestamp,
@@ -90,7 +90,7 @@ impl SetQueue {
         if number != 0 {
             return number;
         }
-        let drawn = self.shared().ledger.next_number();
+        let drawn = next_number();
         match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => drawn,
             Err(number) => number,

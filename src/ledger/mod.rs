@@ -32,9 +32,9 @@ use self::{
     shard::{Entry, ShardState},
 };
 use crate::{
-    model::{RejectReason, TaskId, TaskName},
+    model::{RejectReason, SEATS, TaskId, TaskName},
     util::loom::{
-        Mutex, MutexGuard, StaticUsize,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -57,26 +57,17 @@ pub(crate) struct Ledger<S> {
 /// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
 #[repr(align(128))]
 struct Shard<S> {
-    next_number: AtomicU64,
     state: Mutex<ShardState<S>>,
-}
-
-thread_local! {
-    /// Spreads the threads over the shards, so that two of them rarely meet in one.
-    static SEAT: usize = {
-        static NEXT: StaticUsize = StaticUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    };
 }
 
 impl<S> Ledger<S> {
     pub(crate) fn new(capacity: Option<u64>, history: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let count = (2 * cores).next_power_of_two().min(64);
+        let count = (2 * cores).next_power_of_two().min(SEATS);
         let high_water = FIRST_WARNING / count as u64;
         let shard = |_| {
             let state = ShardState::new(high_water, History::new(history));
-            Shard { next_number: AtomicU64::new(1), state: Mutex::new(state) }
+            Shard { state: Mutex::new(state) }
         };
         Self {
             shards: (0..count).map(shard).collect(),
@@ -87,17 +78,6 @@ impl<S> Ledger<S> {
             idle: Notify::new(),
             waiters: AtomicUsize::new(0),
         }
-    }
-
-    /// A number for a new set or spawned task, in the shard of this thread.
-    #[inline]
-    pub(crate) fn next_number(&self) -> u64 {
-        let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
-        let count = self.shards.len() as u64;
-        self.shards.get(seat).map_or(0, |shard| {
-            // Relaxed: the number only has to be unique.
-            shard.next_number.fetch_add(1, Ordering::Relaxed) * count + seat as u64
-        })
     }
 
     /// The shard of a set or spawned task, locked.

@@ -19,7 +19,7 @@ use self::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet};
 use crate::{
     engine::{queue::SetQueue, run::under_policy, spawned::Spawned},
     ledger::{live::LiveTask, metrics::TaskMetrics},
-    model::{Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskState, TaskStatus},
+    model::{Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskState, TaskStatus, next_number},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::{
         log,
@@ -447,7 +447,7 @@ impl TaskRegistry {
     /// Gives a task that is to be spawned its number, and asks the admission filter. Never under a lock.
     #[inline]
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
-        let id = TaskId { number: self.shared.ledger.next_number(), index: 0 };
+        let id = TaskId { number: next_number(), index: 0 };
         task.meta_mut().accept(id, Timestamp::now(), &self.shared.telemetry);
         match self.shared.consider(task.meta()) {
             Ok(()) => Ok(task),

@@ -14,6 +14,7 @@ mod cpu;
 mod dead_letters;
 mod delay;
 mod foreign;
+mod ids;
 mod limits;
 mod misuse;
 mod observe;
