@@ -100,7 +100,7 @@ pub use self::model::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::model::RateLimit;
 pub use self::{
-    ledger::metrics::{NameMetrics, TaskMetrics},
+    ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
         OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,

@@ -65,9 +65,8 @@ impl From<Page<DeadLetter, u64>> for DeadLetterPage {
 
 async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<Json<DeadLetterPage>, ApiError> {
     let query = parse_query(query, parse)?;
-    let page = status
-        .exclusively(|status| status.registry.dead_letters().page(query.cursor.map(|cursor| cursor.0), query.limit))
-        .await;
+    let cursor = query.cursor.map(|cursor| cursor.0);
+    let page = status.exclusively(move |registry| registry.dead_letters().page(cursor, query.limit)).await?;
     Ok(Json(page.into()))
 }
 

@@ -32,6 +32,10 @@ impl ApiError {
         Self { code: StatusCode::FORBIDDEN, message }
     }
 
+    pub(crate) const fn unavailable(message: String) -> Self {
+        Self { code: StatusCode::SERVICE_UNAVAILABLE, message }
+    }
+
     pub(crate) fn unknown_task(id: &str) -> Self {
         let message = format!("there is no task {id} in this process, or it ended too long ago to be remembered");
         Self { code: StatusCode::NOT_FOUND, message }

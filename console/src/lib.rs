@@ -71,6 +71,7 @@ mod error;
 #[cfg(all(any(doc, doctest), feature = "prometheus"))]
 pub mod guide;
 mod health;
+mod pending_watch;
 mod query;
 mod router;
 mod routes;

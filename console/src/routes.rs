@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -17,8 +17,9 @@ use tokio::sync::Mutex;
 
 use crate::{
     dead_letters,
-    error::answer_other_methods,
-    health::{Condition, Limits, failure_rate},
+    error::{ApiError, answer_other_methods},
+    health::{Condition, Limits, RECENTLY, failure_rate},
+    pending_watch::PendingWatch,
     tasks,
 };
 
@@ -43,7 +44,8 @@ where
     router.layer(map_response(forbid_storing)).with_state(Arc::new(Status {
         registry,
         limits,
-        exclusive: Mutex::new(()),
+        exclusive: Arc::default(),
+        pending: Arc::default(),
     }))
 }
 
@@ -57,40 +59,57 @@ async fn forbid_storing(mut response: Response) -> Response {
 pub(crate) struct Status {
     pub(crate) registry: TaskRegistry,
     limits: Limits,
-    /// Held while all tasks are looked at, so that many requests at once take the registry's locks no more often than one
-    /// client would.
-    exclusive: Mutex<()>,
+    /// Held while many tasks are looked at, so that many requests at once take the registry's locks no more often than one
+    /// client would. Health does not wait for it.
+    exclusive: Arc<Mutex<()>>,
+    pending: Arc<PendingWatch>,
 }
 
 impl Status {
-    pub(crate) async fn exclusively<R>(&self, look: impl FnOnce(&Self) -> R) -> R {
-        let _guard = self.exclusive.lock().await;
-        look(self)
+    /// Looks at the tasks on a thread on which that delays nobody.
+    #[expect(clippy::disallowed_methods, reason = "a look at the registry is no task of its own, and may be lost")]
+    pub(crate) async fn exclusively<R: Send + 'static>(
+        self: Arc<Self>,
+        look: impl FnOnce(&TaskRegistry) -> R + Send + 'static,
+    ) -> Result<R, ApiError> {
+        let guard = Arc::clone(&self.exclusive).lock_owned().await;
+        let look = tokio::task::spawn_blocking(move || {
+            let result = look(&self.registry);
+            // Also if the client has gone away meanwhile, the next one has waited until here.
+            drop(guard);
+            result
+        });
+        look.await.map_err(|error| ApiError::unavailable(error.to_string()))
     }
 
-    fn condition(&self) -> Condition {
+    async fn condition(&self) -> Condition {
         let registry = &self.registry;
+        let oldest_pending = match self.limits.pending_age {
+            Some(_) => self.pending.oldest(registry).await,
+            None => Duration::ZERO,
+        };
+        let recent_failure_rate = |_| failure_rate(registry.recent_outcomes(RECENTLY));
         Condition {
             is_closing: registry.is_shutting_down(),
             is_full: registry.is_full(),
-            oldest_pending: self.limits.pending_age.map(|_| registry.metrics().oldest_pending).unwrap_or_default(),
-            failure_rate: self.limits.failure_rate.and_then(|_| failure_rate(&registry.history())),
+            oldest_pending,
+            failure_rate: self.limits.failure_rate.and_then(recent_failure_rate),
         }
     }
 }
 
-async fn metrics_json(State(status): State<Arc<Status>>) -> Json<TaskMetrics> {
-    Json(status.exclusively(|status| status.registry.metrics()).await)
+async fn metrics_json(State(status): State<Arc<Status>>) -> Result<Json<TaskMetrics>, ApiError> {
+    status.exclusively(TaskRegistry::metrics).await.map(Json)
 }
 
 #[cfg(feature = "prometheus")]
-async fn metrics_text(State(status): State<Arc<Status>>) -> impl IntoResponse {
+async fn metrics_text(State(status): State<Arc<Status>>) -> Result<impl IntoResponse, ApiError> {
     use axum::http::header::CONTENT_TYPE;
 
     use crate::TaskCollector;
 
-    let text = status.exclusively(|status| TaskCollector::new(status.registry.clone()).text()).await;
-    ([(CONTENT_TYPE, TaskCollector::CONTENT_TYPE)], text)
+    let text = status.exclusively(|registry| TaskCollector::new(registry.clone()).text()).await?;
+    Ok(([(CONTENT_TYPE, TaskCollector::CONTENT_TYPE)], text))
 }
 
 #[derive(Serialize)]
@@ -100,7 +119,7 @@ struct Health {
 }
 
 async fn health(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    let problems = status.exclusively(|status| status.limits.problems(&status.condition())).await;
+    let problems = status.limits.problems(&status.condition().await);
     let (code, status) =
         if problems.is_empty() { (StatusCode::OK, "healthy") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
     (code, Json(Health { status, problems }))

@@ -111,7 +111,7 @@ impl From<Page<postlude::TaskReport>> for TaskPage {
 
 async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<Json<TaskPage>, ApiError> {
     let query = parse_query(query, TaskQuery::parse)?;
-    Ok(Json(status.exclusively(|status| query.answer(&status.registry)).await))
+    status.exclusively(move |registry| query.answer(registry)).await.map(Json)
 }
 
 async fn show(State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<Json<TaskStatus>, ApiError> {

@@ -172,15 +172,42 @@ impl<S> Ledger<S> {
             let mut numbers = Vec::new();
             shard.collect_numbers(0, &mut numbers);
             for few in numbers.chunks(PIECE) {
-                sets.reserve(few.len());
-                let state = shard.state.lock();
-                for entry in few.iter().filter_map(|number| state.entries.get(number)) {
-                    match entry {
-                        Entry::Task(live) => task(live),
-                        Entry::Set(set) => sets.push(Arc::clone(set)),
-                    }
-                }
+                shard.look_at(few, &mut task, &mut sets);
             }
+        }
+        sets
+    }
+
+    /// The same in pieces, of those shards in which a task is pending: each piece is looked at when it is asked for.
+    pub(crate) fn survey_pending<T>(
+        &self,
+        mut task: impl FnMut(&LiveTask) -> Option<T>,
+    ) -> impl Iterator<Item = (Vec<T>, Vec<Arc<S>>)> {
+        let has_pending = |shard: &&Shard<S>| shard.state.lock().pending > 0;
+        let pieces = self.shards.iter().filter(has_pending).flat_map(|shard| {
+            let mut numbers = Vec::new();
+            shard.collect_numbers(0, &mut numbers);
+            (0..numbers.len()).step_by(PIECE).map(move |begin| {
+                let few = numbers.iter().skip(begin).take(PIECE).copied().collect::<Vec<_>>();
+                (shard, few)
+            })
+        });
+        pieces.map(move |(shard, few)| {
+            let (mut found, mut sets) = (Vec::new(), Vec::new());
+            shard.look_at(&few, |live| found.extend(task(live)), &mut sets);
+            (found, sets)
+        })
+    }
+
+    /// Some of the listed sets: all of them, if no more than `count` sets and spawned tasks are live in each shard.
+    pub(crate) fn some_sets(&self, count: usize) -> Vec<Arc<S>> {
+        let mut sets = Vec::new();
+        for shard in &self.shards {
+            let state = shard.state.lock();
+            sets.extend(state.entries.values().take(count).filter_map(|entry| match entry {
+                Entry::Set(set) => Some(Arc::clone(set)),
+                Entry::Task(_) => None,
+            }));
         }
         sets
     }
@@ -235,6 +262,21 @@ impl<S> Ledger<S> {
             }
         }
         all
+    }
+
+    /// Calls `look` for the latest outcomes that are remembered of each shard, up to `count` of each, under a lock that is held
+    /// for a few at a time.
+    pub(crate) fn look_at_latest(&self, count: usize, mut look: impl FnMut(&FinishedTask)) {
+        for shard in &self.shards {
+            let mut end = Some(u64::MAX);
+            for _ in 0..count.div_ceil(PIECE) {
+                let Some(before) = end else { break };
+                let state = shard.state.lock();
+                let (piece, next) = state.history.piece(before);
+                piece.for_each(&mut look);
+                end = next;
+            }
+        }
     }
 
     /// The end of a task, if it is remembered. The lock is held for a few at a time.
@@ -333,5 +375,17 @@ impl<S> Shard<S> {
         let count = self.state.lock().entries.len();
         numbers.reserve(count);
         numbers.extend(self.state.lock().entries.keys().filter(|number| **number >= first));
+    }
+
+    /// Calls `task` for the spawned tasks of a few numbers, under the lock, and adds the sets among them.
+    fn look_at(&self, few: &[u64], mut task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) {
+        sets.reserve(few.len());
+        let state = self.state.lock();
+        for entry in few.iter().filter_map(|number| state.entries.get(number)) {
+            match entry {
+                Entry::Task(live) => task(live),
+                Entry::Set(set) => sets.push(Arc::clone(set)),
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ mod conservation;
 mod cpu;
 mod dead_letters;
 mod delay;
+mod figures;
 mod foreign;
 mod ids;
 mod limits;
