@@ -13,6 +13,7 @@
 
 pub(crate) mod account;
 pub(crate) mod dead_letters;
+pub(crate) mod entries;
 pub(crate) mod finished;
 pub(crate) mod history;
 pub(crate) mod live;
@@ -158,7 +159,7 @@ impl<S> Ledger<S> {
 
     /// The set that is listed under a number.
     pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
-        match self.shard(number).entries.get(&number) {
+        match self.shard(number).entries.get(number) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
             Some(Entry::Task(_)) | None => None,
         }
@@ -169,8 +170,7 @@ impl<S> Ledger<S> {
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
-            let mut numbers = Vec::new();
-            shard.collect_numbers(0, &mut numbers);
+            let numbers = shard.numbers_from(0, usize::MAX);
             for few in numbers.chunks(PIECE) {
                 shard.look_at(few, &mut task, &mut sets);
             }
@@ -185,8 +185,7 @@ impl<S> Ledger<S> {
     ) -> impl Iterator<Item = (Vec<T>, Vec<Arc<S>>)> {
         let has_pending = |shard: &&Shard<S>| shard.state.lock().pending > 0;
         let pieces = self.shards.iter().filter(has_pending).flat_map(|shard| {
-            let mut numbers = Vec::new();
-            shard.collect_numbers(0, &mut numbers);
+            let numbers = shard.numbers_from(0, usize::MAX);
             (0..numbers.len()).step_by(PIECE).map(move |begin| {
                 let few = numbers.iter().skip(begin).take(PIECE).copied().collect::<Vec<_>>();
                 (shard, few)
@@ -216,7 +215,7 @@ impl<S> Ledger<S> {
     pub(crate) fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         for shard in &self.shards {
-            shard.collect_numbers(first, &mut numbers);
+            numbers.extend(shard.numbers_from(first, count));
         }
         if numbers.len() > count {
             numbers.select_nth_unstable(count);
@@ -369,19 +368,26 @@ impl<S> Ledger<S> {
 }
 
 impl<S> Shard<S> {
-    /// Adds the numbers of the listed sets and spawned tasks from `first` on.
-    fn collect_numbers(&self, first: u64, numbers: &mut Vec<u64>) {
-        // Room for them is made without the lock.
-        let count = self.state.lock().entries.len();
-        numbers.reserve(count);
-        numbers.extend(self.state.lock().entries.keys().filter(|number| **number >= first));
+    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of them, and some more. The lock is
+    /// held for a part of them at a time.
+    fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let (mut numbers, mut from) = (Vec::new(), Some(first));
+        while let Some(first) = from.filter(|_| numbers.len() < count) {
+            // Room for a common part is made without the lock.
+            numbers.reserve(PIECE);
+            let state = self.state.lock();
+            let Some((part, next)) = state.entries.numbers_from(first) else { break };
+            numbers.extend(part);
+            from = next;
+        }
+        numbers
     }
 
     /// Calls `task` for the spawned tasks of a few numbers, under the lock, and adds the sets among them.
     fn look_at(&self, few: &[u64], mut task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) {
         sets.reserve(few.len());
         let state = self.state.lock();
-        for entry in few.iter().filter_map(|number| state.entries.get(number)) {
+        for entry in few.iter().filter_map(|number| state.entries.get(*number)) {
             match entry {
                 Entry::Task(live) => task(live),
                 Entry::Set(set) => sets.push(Arc::clone(set)),

@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustc_hash::FxHashMap;
-
 use crate::{
     ledger::{
+        entries::Entries,
         finished::FinishedTask,
         history::History,
         live::LiveTask,
@@ -19,7 +18,7 @@ use crate::{
 pub(crate) struct ShardState<S> {
     pub(crate) closed: bool,
     /// What is live, by number.
-    pub(crate) entries: FxHashMap<u64, Entry<S>>,
+    pub(crate) entries: Entries<Entry<S>>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
@@ -41,7 +40,7 @@ impl<S> ShardState<S> {
     pub(crate) fn new(high_water: u64, history: History) -> Self {
         Self {
             closed: false,
-            entries: FxHashMap::default(),
+            entries: Entries::default(),
             added: 0,
             pending: 0,
             running: 0,
@@ -172,12 +171,12 @@ impl<S> ShardState<S> {
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.entries.contains_key(&number)
+        self.entries.get(number).is_some()
     }
 
     #[inline]
     pub(crate) fn spawned(&mut self, number: u64) -> Option<&mut LiveTask> {
-        match self.entries.get_mut(&number) {
+        match self.entries.get_mut(number) {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
         }
@@ -198,19 +197,9 @@ impl<S> ShardState<S> {
         true
     }
 
-    #[inline]
-    fn remove(&mut self, number: u64) -> Option<Entry<S>> {
-        let removed = self.entries.remove(&number);
-        // Give most of the room back when most of it is empty.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
-        removed
-    }
-
     /// Removes a set; the caller drops it without the lock.
     pub(crate) fn remove_set(&mut self, number: u64) -> Option<Arc<S>> {
-        match self.remove(number) {
+        match self.entries.remove(number) {
             Some(Entry::Set(set)) => Some(set),
             Some(Entry::Task(_)) | None => None,
         }
@@ -219,7 +208,7 @@ impl<S> ShardState<S> {
     /// Removes a spawned task, whose end is still to be counted; `None` if it has already ended.
     #[inline]
     pub(crate) fn remove_spawned(&mut self, number: u64) -> Option<LiveTask> {
-        match self.remove(number)? {
+        match self.entries.remove(number)? {
             Entry::Task(task) => Some(task),
             // A number belongs to one set or task for good, and the caller has the number of a task.
             set @ Entry::Set(_) => {
