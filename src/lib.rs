@@ -100,11 +100,11 @@ pub use self::model::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::model::RateLimit;
 pub use self::{
-    ledger::metrics::{NameMetrics, TaskMetrics},
+    ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
-        OutcomeKind, Page, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport,
-        TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
+        OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
+        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
     },
     registry::{
         TaskRegistry,

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 /// A response of 202: the work is accepted, and a client can poll its task.
 ///
-/// `Location` and the JSON body, `{"id": "17.2", "status": "/tasks/17.2"}`, name the [status route](crate) of the task. If
+/// `Location` and the JSON body, `{"id": "1088.2-0f3k…", "status": "/tasks/1088.2-0f3k…"}`, name the [status route](crate) of the task, by its
+/// [external id](TaskId::to_external): after a restart, or at another replica, it is unknown there, and not another task. If
 /// the routes are nested, give their path to [`under`](Self::under).
 ///
 /// ```
@@ -53,7 +54,7 @@ impl Accepted {
 
 impl IntoResponse for Accepted {
     fn into_response(self) -> Response {
-        let location = format!("{}/tasks/{}", self.path.trim_end_matches('/'), self.id);
+        let location = format!("{}/tasks/{}", self.path.trim_end_matches('/'), self.id.to_external());
         let body = Json(Body { id: self.id, status: &location }).into_response();
         (StatusCode::ACCEPTED, [(LOCATION, location)], body).into_response()
     }

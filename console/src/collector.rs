@@ -1,16 +1,16 @@
-use std::fmt;
+use std::{borrow::Cow, fmt, iter};
 
 use postlude::{DurationHistogram, NameMetrics, TaskMetrics, TaskRegistry};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::{Registry, Unit},
 };
 
 use crate::buckets::by_bound;
 
-/// The metrics of a registry for Prometheus: a collector for the `Registry` of `prometheus-client`.
+/// The metrics of one or several registries for Prometheus: a collector for the `Registry` of `prometheus-client`.
 ///
 /// ```
 /// use postlude::{Task, TaskRegistry};
@@ -31,6 +31,21 @@ use crate::buckets::by_bound;
 /// # }
 /// ```
 ///
+/// Several registries go into one collector, because an exposition describes each family once. The label `registry` tells
+/// them apart:
+///
+/// ```
+/// use postlude::TaskRegistry;
+/// use postlude_console::TaskCollector;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let [mails, reports] = [(); 2].map(|()| TaskRegistry::new());
+/// let text = TaskCollector::labelled([("mails", mails), ("reports", reports)]).text();
+/// assert!(text.contains(r#"postlude_tasks_added_total{registry="mails"} 0"#));
+/// # }
+/// ```
+///
 /// | metric | labels | |
 /// |---|---|---|
 /// | `postlude_tasks_added_total` | | tasks that were added or spawned |
@@ -38,13 +53,19 @@ use crate::buckets::by_bound;
 /// | `postlude_task_retries_total` | `name` | attempts after the first |
 /// | `postlude_task_run_seconds` | `name` | histogram: how long attempts ran |
 /// | `postlude_task_wait_seconds` | `name` | histogram: how long tasks that ended had waited for the start of their first attempt |
-/// | `postlude_tasks_pending`, `_running`, `_retrying`, `_stuck` | | tasks, now |
+/// | `postlude_tasks_pending`, `_running` | `name` | tasks, now: `sum()` has those of all names |
+/// | `postlude_tasks_retrying` | `name` | of the running tasks, those that wait for their next attempt |
+/// | `postlude_tasks_stuck` | | tasks that have their outcome while their work goes on |
 /// | `postlude_open_sets` | | sets with tasks that have not begun to drain, now |
 /// | `postlude_oldest_pending_seconds` | | how long the oldest pending task has been waiting |
 /// | `postlude_dead_letters` | | dead letters that are kept, now |
 /// | `postlude_dead_letters_evicted_total` | | dead letters that newer ones evicted |
 /// | `postlude_requests_shed_total` | | requests that were turned away at capacity |
 /// | `postlude_hook_panics_total` | | panics of hooks, observers and conditions |
+/// | `postlude_log_suppressed_total` | | lines and spans of this process that the log was not given |
+/// | `postlude_runtime_workers`, `_alive_tasks`, `_queue_depth` | | tokio's [figures](postlude::RuntimeMetrics) of the runtime |
+///
+/// If registries are [labelled](Self::labelled), each series has the label `registry`, too.
 ///
 /// The names of tasks are a bounded set, and so is the number of series; ids and source locations are never labels. The
 /// collector costs a task nothing: it calls [`TaskRegistry::metrics`] at each scrape.
@@ -57,20 +78,31 @@ use crate::buckets::by_bound;
 /// finer quantiles.
 #[derive(Clone, Debug)]
 pub struct TaskCollector {
-    registry: TaskRegistry,
+    registries: Vec<(Option<Cow<'static, str>>, TaskRegistry)>,
 }
 
 impl TaskCollector {
-    /// A collector of the metrics of `registry`.
-    #[must_use]
-    pub const fn new(registry: TaskRegistry) -> Self {
-        Self { registry }
-    }
-
     /// The content type of [`text`](Self::text).
     pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// The metrics of this registry alone, in the text format of `OpenMetrics`: the answer to a scrape.
+    /// A collector of the metrics of `registry`, without the label `registry`.
+    #[must_use]
+    pub fn new(registry: TaskRegistry) -> Self {
+        Self { registries: vec![(None, registry)] }
+    }
+
+    /// A collector of the metrics of several registries, each with the value of its label `registry`. The values have to
+    /// differ: Prometheus refuses an exposition that has a series twice.
+    #[must_use]
+    pub fn labelled<L>(registries: impl IntoIterator<Item = (L, TaskRegistry)>) -> Self
+    where
+        L: Into<Cow<'static, str>>,
+    {
+        let registries = registries.into_iter().map(|(label, registry)| (Some(label.into()), registry));
+        Self { registries: registries.collect() }
+    }
+
+    /// The metrics of these registries alone, in the text format of `OpenMetrics`: the answer to a scrape.
     #[must_use]
     pub fn text(&self) -> String {
         let mut registry = Registry::default();
@@ -83,81 +115,145 @@ impl TaskCollector {
 }
 
 impl Collector for TaskCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let metrics = self.registry.metrics();
-        totals(&metrics, &mut encoder)?;
-        outcomes(&metrics, &mut encoder)?;
-        retries(&metrics, &mut encoder)?;
-        let help = "How long attempts ran";
-        histogram(&metrics, &mut encoder, "postlude_task_run", help, NameMetrics::run_times)?;
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let registries = self.registries.iter();
+        let snapshots = registries.map(|(label, registry)| (label.as_deref(), registry.metrics())).collect();
+        Families { snapshots, encoder }.encode()
+    }
+}
+
+/// The families, each of which is written once, with the series of all registries.
+struct Families<'a, 'b> {
+    snapshots: Vec<(Option<&'a str>, TaskMetrics)>,
+    encoder: DescriptorEncoder<'b>,
+}
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+impl Families<'_, '_> {
+    fn encode(mut self) -> fmt::Result {
+        self.counter("postlude_tasks_added", "Tasks that were added or spawned", |m| m.added)?;
+        self.counter("postlude_dead_letters_evicted", "Dead letters that newer ones evicted", |m| {
+            m.dead_letters_evicted
+        })?;
+        self.counter("postlude_requests_shed", "Requests that were turned away at capacity", |m| m.shed)?;
+        self.counter("postlude_hook_panics", "Panics of hooks, observers and conditions", |m| m.hook_panics)?;
+        let help = "Lines and spans of this process that the log was not given";
+        self.counter("postlude_log_suppressed", help, |m| m.log_suppressed)?;
+
+        let help = "Tasks that have their outcome while their work goes on";
+        self.gauge("postlude_tasks_stuck", help, None, |m| m.stuck)?;
+        let help = "Sets with tasks that have not begun to drain";
+        self.gauge("postlude_open_sets", help, None, |m| m.open_sets)?;
+        self.gauge("postlude_dead_letters", "Dead letters that are kept", None, |m| m.dead_letters)?;
+        let help = "Threads of the runtime that poll tasks";
+        self.gauge("postlude_runtime_workers", help, None, |m| m.runtime.workers)?;
+        let help = "Tasks of the runtime that have not ended";
+        self.gauge("postlude_runtime_alive_tasks", help, None, |m| m.runtime.alive_tasks)?;
+        let help = "Tasks of the runtime that wait in the queue that all workers share";
+        self.gauge("postlude_runtime_queue_depth", help, None, |m| m.runtime.queue_depth)?;
+        let help = "How long the oldest pending task has been waiting";
+        let seconds = Some(&Unit::Seconds);
+        self.gauge("postlude_oldest_pending", help, seconds, |m| m.oldest_pending.as_secs_f64())?;
+
+        self.gauge_by_name("postlude_tasks_pending", "Tasks that have not started", |m| m.pending)?;
+        self.gauge_by_name("postlude_tasks_running", "Tasks that have started and have no outcome", |m| m.running)?;
+        let help = "Running tasks that wait for their next attempt";
+        self.gauge_by_name("postlude_tasks_retrying", help, |m| m.retrying)?;
+        self.outcomes()?;
+        self.retries()?;
+        self.histogram("postlude_task_run", "How long attempts ran", NameMetrics::run_times)?;
         let help = "How long tasks that ended had waited for the start of their first attempt";
-        histogram(&metrics, &mut encoder, "postlude_task_wait", help, NameMetrics::wait_times)
+        self.histogram("postlude_task_wait", help, NameMetrics::wait_times)
     }
-}
 
-/// The metrics without labels.
-fn totals(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let counters = [
-        ("postlude_tasks_added", "Tasks that were added or spawned", metrics.added),
-        ("postlude_dead_letters_evicted", "Dead letters that newer ones evicted", metrics.dead_letters_evicted),
-        ("postlude_requests_shed", "Requests that were turned away at capacity", metrics.shed),
-        ("postlude_hook_panics", "Panics of hooks, observers and conditions", metrics.hook_panics),
-    ];
-    for (name, help, value) in counters {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
-    }
-    let gauges = [
-        ("postlude_tasks_pending", "Tasks that have not started", metrics.pending),
-        ("postlude_tasks_running", "Tasks that have started and have no outcome", metrics.running),
-        ("postlude_tasks_retrying", "Running tasks whose next attempt is not yet due", metrics.retrying),
-        ("postlude_tasks_stuck", "Tasks that have their outcome while their work goes on", metrics.stuck),
-        ("postlude_open_sets", "Sets with tasks that have not begun to drain", metrics.open_sets),
-        ("postlude_dead_letters", "Dead letters that are kept", metrics.dead_letters),
-    ];
-    for (name, help, value) in gauges {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        metric.encode_gauge(&value)?;
-    }
-    let (name, help) = ("postlude_oldest_pending", "How long the oldest pending task has been waiting");
-    let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-    metric.encode_gauge(&metrics.oldest_pending.as_secs_f64())
-}
-
-fn outcomes(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let mut family = encoder.encode_descriptor("postlude_tasks", "Tasks that ended", None, MetricType::Counter)?;
-    for (name, counters) in metrics.by_name() {
-        for (outcome, count) in counters.outcomes().iter() {
-            let labels = [("name", name.as_str()), ("outcome", outcome.label())];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+    fn counter(&mut self, name: &str, help: &str, value: impl Fn(&TaskMetrics) -> u64) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (registry, metrics) in &self.snapshots {
+            encode_series(&mut family, *registry, |series| {
+                series.encode_counter::<NoLabelSet, _, u64>(&value(metrics), None)
+            })?;
         }
+        Ok(())
     }
-    Ok(())
+
+    fn gauge<V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl Fn(&TaskMetrics) -> V,
+    ) -> fmt::Result
+    where
+        V: prometheus_client::encoding::EncodeGaugeValue,
+    {
+        let mut family = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (registry, metrics) in &self.snapshots {
+            encode_series(&mut family, *registry, |series| series.encode_gauge(&value(metrics)))?;
+        }
+        Ok(())
+    }
+
+    fn gauge_by_name(&mut self, name: &str, help: &str, value: impl Fn(&NameMetrics) -> u64) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, metrics) in by_name(&self.snapshots) {
+            family.encode_family(&labels)?.encode_gauge(&value(metrics))?;
+        }
+        Ok(())
+    }
+
+    fn outcomes(&mut self) -> fmt::Result {
+        let help = "Tasks that ended";
+        let mut family = self.encoder.encode_descriptor("postlude_tasks", help, None, MetricType::Counter)?;
+        for (labels, metrics) in by_name(&self.snapshots) {
+            for (outcome, count) in metrics.outcomes().iter() {
+                let labels: Labels<'_> = labels.iter().copied().chain([("outcome", outcome.label())]).collect();
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn retries(&mut self) -> fmt::Result {
+        let help = "Attempts after the first";
+        let mut family = self.encoder.encode_descriptor("postlude_task_retries", help, None, MetricType::Counter)?;
+        for (labels, metrics) in by_name(&self.snapshots) {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&metrics.retries, None)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, times: impl Fn(&NameMetrics) -> &DurationHistogram) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (labels, metrics) in by_name(&self.snapshots) {
+            let times = times(metrics);
+            let (sum, buckets) = (times.total().as_secs_f64(), by_bound(times.buckets()));
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, times.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
 }
 
-fn retries(metrics: &TaskMetrics, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let (name, help) = ("postlude_task_retries", "Attempts after the first");
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (name, counters) in metrics.by_name() {
-        let labels = [("name", name.as_str())];
-        family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&counters.retries, None)?;
-    }
-    Ok(())
+/// The metrics of each name of each registry, with their labels.
+fn by_name<'a>(snapshots: &'a [(Option<&'a str>, TaskMetrics)]) -> impl Iterator<Item = (Labels<'a>, &'a NameMetrics)> {
+    snapshots.iter().flat_map(|(registry, metrics)| {
+        metrics.by_name().iter().map(|(name, metrics)| {
+            (
+                iter::once(("name", name.as_str())).chain(registry.map(|registry| ("registry", registry))).collect(),
+                metrics,
+            )
+        })
+    })
 }
 
-fn histogram(
-    metrics: &TaskMetrics,
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    times: impl Fn(&NameMetrics) -> &DurationHistogram,
+/// Encodes a series without a name. A family with an empty set of labels would write empty braces.
+fn encode_series(
+    family: &mut MetricEncoder<'_>,
+    registry: Option<&str>,
+    encode: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for (name, metrics) in metrics.by_name() {
-        let times = times(metrics);
-        let (sum, buckets) = (times.total().as_secs_f64(), by_bound(times.buckets()));
-        let labels = [("name", name.as_str())];
-        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, times.count(), &buckets, None)?;
+    match registry {
+        None => encode(family),
+        Some(registry) => encode(&mut family.encode_family(&[("registry", registry)])?),
     }
-    Ok(())
 }

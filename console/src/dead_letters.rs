@@ -2,31 +2,34 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{OriginalUri, Path, State},
-    http::StatusCode,
-    response::Response,
-    routing::{delete, get, post},
+    extract::{OriginalUri, State},
+    http::{Method, StatusCode},
+    routing::{MethodRouter, get, post},
 };
-use postlude::{DeadLetter, Page};
+use postlude::{DeadLetter, Page, ParseIdError, TaskId};
 use serde::Serialize;
 
 use crate::{
     accepted::Accepted,
-    error::ApiError,
-    query::{PageQuery, Params, QueryParams, parse_id, parse_query},
+    action::Action,
+    error::{ApiError, answer_other_methods},
+    query::{Cursor, IdText, PageQuery, Params, QueryParams, parse_id, parse_query},
     routes::Status,
 };
 
 pub(crate) fn routes(allow_replay: bool) -> Router<Arc<Status>> {
-    let (replay, discard) =
-        if allow_replay { (post(replay), delete(discard)) } else { (post(replay_disabled), delete(discard_disabled)) };
+    const DISABLED: &str = "replaying and discarding are disabled: `StatusRouter::allow_replay` enables them";
+
+    let (letter, replay) =
+        if allow_replay { (get(show).delete(discard), post(replay)) } else { (get(show), MethodRouter::new()) };
+    let disabled = |method| (!allow_replay).then_some((method, DISABLED));
     Router::new()
-        .route("/dead-letters", get(list))
-        .route("/dead-letters/{id}", get(show).merge(discard))
-        .route("/dead-letters/{id}/replay", replay)
+        .route("/dead-letters", answer_other_methods(get(list), None))
+        .route("/dead-letters/{id}", answer_other_methods(letter, disabled(Method::DELETE)))
+        .route("/dead-letters/{id}/replay", answer_other_methods(replay, disabled(Method::POST)))
 }
 
-fn parse(params: Params) -> Result<PageQuery<u64>, String> {
+fn parse(params: Params) -> Result<PageQuery<LetterCursor>, String> {
     let mut query = PageQuery::default();
     for (key, value) in params {
         if !query.set(&key, &value)? {
@@ -36,53 +39,56 @@ fn parse(params: Params) -> Result<PageQuery<u64>, String> {
     Ok(query)
 }
 
+/// The number of a letter, written with the instance of the process like an id: in another process it is another letter's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LetterCursor(u64);
+
+impl Cursor for LetterCursor {
+    fn parse(text: &str) -> Result<Self, ParseIdError> {
+        let (number, instance) = text.split_once('-').ok_or(ParseIdError::Malformed)?;
+        let number = number.parse().map_err(|_| ParseIdError::Malformed)?;
+        if instance == TaskId::instance() { Ok(Self(number)) } else { Err(ParseIdError::OtherProcess) }
+    }
+}
+
 #[derive(Serialize)]
 struct DeadLetterPage {
     dead_letters: Vec<DeadLetter>,
-    /// A string, like the cursor of the other lists.
     next: Option<String>,
 }
 
 impl From<Page<DeadLetter, u64>> for DeadLetterPage {
     fn from(page: Page<DeadLetter, u64>) -> Self {
-        Self { dead_letters: page.items, next: page.next.map(|number| number.to_string()) }
+        Self { dead_letters: page.items, next: page.next.map(|number| format!("{number}-{}", TaskId::instance())) }
     }
 }
 
 async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<Json<DeadLetterPage>, ApiError> {
     let query = parse_query(query, parse)?;
-    let page = status.exclusively(|status| status.registry.dead_letters().page(query.cursor, query.limit)).await;
+    let cursor = query.cursor.map(|cursor| cursor.0);
+    let page = status.exclusively(move |registry| registry.dead_letters().page(cursor, query.limit)).await?;
     Ok(Json(page.into()))
 }
 
-async fn show(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Json<DeadLetter>, ApiError> {
-    let id = parse_id(&id)?;
-    status.registry.dead_letters().find(id).map(Json).ok_or_else(|| ApiError::unknown_dead_letter(id))
+async fn show(State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<Json<DeadLetter>, ApiError> {
+    let id = parse_id(&id, ApiError::unknown_dead_letter)?;
+    status.registry.dead_letters().find(id).map(Json).ok_or_else(|| ApiError::unknown_dead_letter(&id.to_external()))
 }
 
 async fn replay(
+    _: Action,
     State(status): State<Arc<Status>>,
-    Path(id): Path<String>,
+    IdText(id): IdText,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Accepted, ApiError> {
-    let replay = status.registry.dead_letters().replay(parse_id(&id)?)?;
+    let replay = status.registry.dead_letters().replay(parse_id(&id, ApiError::unknown_dead_letter)?)?;
     // The path under which the routes are nested: all before `/dead-letters/{id}/replay`.
     let path = uri.path().rsplitn(4, '/').nth(3).unwrap_or_default();
     Ok(Accepted::new(replay.id()).under(path.to_owned()))
 }
 
-async fn discard(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
-    let id = parse_id(&id)?;
+async fn discard(_: Action, State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<StatusCode, ApiError> {
+    let id = parse_id(&id, ApiError::unknown_dead_letter)?;
     let is_discarded = status.registry.dead_letters().discard(id);
-    if is_discarded { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::unknown_dead_letter(id)) }
-}
-
-const DISABLED: &str = "replaying and discarding are disabled: `StatusRouter::allow_replay` enables them";
-
-async fn replay_disabled() -> Response {
-    ApiError::not_allowed(DISABLED, "")
-}
-
-async fn discard_disabled() -> Response {
-    ApiError::not_allowed(DISABLED, "GET,HEAD")
+    if is_discarded { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::unknown_dead_letter(&id.to_external())) }
 }

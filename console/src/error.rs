@@ -1,11 +1,10 @@
-use std::fmt;
-
 use axum::{
     Json,
-    http::{StatusCode, header::ALLOW},
+    http::{Method, StatusCode},
     response::{IntoResponse, Response},
+    routing::MethodRouter,
 };
-use postlude::{ReplayError, TaskId};
+use postlude::ReplayError;
 use serde::Serialize;
 
 /// An error as a response.
@@ -29,28 +28,52 @@ impl ApiError {
         Self { code: StatusCode::CONFLICT, message }
     }
 
-    pub(crate) fn unknown_task(id: impl fmt::Display) -> Self {
-        let message = format!("there is no task {id}, or it ended too long ago to be remembered");
+    pub(crate) const fn forbidden(message: String) -> Self {
+        Self { code: StatusCode::FORBIDDEN, message }
+    }
+
+    pub(crate) const fn unavailable(message: String) -> Self {
+        Self { code: StatusCode::SERVICE_UNAVAILABLE, message }
+    }
+
+    pub(crate) fn unknown_task(id: &str) -> Self {
+        let message = format!("there is no task {id} in this process, or it ended too long ago to be remembered");
         Self { code: StatusCode::NOT_FOUND, message }
     }
 
-    pub(crate) fn unknown_dead_letter(id: TaskId) -> Self {
-        let message =
-            format!("there is no dead letter of task {id}: it was replayed, discarded, or evicted by newer ones");
+    pub(crate) fn unknown_dead_letter(id: &str) -> Self {
+        let message = format!(
+            "there is no dead letter of task {id} in this process: it was replayed, discarded, or evicted by newer ones"
+        );
         Self { code: StatusCode::NOT_FOUND, message }
     }
+}
 
-    /// The response for an action that is switched off, on a route that has only `methods` then.
-    pub(crate) fn not_allowed(message: &str, methods: &'static str) -> Response {
-        let error = Self { code: StatusCode::METHOD_NOT_ALLOWED, message: message.to_owned() };
-        ([(ALLOW, methods)], error).into_response()
-    }
+/// Answers all methods that `route` does not have: `OPTIONS` with the others, which axum adds as `Allow`, and those of
+/// `disabled` with the way to enable them.
+pub(crate) fn answer_other_methods<S>(
+    route: MethodRouter<S>,
+    disabled: Option<(Method, &'static str)>,
+) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    route.fallback(async move |method: Method| {
+        if method == Method::OPTIONS {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        let message = match disabled {
+            Some((disabled, message)) if method == disabled => message.to_owned(),
+            _ => format!("there is no {method} here: the header `allow` has the methods that there are"),
+        };
+        ApiError { code: StatusCode::METHOD_NOT_ALLOWED, message }.into_response()
+    })
 }
 
 impl From<ReplayError> for ApiError {
     fn from(error: ReplayError) -> Self {
         match error {
-            ReplayError::Unknown { id, .. } => Self::unknown_dead_letter(id),
+            ReplayError::Unknown { id, .. } => Self::unknown_dead_letter(&id.to_external()),
             _ => Self::conflict(error.to_string()),
         }
     }

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use postlude::TaskReport;
+use postlude::OutcomeCounts;
 
 /// How long ago a failure may be that counts.
-const RECENTLY: Duration = Duration::from_secs(300);
+pub(crate) const RECENTLY: Duration = Duration::from_secs(300);
 /// The least number of outcomes that make a rate.
-const ENOUGH: usize = 10;
+const ENOUGH: u64 = 10;
 
 /// The limits beyond which a registry is unhealthy.
 #[derive(Clone, Copy, Debug)]
@@ -52,16 +52,13 @@ impl Limits {
     }
 }
 
-/// The share of recent outcomes that are failures, panics or timeouts; `None` if there are too few outcomes.
-pub(crate) fn failure_rate(history: &[TaskReport]) -> Option<f64> {
-    let (mut done, mut bad) = (0_u32, 0_u32);
-    for report in history.iter().filter(|report| report.ended_ago <= RECENTLY) {
-        done += u32::from(report.outcome.is_completed());
-        // Neither an abort nor a discard says how well tasks do.
-        bad += u32::from(report.outcome.is_failure());
-    }
-    let all = done + bad;
-    (all as usize >= ENOUGH).then(|| f64::from(bad) / f64::from(all))
+/// The share of outcomes that are failures, panics or timeouts; `None` if there are too few outcomes. Neither an abort nor a
+/// discard says how well tasks do.
+#[expect(clippy::cast_precision_loss, reason = "a share needs no 53 bits")]
+pub(crate) fn failure_rate(outcomes: OutcomeCounts) -> Option<f64> {
+    let bad = outcomes.failed + outcomes.panicked + outcomes.timed_out;
+    let all = outcomes.completed + bad;
+    (all >= ENOUGH).then(|| bad as f64 / all as f64)
 }
 
 #[cfg(test)]

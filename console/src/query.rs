@@ -1,7 +1,11 @@
-use std::{collections::BTreeMap, str::FromStr};
+use std::collections::BTreeMap;
 
-use axum::extract::{Query, rejection::QueryRejection};
-use postlude::TaskId;
+use axum::{
+    extract::{FromRequestParts, Path, Query, rejection::QueryRejection},
+    http::request::Parts,
+};
+use postlude::{ParseIdError, TaskId};
+use serde::Deserialize;
 
 use crate::error::ApiError;
 
@@ -24,11 +28,46 @@ pub(crate) fn parse_query<Q>(
     parse(params).map_err(ApiError::bad_request)
 }
 
-/// Parses the id in a path.
-pub(crate) fn parse_id(text: &str) -> Result<TaskId, ApiError> {
-    text.parse().map_err(|_| {
-        ApiError::bad_request(format!("`{text}` is not the id of a task: ids look like 17, or like 17.2 in a set"))
+/// The extractor of the id in a path, as text. The path under which the routes are nested may have parameters of its own.
+pub(crate) struct IdText(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Parameters {
+            id: String,
+        }
+
+        let path = Path::<Parameters>::from_request_parts(parts, state).await;
+        path.map(|Path(Parameters { id })| Self(id)).map_err(|rejection| ApiError::bad_request(rejection.body_text()))
+    }
+}
+
+/// Parses the id in a path. An id of another process is unknown.
+pub(crate) fn parse_id(text: &str, unknown: impl FnOnce(&str) -> ApiError) -> Result<TaskId, ApiError> {
+    TaskId::from_external(text).map_err(|error| match error {
+        ParseIdError::OtherProcess => unknown(text),
+        _ if text.parse::<TaskId>().is_ok() => ApiError::bad_request(format!(
+            "`{text}` is the short id of a log line, which means something only in one process: append `-` and the \
+             instance of that process, with which all ids of `/tasks` end"
+        )),
+        _ => ApiError::bad_request(format!("`{text}` is not the id of a task: take the `id` of `/tasks`")),
     })
+}
+
+/// Where a page begins: after what a client read before, in a list of this process.
+pub(crate) trait Cursor: Sized {
+    /// # Errors
+    /// If the text is no cursor, or one of another process.
+    fn parse(text: &str) -> Result<Self, ParseIdError>;
+}
+
+impl Cursor for TaskId {
+    fn parse(text: &str) -> Result<Self, ParseIdError> {
+        Self::from_external(text)
+    }
 }
 
 /// The page of a list that a client asks for.
@@ -44,7 +83,7 @@ impl<C> Default for PageQuery<C> {
     }
 }
 
-impl<C: FromStr> PageQuery<C> {
+impl<C: Cursor> PageQuery<C> {
     /// Sets the limit or the cursor from a parameter. Returns `false` if the parameter is a different one.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
         match key {
@@ -52,8 +91,11 @@ impl<C: FromStr> PageQuery<C> {
                 Ok(limit @ 1..=MAX_LIMIT) => self.limit = limit,
                 _ => return Err(format!("`limit={value}`: the limit is a number from 1 to {MAX_LIMIT}")),
             },
-            "cursor" => match value.parse() {
+            "cursor" => match C::parse(value) {
                 Ok(cursor) => self.cursor = Some(cursor),
+                Err(ParseIdError::OtherProcess) => {
+                    return Err(format!("`cursor={value}` is of another process: begin at the first page"));
+                }
                 Err(_) => return Err(format!("`cursor={value}`: the cursor is the `next` of the page before")),
             },
             _ => return Ok(false),

@@ -2,23 +2,29 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
+    extract::State,
+    http::{Method, StatusCode},
     response::{IntoResponse, Response},
-    routing::{delete, get},
+    routing::get,
 };
 use postlude::{OutcomeKind, Page, TaskId, TaskRegistry, TaskState, TaskStatus};
 use serde::Serialize;
 
 use crate::{
-    error::ApiError,
-    query::{PageQuery, Params, QueryParams, parse_id, parse_query},
+    action::Action,
+    error::{ApiError, answer_other_methods},
+    query::{IdText, PageQuery, Params, QueryParams, parse_id, parse_query},
     routes::Status,
 };
 
 pub(crate) fn routes(allow_abort: bool) -> Router<Arc<Status>> {
-    let abort = if allow_abort { delete(abort) } else { delete(abort_disabled) };
-    Router::new().route("/tasks", get(list)).route("/tasks/{id}", get(show).merge(abort))
+    const DISABLED: &str = "aborting is disabled: `StatusRouter::allow_abort` enables it";
+
+    let (task, disabled) =
+        if allow_abort { (get(show).delete(abort), None) } else { (get(show), Some((Method::DELETE, DISABLED))) };
+    Router::new()
+        .route("/tasks", answer_other_methods(get(list), None))
+        .route("/tasks/{id}", answer_other_methods(task, disabled))
 }
 
 /// The tasks that a client asks for.
@@ -105,28 +111,24 @@ impl From<Page<postlude::TaskReport>> for TaskPage {
 
 async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<Json<TaskPage>, ApiError> {
     let query = parse_query(query, TaskQuery::parse)?;
-    Ok(Json(status.exclusively(|status| query.answer(&status.registry)).await))
+    status.exclusively(move |registry| query.answer(registry)).await.map(Json)
 }
 
-async fn show(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Json<TaskStatus>, ApiError> {
-    let id = parse_id(&id)?;
-    status.registry.get(id).map(Json).ok_or_else(|| ApiError::unknown_task(id))
+async fn show(State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<Json<TaskStatus>, ApiError> {
+    let id = parse_id(&id, ApiError::unknown_task)?;
+    status.registry.get(id).map(Json).ok_or_else(|| ApiError::unknown_task(&id.to_external()))
 }
 
-async fn abort(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let id = parse_id(&id)?;
+async fn abort(_: Action, State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<Response, ApiError> {
+    let id = parse_id(&id, ApiError::unknown_task)?;
     let is_aborted = status.registry.abort(id);
     match status.registry.get(id) {
         Some(task) if is_aborted => Ok(Json(task).into_response()),
         // The registry remembers no outcomes.
         None if is_aborted => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(task) => Err(ApiError::conflict(format!("task {id} has already ended: {}", task.label()))),
-        None => Err(ApiError::unknown_task(id)),
+        Some(task) => Err(ApiError::conflict(format!("task {} has already ended: {}", id.to_external(), task.label()))),
+        None => Err(ApiError::unknown_task(&id.to_external())),
     }
-}
-
-async fn abort_disabled() -> Response {
-    ApiError::not_allowed("aborting is disabled: `StatusRouter::allow_abort` enables it", "GET,HEAD")
 }
 
 #[cfg(test)]
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn parse_accepts_known_parameters_and_explains_others() {
         assert_eq!(parse(""), Ok(TaskQuery::default()));
-        let query = parse("state=failed&name=mail&limit=5&cursor=17.2").unwrap();
+        let query = parse(&format!("state=failed&name=mail&limit=5&cursor=17.2-{}", TaskId::instance())).unwrap();
         assert_eq!(query.state, StateFilter::EndedAs(OutcomeKind::Failed));
         assert_eq!(query.name.as_deref(), Some("mail"));
         assert_eq!(query.page, PageQuery { limit: 5, cursor: "17.2".parse().ok() });

@@ -237,7 +237,7 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
     let mut current = LiveTask::new(meta.identity());
     if is_plain {
         current.start(now);
-        state.account.start();
+        state.account.start(current.identity.name);
     }
     state.current = Some(current);
     // Observers are notified of the start before the first poll, and may abort the task then.

@@ -24,7 +24,7 @@ use crate::{
         transition::Transition,
     },
     ledger::live::LiveTask,
-    model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo},
+    model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
     task::{Rejected, Task},
     util::{
         clock::Timestamp,
@@ -52,6 +52,9 @@ pub(crate) struct SetQueue {
     pub(crate) holds: HoldState,
     pub(crate) state: Mutex<QueueState>,
 }
+
+/// The tasks of a set wait for its request.
+pub(crate) struct RequestInProgress;
 
 /// Whether a drain may poll the task that it runs.
 pub(crate) enum PollPermission {
@@ -90,7 +93,7 @@ impl SetQueue {
         if number != 0 {
             return number;
         }
-        let drawn = self.shared().ledger.next_number();
+        let drawn = next_number();
         match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => drawn,
             Err(number) => number,
@@ -144,7 +147,7 @@ impl SetQueue {
         }
         let mut state = self.state.lock();
         let was_listed = state.is_listed;
-        let passed_mark = match self.admit(&mut state) {
+        let passed_mark = match self.admit(&mut state, task.meta().name) {
             Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(state);
@@ -174,12 +177,12 @@ impl SetQueue {
 
     /// Counts one more task; says whether a high-water mark was reached.
     #[inline]
-    fn admit(self: &Arc<Self>, state: &mut QueueState) -> Result<bool, RejectReason> {
+    fn admit(self: &Arc<Self>, state: &mut QueueState, name: TaskName) -> Result<bool, RejectReason> {
         if let Some(reason) = state.refusal {
             return Err(reason);
         }
         let is_first = state.is_empty();
-        state.account.admit(&self.shared().ledger, self.number(), self, is_first, &mut state.is_listed)
+        state.account.admit(&self.shared().ledger, self.number(), name, self, is_first, &mut state.is_listed)
     }
 
     /// Drains the set. Only the first call counts, and none counts while the set is held for its response.
@@ -293,10 +296,11 @@ impl SetQueue {
         let Some(task) = state.live(id) else {
             return false;
         };
+        let name = task.identity.name;
         if task.start(now) {
-            state.account.start();
+            state.account.start(name);
         } else {
-            self.shared().ledger.shard(id.number).retry(task.identity.name);
+            self.shared().ledger.shard(id.number).retry(name);
         }
         true
     }
@@ -316,14 +320,36 @@ impl SetQueue {
         Some(LiveTask::new(pending.meta().identity()).info(now))
     }
 
-    /// Calls `task` for each live task, under the lock, and says whether the set's request is still in progress.
-    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> bool {
-        let state = self.state.lock();
-        state.dequeued().for_each(&mut task);
-        for pending in state.pending.iter() {
-            task(&LiveTask::new(pending.meta().identity()));
+    /// Calls `task`, under the lock, for some of the live tasks whose index is `from` or above, by index. Returns the index to
+    /// go on from; `None` after the last one.
+    pub(crate) fn piece(&self, from: u64, task: impl FnMut(&LiveTask)) -> Option<u64> {
+        self.state.lock().piece(from, task)
+    }
+
+    /// Calls `task` for each live task, by index: under the lock, which is held for a few at a time.
+    pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) {
+        let mut from = Some(0);
+        while let Some(index) = from {
+            from = self.piece(index, &mut task);
         }
-        state.phase == Phase::Collecting && !state.pending.is_empty()
+    }
+
+    /// Since when the oldest pending task could have started; `Err` if the set's request is still in progress, which its
+    /// tasks wait for.
+    pub(crate) fn oldest_pending(&self) -> Result<Option<Timestamp>, RequestInProgress> {
+        let state = self.state.lock();
+        if state.phase == Phase::Collecting && !state.pending.is_empty() {
+            return Err(RequestInProgress);
+        }
+        let mut oldest = state.oldest_in_line();
+        drop(state);
+        let mut from = Some(0);
+        while let Some(index) = from {
+            let (sleeping, next) = self.state.lock().oldest_sleeping(index);
+            oldest = oldest.into_iter().chain(sleeping).min();
+            from = next;
+        }
+        Ok(oldest)
     }
 
     /// Whether `is_so` holds for all live tasks. Pending ones wait for the current one, or can start now.

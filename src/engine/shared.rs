@@ -169,7 +169,7 @@ impl Shared {
     pub(crate) fn admit_spawned(&self, task: LiveTask) -> Result<bool, RejectReason> {
         self.ledger.reserve()?;
         let mut shard = self.ledger.shard(task.identity.id.number);
-        let admitted = shard.admit();
+        let admitted = shard.admit(task.identity.name);
         if admitted.is_ok() {
             shard.insert_spawned(task);
         } else {

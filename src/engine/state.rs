@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    ledger::{account::SetAccount, live::LiveTask},
+    ledger::{account::SetAccount, history::PIECE, live::LiveTask},
     model::{Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     task::Task,
     util::clock::Timestamp,
@@ -89,6 +89,51 @@ impl QueueState {
     /// The tasks that have left `pending`.
     pub(crate) fn dequeued(&self) -> impl Iterator<Item = &LiveTask> {
         self.current.iter().chain(self.sleeping.iter().flat_map(|sleeping| sleeping.values()))
+    }
+
+    /// Looks at some of the live tasks whose index is `from` or above, in the order of their indexes. Returns the index to go
+    /// on from; `None` after the last one. Short, because it is called under the lock.
+    pub(crate) fn piece(&self, from: u64, mut look: impl FnMut(&LiveTask)) -> Option<u64> {
+        // Each kind is read up to an index of its own, and what lies above the lowest of them is left to the next piece.
+        let mut read_to = u64::MAX;
+        let (pending, more) = self.pending.piece(from);
+        if let Some(last) = pending.last().filter(|_| more) {
+            read_to = last.index;
+        }
+        let later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..)).map(|(_, task)| task);
+        let sleeping: Vec<_> = later.take(PIECE + 1).collect();
+        if let Some(last) = sleeping.get(PIECE - 1).filter(|_| sleeping.len() > PIECE) {
+            read_to = read_to.min(last.identity.id.index);
+        }
+        let current = self.current.iter().filter(|current| current.identity.id.index >= from);
+        let mut dequeued: Vec<_> = sleeping.into_iter().chain(current).collect();
+        dequeued.sort_unstable_by_key(|task| task.identity.id.index);
+        let mut dequeued = dequeued.into_iter().filter(|task| task.identity.id.index <= read_to).peekable();
+        for slot in pending.into_iter().filter(|slot| slot.index <= read_to) {
+            while let Some(earlier) = dequeued.next_if(|task| task.identity.id.index < slot.index) {
+                look(earlier);
+            }
+            if let Some(task) = &slot.task {
+                look(&LiveTask::new(task.meta().identity()));
+            }
+        }
+        dequeued.for_each(look);
+        read_to.checked_add(1)
+    }
+
+    /// Since when the oldest pending task could have started, except those that wait beside the queue.
+    pub(crate) fn oldest_in_line(&self) -> Option<Timestamp> {
+        let current = self.current.as_ref().and_then(LiveTask::pending_since);
+        // In the order in which they were added.
+        let first = self.pending.iter().next().map(|task| task.meta().identity().added);
+        current.into_iter().chain(first).min()
+    }
+
+    /// The same for some of those that wait beside the queue, whose index is `from` or above; and the index to go on from.
+    pub(crate) fn oldest_sleeping(&self, from: u64) -> (Option<Timestamp>, Option<u64>) {
+        let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
+        let oldest = later.by_ref().take(PIECE).filter_map(|(_, task)| task.pending_since()).min();
+        (oldest, later.next().map(|(index, _)| *index))
     }
 
     /// Whether no task of the set is live.
@@ -225,6 +270,16 @@ impl Pending {
         usize::from(self.first.task.is_some()) + self.others.len() - self.gaps
     }
 
+    /// Some of the slots whose index is `from` or above, and whether there are more.
+    fn piece(&self, from: u64) -> (Vec<&Slot>, bool) {
+        let first = (self.first.task.is_some() && self.first.index >= from).then_some(&self.first);
+        let others = self.others.range(self.others.partition_point(|slot| slot.index < from)..);
+        let mut slots: Vec<_> = first.into_iter().chain(others).take(PIECE + 1).collect();
+        let more = slots.len() > PIECE;
+        slots.truncate(PIECE);
+        (slots, more)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
         self.first.task.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
     }
@@ -299,5 +354,38 @@ mod tests {
         assert_eq!((indexes(&pending), pending.len()), (vec![2], 1));
         assert_eq!(pending.take().count(), 1);
         assert!(pending.is_empty());
+    }
+
+    /// The indexes of the live tasks, piece by piece; no piece has more than `most`.
+    fn read(state: &QueueState, most: usize) -> Vec<u64> {
+        let (mut read, mut from) = (Vec::new(), Some(0));
+        while let Some(index) = from {
+            let before = read.len();
+            from = state.piece(index, |task| read.push(task.identity.id.index));
+            assert!(read.len() - before <= most, "{} from {index}", read.len() - before);
+            assert!(from.is_none_or(|next| next > index), "{index}, {from:?}");
+        }
+        read
+    }
+
+    #[test]
+    fn pieces_have_all_live_tasks_in_order_wherever_they_stand() {
+        let live = |index| LiveTask::new(task(index).meta().identity());
+        let mut state = QueueState::default();
+        assert!(read(&state, 0).is_empty());
+        for index in 1..=2_000 {
+            match index {
+                700 => state.current = Some(live(700)),
+                _ if index % 3 == 0 || (900..1_300).contains(&index) => state.put_sleeping(live(index)),
+                _ => state.pending.push(index, task(index)),
+            }
+        }
+        let mut expected: Vec<_> = (1..=2_000).collect();
+        assert_eq!(read(&state, 2 * PIECE + 1), expected);
+        for index in (301..=600).filter(|index| index % 3 != 0) {
+            assert!(state.pending.remove(id(index)).is_some());
+        }
+        expected.retain(|index| !(301..=600).contains(index) || index % 3 == 0);
+        assert_eq!(read(&state, 2 * PIECE + 1), expected);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::{
     ledger::{Ledger, finished::FinishedTask, shard::ShardState},
-    model::{RejectReason, SharedError},
+    model::{RejectReason, SharedError, TaskName},
 };
 
 /// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
@@ -28,15 +28,41 @@ pub(crate) struct SetAccount {
     added: u64,
     /// How many adds may wait, so that a high-water mark is noticed in time.
     room: u64,
-    started: u64,
+    /// The adds and starts of one name: of all, in most sets.
+    begun: Begun,
+    /// Those of other names.
+    others: Vec<Begun>,
     /// Of tasks that completed.
     ended: Vec<FinishedTask>,
+}
+
+/// How many tasks of a name were added, and how many have started.
+struct Begun {
+    name: TaskName,
+    added: u32,
+    started: u32,
+}
+
+impl Default for Begun {
+    fn default() -> Self {
+        Self::none_of(TaskName::UNNAMED)
+    }
+}
+
+impl Begun {
+    const fn none_of(name: TaskName) -> Self {
+        Self { name, added: 0, started: 0 }
+    }
+
+    const fn is_none(&self) -> bool {
+        self.added == 0 && self.started == 0
+    }
 }
 
 impl SetAccount {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.added == 0 && self.started == 0 && self.ended.is_empty()
+        self.begun.is_none() && self.ended.is_empty()
     }
 
     /// Counts one more task of a set, which `is_first` if no other is live, and lists the set if it is not. `Ok(true)` if
@@ -49,6 +75,7 @@ impl SetAccount {
         &mut self,
         ledger: &Ledger<S>,
         number: u64,
+        name: TaskName,
         set: &Arc<S>,
         is_first: bool,
         is_listed: &mut bool,
@@ -56,11 +83,12 @@ impl SetAccount {
         ledger.reserve()?;
         if !is_first && self.added < self.room && !ledger.is_closed() {
             self.added += 1;
+            self.begun(name).added += 1;
             return Ok(false);
         }
         let mut shard = ledger.shard(number);
         self.flush_begun(&mut shard);
-        let admitted = shard.admit();
+        let admitted = shard.admit(name);
         self.room = MAX_ADDED.min(shard.high_water.saturating_sub(shard.live() + 1));
         if admitted.is_err() {
             ledger.release();
@@ -73,8 +101,8 @@ impl SetAccount {
 
     /// Counts a first start.
     #[inline]
-    pub(crate) const fn start(&mut self) {
-        self.started += 1;
+    pub(crate) fn start(&mut self, name: TaskName) {
+        self.begun(name).started += 1;
     }
 
     /// Counts the end of a task that completed, with `pending` others behind it; gives it back if it has to be counted in
@@ -100,23 +128,46 @@ impl SetAccount {
             return;
         }
         self.flush_begun(shard);
-        shard.running -= self.ended.len() as u64;
         if self.ended.is_empty() {
             // As after each set of one: draining nothing is not free.
             return;
         }
         for finished in self.ended.drain(..) {
-            if let Some(error) = shard.remember(finished) {
+            if let Some(error) = shard.complete(finished) {
                 evicted(error);
             }
         }
     }
 
     #[inline]
-    const fn flush_begun<S>(&mut self, shard: &mut ShardState<S>) {
-        shard.added += self.added;
-        shard.pending = shard.pending + self.added - self.started;
-        shard.running += self.started;
-        (self.added, self.started) = (0, 0);
+    fn flush_begun<S>(&mut self, shard: &mut ShardState<S>) {
+        if self.begun.is_none() {
+            return;
+        }
+        let Begun { name, added, started } = self.begun;
+        shard.count_begun(name, added, started);
+        for Begun { name, added, started } in self.others.drain(..) {
+            shard.count_begun(name, added, started);
+        }
+        self.begun = Begun::default();
+        self.added = 0;
+    }
+
+    /// The adds and starts of a name.
+    #[inline]
+    fn begun(&mut self, name: TaskName) -> &mut Begun {
+        if self.begun.is_none() {
+            self.begun = Begun::none_of(name);
+        }
+        if self.begun.name.is_same(name) { &mut self.begun } else { self.begun_other(name) }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index of one that was found or pushed")]
+    fn begun_other(&mut self, name: TaskName) -> &mut Begun {
+        let index = self.others.iter().position(|other| other.name.is_same(name)).unwrap_or(self.others.len());
+        if index == self.others.len() {
+            self.others.push(Begun::none_of(name));
+        }
+        &mut self.others[index]
     }
 }

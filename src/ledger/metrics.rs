@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, ops::Deref, time::Duration};
 
 use rustc_hash::FxHashMap;
+use tokio::runtime::Handle;
 
 use crate::{
     ledger::finished::FinishedTask,
@@ -14,6 +15,10 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct NameCounters {
     outcomes: OutcomeCounts,
+    /// Signed, here and below: one step of a task may be counted just before the step that it follows from.
+    pub(crate) pending: i64,
+    pub(crate) running: i64,
+    pub(crate) retrying: i64,
     pub(crate) retries: u64,
     durations: DurationHistogram,
     queued: DurationHistogram,
@@ -107,6 +112,8 @@ pub struct TaskMetrics {
     pub retries: u64,
     /// Of the running tasks, those whose attempt has failed and whose next one has not started.
     pub retrying: u64,
+    /// The runtime that runs the tasks.
+    pub runtime: RuntimeMetrics,
     /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
     pub open_sets: u64,
     /// Tasks whose outcome is counted while their work goes on: aborted or timed out, and not (yet) returned.
@@ -199,6 +206,7 @@ impl TaskMetrics {
         for name in names.values() {
             self.outcomes.absorb(&name.outcomes);
             self.retries += name.retries;
+            self.retrying += name.retrying;
             self.total_time = self.total_time.saturating_add(name.total_time);
             self.durations.absorb(&name.durations);
             self.total_queued = self.total_queued.saturating_add(name.total_queued);
@@ -235,11 +243,44 @@ impl fmt::Display for TaskMetrics {
     }
 }
 
+/// What tokio says of the runtime that runs the tasks of a registry.
+///
+/// It is the whole runtime: handlers, connections and everything else that was spawned on it, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RuntimeMetrics {
+    /// Threads that poll tasks.
+    pub workers: u64,
+    /// Tokio's tasks that have not ended.
+    pub alive_tasks: u64,
+    /// Tokio's tasks that wait to be polled, in the queue that all workers share. If it grows, the workers are busy, or
+    /// blocked by code that does not yield.
+    pub queue_depth: u64,
+}
+
+impl RuntimeMetrics {
+    pub(crate) fn of(runtime: &Handle) -> Self {
+        let metrics = runtime.metrics();
+        Self {
+            workers: metrics.num_workers() as u64,
+            alive_tasks: metrics.num_alive_tasks() as u64,
+            queue_depth: metrics.global_queue_depth() as u64,
+        }
+    }
+}
+
 /// The figures of the tasks of one name.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct NameMetrics {
+    /// As [`TaskMetrics::pending`].
+    pub pending: u64,
+    /// As [`TaskMetrics::running`].
+    pub running: u64,
+    /// As [`TaskMetrics::retrying`].
+    pub retrying: u64,
     #[cfg_attr(feature = "serde", serde(flatten))]
     outcomes: OutcomeCounts,
     /// Attempts after the first.
@@ -299,6 +340,10 @@ impl NameMetrics {
     }
 
     pub(crate) fn absorb(&mut self, counters: &NameCounters) {
+        let count = |live: i64| u64::try_from(live).unwrap_or(0);
+        self.pending += count(counters.pending);
+        self.running += count(counters.running);
+        self.retrying += count(counters.retrying);
         self.outcomes.absorb(&counters.outcomes);
         self.retries += counters.retries;
         self.total_time = self.total_time.saturating_add(counters.durations.total());

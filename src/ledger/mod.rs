@@ -13,6 +13,7 @@
 
 pub(crate) mod account;
 pub(crate) mod dead_letters;
+pub(crate) mod entries;
 pub(crate) mod finished;
 pub(crate) mod history;
 pub(crate) mod live;
@@ -32,9 +33,9 @@ use self::{
     shard::{Entry, ShardState},
 };
 use crate::{
-    model::{RejectReason, TaskId, TaskName},
+    model::{RejectReason, SEATS, TaskId, TaskName},
     util::loom::{
-        Mutex, MutexGuard, StaticUsize,
+        Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -58,26 +59,17 @@ pub(crate) struct Ledger<S> {
 /// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
 #[repr(align(128))]
 struct Shard<S> {
-    next_number: AtomicU64,
     state: Mutex<ShardState<S>>,
-}
-
-thread_local! {
-    /// Spreads the threads over the shards, so that two of them rarely meet in one.
-    static SEAT: usize = {
-        static NEXT: StaticUsize = StaticUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    };
 }
 
 impl<S> Ledger<S> {
     pub(crate) fn new(capacity: Option<u64>, history: usize) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let count = (2 * cores).next_power_of_two().min(64);
+        let count = (2 * cores).next_power_of_two().min(SEATS);
         let high_water = FIRST_WARNING / count as u64;
         let shard = |_| {
             let state = ShardState::new(high_water, History::new(history));
-            Shard { next_number: AtomicU64::new(1), state: Mutex::new(state) }
+            Shard { state: Mutex::new(state) }
         };
         Self {
             shards: (0..count).map(shard).collect(),
@@ -89,17 +81,6 @@ impl<S> Ledger<S> {
             idle: Notify::new(),
             waiters: AtomicUsize::new(0),
         }
-    }
-
-    /// A number for a new set or spawned task, in the shard of this thread.
-    #[inline]
-    pub(crate) fn next_number(&self) -> u64 {
-        let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
-        let count = self.shards.len() as u64;
-        self.shards.get(seat).map_or(0, |shard| {
-            // Relaxed: the number only has to be unique.
-            shard.next_number.fetch_add(1, Ordering::Relaxed) * count + seat as u64
-        })
     }
 
     /// The shard of a set or spawned task, locked.
@@ -181,7 +162,7 @@ impl<S> Ledger<S> {
 
     /// The set that is listed under a number.
     pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
-        match self.shard(number).entries.get(&number) {
+        match self.shard(number).entries.get(number) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
             Some(Entry::Task(_)) | None => None,
         }
@@ -192,18 +173,43 @@ impl<S> Ledger<S> {
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
-            let mut numbers = Vec::new();
-            shard.collect_numbers(0, &mut numbers);
+            let numbers = shard.numbers_from(0, usize::MAX);
             for few in numbers.chunks(PIECE) {
-                sets.reserve(few.len());
-                let state = shard.state.lock();
-                for entry in few.iter().filter_map(|number| state.entries.get(number)) {
-                    match entry {
-                        Entry::Task(live) => task(live),
-                        Entry::Set(set) => sets.push(Arc::clone(set)),
-                    }
-                }
+                shard.look_at(few, &mut task, &mut sets);
             }
+        }
+        sets
+    }
+
+    /// The same in pieces, of those shards in which a task is pending: each piece is looked at when it is asked for.
+    pub(crate) fn survey_pending<T>(
+        &self,
+        mut task: impl FnMut(&LiveTask) -> Option<T>,
+    ) -> impl Iterator<Item = (Vec<T>, Vec<Arc<S>>)> {
+        let has_pending = |shard: &&Shard<S>| shard.state.lock().pending > 0;
+        let pieces = self.shards.iter().filter(has_pending).flat_map(|shard| {
+            let numbers = shard.numbers_from(0, usize::MAX);
+            (0..numbers.len()).step_by(PIECE).map(move |begin| {
+                let few = numbers.iter().skip(begin).take(PIECE).copied().collect::<Vec<_>>();
+                (shard, few)
+            })
+        });
+        pieces.map(move |(shard, few)| {
+            let (mut found, mut sets) = (Vec::new(), Vec::new());
+            shard.look_at(&few, |live| found.extend(task(live)), &mut sets);
+            (found, sets)
+        })
+    }
+
+    /// Some of the listed sets: all of them, if no more than `count` sets and spawned tasks are live in each shard.
+    pub(crate) fn some_sets(&self, count: usize) -> Vec<Arc<S>> {
+        let mut sets = Vec::new();
+        for shard in &self.shards {
+            let state = shard.state.lock();
+            sets.extend(state.entries.values().take(count).filter_map(|entry| match entry {
+                Entry::Set(set) => Some(Arc::clone(set)),
+                Entry::Task(_) => None,
+            }));
         }
         sets
     }
@@ -212,7 +218,7 @@ impl<S> Ledger<S> {
     pub(crate) fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         for shard in &self.shards {
-            shard.collect_numbers(first, &mut numbers);
+            numbers.extend(shard.numbers_from(first, count));
         }
         if numbers.len() > count {
             numbers.select_nth_unstable(count);
@@ -258,6 +264,21 @@ impl<S> Ledger<S> {
             }
         }
         all
+    }
+
+    /// Calls `look` for the latest outcomes that are remembered of each shard, up to `count` of each, under a lock that is held
+    /// for a few at a time.
+    pub(crate) fn look_at_latest(&self, count: usize, mut look: impl FnMut(&FinishedTask)) {
+        for shard in &self.shards {
+            let mut end = Some(u64::MAX);
+            for _ in 0..count.div_ceil(PIECE) {
+                let Some(before) = end else { break };
+                let state = shard.state.lock();
+                let (piece, next) = state.history.piece(before);
+                piece.for_each(&mut look);
+                end = next;
+            }
+        }
     }
 
     /// The end of a task, if it is remembered. The lock is held for a few at a time.
@@ -364,11 +385,30 @@ impl<S> Ledger<S> {
 }
 
 impl<S> Shard<S> {
-    /// Adds the numbers of the listed sets and spawned tasks from `first` on.
-    fn collect_numbers(&self, first: u64, numbers: &mut Vec<u64>) {
-        // Room for them is made without the lock.
-        let count = self.state.lock().entries.len();
-        numbers.reserve(count);
-        numbers.extend(self.state.lock().entries.keys().filter(|number| **number >= first));
+    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of them, and some more. The lock is
+    /// held for a part of them at a time.
+    fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let (mut numbers, mut from) = (Vec::new(), Some(first));
+        while let Some(first) = from.filter(|_| numbers.len() < count) {
+            // Room for a common part is made without the lock.
+            numbers.reserve(PIECE);
+            let state = self.state.lock();
+            let Some((part, next)) = state.entries.numbers_from(first) else { break };
+            numbers.extend(part);
+            from = next;
+        }
+        numbers
+    }
+
+    /// Calls `task` for the spawned tasks of a few numbers, under the lock, and adds the sets among them.
+    fn look_at(&self, few: &[u64], mut task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) {
+        sets.reserve(few.len());
+        let state = self.state.lock();
+        for entry in few.iter().filter_map(|number| state.entries.get(*number)) {
+            match entry {
+                Entry::Task(live) => task(live),
+                Entry::Set(set) => sets.push(Arc::clone(set)),
+            }
+        }
     }
 }

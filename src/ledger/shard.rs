@@ -2,16 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rustc_hash::FxHashMap;
-
 use crate::{
     ledger::{
+        entries::Entries,
         finished::FinishedTask,
         history::History,
         live::LiveTask,
         metrics::{CountersByName, NameCounters},
     },
-    model::{Outcome, RejectReason, SharedError, TaskName},
+    model::{Outcome, RejectReason, SharedError, TaskName, TaskState},
     util::clock::Timestamp,
 };
 
@@ -20,7 +19,7 @@ pub(crate) struct ShardState<S> {
     /// Why nothing is admitted any more.
     pub(crate) closed: Option<RejectReason>,
     /// What is live, by number.
-    pub(crate) entries: FxHashMap<u64, Entry<S>>,
+    pub(crate) entries: Entries<Entry<S>>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
@@ -42,7 +41,7 @@ impl<S> ShardState<S> {
     pub(crate) fn new(high_water: u64, history: History) -> Self {
         Self {
             closed: None,
-            entries: FxHashMap::default(),
+            entries: Entries::default(),
             added: 0,
             pending: 0,
             running: 0,
@@ -63,12 +62,13 @@ impl<S> ShardState<S> {
 
     /// Counts a task as added and pending. `Ok(true)` if the shard has reached its high-water mark.
     #[inline]
-    pub(crate) const fn admit(&mut self) -> Result<bool, RejectReason> {
+    pub(crate) fn admit(&mut self, name: TaskName) -> Result<bool, RejectReason> {
         if let Some(reason) = self.closed {
             return Err(reason);
         }
         self.added += 1;
         self.pending += 1;
+        self.counters(name).pending += 1;
         Ok(self.live() >= self.high_water)
     }
 
@@ -82,19 +82,47 @@ impl<S> ShardState<S> {
     }
 
     #[inline]
-    pub(crate) const fn start(&mut self) {
+    fn start(&mut self, name: TaskName) {
         self.pending -= 1;
         self.running += 1;
+        let counters = self.counters(name);
+        counters.pending -= 1;
+        counters.running += 1;
     }
 
     /// Counts the start of an attempt after the first.
     pub(crate) fn retry(&mut self, name: TaskName) {
-        self.counters(name).retries += 1;
+        let counters = self.counters(name);
+        counters.retries += 1;
+        counters.retrying -= 1;
     }
 
-    /// Counts the time of an attempt that another one follows.
+    /// Counts an attempt that another one follows, and its time.
     pub(crate) fn attempt_failed(&mut self, name: TaskName, ran_for: Duration) {
-        self.counters(name).record_attempt(ran_for);
+        let counters = self.counters(name);
+        counters.record_attempt(ran_for);
+        // If the task has ended meanwhile, its end has already taken it off.
+        counters.retrying += 1;
+    }
+
+    /// Counts adds and first starts of a set, of which its account has kept count.
+    #[inline]
+    pub(crate) fn count_begun(&mut self, name: TaskName, added: u32, started: u32) {
+        self.added += u64::from(added);
+        self.pending = self.pending + u64::from(added) - u64::from(started);
+        self.running += u64::from(started);
+        let counters = self.counters(name);
+        counters.pending += i64::from(added) - i64::from(started);
+        counters.running += i64::from(started);
+    }
+
+    /// Counts and remembers the end of a task that was running and has completed. Returns the error that the history evicts.
+    #[must_use = "drop it without the lock"]
+    #[inline]
+    pub(crate) fn complete(&mut self, finished: FinishedTask) -> Option<SharedError> {
+        self.running -= 1;
+        self.counters(finished.identity.name).running -= 1;
+        self.remember(finished)
     }
 
     /// Counts and remembers an end. If it is `observed`, [`Ledger::reported`](super::Ledger::reported) follows. Returns
@@ -108,7 +136,15 @@ impl<S> ShardState<S> {
         now: Timestamp,
         observed: bool,
     ) -> Option<SharedError> {
-        *if task.has_started() { &mut self.running } else { &mut self.pending } -= 1;
+        let counters = self.names.of(task.identity.name);
+        if task.has_started() {
+            self.running -= 1;
+            counters.running -= 1;
+            counters.retrying -= i64::from(task.state() == TaskState::Retrying);
+        } else {
+            self.pending -= 1;
+            counters.pending -= 1;
+        }
         // A shutdown must not return, and the process exit, before the log has the end.
         self.unreported += u64::from(observed);
         self.remember(task.finished(outcome.clone(), now))
@@ -116,7 +152,7 @@ impl<S> ShardState<S> {
 
     /// Records an end in the counters and the history; returns the error that the history evicts.
     #[inline]
-    pub(crate) fn remember(&mut self, finished: FinishedTask) -> Option<SharedError> {
+    fn remember(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.counters(finished.identity.name).record(&finished);
         self.history.push(finished)
     }
@@ -136,12 +172,12 @@ impl<S> ShardState<S> {
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.entries.contains_key(&number)
+        self.entries.get(number).is_some()
     }
 
     #[inline]
     pub(crate) fn spawned(&mut self, number: u64) -> Option<&mut LiveTask> {
-        match self.entries.get_mut(&number) {
+        match self.entries.get_mut(number) {
             Some(Entry::Task(task)) => Some(task),
             Some(Entry::Set(_)) | None => None,
         }
@@ -155,26 +191,16 @@ impl<S> ShardState<S> {
         };
         let name = task.identity.name;
         if task.start(now) {
-            self.start();
+            self.start(name);
         } else {
             self.retry(name);
         }
         true
     }
 
-    #[inline]
-    fn remove(&mut self, number: u64) -> Option<Entry<S>> {
-        let removed = self.entries.remove(&number);
-        // Give most of the room back when most of it is empty.
-        if self.entries.capacity() > 1024 && self.entries.len() < self.entries.capacity() / 8 {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
-        removed
-    }
-
     /// Removes a set; the caller drops it without the lock.
     pub(crate) fn remove_set(&mut self, number: u64) -> Option<Arc<S>> {
-        match self.remove(number) {
+        match self.entries.remove(number) {
             Some(Entry::Set(set)) => Some(set),
             Some(Entry::Task(_)) | None => None,
         }
@@ -183,7 +209,7 @@ impl<S> ShardState<S> {
     /// Removes a spawned task, whose end is still to be counted; `None` if it has already ended.
     #[inline]
     pub(crate) fn remove_spawned(&mut self, number: u64) -> Option<LiveTask> {
-        match self.remove(number)? {
+        match self.entries.remove(number)? {
             Entry::Task(task) => Some(task),
             // A number belongs to one set or task for good, and the caller has the number of a task.
             set @ Entry::Set(_) => {

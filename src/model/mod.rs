@@ -22,7 +22,7 @@ pub use self::policy::RateLimit;
 pub use self::{
     error::{BuildError, RejectReason, ReplayError},
     event::TaskEvent,
-    id::{SetId, TaskId},
+    id::{ParseIdError, SetId, TaskId},
     name::TaskName,
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
@@ -30,6 +30,6 @@ pub use self::{
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{
-    id::Identity,
+    id::{Identity, SEATS, next_number},
     outcome::{Chain, SharedError},
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
-use crate::util::panic::Panic;
+use crate::util::{escape::Escaped, panic::Panic};
 
 /// The error that a failed task leaves: anything that a `?` in its body can turn into one.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -128,11 +128,12 @@ impl Outcome {
 }
 
 impl fmt::Display for Outcome {
-    /// Says it in a sentence, with the whole source chain of an error.
+    /// Says it in a sentence of one line, with the whole source chain of an error. Control characters in the error, or in
+    /// the message of a panic, are escaped: they may come from a client, and must not write lines of their own into a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(error) => write!(f, "failed: {}", Chain(&**error)),
-            Self::Panicked(panic) => write!(f, "panicked: {panic}"),
+            Self::Failed(error) => write!(f, "failed: {}", Escaped(Chain(&**error))),
+            Self::Panicked(panic) => write!(f, "panicked: {}", Escaped(panic)),
             Self::TimedOut(limit) => write!(f, "timed out after {limit:?}"),
             Self::Discarded(reason) => write!(f, "discarded: {reason}"),
             Self::Completed | Self::Aborted => f.write_str(self.label()),
@@ -328,7 +329,7 @@ impl fmt::Display for DiscardReason {
     }
 }
 
-/// An error with its sources, joined by colons.
+/// An error with its sources, joined by colons. For a log, [escape](Escaped) it.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + Send + Sync + 'static));
 
 impl fmt::Display for Chain<'_> {

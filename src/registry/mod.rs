@@ -11,15 +11,22 @@ mod serve;
 pub(crate) mod set;
 pub(crate) mod shutdown;
 
-use std::{cell::Cell, cmp::Reverse, fmt, sync::Arc};
+use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use self::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet};
 use crate::{
-    engine::{queue::SetQueue, run::under_policy, spawned::Spawned},
-    ledger::{live::LiveTask, metrics::TaskMetrics},
-    model::{Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskState, TaskStatus},
+    engine::{
+        queue::{RequestInProgress, SetQueue},
+        run::under_policy,
+        spawned::Spawned,
+    },
+    ledger::{
+        live::LiveTask,
+        metrics::{RuntimeMetrics, TaskMetrics},
+    },
+    model::{OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskStatus, next_number},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::{
         log,
@@ -30,8 +37,15 @@ use crate::{
 
 pub use crate::engine::shared::TaskRegistry;
 
-/// How many sets and spawned tasks are looked at for one page.
-const ENTRIES_PER_PAGE: usize = 10_000;
+/// How many live tasks are looked at for one page, except that a piece is not broken off.
+const TASKS_PER_PAGE: usize = 10_000;
+
+/// How many sets and spawned tasks of a shard are looked at for completions that are not counted yet, by a reader that must
+/// not take long.
+const ENTRIES_PER_LOOK: usize = 1_000;
+
+/// How many outcomes of a shard are looked at for [`TaskRegistry::recent_outcomes`].
+const OUTCOMES_PER_LOOK: usize = 1_024;
 
 impl TaskRegistry {
     /// A registry without limits, on the runtime in which this is called.
@@ -96,37 +110,98 @@ impl TaskRegistry {
         TaskSet::counted(SetQueue::new(self.clone(), None, 1))
     }
 
-    /// What has been counted so far. Takes a short lock per shard, and time in proportion to the live tasks.
+    /// What has been counted so far. Takes time in proportion to the sets and spawned tasks that are live, and locks for a few
+    /// of them at a time.
     #[must_use]
     pub fn metrics(&self) -> TaskMetrics {
         let shared = &*self.shared;
         let mut metrics = TaskMetrics::default();
         let now = Timestamp::now();
-        let oldest = Cell::new(None::<Timestamp>);
-        let mut look = |task: &LiveTask| {
-            metrics.retrying += u64::from(task.state() == TaskState::Retrying);
-            oldest.set(oldest.get().into_iter().chain(task.pending_since()).min());
-        };
-        let mut open_sets = 0;
-        for set in shared.ledger.survey(&mut look) {
-            let so_far = oldest.get();
-            if set.survey(&mut look) {
-                open_sets += 1;
-                // Its tasks wait for their request, which may be a stream without end.
-                oldest.set(so_far);
+        let mut oldest = None::<Timestamp>;
+        let mut look = |since: Option<Timestamp>| oldest = oldest.into_iter().chain(since).min();
+        for set in shared.ledger.survey(|task| look(task.pending_since())) {
+            match set.oldest_pending() {
+                Ok(since) => look(since),
+                // It may be a stream without end.
+                Err(RequestInProgress) => metrics.open_sets += 1,
             }
             set.flush();
         }
         shared.ledger.sum(&mut metrics);
-        metrics.open_sets = open_sets;
-        metrics.oldest_pending = oldest.get().map(|oldest| now.since(oldest)).unwrap_or_default();
+        metrics.oldest_pending = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
         metrics.stuck = shared.abandoned.len() as u64;
+        metrics.runtime = RuntimeMetrics::of(&shared.handle);
         metrics.hook_panics = shared.telemetry.hook_panics();
         metrics.log_suppressed = log::suppressed();
         // Relaxed: a statistic.
         metrics.shed = shared.shed.load(Ordering::Relaxed);
         metrics
+    }
+
+    /// How long the oldest pending task has been waiting for its turn: [`TaskMetrics::oldest_pending`] alone.
+    ///
+    /// It looks at a few tasks at a time and yields in between, so it keeps no worker busy, however many are live. If no task
+    /// is pending, it looks at none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+    /// registry.spawn(std::future::pending::<()>());
+    /// registry.spawn(Task::new(async {}).named("waits for the first one"));
+    /// tokio::time::sleep(Duration::from_secs(30)).await;
+    /// assert_eq!(registry.oldest_pending().await.as_secs(), 30);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn oldest_pending(&self) -> Duration {
+        let mut oldest = None::<Timestamp>;
+        for (spawned, sets) in self.shared.ledger.survey_pending(LiveTask::pending_since) {
+            let in_sets = sets.iter().filter_map(|set| set.oldest_pending().ok().flatten());
+            oldest = oldest.into_iter().chain(spawned).chain(in_sets).min();
+            tokio::task::yield_now().await;
+        }
+        oldest.map(|oldest| Timestamp::now().since(oldest)).unwrap_or_default()
+    }
+
+    /// The outcomes of the last `within`, counted: of those that the registry
+    /// [remembers](crate::TaskRegistryBuilder::history), and of the latest 1,024 that each of its shards does.
+    ///
+    /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be counted
+    /// only when the next task of the set has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(async { Err::<(), _>("long ago") }).await;
+    /// tokio::time::sleep(Duration::from_secs(600)).await;
+    /// registry.spawn(async {}).await;
+    /// let recent = registry.recent_outcomes(Duration::from_secs(300));
+    /// assert_eq!((recent.completed, recent.failed), (1, 0));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn recent_outcomes(&self, within: Duration) -> OutcomeCounts {
+        for set in self.shared.ledger.some_sets(ENTRIES_PER_LOOK) {
+            set.flush();
+        }
+        let (now, mut outcomes) = (Timestamp::now(), OutcomeCounts::default());
+        self.shared.ledger.look_at_latest(OUTCOMES_PER_LOOK, |finished| {
+            if now.since(finished.ended) <= within {
+                outcomes.count(finished.outcome().kind());
+            }
+        });
+        outcomes
     }
 
     /// What is live: pending and running tasks, the oldest first.
@@ -145,8 +220,8 @@ impl TaskRegistry {
     /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` of them, with ids after
     /// `after`. A limit of 0 counts as 1.
     ///
-    /// Unlike [`tasks`](Self::tasks), a page looks at 10,000 sets and spawned tasks at most, so it may be short, or empty,
-    /// although there is a [next](Page::next) one. Tasks that are added or end between two pages make the pages neither
+    /// Unlike [`tasks`](Self::tasks), a page looks at some 10,000 tasks at most, however many a set has, so it may be short, or
+    /// empty, although there is a [next](Page::next) one. Tasks that are added or end between two pages make the pages neither
     /// repeat nor skip other tasks. The filter runs without a lock.
     ///
     /// ```
@@ -173,33 +248,45 @@ impl TaskRegistry {
     ) -> Page<TaskInfo> {
         let mut page = Page::new();
         let now = Timestamp::now();
-        let numbers = self.shared.ledger.numbers_from(after.map_or(0, |id| id.number), ENTRIES_PER_PAGE);
-        for number in &numbers {
-            let mut tasks = self.live_in(*number, now);
-            tasks.sort_unstable_by_key(|task| task.id);
-            for task in tasks {
-                let is_wanted = after.is_none_or(|after| task.id > after) && filter(&task);
-                if is_wanted && !page.push(task, limit, |last| last.id) {
+        let mut looked_at = 0;
+        // All tasks up to here were looked at.
+        let mut last = after;
+        // Two more: that of `after`, which may have been looked at, and one by which it is known whether there is a next page.
+        for number in self.shared.ledger.numbers_from(after.map_or(0, |id| id.number), TASKS_PER_PAGE + 2) {
+            let mut from = match after {
+                Some(after) if after.number == number => after.index.checked_add(1),
+                _ => Some(0),
+            };
+            while let Some(index) = from {
+                if looked_at >= TASKS_PER_PAGE {
+                    page.next = last;
                     return page;
                 }
+                let (tasks, next) = self.live_piece(number, index, now);
+                looked_at += tasks.len().max(1);
+                for task in tasks {
+                    if filter(&task) && !page.push(task, limit, |last| last.id) {
+                        return page;
+                    }
+                }
+                last = Some(TaskId { number, index: next.map_or(u64::MAX, |next| next - 1) });
+                from = next;
             }
-        }
-        if numbers.len() == ENTRIES_PER_PAGE {
-            // There may be more: the next page starts after all tasks of the last one.
-            page.next = numbers.last().map(|number| TaskId { number: *number, index: u64::MAX });
         }
         page
     }
 
-    /// The live tasks of one set, or a spawned task.
-    fn live_in(&self, number: u64, now: Timestamp) -> Vec<TaskInfo> {
+    /// Some of the live tasks of a set, from an index on, and the index to go on from; or a spawned task, whose index is 0.
+    fn live_piece(&self, number: u64, from: u64, now: Timestamp) -> (Vec<TaskInfo>, Option<u64>) {
         let mut tasks = Vec::new();
         if let Some(set) = self.shared.ledger.set(number) {
-            set.survey(|live| tasks.push(live.info(now)));
-        } else {
+            let next = set.piece(from, |live| tasks.push(live.info(now)));
+            return (tasks, next);
+        }
+        if from == 0 {
             tasks.extend(self.shared.ledger.shard(number).spawned(number).map(|live| live.info(now)));
         }
-        tasks
+        (tasks, None)
     }
 
     /// What is known of one task, live or ended; `None` if there is none of that id, or its outcome is no longer
@@ -465,7 +552,7 @@ impl TaskRegistry {
     /// Gives a task that is to be spawned its number, and asks the admission filter. Never under a lock.
     #[inline]
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
-        let id = TaskId { number: self.shared.ledger.next_number(), index: 0 };
+        let id = TaskId { number: next_number(), index: 0 };
         task.meta_mut().accept(id, Timestamp::now(), &self.shared.telemetry);
         match self.shared.consider(task.meta()) {
             Ok(()) => Ok(task),

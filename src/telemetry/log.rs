@@ -11,7 +11,10 @@ use tracing::{Level, field};
 
 use crate::{
     model::{Chain, DiscardReason, Outcome, TaskReport},
-    util::panic::{Panic, catch_panic},
+    util::{
+        escape::Escaped,
+        panic::{Panic, catch_panic},
+    },
 };
 
 thread_local! {
@@ -86,8 +89,8 @@ pub(crate) fn finished(report: &TaskReport) {
 
     match &report.outcome {
         Outcome::Completed => event!(debug, "task completed"),
-        Outcome::Failed(error) => event!(error, error = %Chain(error), "task failed"),
-        Outcome::Panicked(panic) => event!(error, error = %panic, "task panicked"),
+        Outcome::Failed(error) => event!(error, error = %Escaped(Chain(error)), "task failed"),
+        Outcome::Panicked(panic) => event!(error, error = %Escaped(panic), "task panicked"),
         Outcome::TimedOut(limit) => event!(error, ?limit, "task timed out"),
         Outcome::Aborted => event!(warn, "task aborted"),
         Outcome::Discarded(
@@ -96,7 +99,7 @@ pub(crate) fn finished(report: &TaskReport) {
             event!(error, %reason, "task discarded");
         }
         Outcome::Discarded(reason) => {
-            let error = report.refusal.as_deref().map(|refusal| field::display(Chain(refusal)));
+            let error = report.refusal.as_deref().map(|refusal| field::display(Escaped(Chain(refusal))));
             event!(warn, %reason, error, "task discarded");
         }
     }
@@ -124,7 +127,7 @@ struct Cause<'a>(&'a Outcome);
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Outcome::Failed(error) => Chain(error).fmt(f),
+            Outcome::Failed(error) => Escaped(Chain(error)).fmt(f),
             outcome => outcome.fmt(f),
         }
     }

@@ -17,6 +17,7 @@ use self::{observer::TaskObserver, span::SpanRelation, subscription::EventBuffer
 use crate::{
     model::{BoxError, TaskInfo, TaskReport},
     util::{
+        escape::Escaped,
         loom::atomic::{AtomicU64, Ordering},
         panic::{Panic, catch_panic},
     },
@@ -156,7 +157,7 @@ impl Telemetry {
         // Relaxed: a statistic.
         self.hook_panics.fetch_add(1, Ordering::Relaxed);
         let _counted_already = log::emit(|| {
-            tracing::error!(target: "postlude", error = %panic, "{whose} panicked; the panic was caught, and the task goes on");
+            tracing::error!(target: "postlude", error = %Escaped(panic), "{whose} panicked; the panic was caught, and the task goes on");
         });
     }
 

@@ -10,7 +10,7 @@ pub(crate) use std::sync::atomic;
 pub(crate) use self::model::{Mutex, MutexGuard, atomic};
 
 /// For statics, which loom's atomics can't be.
-pub(crate) use std::sync::atomic::AtomicUsize as StaticUsize;
+pub(crate) use std::sync::atomic::{AtomicU64 as StaticU64, AtomicUsize as StaticUsize};
 
 #[cfg(all(test, postlude_loom))]
 mod model {

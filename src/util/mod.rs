@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod delay_queue;
+pub(crate) mod escape;
 pub(crate) mod histogram;
 pub(crate) mod loom;
 pub(crate) mod panic;

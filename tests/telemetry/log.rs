@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use postlude::{Priority, Task, TaskRegistry};
+use postlude::{Priority, RetryPolicy, Task, TaskRegistry};
 use tracing::{info, instrument::WithSubscriber};
 
 use crate::capture::{Text, broken, listen_everywhere, logged};
@@ -137,4 +137,30 @@ fn admit_gives_reason_of_refusal() {
     let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
     assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
     assert!(line.contains("no tasks at night") && line.contains("a rule of the registry refused it"), "{line}");
+}
+
+/// An error may quote a client: it must neither begin a line of its own nor command the terminal.
+#[test]
+fn control_characters_in_errors_are_escaped() {
+    const FROM_CLIENT: &str = "x\n2026-11-25T00:00:00Z  INFO auth: admin logged in\r\u{1b}[2J\u{202e}";
+    let refuse = |_: &postlude::TaskInfo| Err(FROM_CLIENT.into());
+    let text = logged(async move {
+        let registry = TaskRegistry::builder().on_failure(|_| panic!("{FROM_CLIENT}")).build().unwrap();
+        let chained = io::Error::other(io::Error::other(FROM_CLIENT));
+        registry.spawn(Task::new(async { Err::<(), _>(chained) }).named("failing")).await;
+        registry.spawn(Task::new(async { panic!("{FROM_CLIENT}") }).named("panicking")).await;
+        let once_more = || RetryPolicy::constant(Duration::ZERO).attempts(2);
+        registry.spawn(Task::retrying(once_more(), || async { Err::<(), _>(FROM_CLIENT) }).named("retrying")).await;
+        registry.spawn(Task::retrying(once_more(), || async { panic!("{FROM_CLIENT}") }).named("retrying")).await;
+        let choosy = TaskRegistry::builder().admit(refuse).build().unwrap();
+        choosy.spawn(Task::new(async {}).named("refused")).await;
+    });
+    let read = text.read();
+    assert!(!read.contains(['\r', '\u{1b}', '\u{202e}']), "{read}");
+    for line in read.lines() {
+        assert!(line.contains("postlude: "), "a line of its own: {line}");
+    }
+    let escaped = r"x\n2026-11-25T00:00:00Z  INFO auth: admin logged in\r\u{1b}[2J\u{202e}";
+    // Four ends, an attempt, a refusal, and the panic of the hook after each end of the first registry.
+    assert_eq!(text.lines_with(escaped).len(), 4 + 1 + 1 + 4, "{read}");
 }

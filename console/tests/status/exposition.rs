@@ -40,7 +40,7 @@ async fn histograms_have_counts_sums_and_buckets() {
     assert_eq!(value("postlude_task_run_seconds_sum{name=\"work\"}").round(), 11.0);
     assert_eq!(value("postlude_task_wait_seconds_sum{name=\"work\"}").round(), 4.0, "0, 1 and 3");
     assert_eq!(value("postlude_tasks_added_total"), 3.0);
-    assert_eq!(value("postlude_tasks_running"), 0.0);
+    assert_eq!(value("postlude_tasks_running{name=\"work\"}"), 0.0);
     assert!(text.ends_with("# EOF\n"));
 
     let metrics = registry.metrics();
@@ -50,13 +50,73 @@ async fn histograms_have_counts_sums_and_buckets() {
     assert!(line.starts_with("3 added: 0 pending, 0 running, 3 completed, 0 failed"), "{line}");
 }
 
-#[tokio::test]
-async fn each_family_is_written_once() {
-    let registry = TaskRegistry::new();
-    let text = TaskCollector::new(registry).text();
-    let mut families: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
-    let count = families.len();
+/// The families that are described, in the order of the alphabet.
+fn families(text: &str) -> Vec<&str> {
+    let mut families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     families.sort_unstable();
-    families.dedup();
-    assert_eq!(families.len(), count, "{text}");
+    families
+}
+
+/// The series with a label.
+fn series<'a>(text: &'a str, label: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter(move |line| line.contains(label))
+}
+
+#[tokio::test]
+async fn each_family_is_written_once_for_several_registries() {
+    let registries = ["mails", "reports", "a \"third\""].map(|label| (label, TaskRegistry::new()));
+    for (index, (_, registry)) in registries.iter().enumerate() {
+        for _ in 0..=index {
+            registry.spawn(Task::new(async {}).named("mail")).await;
+        }
+    }
+    let alone = TaskCollector::new(registries[0].1.clone()).text();
+    let together = TaskCollector::labelled(registries).text();
+    for text in [&alone, &together] {
+        let mut once = families(text);
+        once.dedup();
+        assert_eq!(families(text), once, "{text}");
+    }
+    assert_eq!(families(&alone), families(&together));
+    let plain = alone.lines().filter(|line| !line.starts_with('#')).count();
+    for (label, count) in [("mails", 1), ("reports", 2), (r#"a \"third\""#, 3)] {
+        let label = format!("registry=\"{label}\"");
+        assert_eq!(series(&together, &label).count(), plain, "as many series as alone");
+        let completed = format!("postlude_tasks_total{{name=\"mail\",{label},outcome=\"completed\"}} {count}");
+        assert!(together.lines().any(|line| line == completed), "{completed}: {together}");
+        let added = format!("postlude_tasks_added_total{{{label}}} {count}");
+        assert!(together.lines().any(|line| line == added), "{added}: {together}");
+    }
+    let all: Vec<_> =
+        together.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')).collect();
+    let distinct: std::collections::HashSet<_> = all.iter().map(|(series, _)| series).collect();
+    assert_eq!(all.len(), distinct.len(), "no series twice");
+}
+
+#[tokio::test]
+async fn live_tasks_are_counted_by_name_and_the_runtime_is_described() {
+    let registry = TaskRegistry::builder().max_concurrent(2).build().unwrap();
+    for name in ["mail", "mail", "report"] {
+        registry.spawn(Task::new(std::future::pending::<()>()).named(name));
+    }
+    tokio::task::yield_now().await;
+    let address = serve_status(StatusRouter::new(registry)).await;
+    let text = get(address, "/admin/metrics").await.body;
+    let expected = [
+        "postlude_tasks_running{name=\"mail\"} 2",
+        "postlude_tasks_pending{name=\"mail\"} 0",
+        "postlude_tasks_retrying{name=\"mail\"} 0",
+        "postlude_tasks_running{name=\"report\"} 0",
+        "postlude_tasks_pending{name=\"report\"} 1",
+        "postlude_runtime_workers 1",
+        "postlude_log_suppressed_total 0",
+    ];
+    for line in expected {
+        assert!(text.lines().any(|other| other == line), "{line}: {text}");
+    }
+    assert!(series(&text, "postlude_runtime_alive_tasks").count() == 3, "described, and one series: {text}");
+    let json = get(address, "/admin/metrics.json").await.json();
+    let names = &json["by_name"];
+    assert_eq!((&names["mail"]["running"], &names["report"]["pending"]), (&json!(2), &json!(1)));
+    assert_eq!(json["runtime"]["workers"], json!(1));
 }

@@ -76,3 +76,44 @@ async fn is_unhealthy_from_the_shutdown_on() {
     let health = get(address, "/admin/health").await;
     assert_eq!((health.status, problems(&health)), (503, 1));
 }
+
+// Lists wait for a thread that is taken; health does not.
+#[test]
+fn answers_while_lists_wait() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let registry = TaskRegistry::new();
+        let status = StatusRouter::new(registry.clone()).max_failure_rate(0.5).max_pending_age(Duration::from_secs(60));
+        let address = serve_status(status).await;
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || released.recv());
+        let lists = ["/tasks", "/tasks?state=ended", "/metrics", "/metrics.json", "/dead-letters"];
+        let lists = lists.map(|path| tokio::spawn(async move { get(address, &format!("/admin{path}")).await }));
+        for _ in 0..20 {
+            assert_eq!(get(address, "/admin/health").await.status, 200);
+        }
+        assert!(lists.iter().all(|list| !list.is_finished()));
+        release.send(()).unwrap();
+        for list in lists {
+            assert_eq!(list.await.unwrap().status, 200);
+        }
+        taken.await.unwrap().unwrap();
+    });
+}
+
+// Many requests share one look, and each gets its result.
+#[tokio::test]
+async fn many_requests_at_once_see_the_task_that_waits() {
+    let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+    let address = serve_status(StatusRouter::new(registry.clone()).max_pending_age(Duration::ZERO)).await;
+    assert_eq!(get(address, "/admin/health").await.status, 200);
+    let running = registry.spawn(hanging());
+    registry.spawn(hanging());
+    tokio::task::yield_now().await;
+    let requests: Vec<_> = (0..50).map(|_| tokio::spawn(async move { get(address, "/admin/health").await })).collect();
+    for request in requests {
+        let health = request.await.unwrap();
+        assert_eq!((health.status, problems(&health)), (503, 1), "{health:?}");
+    }
+    running.abort();
+}

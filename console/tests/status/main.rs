@@ -5,6 +5,7 @@
 mod support;
 
 mod accepted;
+mod actions;
 mod dead_letters;
 mod exposition;
 mod health;

@@ -26,7 +26,7 @@ async fn live_pages_neither_repeat_nor_skip() {
         let Some(next) = answer.json()["next"].as_str().map(str::to_owned) else { break };
         // Some go, some come; now and then also the one at which the next page is to begin.
         if pages % 2 == 0 {
-            registry.abort(next.parse().unwrap());
+            registry.abort(TaskId::from_external(&next).unwrap());
         }
         registry.abort(*other);
         registry.spawn(hanging());
@@ -34,7 +34,8 @@ async fn live_pages_neither_repeat_nor_skip() {
     }
     let distinct: HashSet<_> = seen.iter().cloned().collect();
     assert_eq!(distinct.len(), seen.len(), "none twice");
-    expected.extend(registry.tasks().iter().map(|task| task.id).filter(|id| ids.contains(id)).map(|id| id.to_string()));
+    expected
+        .extend(registry.tasks().iter().map(|task| task.id).filter(|id| ids.contains(id)).map(|id| id.to_external()));
     assert!(expected.len() > 250);
     assert!(distinct.is_superset(&expected), "none that was there all the time is missing");
 }
@@ -45,7 +46,7 @@ async fn ended_pages_stop_at_the_end_of_the_history() {
     let mut ids = Vec::new();
     for _ in 0..20 {
         let handle = registry.spawn(async {});
-        ids.push(handle.id().to_string());
+        ids.push(handle.id().to_external());
         handle.await;
     }
     let address = serve_status(StatusRouter::new(registry.clone())).await;
@@ -71,7 +72,7 @@ async fn dead_letter_pages_neither_repeat_nor_skip() {
         ids.push(dead(&registry).await);
     }
     ids.reverse();
-    let names = |ids: &[TaskId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names = |ids: &[TaskId]| ids.iter().map(|id| id.to_external()).collect::<Vec<_>>();
     let address = serve_status(StatusRouter::new(registry.clone())).await;
     let page = async |cursor: &str| get(address, &format!("/admin/dead-letters?limit=4{cursor}")).await;
     let next = |answer: &Answer| format!("&cursor={}", answer.json()["next"].as_str().unwrap());

@@ -50,13 +50,25 @@ impl Answer {
     }
 
     pub(crate) fn location(&self) -> &str {
-        self.head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap()
+        self.header("location").unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.find_map(|(other, value)| (other == name).then_some(value))
     }
 }
 
+/// Asks as a client that may act.
 pub(crate) async fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
+    ask_with(address, method, path, "x-requested-with: test\r\n").await
+}
+
+/// Asks with these header lines.
+pub(crate) async fn ask_with(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let always = "host: a\r\nconnection: close\r\ncontent-length: 0\r\n";
+    let request = format!("{method} {path} HTTP/1.1\r\n{always}{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();

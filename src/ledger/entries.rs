@@ -1,0 +1,165 @@
+//! The live sets and spawned tasks of a shard, by number.
+
+use rustc_hash::FxHashMap;
+
+/// A part has the numbers that differ in this many low bits only: at most 4,096 in a shard of four, mostly far fewer.
+const PART_BITS: u32 = 14;
+
+/// How many parts are kept although they are empty, so that a shard with few live tasks makes none for each.
+const KEPT: usize = 16;
+
+/// The most entries that an empty part keeps room for.
+const KEPT_ROOM: usize = 128;
+
+/// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part that is
+/// full grows alone, and a reader of all numbers reads a part at a time.
+pub(crate) struct Entries<T> {
+    parts: Vec<Part<T>>,
+    /// The index of the part that was used last.
+    last: usize,
+}
+
+struct Part<T> {
+    /// The high bits of its numbers.
+    key: u64,
+    entries: FxHashMap<u64, T>,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { parts: Vec::new(), last: 0 }
+    }
+}
+
+impl<T> Entries<T> {
+    #[inline]
+    pub(crate) fn insert(&mut self, number: u64, entry: T) {
+        let key = number >> PART_BITS;
+        match self.find(key) {
+            Ok(index) => self.last = index,
+            Err(index) => {
+                self.parts.insert(index, Part { key, entries: FxHashMap::default() });
+                self.last = index;
+            }
+        }
+        if let Some(part) = self.parts.get_mut(self.last) {
+            part.entries.insert(number, entry);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, number: u64) -> Option<&T> {
+        let index = self.find(number >> PART_BITS).ok()?;
+        self.parts.get(index)?.entries.get(&number)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
+        self.last = self.find(number >> PART_BITS).ok()?;
+        self.parts.get_mut(self.last)?.entries.get_mut(&number)
+    }
+
+    #[inline]
+    pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
+        self.last = self.find(number >> PART_BITS).ok()?;
+        let part = self.parts.get_mut(self.last)?;
+        let removed = part.entries.remove(&number)?;
+        if part.entries.is_empty() && (part.entries.capacity() > KEPT_ROOM || self.parts.len() > KEPT) {
+            self.give_room_back();
+        }
+        Some(removed)
+    }
+
+    /// Gives back the room of the part that was used last, which is empty.
+    #[cold]
+    fn give_room_back(&mut self) {
+        if self.parts.len() > KEPT {
+            self.parts.remove(self.last);
+        } else if let Some(part) = self.parts.get_mut(self.last) {
+            part.entries = FxHashMap::default();
+        }
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.parts.iter().flat_map(|part| part.entries.values())
+    }
+
+    /// The numbers from `first` on in the first part that has some, in no order, and the number to go on from.
+    pub(crate) fn numbers_from(&self, first: u64) -> Option<(impl Iterator<Item = u64>, Option<u64>)> {
+        let begin = self.parts.partition_point(|part| part.key < first >> PART_BITS);
+        let part = self.parts.get(begin..)?.iter().find(|part| !part.entries.is_empty())?;
+        let numbers = part.entries.keys().copied().filter(move |number| *number >= first);
+        Some((numbers, (part.key + 1).checked_mul(1 << PART_BITS)))
+    }
+
+    /// The part of a key, or where it would be.
+    #[inline]
+    fn find(&self, key: u64) -> Result<usize, usize> {
+        match self.parts.get(self.last) {
+            Some(part) if part.key == key => Ok(self.last),
+            _ => self.parts.binary_search_by_key(&key, |part| part.key),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(postlude_loom))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn read<T>(entries: &Entries<T>, mut first: u64) -> Vec<u64> {
+        let mut read = Vec::new();
+        while let Some((numbers, next)) = entries.numbers_from(first) {
+            let mut part: Vec<_> = numbers.collect();
+            part.sort_unstable();
+            read.extend(part);
+            let Some(next) = next else { break };
+            first = next;
+        }
+        read
+    }
+
+    // Against a map that is simple: few and many parts, with numbers at random.
+    #[test]
+    fn behaves_as_a_map_in_order() {
+        for spread in [10, 1 << PART_BITS, 40 << PART_BITS] {
+            let mut random = fastrand::Rng::with_seed(spread);
+            let (mut entries, mut model) = (Entries::default(), BTreeMap::new());
+            for step in 0..20_000 {
+                let number = random.u64(1..=spread);
+                // Full and empty in turns.
+                if random.u32(..100) < if step % 4_000 < 2_000 { 70 } else { 10 } {
+                    entries.insert(number, step);
+                    model.insert(number, step);
+                } else {
+                    assert_eq!(entries.remove(number), model.remove(&number));
+                }
+                let other = random.u64(1..=spread);
+                assert_eq!(entries.get(other), model.get(&other));
+                assert_eq!(entries.get_mut(other).copied(), model.get(&other).copied());
+                if step % 500 == 0 {
+                    let first = random.u64(0..=spread);
+                    assert_eq!(
+                        read(&entries, first),
+                        model.range(first..).map(|(number, _)| *number).collect::<Vec<_>>()
+                    );
+                    assert_eq!(entries.values().count(), model.len());
+                }
+            }
+            assert!(entries.parts.is_sorted_by_key(|part| part.key));
+            for number in model.keys() {
+                entries.remove(*number);
+            }
+            assert!(entries.parts.len() <= KEPT + 1 && read(&entries, 0).is_empty());
+        }
+    }
+
+    #[test]
+    fn the_last_number_ends_the_reading() {
+        let mut entries = Entries::default();
+        entries.insert(u64::MAX, ());
+        assert_eq!(read(&entries, 0), [u64::MAX]);
+    }
+}
