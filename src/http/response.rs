@@ -8,6 +8,7 @@ use crate::{
     engine::{
         context::{Entered, TaskContext},
         queue::SetQueue,
+        requests::RequestGuard,
     },
     http::release::{Hold, releasing},
     model::{Ending, TaskId},
@@ -33,6 +34,11 @@ impl ResponseGuard {
     /// For calls into what answers the request: makes its set the current one.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.context, TaskId::UNASSIGNED)
+    }
+
+    /// Counts the request as in flight.
+    pub(crate) fn request(&self) -> Option<RequestGuard> {
+        self.queue().map(|queue| RequestGuard::new(queue.shared()))
     }
 
     /// Whether there may be something to launch: a task was offered.

@@ -186,25 +186,38 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at the
-    /// numbers of all, and then for a few at a time; what ends meanwhile is left out.
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
-        for shard in &self.shards {
-            let mut numbers = Vec::new();
-            shard.collect_numbers(0, &mut numbers);
-            for few in numbers.chunks(PIECE) {
-                sets.reserve(few.len());
-                let state = shard.state.lock();
-                for entry in few.iter().filter_map(|number| state.entries.get(number)) {
-                    match entry {
-                        Entry::Task(live) => task(live),
-                        Entry::Set(set) => sets.push(Arc::clone(set)),
-                    }
-                }
+        let mut walk = Walk::default();
+        while self.step(&mut walk, &mut task, &mut sets) > 0 {}
+        sets
+    }
+
+    /// Goes on with a walk over everything that is listed: calls `task` for a few spawned tasks, under a lock, and adds a few
+    /// sets to `sets`. Returns how many it has looked at; none at the end. What is listed or ends meanwhile may be left
+    /// out.
+    pub(crate) fn step(&self, walk: &mut Walk, mut task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) -> usize {
+        while walk.numbers.is_empty() {
+            let Some(shard) = self.shards.get(walk.next_shard) else {
+                return 0;
+            };
+            shard.collect_numbers(0, &mut walk.numbers);
+            walk.next_shard += 1;
+        }
+        let few = walk.numbers.split_off(walk.numbers.len().saturating_sub(PIECE));
+        sets.reserve(few.len());
+        let Some(shard) = walk.next_shard.checked_sub(1).and_then(|current| self.shards.get(current)) else {
+            return 0;
+        };
+        let state = shard.state.lock();
+        for entry in few.iter().filter_map(|number| state.entries.get(number)) {
+            match entry {
+                Entry::Task(live) => task(live),
+                Entry::Set(set) => sets.push(Arc::clone(set)),
             }
         }
-        sets
+        few.len()
     }
 
     /// The numbers of the listed sets and spawned tasks from `first` on, in order, and no more than `count`.
@@ -221,22 +234,6 @@ impl<S> Ledger<S> {
         numbers
     }
 
-    /// Whether `is_so` holds for all spawned tasks and `set_is_so` for all sets.
-    pub(crate) fn all(&self, mut is_so: impl FnMut(&LiveTask) -> bool, mut set_is_so: impl FnMut(&S) -> bool) -> bool {
-        self.shards.iter().all(|shard| {
-            let state = shard.state.lock();
-            let mut sets = Vec::new();
-            let all = state.entries.values().all(|entry| match entry {
-                Entry::Task(live) => is_so(live),
-                Entry::Set(set) => {
-                    sets.push(Arc::clone(set));
-                    true
-                }
-            });
-            drop(state);
-            all && sets.iter().all(|set| set_is_so(set))
-        })
-    }
 
     /// How many outcomes are remembered.
     pub(crate) fn history_room(&self) -> usize {
@@ -360,6 +357,14 @@ impl<S> Ledger<S> {
             idle.await;
         }
     }
+}
+
+/// How far a walk over everything that is listed has come.
+#[derive(Default)]
+pub(crate) struct Walk {
+    next_shard: usize,
+    /// What is left of the shard before that.
+    numbers: Vec<u64>,
 }
 
 impl<S> Shard<S> {

@@ -28,6 +28,7 @@ mod runtime_ended;
 #[cfg(feature = "serde")]
 mod serialize;
 mod shutdown;
+mod shutdown_bounds;
 mod spawn;
 
 // HTTP, over real sockets.
@@ -43,6 +44,8 @@ mod extract;
 mod faults;
 #[cfg(feature = "axum")]
 mod grpc;
+#[cfg(feature = "axum")]
+mod in_flight;
 #[cfg(feature = "axum")]
 mod layers;
 #[cfg(feature = "axum")]
