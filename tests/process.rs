@@ -202,6 +202,8 @@ fn a_second_signal_exits_at_once() {
         server.request("POST", "/hang/one");
         server.signal("-TERM");
         server.wait_for("stopping");
+        // The same signal within 500 ms would be the first one again.
+        std::thread::sleep(Duration::from_millis(700));
         server.signal(second);
         assert_eq!(server.process.wait().unwrap().code(), Some(status));
     }

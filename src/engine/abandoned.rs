@@ -46,16 +46,18 @@ struct Tasks {
 impl Tasks {
     /// Whether a task still runs after it was told to stop and had the time to be dropped. The runtime drops tasks about in
     /// the order in which they were stopped. So a task has had its time if one that was stopped later was dropped, or if
-    /// none was dropped lately.
-    fn is_stuck(&self, entry: &Entry, now: Timestamp) -> bool {
-        let is_over = |begin: Timestamp, end: Timestamp| end.since(begin) >= DROPPED_WITHIN;
-        let had_time = || {
-            is_over(entry.since, now)
-                && (self.latest_dropped.is_some_and(|latest| is_over(entry.since, latest))
-                    || self.last_drop.is_none_or(|last| is_over(last, now)))
-        };
-        entry.has_started && (entry.goes_on || had_time())
+    /// all `had_time`.
+    fn is_stuck(&self, entry: &Entry, now: Timestamp, had_time: bool) -> bool {
+        entry.has_started
+            && (entry.goes_on
+                || is_over(entry.since, now)
+                    && (had_time || self.latest_dropped.is_some_and(|latest| is_over(entry.since, latest))))
     }
+}
+
+/// Whether a task that was stopped at one moment has had the time to be dropped until the other.
+fn is_over(begin: Timestamp, end: Timestamp) -> bool {
+    end.since(begin) >= DROPPED_WITHIN
 }
 
 struct Entry {
@@ -162,23 +164,22 @@ impl Abandoned {
     pub(crate) fn len(&self) -> usize {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
-        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now)).count()
+        let had_time = tasks.last_drop.is_none_or(|last| is_over(last, now));
+        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time)).count()
     }
 
-    /// The first `limit` that are stuck, and how many more there are.
-    pub(crate) fn list(&self, limit: usize) -> (Vec<Identity>, usize) {
+    /// The first `limit` that are stuck, and how many more there are. `had_time`: all have had the time to be dropped.
+    pub(crate) fn list(&self, limit: usize, had_time: bool) -> (Vec<Identity>, usize) {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
-        let mut stuck = tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now));
+        let mut stuck = tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time));
         let named = stuck.by_ref().take(limit).map(|entry| entry.identity).collect();
         (named, stuck.count())
     }
 
-    /// Whether stopped tasks are still being dropped, and may need more time.
-    pub(crate) fn is_shrinking(&self) -> bool {
-        let now = Timestamp::now();
-        let tasks = self.tasks.lock();
-        !tasks.entries.is_empty() && tasks.last_drop.is_some_and(|last| now.since(last) < DROPPED_WITHIN)
+    /// How many have not been dropped.
+    pub(crate) fn not_dropped(&self) -> usize {
+        self.tasks.lock().entries.len()
     }
 
     /// Waits until all of them have been dropped.

@@ -8,6 +8,8 @@ pub(crate) mod handle;
 pub(crate) mod repeat;
 #[cfg(feature = "signal")]
 mod serve;
+#[cfg(feature = "signal")]
+mod signals;
 pub(crate) mod set;
 pub(crate) mod shutdown;
 

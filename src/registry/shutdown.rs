@@ -1,6 +1,6 @@
 //! The end of a registry: tasks come to their end, up to a deadline, and a report says which did not.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, mem, sync::Arc, time::Duration};
 
 use tokio::task::yield_now;
 
@@ -26,6 +26,9 @@ const STRAGGLERS_NAMED: usize = 10;
 
 /// After how many sets and spawned tasks it lets the runtime run something else.
 const ENTRIES_PER_POLL: usize = 256;
+
+/// How many looks must find no task dropped, before those that are left are stuck.
+const LOOKS_IN_VAIN: u32 = 5;
 
 /// How long it goes on beyond its time, while tasks are being aborted and dropped.
 const LATE: Duration = Duration::from_millis(500);
@@ -68,7 +71,8 @@ impl TaskRegistry {
         let start = Timestamp::now();
         self.warn_of_waiting_for_itself();
         self.drain_answered_sets().await;
-        let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await
+        let deadline = deadline_after(start, grace);
+        let idle = before(shared, deadline.since(Timestamp::now()), self.close_when_idle(deadline)).await
             && !shared.ledger.has_runtime_ended();
         shared.ledger.close();
         shared.telemetry.run_foreign("a waker", || shared.token.cancel());
@@ -80,11 +84,8 @@ impl TaskRegistry {
                 self.end_in_background();
             }
         }
-        before(shared, last.min(DROPPED_WITHIN.max(shared.settle_time / 10)), shared.abandoned.wait_empty()).await;
-        while shared.abandoned.is_shrinking() && Timestamp::now() < latest {
-            before(shared, DROPPED_WITHIN / 2, shared.abandoned.wait_empty()).await;
-        }
-        self.report(start)
+        let had_time = self.wait_dropped(latest).await;
+        self.report(start, had_time)
     }
 
     /// Begins the shutdown: from here on, a set drains as soon as there is a response.
@@ -213,6 +214,30 @@ impl TaskRegistry {
         for_all.min(settle / 2).max(settle / 10).max(DROPPED_WITHIN)
     }
 
+    /// Waits until the tasks that were stopped have been dropped. `true` if it has waited for long enough, and those that are
+    /// left have had their time; `false` if tasks may still wait for their turn to be dropped.
+    async fn wait_dropped(&self, latest: Timestamp) -> bool {
+        let shared = &*self.shared;
+        let soon = Timestamp::now().plus(DROPPED_WITHIN.max(shared.settle_time / 10));
+        let (mut left, mut looks_in_vain) = (usize::MAX, 0);
+        loop {
+            let before_that = mem::replace(&mut left, shared.abandoned.not_dropped());
+            let is_quiet = looks_in_vain >= LOOKS_IN_VAIN;
+            let now = Timestamp::now();
+            if left == 0 || now >= latest || now >= soon && is_quiet {
+                return is_quiet;
+            }
+            if left < before_that {
+                looks_in_vain = 0;
+                // The runtime may have a long queue of tasks to drop. A timer would wait behind all of them.
+                yield_now().await;
+            } else {
+                looks_in_vain += 1;
+                before(shared, DROPPED_WITHIN / LOOKS_IN_VAIN, shared.abandoned.wait_empty()).await;
+            }
+        }
+    }
+
     /// Ends the tasks for which there was no time. The report counts them already.
     fn end_in_background(&self) {
         let registry = self.clone();
@@ -265,11 +290,11 @@ impl TaskRegistry {
         }
     }
 
-    fn report(&self, start: Timestamp) -> ShutdownReport {
+    fn report(&self, start: Timestamp, had_time: bool) -> ShutdownReport {
         let now = Timestamp::now();
         let mut metrics = TaskMetrics::default();
         self.shared.ledger.sum(&mut metrics);
-        let (stuck, unnamed_stuck) = self.shared.abandoned.list(MAX_NAMED);
+        let (stuck, unnamed_stuck) = self.shared.abandoned.list(MAX_NAMED, had_time);
         let lost = self.shared.losses.report(self.shared.ledger.live());
         let unnamed = lost.unnamed + unnamed_stuck as u64;
         if unnamed > 0 {
