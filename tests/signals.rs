@@ -1,7 +1,13 @@
 //! What signals do to a process that serves: real signals to a child process.
 //!
 //! Without libtest: this program is both the tests and, started with an argument, the process that gets the signals.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where it stands, and say so")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may stop where it stands, and say so"
+)]
+#![expect(clippy::disallowed_methods, reason = "the process plays a stranger's handler")]
 
 use std::{
     env,
@@ -33,19 +39,25 @@ async fn serve(registry: &TaskRegistry, policy: ServePolicy) {
     let port = listener.local_addr().unwrap().port();
     let at_half = registry.clone();
     let app = Router::new()
-        .route("/held", get(|| async {
-            println!("called");
-            tokio::task::spawn_blocking(wait_for_line).await.unwrap();
-            "answered"
-        }))
-        .route("/after_half", get(|tasks: TaskSet| async move {
-            println!("called");
-            while !at_half.is_shutting_down() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            tasks.add(async {});
-            "answered"
-        }))
+        .route(
+            "/held",
+            get(|| async {
+                println!("called");
+                tokio::task::spawn_blocking(wait_for_line).await.unwrap();
+                "answered"
+            }),
+        )
+        .route(
+            "/after_half",
+            get(|tasks: TaskSet| async move {
+                println!("called");
+                while !at_half.is_shutting_down() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                tasks.add(async {});
+                "answered"
+            }),
+        )
         .layer(TaskLayer::new(registry.clone()));
     let server = |stop: tokio_util::sync::CancellationToken| {
         // From here on, signals are heard.
@@ -78,8 +90,10 @@ fn process(kind: &str) {
             runtime.block_on(serve(&registry, policy));
         }
         "stuck" => {
-            registry.spawn(Task::blocking(|| loop {
-                thread::park();
+            registry.spawn(Task::blocking(|| {
+                loop {
+                    thread::park();
+                }
             }));
             runtime.block_on(serve(&registry, ServePolicy::within(Duration::ZERO)));
             // It waits for the closure.

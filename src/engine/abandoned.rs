@@ -152,7 +152,8 @@ impl Abandoned {
     /// Whether the task was ended, and its runner does not know yet.
     #[inline]
     pub(crate) fn is_stopped(&self, id: TaskId) -> bool {
-        self.stopped.load(Ordering::Relaxed) > 0 && self.tasks.lock().entries.get(&id).is_some_and(|entry| entry.is_stopped)
+        self.stopped.load(Ordering::Relaxed) > 0
+            && self.tasks.lock().entries.get(&id).is_some_and(|entry| entry.is_stopped)
     }
 
     /// The outcome of a task that was ended while its work goes on.

@@ -234,7 +234,6 @@ impl<S> Ledger<S> {
         numbers
     }
 
-
     /// How many outcomes are remembered.
     pub(crate) fn history_room(&self) -> usize {
         self.shards.first().map_or(0, |shard| shard.state.lock().history.room())

@@ -8,10 +8,10 @@ pub(crate) mod handle;
 pub(crate) mod repeat;
 #[cfg(feature = "signal")]
 mod serve;
-#[cfg(feature = "signal")]
-mod signals;
 pub(crate) mod set;
 pub(crate) mod shutdown;
+#[cfg(feature = "signal")]
+mod signals;
 
 use std::{cell::Cell, cmp::Reverse, fmt, sync::Arc};
 

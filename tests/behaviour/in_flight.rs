@@ -83,16 +83,22 @@ async fn a_request_whose_client_leaves_or_whose_handler_panics_is_over() {
         let (called, mut calls) = mpsc::unbounded_channel();
         let (hangs, panics) = (called.clone(), called);
         let app = Router::new()
-            .route("/hangs", on_get(move || async move {
-                hangs.send(()).unwrap();
-                pending::<()>().await;
-            }))
-            .route("/panics", on_get(move || async move {
-                panics.send(()).unwrap();
-                if true {
-                    panic!("a bug in a handler");
-                }
-            }))
+            .route(
+                "/hangs",
+                on_get(move || async move {
+                    hangs.send(()).unwrap();
+                    pending::<()>().await;
+                }),
+            )
+            .route(
+                "/panics",
+                on_get(move || async move {
+                    panics.send(()).unwrap();
+                    if true {
+                        panic!("a bug in a handler");
+                    }
+                }),
+            )
             .layer(TaskLayer::new(registry.clone()));
         let address = serve(app).await;
         let mut client = Client::connect(version, address).await;

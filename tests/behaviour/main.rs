@@ -23,6 +23,7 @@ mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate;
 mod repeat;
+mod replay_refused;
 mod retry;
 mod runtime_ended;
 #[cfg(feature = "serde")]
@@ -34,6 +35,8 @@ mod spawn;
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]
 mod attach;
+#[cfg(feature = "axum")]
+mod clocks;
 #[cfg(feature = "axum")]
 mod departures;
 #[cfg(feature = "axum")]

@@ -192,10 +192,7 @@ fn replay_leaves_the_letter_where_it_is() {
         let letters = registry.dead_letters();
         for _ in 0..2 {
             let error = letters.replay(id).unwrap_err();
-            assert!(
-                matches!(error, ReplayError::Rejected { reason: RejectReason::RuntimeEnded, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, ReplayError::Rejected { reason: RejectReason::RuntimeEnded, .. }), "{error}");
         }
         assert!(letters.replay_all().is_empty());
         assert!(letters.find(id).unwrap().is_replayable);

@@ -91,8 +91,7 @@ fn names_and_logs_so_many_of_each_kind_and_counts_the_others() {
 #[test]
 fn calls_nothing_stuck_that_had_no_time_to_be_dropped() {
     for workers in [0, 2] {
-        let mut builder =
-            if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+        let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
         let runtime = builder.worker_threads(workers.max(1)).enable_all().build().unwrap();
         runtime.block_on(async {
             let registry = TaskRegistry::builder().settle(Duration::ZERO).build().unwrap();
