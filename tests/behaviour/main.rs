@@ -19,6 +19,7 @@ mod misuse;
 mod observe;
 mod order;
 mod pages;
+mod permits;
 mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate;
