@@ -99,6 +99,8 @@ pub use self::http::{ResponseFuture, TaskBody, TaskLayer, TaskService};
 pub use self::model::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::model::RateLimit;
+#[cfg(feature = "signal")]
+pub use self::model::ServePolicy;
 pub use self::{
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{

@@ -11,7 +11,7 @@ use crate::{
     util::{
         clock::Timestamp,
         loom::{
-            Mutex,
+            Mutex, MutexGuard,
             atomic::{AtomicUsize, Ordering},
         },
         panic::catch_panic,
@@ -21,15 +21,44 @@ use crate::{
 /// How long a task that was told to stop has to be dropped, before it counts as stuck.
 pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 
+/// How many entries there is room for while there is none.
+const MAX_ROOM: usize = 1024;
+
 /// Tasks that were ended from outside, and whose work has not been dropped yet.
 ///
 /// Most are here for the moment in which the runtime drops a future. Those that stay are stuck.
 #[derive(Default)]
 pub(crate) struct Abandoned {
-    tasks: Mutex<FxHashMap<TaskId, Entry>>,
+    tasks: Mutex<Tasks>,
     /// How many tasks were stopped whose runner does not know yet. Runners of spawned tasks read it at each poll.
     stopped: AtomicUsize,
     emptied: Notify,
+}
+
+#[derive(Default)]
+struct Tasks {
+    entries: FxHashMap<TaskId, Entry>,
+    /// When a runner has last dropped a stopped task.
+    last_drop: Option<Timestamp>,
+    /// When the latest of those that were dropped was stopped.
+    latest_dropped: Option<Timestamp>,
+}
+
+impl Tasks {
+    /// Whether a task still runs after it was told to stop and had the time to be dropped. The runtime drops tasks about in
+    /// the order in which they were stopped. So a task has had its time if one that was stopped later was dropped, or if
+    /// all `had_time`.
+    fn is_stuck(&self, entry: &Entry, now: Timestamp, had_time: bool) -> bool {
+        entry.has_started
+            && (entry.goes_on
+                || is_over(entry.since, now)
+                    && (had_time || self.latest_dropped.is_some_and(|latest| is_over(entry.since, latest))))
+    }
+}
+
+/// Whether a task that was stopped at one moment has had the time to be dropped until the other.
+fn is_over(begin: Timestamp, end: Timestamp) -> bool {
+    end.since(begin) >= DROPPED_WITHIN
 }
 
 struct Entry {
@@ -51,11 +80,6 @@ impl Entry {
     const fn new(identity: Identity, since: Timestamp) -> Self {
         Self { identity, since, outcome: None, parts: 0, is_stopped: false, goes_on: false, has_started: false }
     }
-
-    /// Whether it still runs after it was told to stop and had the time to be dropped.
-    fn is_stuck(&self, now: Timestamp) -> bool {
-        self.has_started && (self.goes_on || now.since(self.since) >= DROPPED_WITHIN)
-    }
 }
 
 impl Abandoned {
@@ -64,7 +88,7 @@ impl Abandoned {
     pub(crate) fn insert_stopped(&self, task: &LiveTask, outcome: &Outcome, now: Timestamp, goes_on: bool) {
         let identity = task.identity;
         let mut tasks = self.tasks.lock();
-        let entry = tasks.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
+        let entry = tasks.entries.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
         entry.outcome = Some(outcome.clone());
         entry.parts += 1;
         entry.is_stopped = true;
@@ -80,7 +104,7 @@ impl Abandoned {
         let mut tasks = self.tasks.lock();
         // Under the lock: the `returned` that follows finds the entry.
         if is_running() {
-            let entry = tasks.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
+            let entry = tasks.entries.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
             entry.parts += 1;
             entry.goes_on = true;
             entry.has_started = true;
@@ -89,27 +113,36 @@ impl Abandoned {
 
     /// The runner of a task has dropped the work. If the task was stopped, this returns its outcome.
     pub(crate) fn dropped(&self, id: TaskId) -> Option<Outcome> {
+        let now = Timestamp::now();
         let mut tasks = self.tasks.lock();
-        let entry = tasks.get_mut(&id).filter(|entry| entry.is_stopped)?;
+        let entry = tasks.entries.get_mut(&id).filter(|entry| entry.is_stopped)?;
         entry.is_stopped = false;
-        let outcome = entry.outcome.clone();
+        let (outcome, since) = (entry.outcome.clone(), entry.since);
         self.stopped.fetch_sub(1, Ordering::Relaxed);
-        drop(tasks);
-        self.returned(id);
+        tasks.last_drop = tasks.last_drop.max(Some(now));
+        tasks.latest_dropped = tasks.latest_dropped.max(Some(since));
+        self.part_is_over(tasks, id);
         outcome
     }
 
     /// A part of the work is over.
     pub(crate) fn returned(&self, id: TaskId) {
-        let mut tasks = self.tasks.lock();
+        self.part_is_over(self.tasks.lock(), id);
+    }
+
+    fn part_is_over(&self, mut tasks: MutexGuard<'_, Tasks>, id: TaskId) {
         let mut removed = None;
-        if let Some(entry) = tasks.get_mut(&id) {
+        if let Some(entry) = tasks.entries.get_mut(&id) {
             entry.parts -= 1;
             if entry.parts == 0 {
-                removed = tasks.remove(&id);
+                removed = tasks.entries.remove(&id);
             }
         }
-        let is_empty = tasks.is_empty();
+        let is_empty = tasks.entries.is_empty();
+        if is_empty {
+            // A shutdown may have stopped very many.
+            tasks.entries.shrink_to(MAX_ROOM);
+        }
         drop(tasks);
         drop(removed);
         if is_empty {
@@ -121,23 +154,35 @@ impl Abandoned {
     /// Whether the task was ended, and its runner does not know yet.
     #[inline]
     pub(crate) fn is_stopped(&self, id: TaskId) -> bool {
-        self.stopped.load(Ordering::Relaxed) > 0 && self.tasks.lock().get(&id).is_some_and(|entry| entry.is_stopped)
+        self.stopped.load(Ordering::Relaxed) > 0
+            && self.tasks.lock().entries.get(&id).is_some_and(|entry| entry.is_stopped)
     }
 
     /// The outcome of a task that was ended while its work goes on.
     pub(crate) fn outcome(&self, id: TaskId) -> Option<Outcome> {
-        self.tasks.lock().get(&id)?.outcome.clone()
+        self.tasks.lock().entries.get(&id)?.outcome.clone()
     }
 
     /// How many are stuck.
     pub(crate) fn len(&self) -> usize {
         let now = Timestamp::now();
-        self.tasks.lock().values().filter(|entry| entry.is_stuck(now)).count()
+        let tasks = self.tasks.lock();
+        let had_time = tasks.last_drop.is_none_or(|last| is_over(last, now));
+        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time)).count()
     }
 
-    /// All that have not been dropped, though they had started: to be asked when they had the time.
-    pub(crate) fn list(&self) -> Vec<Identity> {
-        self.tasks.lock().values().filter(|entry| entry.has_started).map(|entry| entry.identity).collect()
+    /// The first `limit` that are stuck, and how many more there are. `had_time`: all have had the time to be dropped.
+    pub(crate) fn list(&self, limit: usize, had_time: bool) -> (Vec<Identity>, usize) {
+        let now = Timestamp::now();
+        let tasks = self.tasks.lock();
+        let mut stuck = tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time));
+        let named = stuck.by_ref().take(limit).map(|entry| entry.identity).collect();
+        (named, stuck.count())
+    }
+
+    /// How many have not been dropped.
+    pub(crate) fn not_dropped(&self) -> usize {
+        self.tasks.lock().entries.len()
     }
 
     /// Waits until all of them have been dropped.
@@ -145,7 +190,7 @@ impl Abandoned {
         loop {
             let mut emptied = pin!(self.emptied.notified());
             emptied.as_mut().enable();
-            if self.tasks.lock().is_empty() {
+            if self.tasks.lock().entries.is_empty() {
                 return;
             }
             emptied.await;

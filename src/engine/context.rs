@@ -54,6 +54,16 @@ impl TaskContext {
         }
     }
 
+    /// Whether the calling code is a part of this registry's requests or tasks.
+    pub(crate) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
+        match self {
+            Self::Request(queue) | Self::InSet(queue) => Arc::ptr_eq(queue.shared(), shared),
+            Self::Spawned(registry) => Arc::ptr_eq(registry, shared),
+            Self::Closure(state) => state.parent.belongs_to(shared),
+            Self::None => false,
+        }
+    }
+
     /// The cancellation token of a task that runs here.
     pub(crate) fn token(&self, task: TaskId) -> CancellationToken {
         match self {

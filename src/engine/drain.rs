@@ -229,6 +229,9 @@ fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
 /// Takes the next task out, started if nothing stands in its way.
 #[inline]
 fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
+    if state.is_shut_down {
+        return None;
+    }
     let task = state.pending.pop()?;
     let shared = queue.shared();
     let meta = task.meta();

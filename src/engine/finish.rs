@@ -8,6 +8,7 @@ use crate::{
         dead_letters::KeptLetter,
         finished::{EndedBy, Finish},
         live::LiveTask,
+        losses::Naming,
     },
     model::{Attempt, DeadLetter, Identity, Outcome, TaskId, TaskReport},
     task::{Rejected, exhausted::Exhausted},
@@ -102,10 +103,9 @@ impl Shared {
     fn report(&self, mut finish: Finish) {
         let number = finish.task.identity.id.number;
         let report = finish.report();
-        self.telemetry.log(|| log::finished(&report));
         let completed = report.outcome.is_completed();
-        if !completed {
-            self.losses.record(&finish);
+        if completed || self.losses.record(&finish) == Naming::Named {
+            self.telemetry.log(|| log::finished(&report));
         }
         self.telemetry.notify(EventRef::Finished(&report));
         if !completed {

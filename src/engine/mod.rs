@@ -10,6 +10,7 @@ pub(crate) mod hold;
 pub(crate) mod limit;
 pub(crate) mod poll_mark;
 pub(crate) mod queue;
+pub(crate) mod requests;
 pub(crate) mod retry;
 pub(crate) mod run;
 pub(crate) mod shared;

@@ -352,6 +352,14 @@ impl SetQueue {
         Ok(oldest)
     }
 
+    /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the queue.
+    pub(crate) fn first_infos(&self, count: usize, now: Timestamp) -> Vec<TaskInfo> {
+        let state = self.state.lock();
+        let dequeued = state.dequeued().map(|task| task.info(now));
+        let pending = state.pending.iter().map(|task| LiveTask::new(task.meta().identity()).info(now));
+        dequeued.chain(pending).take(count).collect()
+    }
+
     /// Whether `is_so` holds for all live tasks. Pending ones wait for the current one, or can start now.
     pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
         let state = self.state.lock();

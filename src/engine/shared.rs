@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldLimit;
 use crate::{
-    engine::{abandoned::Abandoned, queue::SetQueue},
+    engine::{abandoned::Abandoned, queue::SetQueue, requests::Requests},
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -100,6 +100,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger<SetQueue>,
     pub(crate) admission: AdmissionControl,
     pub(crate) abandoned: Abandoned,
+    pub(crate) requests: Requests,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) telemetry: Telemetry,

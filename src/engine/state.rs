@@ -32,6 +32,8 @@ pub(crate) struct QueueState {
     /// The ending with which a shutdown drains the set: known once there is a response.
     pub(crate) response: Option<Ending>,
     pub(crate) stop_on_failure: bool,
+    /// A shutdown is ending the set: no task starts any more.
+    pub(crate) is_shut_down: bool,
     /// Why nothing is accepted any more.
     pub(crate) refusal: Option<RejectReason>,
     pub(crate) outcomes: OutcomeCounts,

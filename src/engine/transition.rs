@@ -19,6 +19,9 @@ use crate::{
     util::{clock::Timestamp, loom::MutexGuard, panic::drop_catching},
 };
 
+/// How many tasks of a set are ended in one step of a shutdown.
+const TASKS_PER_STEP: usize = 256;
+
 /// A queue and its shard, locked, at one moment.
 pub(crate) struct Transition<'a> {
     queue: &'a Arc<SetQueue>,
@@ -130,6 +133,17 @@ impl<'a> Transition<'a> {
         }
     }
 
+    /// The same for a few of them; whether there may be more.
+    fn discard_some_pending(&mut self, reason: DiscardReason) -> bool {
+        for _ in 0..TASKS_PER_STEP {
+            let Some(task) = self.state.pending.pop() else {
+                return false;
+            };
+            self.end_pending(task, Outcome::Discarded(reason));
+        }
+        true
+    }
+
     /// Ends a task from outside, wherever it stands.
     pub(crate) fn abort(&mut self, id: TaskId) -> bool {
         if let Some(task) = self.state.pending.remove(id) {
@@ -185,23 +199,30 @@ impl<'a> Transition<'a> {
         ids.into_iter().filter(|id| self.abort(*id)).count()
     }
 
-    /// Ends everything.
-    pub(crate) fn shut_down(&mut self) {
-        self.discard_pending(DiscardReason::Closed);
+    /// Ends everything, a few tasks at a time: `true` if it must be called again. From the first call on, no task starts.
+    pub(crate) fn shut_down(&mut self) -> bool {
+        self.state.is_shut_down = true;
+        if self.discard_some_pending(DiscardReason::Closed) {
+            return true;
+        }
         for id in self.dequeued(|_| true) {
             self.stop(id, |task| task.unfinished(DiscardReason::Closed));
         }
         self.remove_if_empty();
+        false
     }
 
-    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task.
-    pub(crate) fn end_due_after(&mut self, deadline: Timestamp) {
-        if self.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline)) {
-            self.discard_pending(DiscardReason::Closed);
+    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task, a few at a time:
+    /// `true` if it must be called again.
+    pub(crate) fn end_due_after(&mut self, deadline: Timestamp) -> bool {
+        let waits = self.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline));
+        if waits && self.discard_some_pending(DiscardReason::Closed) {
+            return true;
         }
         for id in self.dequeued(|task| task.is_due_after(deadline)) {
             self.stop(id, |task| task.unfinished(DiscardReason::Closed));
         }
+        false
     }
 
     /// Lets the current task wait for a time beside the queue: its drain stays with it, and another takes over. In a set

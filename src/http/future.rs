@@ -13,7 +13,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::{
-    engine::context::Entered,
+    engine::{context::Entered, requests::RequestGuard},
     http::{TaskBody, response::ResponseGuard, shed},
     model::Ending,
 };
@@ -93,6 +93,8 @@ impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
 pub(crate) struct InFlight {
     /// Taken when there is a response.
     guard: Option<ResponseGuard>,
+    /// Dropped after the set was launched, or is known to have a response: a shutdown then waits for the set's tasks.
+    request: Option<RequestGuard>,
     /// The ending if this is dropped now.
     if_dropped: Ending,
     is_head: bool,
@@ -102,6 +104,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     pub(crate) fn new(guard: ResponseGuard, method: &Method) -> Self {
         Self {
+            request: guard.request(),
             guard: Some(guard),
             if_dropped: Ending::Cancelled,
             is_head: method == Method::HEAD,
@@ -125,13 +128,16 @@ impl InFlight {
             || status.is_informational()
             || status == StatusCode::NO_CONTENT
             || status == StatusCode::NOT_MODIFIED;
-        TaskBody::attach(response, guard, without_body)
+        let response = TaskBody::attach(response, guard, without_body);
+        self.request = None;
+        response
     }
 
     fn end(&mut self, ending: Ending) {
         if let Some(guard) = self.guard.take() {
             guard.end(ending);
         }
+        self.request = None;
     }
 }
 

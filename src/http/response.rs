@@ -9,6 +9,7 @@ use crate::{
         context::{Entered, TaskContext},
         hold::HoldLimit,
         queue::SetQueue,
+        requests::RequestGuard,
     },
     http::{
         config::DRAIN_WITHIN,
@@ -37,6 +38,11 @@ impl ResponseGuard {
     /// Guard for a call into the handler or the body: makes the request's set the current one.
     pub(crate) fn enter(&mut self) -> Entered<'_> {
         Entered::new(&mut self.context, TaskId::UNASSIGNED)
+    }
+
+    /// Counts the request as in flight.
+    pub(crate) fn request(&self) -> Option<RequestGuard> {
+        self.queue().map(|queue| RequestGuard::new(queue.shared()))
     }
 
     /// Whether a task was offered, or may be by somebody else.

@@ -30,12 +30,27 @@ pub(crate) struct KeptLetter {
     /// In which order the letters came.
     number: u64,
     pub(crate) letter: DeadLetter,
-    pub(crate) source: Option<BoxedWork>,
+    source: Option<BoxedWork>,
+    /// Its source was taken for a replay, which may be refused.
+    is_replaying: bool,
+}
+
+/// What was found for a replay.
+pub(crate) enum ReplaySource {
+    Taken(BoxedWork),
+    /// Another replay has it.
+    InProgress,
+    /// Dropped, because the registry was shut down.
+    Dropped,
+    /// The task can't be made again.
+    None,
+    /// There is no such letter.
+    Unknown,
 }
 
 impl KeptLetter {
     pub(crate) const fn new(letter: DeadLetter, source: Option<BoxedWork>) -> Self {
-        Self { number: 0, letter, source }
+        Self { number: 0, letter, source, is_replaying: false }
     }
 }
 
@@ -99,14 +114,32 @@ impl DeadLetterStore {
         letters.kept.remove(index)
     }
 
-    /// Puts a letter back where it was, which may be where the next one is evicted.
-    pub(crate) fn put_back(&self, kept: KeptLetter) {
+    /// Takes the source of a letter, which stays in the list until the replay is accepted.
+    pub(crate) fn take_source(&self, id: TaskId) -> ReplaySource {
         let mut letters = self.letters.lock();
-        let index = letters.kept.partition_point(|other| other.number < kept.number);
-        letters.kept.insert(index, kept);
-        let evicted = letters.evict(self.limit);
+        let Some(kept) = letters.find(id) else {
+            return ReplaySource::Unknown;
+        };
+        match kept.source.take() {
+            Some(source) => {
+                kept.is_replaying = true;
+                ReplaySource::Taken(source)
+            }
+            None if kept.is_replaying => ReplaySource::InProgress,
+            None if kept.letter.is_replayable => ReplaySource::Dropped,
+            None => ReplaySource::None,
+        }
+    }
+
+    /// Ends a replay that was refused, and gives the source back. If the letter was removed meanwhile, the source is dropped.
+    pub(crate) fn put_back(&self, id: TaskId, mut source: Option<BoxedWork>) {
+        let mut letters = self.letters.lock();
+        if let Some(kept) = letters.find(id) {
+            kept.source = source.take();
+            kept.is_replaying = false;
+        }
         drop(letters);
-        drop(evicted);
+        drop_catching(source);
     }
 
     /// Drops what could make the tasks again, because the registry accepts none any more. A factory may hold the registry,
@@ -126,6 +159,10 @@ impl DeadLetterStore {
 }
 
 impl Letters {
+    fn find(&mut self, id: TaskId) -> Option<&mut KeptLetter> {
+        self.kept.iter_mut().find(|kept| kept.letter.id == id)
+    }
+
     /// Takes out the oldest, if there are too many.
     fn evict(&mut self, limit: usize) -> Option<KeptLetter> {
         let evicted = if self.kept.len() > limit { self.kept.pop_front() } else { None };

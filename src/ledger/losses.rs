@@ -11,8 +11,8 @@ use crate::{
     },
 };
 
-/// How many lost tasks of a kind are kept: a flood that goes on during a shutdown must not fill the memory.
-const MAX_NAMED: usize = 10_000;
+/// How many lost tasks of a kind a shutdown names, in its report and in the log: a flood must fill neither.
+pub(crate) const MAX_NAMED: usize = 10_000;
 
 /// Whether a shutdown has begun, and the tasks that it has cost.
 #[derive(Default)]
@@ -34,6 +34,14 @@ pub(crate) struct Lost {
     pub(crate) discarded: Vec<TaskInfo>,
     /// How many more there were.
     pub(crate) unnamed: u64,
+}
+
+/// Whether the log names a task that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    Named,
+    /// The shutdown counts it, because it has cost too many tasks to name them all.
+    Counted,
 }
 
 impl Losses {
@@ -59,15 +67,12 @@ impl Losses {
         &self.stopping
     }
 
-    /// Remembers a task that was lost in a shutdown.
-    pub(crate) fn record(&self, finish: &Finish) {
+    /// Remembers a task that was lost in a shutdown; says whether the log is to name it.
+    pub(crate) fn record(&self, finish: &Finish) -> Naming {
         if !self.has_begun() {
-            return;
+            return Naming::Named;
         }
         let mut lost = self.lost.lock();
-        if lost.is_reported {
-            return;
-        }
         let lost = &mut *lost;
         let list = match &finish.outcome {
             Outcome::Aborted => &mut lost.aborted,
@@ -82,19 +87,24 @@ impl Losses {
             | Outcome::Completed
             | Outcome::Failed(_)
             | Outcome::Panicked(_)
-            | Outcome::TimedOut(_) => return,
+            | Outcome::TimedOut(_) => return Naming::Named,
         };
-        if list.len() < MAX_NAMED {
-            list.push(finish.task.info(finish.now));
-        } else {
-            lost.unnamed += 1;
+        let naming = if list.len() < MAX_NAMED { Naming::Named } else { Naming::Counted };
+        match naming {
+            _ if lost.is_reported => {}
+            Naming::Named => list.push(finish.task.info(finish.now)),
+            Naming::Counted => lost.unnamed += 1,
         }
+        naming
     }
 
-    /// What was lost, for the report; what is lost later is not part of it.
-    pub(crate) fn report(&self) -> Lost {
+    /// The losses, for the report. Later losses are not part of it, apart from those of the `live` tasks that the shutdown is
+    /// still ending.
+    pub(crate) fn report(&self, live: u64) -> Lost {
         let mut lost = self.lost.lock();
-        lost.is_reported = true;
+        if !std::mem::replace(&mut lost.is_reported, true) {
+            lost.unnamed += live;
+        }
         lost.clone()
     }
 }

@@ -168,17 +168,30 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at the
-    /// numbers of all, and then for a few at a time; what ends meanwhile is left out.
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
-        for shard in &self.shards {
-            let numbers = shard.numbers_from(0, usize::MAX);
-            for few in numbers.chunks(PIECE) {
-                shard.look_at(few, &mut task, &mut sets);
-            }
-        }
+        let mut walk = Walk::default();
+        while self.step(&mut walk, &mut task, &mut sets) > 0 {}
         sets
+    }
+
+    /// Goes on with a walk over everything that is listed: calls `task` for a few spawned tasks, under a lock, and adds a few
+    /// sets to `sets`. Returns how many it has looked at; none at the end. What is listed or ends meanwhile may be left
+    /// out.
+    pub(crate) fn step(&self, walk: &mut Walk, task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) -> usize {
+        while walk.numbers.is_empty() {
+            let Some(shard) = self.shards.get(walk.next_shard) else {
+                return 0;
+            };
+            walk.numbers = shard.numbers_from(0, usize::MAX);
+            walk.next_shard += 1;
+        }
+        let few = walk.numbers.split_off(walk.numbers.len().saturating_sub(PIECE));
+        if let Some(shard) = walk.next_shard.checked_sub(1).and_then(|current| self.shards.get(current)) {
+            shard.look_at(&few, task, sets);
+        }
+        few.len()
     }
 
     /// The same in pieces, of those shards in which a task is pending: each piece is looked at when it is asked for.
@@ -226,23 +239,6 @@ impl<S> Ledger<S> {
         }
         numbers.sort_unstable();
         numbers
-    }
-
-    /// Whether `is_so` holds for all spawned tasks and `set_is_so` for all sets.
-    pub(crate) fn all(&self, mut is_so: impl FnMut(&LiveTask) -> bool, mut set_is_so: impl FnMut(&S) -> bool) -> bool {
-        self.shards.iter().all(|shard| {
-            let state = shard.state.lock();
-            let mut sets = Vec::new();
-            let all = state.entries.values().all(|entry| match entry {
-                Entry::Task(live) => is_so(live),
-                Entry::Set(set) => {
-                    sets.push(Arc::clone(set));
-                    true
-                }
-            });
-            drop(state);
-            all && sets.iter().all(|set| set_is_so(set))
-        })
     }
 
     /// How many outcomes are remembered.
@@ -382,6 +378,14 @@ impl<S> Ledger<S> {
             idle.await;
         }
     }
+}
+
+/// How far a walk over everything that is listed has come.
+#[derive(Default)]
+pub(crate) struct Walk {
+    next_shard: usize,
+    /// What is left of the shard before that.
+    numbers: Vec<u64>,
 }
 
 impl<S> Shard<S> {

@@ -4,14 +4,14 @@
 mod rate;
 pub(crate) mod semaphore;
 
-use std::{future::Future, sync::Arc, thread, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, thread, time::Duration};
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 #[cfg(feature = "rate-limit")]
 use self::rate::RateGate;
-use self::semaphore::{Acquire, Permit, PrioritySemaphore};
+use self::semaphore::{Acquire, Permit, PrioritySemaphore, Watch};
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     telemetry::log::emit,
     util::loom::atomic::{AtomicBool, Ordering},
 };
+
+/// For how long no permit must be given out, while tasks wait, before the log warns of it for the first time.
+const FIRST_WARNING_AFTER: Duration = Duration::from_secs(60);
 
 /// The highest limit: what tokio's semaphores count to.
 const MAX_LIMIT: usize = usize::MAX >> 3;
@@ -158,7 +161,7 @@ impl AdmissionControl {
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
-    #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate is a wait for a time"))]
+    #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate notes when a task is due"))]
     pub(crate) async fn admit<F>(
         &self,
         request: AdmitRequest,
@@ -175,7 +178,7 @@ impl AdmissionControl {
             return Box::pin(self.admit_at(rate, request, entered, note_due, sleep)).await;
         }
         let rank = entered.as_ref().map_or_else(|| self.rank(request), Acquire::rank);
-        self.permits(request, rank, entered).await
+        self.permits(request, rank, entered, &sleep).await
     }
 
     /// The same at a rate. Only the first of the tasks that wait for the rate acquires permits, and it takes its start
@@ -198,7 +201,7 @@ impl AdmissionControl {
         let _first = rate.first(entered, &note_due).await;
         loop {
             rate.until_ready(&note_due, &sleep).await;
-            let permits = self.permits(request, rank, None).await;
+            let permits = self.permits(request, rank, None, &sleep).await;
             if rate.check() {
                 return permits;
             }
@@ -206,12 +209,26 @@ impl AdmissionControl {
     }
 
     /// Waits for a permit of the task's name, then for one of its kind.
-    async fn permits(&self, request: AdmitRequest, rank: Duration, mut entered: Option<Acquire>) -> Permits {
+    async fn permits<F>(
+        &self,
+        request: AdmitRequest,
+        rank: Duration,
+        mut entered: Option<Acquire>,
+        sleep: &impl Fn(Duration) -> F,
+    ) -> Permits
+    where
+        F: Future<Output = ()>,
+    {
         let mut acquired = [None, None];
         let of_name = self.of_name(request.name).and_then(|limits| limits.permits.as_ref());
         for (slot, semaphore) in acquired.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
             if let Some(semaphore) = semaphore {
-                *slot = Some(entered.take().unwrap_or_else(|| semaphore.acquire(rank)).await);
+                let acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
+                *slot = Some(match acquire.watch() {
+                    // Boxed, so that tasks that do not watch have no room for it.
+                    Some(watch) => Box::pin(warn_while_waiting(acquire, watch, request, sleep)).await,
+                    None => acquire.await,
+                });
             }
         }
         let [of_name, of_kind] = acquired;
@@ -231,6 +248,42 @@ impl AdmissionControl {
             Kind::Async => self.tasks.as_ref(),
             Kind::Blocking => Some(&self.blocking),
             Kind::Cpu => Some(&self.cpu),
+        }
+    }
+}
+
+/// Waits for a permit, and warns each time that no task was given one for a long time. Tasks that hold permits while they
+/// wait for tasks that need one would wait for ever.
+async fn warn_while_waiting<F>(
+    acquire: Acquire,
+    watch: Watch,
+    request: AdmitRequest,
+    sleep: &impl Fn(Duration) -> F,
+) -> Permit
+where
+    F: Future<Output = ()>,
+{
+    let (mut acquire, mut period) = (pin!(acquire), FIRST_WARNING_AFTER);
+    loop {
+        let granted = watch.0.granted();
+        tokio::select! {
+            biased;
+            permit = &mut acquire => return permit,
+            () = sleep(period) => {}
+        }
+        if watch.0.granted() == granted {
+            let waiting = watch.0.waiting();
+            let _panicked = emit(|| {
+                tracing::warn!(
+                    target: "postlude",
+                    name = request.name.as_str(),
+                    kind = ?request.kind,
+                    waiting,
+                    "no task was given a permit for {period:?}, although tasks wait: those that hold the permits may wait \
+                     for tasks that need one"
+                );
+            });
+            period = period.saturating_mul(2);
         }
     }
 }

@@ -26,6 +26,10 @@ pub(crate) struct PrioritySemaphore {
 
 struct State {
     free: usize,
+    /// How many permits were given out.
+    granted: u64,
+    /// One of those that wait looks whether any permit is given out.
+    is_watched: bool,
     next_number: u64,
     queue: BTreeMap<Ticket, Waker>,
 }
@@ -48,7 +52,15 @@ impl State {
 
 impl PrioritySemaphore {
     pub(crate) fn new(permits: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { free: permits, next_number: 0, queue: BTreeMap::new() }) })
+        Arc::new(Self {
+            state: Mutex::new(State {
+                free: permits,
+                granted: 0,
+                is_watched: false,
+                next_number: 0,
+                queue: BTreeMap::new(),
+            }),
+        })
     }
 
     /// Waits for a permit, from the first poll on: the lowest rank first, then the first that came.
@@ -61,7 +73,10 @@ impl PrioritySemaphore {
         let mut state = self.state.lock();
         let ticket = state.draw(rank);
         match state.free.checked_sub(1) {
-            Some(free) => state.free = free,
+            Some(free) => {
+                state.free = free;
+                state.granted += 1;
+            }
             None => {
                 state.queue.insert(ticket, Waker::noop().clone());
             }
@@ -70,8 +85,12 @@ impl PrioritySemaphore {
         Acquire { semaphore: Arc::clone(self), rank, ticket: Some(ticket) }
     }
 
+    /// How many permits were given out.
+    pub(crate) fn granted(&self) -> u64 {
+        self.state.lock().granted
+    }
+
     /// How many wait.
-    #[cfg(feature = "rate-limit")]
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().queue.len()
     }
@@ -79,13 +98,23 @@ impl PrioritySemaphore {
     fn release(&self) {
         let mut state = self.state.lock();
         let first = state.queue.pop_first();
-        if first.is_none() {
-            state.free += 1;
+        match first {
+            Some(_) => state.granted += 1,
+            None => state.free += 1,
         }
         drop(state);
         if let Some((_, waker)) = first {
             waker.wake();
         }
+    }
+}
+
+/// The one of those that wait that looks whether any permit is given out.
+pub(crate) struct Watch(pub(crate) Arc<PrioritySemaphore>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.state.lock().is_watched = false;
     }
 }
 
@@ -113,6 +142,20 @@ impl Acquire {
     pub(crate) const fn rank(&self) -> Duration {
         self.rank
     }
+
+    /// Makes this the one that watches, if it has to wait and no other watches.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        let mut state = self.semaphore.state.lock();
+        let waits = match &self.ticket {
+            Some(ticket) => state.queue.contains_key(ticket),
+            None => state.free == 0,
+        };
+        if !waits || mem::replace(&mut state.is_watched, true) {
+            return None;
+        }
+        drop(state);
+        Some(Watch(Arc::clone(&self.semaphore)))
+    }
 }
 
 impl Future for Acquire {
@@ -125,6 +168,7 @@ impl Future for Acquire {
         let replaced = match this.ticket {
             None if state.free > 0 => {
                 state.free -= 1;
+                state.granted += 1;
                 drop(state);
                 return Poll::Ready(Permit(Arc::clone(&this.semaphore)));
             }

@@ -14,7 +14,7 @@ mod waiting;
 use std::{
     cell::RefCell,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, OnceLock},
     task::{Context, Poll, Wake, Waker},
 };
@@ -91,6 +91,13 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
         SPAWNED.with_borrow_mut(|spawned| drop(mem::take(spawned)));
         model();
     });
+}
+
+fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// A waker that remembers.
@@ -233,7 +240,7 @@ fn a_shutdown_that_meets_an_answer_launches_the_set() {
         tasks.add(async {});
         let shutdown = {
             let registry = registry.clone();
-            thread::spawn(move || registry.drain_answered_sets())
+            thread::spawn(move || assert!(poll_once(registry.drain_answered_sets()).is_some()))
         };
         queue.response_ready(Ending::Disconnected(StatusCode::OK));
         shutdown.join().unwrap();
@@ -252,7 +259,7 @@ fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
         queue.hold(Ending::Sent(StatusCode::OK));
         let shutdown = {
             let registry = registry.clone();
-            thread::spawn(move || registry.drain_answered_sets())
+            thread::spawn(move || assert!(poll_once(registry.drain_answered_sets()).is_some()))
         };
         tasks.add(async {});
         shutdown.join().unwrap();

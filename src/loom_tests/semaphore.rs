@@ -1,9 +1,8 @@
 //! PrioritySemaphore where they meet those who give up.
 
 use std::{
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -11,7 +10,7 @@ use loom::thread;
 
 use crate::{
     limits::semaphore::PrioritySemaphore,
-    loom_tests::{Woken, check},
+    loom_tests::{Woken, check, poll_once},
 };
 
 /// Seeded: `Acquire::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.
@@ -57,13 +56,6 @@ fn a_permit_that_comes_back_while_one_joins_the_queue_is_taken() {
         drop(permit);
         assert!(poll_once(permits.acquire(Duration::ZERO)).is_some(), "which has come back");
     });
-}
-
-fn poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
-    match Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => None,
-    }
 }
 
 /// Seeded: `PrioritySemaphore::enqueue` looks for a free permit under one lock and takes its place under another.

@@ -121,6 +121,13 @@ pub enum ReplayError {
         /// The task.
         id: TaskId,
     },
+    /// Another call is replaying it.
+    #[error("task {id} is being replayed by another call")]
+    #[non_exhaustive]
+    InProgress {
+        /// The task.
+        id: TaskId,
+    },
     /// The task was made from one future or closure, which is gone.
     #[error("task {id} can't be made again: make it with `Task::retrying`, if only with one attempt")]
     #[non_exhaustive]

@@ -19,6 +19,8 @@ pub use self::ending::Ending;
 pub(crate) use self::no_ending::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::policy::RateLimit;
+#[cfg(feature = "signal")]
+pub use self::policy::ServePolicy;
 pub use self::{
     error::{BuildError, RejectReason, ReplayError},
     event::TaskEvent,

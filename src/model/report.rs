@@ -265,10 +265,10 @@ pub struct ShutdownReport {
     pub failed: u64,
     /// Tasks that had started and were aborted.
     pub aborted: Vec<TaskInfo>,
-    /// Tasks that never started, for want of time or room. (Those that a condition or a `clear` took back are not
-    /// lost, but dropped as somebody asked.)
+    /// Tasks that never started, for want of time or room, or because a task before them failed in a set that
+    /// stops on failure. Tasks that a condition or a `clear` took back are not in the list.
     pub discarded: Vec<TaskInfo>,
-    /// Tasks that were aborted or discarded beyond the first 10,000 of a kind: counted, and named in the log alone.
+    /// Tasks that were aborted, discarded or stuck beyond the first 10,000 of a kind. They are counted, and named nowhere.
     pub unnamed: u64,
     /// Work that goes on although its task was aborted or timed out: blocking closures that have not
     /// returned, futures that do not yield. The task's own outcome is counted among the others.
@@ -304,7 +304,7 @@ impl fmt::Display for ShutdownReport {
             }
         }
         if self.unnamed > 0 {
-            write!(f, "\n  and {} more, which the log names", self.unnamed)?;
+            write!(f, "\n  and {} more", self.unnamed)?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::{
         drain::Drain,
         limit,
         queue::SetQueue,
+        requests::Requests,
         shared::{FLUSH_DELAY, Shared, Timer},
     },
     ledger::{
@@ -305,6 +306,7 @@ impl TaskRegistryBuilder {
             handle,
             spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),
+            requests: Requests::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             telemetry: self.telemetry,

@@ -1,7 +1,7 @@
 //! What became of tasks that did not get done: kept for a while, to be looked at and tried again.
 
 use crate::{
-    ledger::dead_letters::DeadLetterStore,
+    ledger::dead_letters::{DeadLetterStore, ReplaySource},
     model::{DeadLetter, Page, RejectReason, ReplayError, TaskId},
     registry::{TaskRegistry, handle::TaskHandle},
     task::Task,
@@ -111,27 +111,30 @@ impl DeadLetters {
     /// it has no request, so [`after`](crate::after) adds to nothing in it.
     ///
     /// # Errors
-    /// If there is no such letter (any more), if the task can't be made again, or if the registry does not accept it.
-    /// The letter stays where it is then.
+    /// If there is no such letter, if another replay of it is in progress, if the task can't be made again, or if the
+    /// registry does not accept it. The letter stays where it is then, and is listed all the while.
     pub fn replay(&self, id: TaskId) -> Result<TaskHandle, ReplayError> {
-        let Some(mut kept) = self.store().take(id) else {
-            return Err(ReplayError::Unknown { id });
+        let source = match self.store().take_source(id) {
+            ReplaySource::Taken(source) => source,
+            ReplaySource::InProgress => return Err(ReplayError::InProgress { id }),
+            ReplaySource::Dropped => return Err(ReplayError::Rejected { id, reason: RejectReason::Closed }),
+            ReplaySource::None => return Err(ReplayError::NotReplayable { id }),
+            ReplaySource::Unknown => return Err(ReplayError::Unknown { id }),
         };
-        let Some(source) = kept.source.take() else {
-            // A registry that was shut down has dropped the sources.
-            let was_replayable = kept.letter.is_replayable;
-            self.store().put_back(kept);
-            return Err(match was_replayable {
-                true => ReplayError::Rejected { id, reason: RejectReason::Closed },
-                false => ReplayError::NotReplayable { id },
-            });
-        };
-        self.registry.try_spawn(Task::replay(source, id)).map_err(|rejected| {
-            let reason = rejected.reason();
-            kept.source = Some(rejected.into_task().work);
-            self.store().put_back(kept);
-            ReplayError::Rejected { id, reason }
-        })
+        match self.registry.try_spawn(Task::replay(source, id)) {
+            Ok(handle) => {
+                drop(self.store().take(id));
+                Ok(handle)
+            }
+            Err(rejected) => {
+                let reason = rejected.reason();
+                let source = Some(rejected.into_task().work);
+                // A registry that was shut down keeps no sources: they may hold it.
+                let accepts = !matches!(reason, RejectReason::Closed | RejectReason::RuntimeEnded);
+                self.store().put_back(id, source.filter(|_| accepts));
+                Err(ReplayError::Rejected { id, reason })
+            }
+        }
     }
 
     /// Replays every letter that can be, the oldest first, until the registry accepts no more; the others stay.
@@ -145,7 +148,9 @@ impl DeadLetters {
                 Ok(handle) => handles.push(handle),
                 Err(ReplayError::Rejected { .. }) => break,
                 // Replayed or discarded by somebody else meanwhile.
-                Err(ReplayError::Unknown { .. } | ReplayError::NotReplayable { .. }) => {}
+                Err(
+                    ReplayError::Unknown { .. } | ReplayError::InProgress { .. } | ReplayError::NotReplayable { .. },
+                ) => {}
             }
         }
         handles

@@ -10,6 +10,8 @@ pub(crate) mod repeat;
 mod serve;
 pub(crate) mod set;
 pub(crate) mod shutdown;
+#[cfg(feature = "signal")]
+mod signals;
 
 use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 

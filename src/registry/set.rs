@@ -6,6 +6,7 @@ use crate::{
     engine::{
         context::{self, TaskContext},
         queue::SetQueue,
+        requests::RequestGuard,
     },
     model::TaskId,
     registry::{TaskRegistry, handle::DrainHandle},
@@ -169,6 +170,8 @@ impl TaskSet {
             }
         }
 
+        // Dropped after the set was launched.
+        let _request = RequestGuard::new(self.queue.shared());
         let drain = DrainOnDrop(self);
         let mut current = drain.0.context();
         let mut response = std::pin::pin!(response);

@@ -1,102 +1,125 @@
-//! The end: let what runs come to its end, up to a deadline, and say what did not.
+//! The end of a registry: tasks come to their end, up to a deadline, and a report says which did not.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, mem, sync::Arc, time::Duration};
+
+use tokio::task::yield_now;
 
 use crate::{
-    engine::{abandoned::DROPPED_WITHIN, shared::Shared},
-    ledger::{finished::EndedBy, live::LiveTask},
-    model::{DiscardReason, ShutdownReport},
+    engine::{abandoned::DROPPED_WITHIN, context, queue::SetQueue, shared::Shared},
+    ledger::{Walk, finished::EndedBy, live::LiveTask, losses::MAX_NAMED, metrics::TaskMetrics},
+    model::{DiscardReason, ShutdownReport, TaskId, TaskInfo},
     registry::TaskRegistry,
     util::clock::Timestamp,
 };
 
-/// How often a shutdown that waits says what it waits for.
+/// How often a shutdown that waits logs which tasks it waits for.
 const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
 
-/// How often it looks whether what it waits for can come at all.
+/// How often it looks whether the tasks that it waits for can end before the deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// About how long it takes to abort a task and to drop it.
+const TIME_PER_TASK: Duration = Duration::from_micros(1);
 
 /// How many stragglers it names.
 const STRAGGLERS_NAMED: usize = 10;
+
+/// After how many sets and spawned tasks it lets the runtime run something else.
+const ENTRIES_PER_POLL: usize = 256;
+
+/// How many looks must find no task dropped, before those that are left are stuck.
+const LOOKS_IN_VAIN: u32 = 5;
+
+/// How long it goes on beyond its time, while tasks are being aborted and dropped.
+const LATE: Duration = Duration::from_millis(500);
 
 impl TaskRegistry {
     /// Ends the registry in an orderly way, within `grace` and the
     /// [settle time](crate::TaskRegistryBuilder::settle), and says what was lost.
     ///
-    /// 1. Sets whose response exists launch at once, whatever their client does; the others as soon as their
-    ///    handler is done.
-    /// 2. Until nothing is live, or until `grace` is over, everything goes on: tasks of requests still in
-    ///    flight, and tasks added by tasks, are accepted.
-    /// 3. When nothing is live, the registry closes. Later adds are discarded, or handed back by the `try_`
-    ///    methods.
-    /// 4. If `grace` ends first, the registry closes then, cancels the
-    ///    [token](crate::cancellation) of every task, waits the settle time, and aborts what is left.
+    /// 1. Sets whose response exists drain at once, whatever their client does. The others drain when their handler is
+    ///    done.
+    /// 2. Until the registry is idle, or until `grace` is over, everything goes on, and tasks are accepted. The registry is
+    ///    idle when no task is live and no request is in flight. A request is in flight from the call of the service until
+    ///    its response begins, or until its future is dropped. Bodies and upgraded connections are not waited for.
+    /// 3. When the registry is idle, it closes. Later adds are discarded, or handed back by the `try_` methods.
+    /// 4. If `grace` ends first, the registry closes then, cancels the [token](crate::cancellation) of every task, waits
+    ///    the settle time, and aborts the tasks that are left.
     ///
-    /// Tasks that wait for a time after the deadline, for their [delay](crate::Task::delay) or another
-    /// [attempt](crate::Task::retrying), are not waited for: when nothing else is left, they are given up, and reported.
+    /// A task that waits for a time after the deadline, for its [delay](crate::Task::delay) or another
+    /// [attempt](crate::Task::retrying), is ended as soon as only such tasks are left. The report lists it.
+    ///
+    /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the drops
+    /// of tasks take longer. The report and the log name at most 10,000 tasks of each kind, and count the others.
     ///
     /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second
     /// call, also at the same time, is harmless and reports the same losses.
     ///
-    /// A blocking closure, or a future that does not yield, cannot be ended from outside: the report lists it
+    /// A blocking closure, or a future that does not yield, cannot be ended from outside. The report lists it
     /// as [stuck](ShutdownReport::stuck), and dropping a runtime waits for such a closure. End with
     /// `Runtime::shutdown_timeout`, or exit the process. On a `current_thread` runtime, a task that never
-    /// yields stops everything, this method too. Called from one of the registry's own tasks, it waits for that
-    /// task, and at the deadline aborts it.
+    /// yields stops everything, this method too. A handler or a task of the registry that awaits this method waits for
+    /// itself until the deadline; the log says so.
     ///
-    /// A set that is launched because of a shutdown, before its response's body has ended, sees the ending
+    /// A set that drains because of a shutdown, before its response's body has ended, sees the ending
     /// `Disconnected`.
     ///
     /// # Cancel safety
-    /// Given up, it leaves the registry in the phase it has reached: sets launch at once, and another call
-    /// takes it up.
+    /// If it is dropped, the registry stays in the phase that it has reached, and another call goes on from there.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let shared = &*self.shared;
         let start = Timestamp::now();
-        self.drain_answered_sets();
-        let idle = before(shared, grace, self.close_when_idle(deadline_after(start, grace))).await
+        self.warn_of_waiting_for_itself();
+        self.drain_answered_sets().await;
+        let deadline = deadline_after(start, grace);
+        let idle = before(shared, deadline.since(Timestamp::now()), self.close_when_idle(deadline)).await
             && !shared.ledger.has_runtime_ended();
         shared.ledger.close();
-        shared.token.cancel();
-        // What is aborted needs a moment to be dropped; it comes out of the settle time.
-        let last = (shared.settle_time / 10).max(shared.settle_time.min(DROPPED_WITHIN));
+        shared.telemetry.run_foreign("a waker", || shared.token.cancel());
+        let latest = Timestamp::now().plus(shared.settle_time).plus(LATE);
+        let last = self.time_to_end();
         if !idle {
-            before(shared, shared.settle_time - last, shared.ledger.wait_idle()).await;
-            self.end_everything();
+            before(shared, shared.settle_time.saturating_sub(last), shared.ledger.wait_idle()).await;
+            if !self.end_everything(latest).await {
+                self.end_in_background();
+            }
         }
-        before(shared, last, shared.abandoned.wait_empty()).await;
+        let had_time = self.wait_dropped(latest).await;
         shared.dead_letters.drop_sources();
-        self.report(start)
+        self.report(start, had_time)
     }
 
     /// Begins the shutdown: from here on, a set drains as soon as there is a response.
-    pub(crate) fn drain_answered_sets(&self) {
-        let metrics = self.metrics();
+    pub(crate) async fn drain_answered_sets(&self) {
+        // Tasks that have completed before must be in the counters.
+        self.for_each_set(SetQueue::flush).await;
+        let mut metrics = TaskMetrics::default();
+        self.shared.ledger.sum(&mut metrics);
         self.shared.losses.begin(metrics.completed, metrics.all_failed());
-        for set in self.shared.ledger.survey(|_| ()) {
-            set.drain_if_answered();
-        }
+        self.for_each_set(SetQueue::drain_if_answered).await;
     }
 
-    /// Waits until nothing is live. What is due after the deadline is given up when nothing else is left.
+    /// Waits until nothing is live and no request is in flight. Tasks that are due after the deadline are ended when nothing
+    /// else is left.
     async fn close_when_idle(&self, deadline: Timestamp) {
         let shared = &*self.shared;
         let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
         loop {
-            // One shard after the other, so something may have been added to the first meanwhile: it goes on.
-            if shared
-                .ledger
-                .all(|task| task.is_due_after(deadline), |set| set.all_live(|task| task.is_due_after(deadline)))
-            {
-                self.end_due_after(deadline);
+            // The look takes time, so something may have been added meanwhile: it goes on.
+            if shared.requests.count() == 0 && self.all_due_after(deadline).await {
+                self.end_due_after(deadline).await;
             }
-            let is_idle = before(shared, LOOK_EVERY, shared.ledger.wait_idle()).await;
+            let idle = async {
+                shared.requests.wait_none().await;
+                shared.ledger.wait_idle().await;
+            };
+            let is_idle = before(shared, LOOK_EVERY, idle).await;
             // Without a runtime, nothing goes on, and every wait for a time is over at once.
             if shared.ledger.has_runtime_ended() {
                 return;
             }
-            // Something may have been added since it was idle.
-            if is_idle && shared.ledger.close_if_idle() {
+            // Something may have begun since then. In this order: a request leaves its tasks before it ends.
+            if is_idle && shared.requests.count() == 0 && shared.ledger.close_if_idle() {
                 return;
             }
             if Timestamp::now() >= next_log {
@@ -106,60 +129,209 @@ impl TaskRegistry {
         }
     }
 
+    fn warn_of_waiting_for_itself(&self) {
+        let (current, _) = context::current();
+        if current.belongs_to(&self.shared) {
+            self.shared.telemetry.log(|| {
+                tracing::warn!(
+                    target: "postlude",
+                    "a shutdown was called in a handler or a task of its own registry, and waits for it until the deadline"
+                );
+            });
+        }
+    }
+
     fn log_stragglers(&self) {
-        let tasks = self.tasks();
+        let (live, requests) = (self.shared.ledger.live(), self.shared.requests.count());
+        let tasks = self.some_live(STRAGGLERS_NAMED);
         self.shared.telemetry.log(|| {
-            tracing::warn!(target: "postlude", live = tasks.len(), "the shutdown is waiting for tasks");
-            for task in tasks.iter().take(STRAGGLERS_NAMED) {
+            tracing::warn!(target: "postlude", live, requests, "the shutdown is waiting for tasks or requests");
+            for task in tasks {
                 tracing::warn!(target: "postlude", "waiting for {task}");
             }
         });
     }
 
-    fn end_due_after(&self, deadline: Timestamp) {
+    /// A few live tasks.
+    fn some_live(&self, count: usize) -> Vec<TaskInfo> {
+        let now = Timestamp::now();
+        let (mut infos, mut sets, mut walk) = (Vec::new(), Vec::new(), Walk::default());
+        let mut seen = 1;
+        while seen > 0 && infos.len() < count {
+            let mut some = |task: &LiveTask| {
+                if infos.len() < count {
+                    infos.push(task.info(now));
+                }
+            };
+            seen = self.shared.ledger.step(&mut walk, &mut some, &mut sets);
+            for set in sets.drain(..) {
+                infos.extend(set.first_infos(count.saturating_sub(infos.len()), now));
+            }
+        }
+        infos
+    }
+
+    /// Whether there are tasks, and all of them are due after the deadline.
+    async fn all_due_after(&self, deadline: Timestamp) -> bool {
+        let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
+        loop {
+            let mut all = true;
+            let seen = self.shared.ledger.step(&mut walk, |task| all &= task.is_due_after(deadline), &mut sets);
+            all = all && sets.drain(..).all(|set| set.all_live(|task| task.is_due_after(deadline)));
+            if !all || seen == 0 {
+                return all;
+            }
+            pause.after(seen).await;
+        }
+    }
+
+    async fn end_due_after(&self, deadline: Timestamp) {
+        let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
         let mut spawned = Vec::new();
-        let sets = self.shared.ledger.survey(|task| {
+        let select = |task: &LiveTask, spawned: &mut Vec<TaskId>| {
             if task.is_due_after(deadline) {
                 spawned.push(task.identity.id);
             }
+        };
+        loop {
+            let seen = self.shared.ledger.step(&mut walk, |task| select(task, &mut spawned), &mut sets);
+            if seen == 0 {
+                return;
+            }
+            self.end_spawned(&mut spawned);
+            for set in sets.drain(..) {
+                while set.transition(|step| step.end_due_after(deadline)) {
+                    yield_now().await;
+                }
+            }
+            pause.after(seen).await;
+        }
+    }
+
+    /// How long it takes to abort what is live, and to drop it: this comes out of the settle time.
+    fn time_to_end(&self) -> Duration {
+        let settle = self.shared.settle_time;
+        let for_all = TIME_PER_TASK.saturating_mul(u32::try_from(self.shared.ledger.live()).unwrap_or(u32::MAX));
+        for_all.min(settle / 2).max(settle / 10).max(DROPPED_WITHIN)
+    }
+
+    /// Waits until the tasks that were stopped have been dropped. `true` if it has waited for long enough, and those that are
+    /// left have had their time; `false` if tasks may still wait for their turn to be dropped.
+    async fn wait_dropped(&self, latest: Timestamp) -> bool {
+        let shared = &*self.shared;
+        let soon = Timestamp::now().plus(DROPPED_WITHIN.max(shared.settle_time / 10));
+        let (mut left, mut looks_in_vain) = (usize::MAX, 0);
+        loop {
+            let before_that = mem::replace(&mut left, shared.abandoned.not_dropped());
+            let is_quiet = looks_in_vain >= LOOKS_IN_VAIN;
+            let now = Timestamp::now();
+            if left == 0 || now >= latest || now >= soon && is_quiet {
+                return is_quiet;
+            }
+            if left < before_that {
+                looks_in_vain = 0;
+                // The runtime may have a long queue of tasks to drop. A timer would wait behind all of them.
+                yield_now().await;
+            } else {
+                looks_in_vain += 1;
+                before(shared, DROPPED_WITHIN / LOOKS_IN_VAIN, shared.abandoned.wait_empty()).await;
+            }
+        }
+    }
+
+    /// Ends the tasks for which there was no time. The report counts them already.
+    fn end_in_background(&self) {
+        let registry = self.clone();
+        self.shared.spawn(async move {
+            registry.end_everything(Timestamp::LAST).await;
         });
-        for id in spawned {
-            self.shared.end_spawned(id, |task| task.unfinished(DiscardReason::Closed), EndedBy::Caller);
-        }
-        for set in sets {
-            set.transition(|step| step.end_due_after(deadline));
-        }
     }
 
-    fn end_everything(&self) {
+    /// Ends everything that is live. `false` if there was no time for that before `latest`.
+    async fn end_everything(&self, latest: Timestamp) -> bool {
+        let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
         let mut spawned = Vec::new();
-        let sets = self.shared.ledger.survey(|task| spawned.push(task.identity.id));
-        for id in spawned {
-            self.shared.end_spawned(id, |task| task.unfinished(DiscardReason::Closed), EndedBy::Caller);
-        }
-        for set in sets {
-            set.transition(|step| step.shut_down());
+        loop {
+            let seen = self.shared.ledger.step(&mut walk, |task| spawned.push(task.identity.id), &mut sets);
+            if seen == 0 {
+                return true;
+            }
+            self.end_spawned(&mut spawned);
+            for set in sets.drain(..) {
+                while set.transition(|step| step.shut_down()) {
+                    if Timestamp::now() >= latest {
+                        return false;
+                    }
+                    yield_now().await;
+                }
+            }
+            if Timestamp::now() >= latest {
+                return false;
+            }
+            pause.after(seen).await;
         }
     }
 
-    fn report(&self, start: Timestamp) -> ShutdownReport {
+    fn end_spawned(&self, ids: &mut Vec<TaskId>) {
+        for id in ids.drain(..) {
+            self.shared.end_spawned(id, |task| task.unfinished(DiscardReason::Closed), EndedBy::Caller);
+        }
+    }
+
+    /// Calls `visit` for each listed set, a few at a time.
+    async fn for_each_set(&self, visit: impl Fn(&Arc<SetQueue>)) {
+        let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
+        loop {
+            let seen = self.shared.ledger.step(&mut walk, |_| (), &mut sets);
+            if seen == 0 {
+                return;
+            }
+            sets.drain(..).for_each(|set| visit(&set));
+            pause.after(seen).await;
+        }
+    }
+
+    fn report(&self, start: Timestamp, had_time: bool) -> ShutdownReport {
         let now = Timestamp::now();
-        let metrics = self.metrics();
-        let stuck = self.shared.abandoned.list();
-        let lost = self.shared.losses.report();
+        let mut metrics = TaskMetrics::default();
+        self.shared.ledger.sum(&mut metrics);
+        let (stuck, unnamed_stuck) = self.shared.abandoned.list(MAX_NAMED, had_time);
+        let lost = self.shared.losses.report(self.shared.ledger.live());
+        let unnamed = lost.unnamed + unnamed_stuck as u64;
+        if unnamed > 0 {
+            self.shared.telemetry.log(|| {
+                tracing::error!(target: "postlude", unnamed, "the shutdown has cost more tasks than the log names");
+            });
+        }
         ShutdownReport {
             completed: metrics.completed.saturating_sub(lost.completed_before),
             failed: metrics.all_failed().saturating_sub(lost.failed_before),
             aborted: lost.aborted,
             discarded: lost.discarded,
-            unnamed: lost.unnamed,
+            unnamed,
             stuck: stuck.into_iter().map(|identity| LiveTask::new(identity).stuck_info(now)).collect(),
             took: now.since(start),
         }
     }
 }
 
-/// The end of a time of grace, if only after decades: before what is due after the longest delay that can be told.
+/// Lets the runtime run something else after some work.
+#[derive(Default)]
+struct Pause {
+    done: usize,
+}
+
+impl Pause {
+    async fn after(&mut self, entries: usize) {
+        self.done += entries;
+        if self.done >= ENTRIES_PER_POLL {
+            self.done = 0;
+            yield_now().await;
+        }
+    }
+}
+
+/// The end of the grace. At most some decades from now, so that a task with the longest possible delay is due after it.
 const fn deadline_after(now: Timestamp, grace: Duration) -> Timestamp {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     now.plus(if grace.as_secs() < DECADES.as_secs() { grace } else { DECADES })

@@ -69,6 +69,9 @@ impl Task {
     /// can't be stopped from outside: when it times out or is aborted, its outcome is counted at once and
     /// its set goes on, while the closure runs to its end; it can ask [`cancellation()`](crate::cancellation)
     /// and end by itself.
+    ///
+    /// A closure holds its permit while it waits for another blocking task. If as many as the limit allows do so, all wait
+    /// for ever.
     #[track_caller]
     pub fn blocking<F, T>(closure: F) -> Self
     where

@@ -15,6 +15,9 @@ const HEAD_START: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Timestamp(NonZeroU64);
 
 impl Timestamp {
+    /// The last moment that can be represented.
+    pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
+
     pub(crate) fn now() -> Self {
         static BEGIN: OnceLock<Instant> = OnceLock::new();
         let begin = BEGIN.get_or_init(begin);

@@ -22,11 +22,13 @@ mod limits;
 mod observe;
 mod on_failure;
 mod pages;
+mod permits;
 mod priority;
 mod random;
 #[cfg(feature = "rate-limit")]
 mod rate_limit;
 mod registry;
+mod replay_refused;
 mod retrying;
 mod runtime;
 mod runtime_ended;
@@ -34,6 +36,7 @@ mod runtime_ended;
 mod serialize;
 mod set;
 mod shutdown;
+mod shutdown_bounds;
 mod spawn;
 mod spawn_every;
 mod time;
@@ -41,6 +44,8 @@ mod time;
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]
 mod attach;
+#[cfg(feature = "axum")]
+mod clocks;
 #[cfg(feature = "axum")]
 mod conditions;
 #[cfg(feature = "axum")]
@@ -53,6 +58,8 @@ mod extractor;
 mod faults;
 #[cfg(feature = "axum")]
 mod grpc;
+#[cfg(feature = "axum")]
+mod in_flight;
 #[cfg(feature = "axum")]
 mod late_add;
 #[cfg(feature = "axum")]

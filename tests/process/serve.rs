@@ -179,6 +179,8 @@ fn second_signal_exits_at_once() {
         site.request("POST", "/hang/one");
         site.signal("-TERM");
         site.server.wait_for("stopping");
+        // The same signal within 500 ms would be the first one again.
+        std::thread::sleep(Duration::from_millis(700));
         site.signal(second);
         assert_eq!(site.server.process.wait().unwrap().code(), Some(status));
     }

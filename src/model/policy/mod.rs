@@ -7,7 +7,11 @@ mod priority;
 mod rate_limit;
 mod repeat;
 mod retry;
+#[cfg(feature = "signal")]
+mod serve;
 
 #[cfg(feature = "rate-limit")]
 pub use self::rate_limit::RateLimit;
+#[cfg(feature = "signal")]
+pub use self::serve::ServePolicy;
 pub use self::{batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy};
