@@ -29,7 +29,7 @@ pub(crate) struct HoldState {
 #[derive(Default)]
 struct Wait {
     body: BodyPhase,
-    /// When the server last asked for more, or released a chunk before it could ask. `None`: not since the head.
+    /// When the server last asked for more, or released a chunk before it could ask. `None`: not since the wait began.
     since: Option<Timestamp>,
     /// Where the timer knows the end of the wait.
     limit: Option<Key>,
@@ -77,18 +77,19 @@ impl HoldState {
         self.count.load(Ordering::Relaxed) == 1
     }
 
-    /// There is a response, or the server has polled its body.
+    /// The server has polled the body.
     pub(crate) fn polled(&self, is_pending: bool) {
         let mut wait = self.wait.lock();
         wait.body = if is_pending { BodyPhase::Pending } else { BodyPhase::Unpolled };
         wait.since = Some(Timestamp::now());
     }
 
-    /// The body has ended. From here on, only the chunks hold the set.
-    pub(crate) fn body_ended(&self) {
+    /// The body has ended: from here on, the wait is for its chunks. Whether the timer knows the end of the wait.
+    pub(crate) fn body_ended(&self) -> bool {
         let mut wait = self.wait.lock();
         wait.body = BodyPhase::Ended;
         wait.since = Some(Timestamp::now());
+        wait.limit.is_some()
     }
 
     /// How much longer the wait for the client may last; `None` if it is over.
@@ -99,11 +100,6 @@ impl HoldState {
             (BodyPhase::Unpolled | BodyPhase::Ended, since) => since.map_or(within, |since| now.since(since)),
         };
         within.checked_sub(waited).filter(|rest| !rest.is_zero())
-    }
-
-    /// Whether the timer knows the end of the wait.
-    pub(crate) fn has_limit(&self) -> bool {
-        self.wait.lock().limit.is_some()
     }
 
     /// Remembers where the timer knows the end of the wait; `false` if nothing is held any more.
@@ -135,12 +131,12 @@ pub(crate) struct HoldLimit {
 }
 
 impl HoldLimit {
-    pub(crate) fn start(queue: Arc<SetQueue>, within: Duration) {
+    pub(crate) fn start(queue: &Arc<SetQueue>, within: Duration) {
         Self::insert(queue, within, within, false);
     }
 
-    fn insert(queue: Arc<SetQueue>, within: Duration, rest: Duration, looks_again: bool) {
-        let limit = Self { queue: Arc::clone(&queue), within, due: Timestamp::now().plus(rest), looks_again };
+    fn insert(queue: &Arc<SetQueue>, within: Duration, rest: Duration, looks_again: bool) {
+        let limit = Self { queue: Arc::clone(queue), within, due: Timestamp::now().plus(rest), looks_again };
         let timer = &queue.shared().timer;
         if let Some(key) = timer.insert_after(rest, Expiry::HoldLimit(limit)) {
             if !queue.holds.set_limit(key) {
@@ -159,8 +155,8 @@ impl HoldLimit {
         }
         let now = Timestamp::now();
         match queue.holds.rest(within, now) {
-            Some(rest) => Self::insert(queue, within, rest, false),
-            None if !looks_again && now.since(due) >= SUSPENDED => Self::insert(queue, within, within, true),
+            Some(rest) => Self::insert(&queue, within, rest, false),
+            None if !looks_again && now.since(due) >= SUSPENDED => Self::insert(&queue, within, within, true),
             None => queue.hold_limit_over(),
         }
     }

@@ -92,9 +92,8 @@ impl<B: Body> TaskBody<B> {
     /// Puts a set behind a response.
     pub(crate) fn attach(response: Response<B>, guard: ResponseGuard, without_body: bool) -> Response<Self> {
         let status = response.status();
-        // What the client was told comes first.
-        let declared = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let remaining = declared.or_else(|| response.body().size_hint().exact());
+        let declared = || response.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        let remaining = response.body().size_hint().exact().or_else(declared);
         let complete = is_complete(remaining, response.body().is_end_stream());
         let mut state = BodyState {
             guard: None,
@@ -217,12 +216,11 @@ impl BodyState {
     /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to wait.
     fn polled(&mut self, is_pending: bool) {
         let Some(guard) = &self.guard else { return };
-        if !self.is_limited && !guard.may_have_tasks() {
-            return;
-        }
-        guard.polled(is_pending);
-        if !mem::replace(&mut self.is_limited, true) {
-            guard.start_limit();
+        if self.is_limited {
+            guard.polled(is_pending);
+        } else if guard.may_have_tasks() {
+            self.is_limited = true;
+            guard.start_limit(is_pending);
         }
     }
 

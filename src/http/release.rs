@@ -41,10 +41,9 @@ impl Hold {
             self.remove_limit();
             return self.queue.release();
         }
-        holds.body_ended();
-        if !holds.is_one() && !holds.has_limit() {
+        if !holds.is_one() && !holds.body_ended() {
             // A chunk that is released meanwhile does not release the set, because the body still holds it.
-            HoldLimit::start(Arc::clone(&self.queue), self.drain_within);
+            HoldLimit::start(&self.queue, self.drain_within);
         }
         self.release();
     }

@@ -73,11 +73,14 @@ impl ResponseGuard {
     }
 
     /// From here on, the wait for the client has a limit.
-    pub(crate) fn start_limit(&self) {
+    pub(crate) fn start_limit(&self, is_pending: bool) {
         if let Some(queue) = self.queue() {
+            if is_pending {
+                queue.holds.polled(true);
+            }
             // Zero means not to wait for bytes. That a client takes none must still not hold the set for ever.
             let within = if self.drain_within.is_zero() { DRAIN_WITHIN } else { self.drain_within };
-            HoldLimit::start(Arc::clone(queue), within);
+            HoldLimit::start(queue, within);
         }
     }
 

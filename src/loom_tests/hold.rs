@@ -33,7 +33,7 @@ fn the_last_of_two_releases_that_meet_releases_the_set() {
     });
 }
 
-/// Seeded: `SetQueue::left` does not look at the phase: the set is drained twice at a time.
+/// Seeded: `SetQueue::release` does not look at the phase: the set is drained twice at a time.
 #[test]
 fn a_release_that_meets_the_limit_releases_the_set_once() {
     check(|| {
@@ -44,8 +44,7 @@ fn a_release_that_meets_the_limit_releases_the_set_once() {
         let chunk = Hold::of_chunk(Arc::clone(&queue), within);
         Hold::of_body(Arc::clone(&queue), within).body_ended(Ending::Sent(StatusCode::OK));
         let server = thread::spawn(move || chunk.release());
-        // The limit is over.
-        queue.release();
+        queue.hold_limit_over();
         server.join().unwrap();
         registry.shared.timer.poll_expired(&mut Context::from_waker(Waker::noop()));
         registry.shared.timer.close();

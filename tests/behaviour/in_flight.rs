@@ -47,7 +47,7 @@ async fn a_request_may_add_until_its_response_begins() {
         });
         // The outer set is used inside, and the request counts once.
         let app = Router::new().route("/", handler).layer(TaskLayer::new(registry.clone()));
-        let address = serve(app.layer(TaskLayer::new(registry.clone()))).await;
+        let address = serve(app.layer(TaskLayer::new(registry.clone())));
         let mut client = Client::connect(version, address).await;
         let request = tokio::spawn(async move { read_all(client.get("/").await).await });
         within(calls.recv()).await.unwrap();
@@ -69,7 +69,7 @@ async fn a_body_is_not_waited_for() {
             Response::new(Body::from_stream(first.chain(stream::pending())))
         });
         let app = Router::new().route("/", handler).layer(TaskLayer::new(registry.clone()));
-        let mut client = Client::connect(version, serve(app).await).await;
+        let mut client = Client::connect(version, serve(app)).await;
         let _body = client.get("/").await;
         let report = within(registry.shutdown(HOUR)).await;
         assert!(report.is_clean(), "{report}");
@@ -100,7 +100,7 @@ async fn a_request_whose_client_leaves_or_whose_handler_panics_is_over() {
                 }),
             )
             .layer(TaskLayer::new(registry.clone()));
-        let address = serve(app).await;
+        let address = serve(app);
         let mut client = Client::connect(version, address).await;
         let _closed = within(client.try_send(crate::support::net::get("/panics"))).await;
         within(calls.recv()).await.unwrap();

@@ -47,7 +47,7 @@ async fn respond(layer: &TaskLayer, body: impl Fn() -> Body) -> TaskBody<Body> {
 
 /// Different bytes, so that none can be lost or taken for another.
 fn bytes(length: usize) -> Bytes {
-    (0..length).map(|at| (at % 251) as u8).collect()
+    (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
 /// A body of one chunk of a length that is not known, and trailers.
