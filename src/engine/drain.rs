@@ -138,6 +138,7 @@ impl Future for Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
+            queue.shared().runtime_ended();
             runtime_ended(&queue, &mut self.work);
         }
     }
