@@ -254,6 +254,9 @@ fn what_watches_the_runtime_keeps_no_registry_alive() {
         let registry = builder.on_failure(move |_| _ = &held).build().unwrap();
         runtime.block_on(registry.spawn(async {}));
         let metrics = runtime.metrics();
+        while metrics.num_alive_tasks() > 1 {
+            runtime.block_on(yield_now());
+        }
         assert_eq!(metrics.num_alive_tasks(), 1, "the driver of its timer");
         drop(registry);
         assert!(is_dropped.load(Ordering::SeqCst));
