@@ -138,6 +138,7 @@ impl Future for Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
+            queue.shared().runtime_ended();
             runtime_ended(&queue, &mut self.work);
         }
     }
@@ -180,7 +181,7 @@ pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId,
     drop_span(span);
     let now = Timestamp::now();
     let mut state = queue.state.lock();
-    if state.finish_in_account(id, now) {
+    if !state.is_shut_down && state.finish_in_account(id, now) {
         let next = pop(queue, &mut state, now);
         drop(state);
         queue.shared().ledger.release();

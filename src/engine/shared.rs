@@ -125,9 +125,11 @@ impl Shared {
     }
 
     /// The runtime has ended: from here on, nothing is accepted. The runtime drops what it runs, and a set that is still
-    /// open is discarded when it would drain.
-    #[cfg(not(all(test, postlude_loom)))]
-    fn runtime_ended(&self) {
+    /// open is discarded when it would drain. Called by whatever the runtime drops first, before that frees anything.
+    pub(crate) fn runtime_ended(&self) {
+        if self.ledger.has_runtime_ended() {
+            return;
+        }
         self.ledger.close_with_runtime();
         self.telemetry.run_foreign("a waker", || self.token.cancel());
     }

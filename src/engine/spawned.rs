@@ -101,9 +101,10 @@ impl Future for Spawned {
 impl Drop for Spawned {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else { return };
+        shared.runtime_ended();
         let id = self.id();
         self.drop_work(&shared, id);
-        // The runtime has ended, or the task was ended from outside before.
+        // The task may have been ended from outside before.
         if !shared.end_spawned(id, |task| task.unfinished(DiscardReason::RuntimeEnded), EndedBy::Runner) {
             shared.abandoned.dropped(id);
         }

@@ -248,10 +248,10 @@ impl<T: Send + 'static> BatchQueue<T> {
         drop(replaced);
         start_early(is_full.then(|| Arc::clone(&batch)));
         let ended = self.registry.start(task, passed_mark);
-        let batch = CloseOnDrop(batch);
+        let closing = CloseOnDrop { batch, registry: Some(self.registry.clone()) };
         self.registry.shared.spawn(async move {
             ended.await;
-            drop(batch);
+            closing.task_ended();
         });
         Ok(())
     }
@@ -363,12 +363,25 @@ impl<T> Batch<T> {
     }
 }
 
-/// Closes a batch when its task has ended, or when the runtime has: items that wait for room must not wait for ever.
-struct CloseOnDrop<T>(Arc<Batch<T>>);
+/// Closes a batch when its task has ended, or when the runtime has.
+struct CloseOnDrop<T> {
+    batch: Arc<Batch<T>>,
+    /// `None` when the task has ended. Otherwise the runtime has, and no item must be accepted for the room that is freed.
+    registry: Option<TaskRegistry>,
+}
+
+impl<T> CloseOnDrop<T> {
+    fn task_ended(mut self) {
+        self.registry = None;
+    }
+}
 
 impl<T> Drop for CloseOnDrop<T> {
     fn drop(&mut self) {
-        self.0.close();
+        if let Some(registry) = self.registry.take() {
+            registry.shared.runtime_ended();
+        }
+        self.batch.close();
     }
 }
 

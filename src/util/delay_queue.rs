@@ -39,7 +39,6 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct DelayQueue<T> {
     runtime: Handle,
     /// How long after its insertion a value expires that is given no moment.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     delay: Duration,
     expire: fn(T),
     state: Mutex<State<T>>,
