@@ -331,5 +331,8 @@ fn a_refused_task_is_logged_with_what_the_rule_said() {
     });
     let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
     assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
-    assert!(line.contains("no tasks at night") && line.contains("a rule of the registry refused it"), "{line}");
+    assert!(
+        line.contains("no tasks at night") && line.contains("the registry's admission filter refused it"),
+        "{line}"
+    );
 }

@@ -26,7 +26,7 @@ pub(crate) struct RateGate {
 
 impl RateGate {
     pub(crate) fn new(limit: RateLimit) -> Self {
-        let burst = NonZeroU32::new(limit.places()).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(limit.cells()).unwrap_or(NonZeroU32::MIN);
         // The interval is never zero; if it were, once a nanosecond is what comes closest.
         let quota = Quota::with_period(limit.interval()).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX));
         let limiter = RateLimiter::direct_with_clock(quota.allow_burst(burst), SinceStart(Instant::now()));

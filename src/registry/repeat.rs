@@ -132,7 +132,7 @@ async fn repeat<F, T>(
     let mut last = None;
     loop {
         let beat = policy.next_beat(last, start.elapsed());
-        let due = beat.saturating_add(policy.lateness(fastrand::f64()));
+        let due = beat.saturating_add(policy.random_jitter(fastrand::f64()));
         let wait = shared.timer.sleep(due.saturating_sub(start.elapsed()));
         if run.stop.run_until_cancelled(wait).await.is_none() {
             return;
