@@ -1,4 +1,4 @@
-//! Every way in which a task can be refused, and how it is handed back.
+//! Errors that hand back a task or an item that was not accepted.
 
 use std::{fmt, sync::Arc};
 
@@ -11,8 +11,8 @@ use crate::{
 
 /// A task that was not accepted, and why.
 ///
-/// It holds the task: [`into_task`](Self::into_task) gives it back, to be added again, here or to another
-/// registry. What the task has captured stays in it: to do the work in another way, keep a copy of the data.
+/// It holds the task: [`into_task`](Self::into_task) returns it, so that it can be added again, to this or another
+/// registry. The data that the task has captured can't be taken out: to do the work in another way, keep a copy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,10 +33,10 @@ use crate::{
 pub struct Rejected {
     name: TaskName,
     reason: RejectReason,
-    /// What the registry's rule said.
+    /// The error of the registry's admission filter.
     #[source]
     refusal: Option<SharedError>,
-    /// Locked by nobody: it makes the error `Sync`, as `?` wants it.
+    /// Never locked: the mutex makes the error `Sync`, which `BoxError` requires.
     task: Mutex<Task>,
 }
 
@@ -55,7 +55,7 @@ impl Rejected {
         self.name
     }
 
-    /// What becomes of the task if it is not handed back.
+    /// The outcome of the task if it is not handed back.
     pub(crate) const fn outcome(&self) -> Outcome {
         Outcome::Discarded(self.reason.discard_reason())
     }
@@ -70,7 +70,7 @@ impl Rejected {
         self.reason
     }
 
-    /// The task, as it was.
+    /// The task, unchanged.
     pub fn into_task(self) -> Task {
         self.task.into_inner()
     }
@@ -92,7 +92,7 @@ impl<T> RejectedItem<T> {
         Self { name, reason, refusal: None, item: Mutex::new(item) }
     }
 
-    /// For the reason for which the task of a new batch was not accepted.
+    /// The item of a new batch whose task was not accepted.
     pub(crate) fn with_task(rejected: Rejected, item: T) -> Self {
         let (name, reason) = (rejected.name, rejected.reason);
         Self { refusal: rejected.refusal, ..Self::new(name, reason, item) }
