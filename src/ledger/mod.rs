@@ -1,15 +1,14 @@
-//! Which tasks live, and what was counted.
+//! The ledger: live tasks, counters and history.
 //!
-//! The ledger is split into shards, each with a lock of its own. A set, or a spawned task, belongs to one shard for life,
-//! and its tasks are counted there, so that the counters of each shard are right whenever its lock is free.
+//! The ledger is split into shards, each with a lock of its own. A set or a spawned task belongs to one shard, which
+//! never changes, and is counted there. So the counters of each shard are consistent whenever its lock is free.
 //!
 //! # Invariants
 //! 1. In each shard: added = pending + running + the sum of the outcomes.
 //! 2. A set with live tasks is listed. The ledger's reference keeps it alive.
 //! 3. Once a shard is closed, nothing is admitted to it.
-//! 4. Lock order: a queue's lock may be held when a shard's is taken, and either when the lock of the abandoned work is;
-//!    never the other way round. No foreign code (a future, its drop, a hook, a subscriber, a waker that is not tokio's)
-//!    runs under any of them.
+//! 4. Lock order: first a queue's lock, then a shard's lock, then the lock of the abandoned work. No foreign code (a
+//!    future, its drop, a hook, a subscriber, a waker that is not tokio's) runs under any of them.
 
 pub(crate) mod account;
 pub(crate) mod dead_letters;
@@ -26,7 +25,7 @@ use tokio::sync::Notify;
 
 use self::{
     finished::FinishedTask,
-    history::{History, PIECE},
+    history::{CHUNK, History},
     live::LiveTask,
     metrics::{NameMetrics, TaskMetrics},
     shard::{Entry, ShardState},
@@ -39,14 +38,15 @@ use crate::{
     },
 };
 
-/// The number of live tasks at which the first warning is due.
+/// The number of live tasks at which the first warning is logged.
 const FIRST_WARNING: u64 = 10_000;
 
 /// The live tasks and the counters of a registry, whose sets are of type `S`.
 pub(crate) struct Ledger<S> {
     shards: Box<[Shard<S>]>,
-    /// Live tasks, in one number because a limit needs one; unused without a limit.
+    /// The highest number of live tasks; `None` without a limit.
     capacity: Option<u64>,
+    /// The number of live tasks. One number for all shards, because the capacity needs it; unused without a capacity.
     live: AtomicU64,
     warn_at: AtomicU64,
     closed: AtomicBool,
@@ -54,7 +54,7 @@ pub(crate) struct Ledger<S> {
     waiters: AtomicUsize,
 }
 
-/// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
+/// Aligned so that two shards never share a cache line, nor a pair of lines that the processor prefetches together.
 #[repr(align(128))]
 struct Shard<S> {
     next_number: AtomicU64,
@@ -62,8 +62,8 @@ struct Shard<S> {
 }
 
 thread_local! {
-    /// Spreads the threads over the shards, so that two of them rarely meet in one.
-    static SEAT: usize = {
+    /// Spreads the threads over the shards, so that two threads rarely use the same one.
+    static THREAD_NUMBER: usize = {
         static NEXT: StaticUsize = StaticUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     };
@@ -89,32 +89,32 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// A number for a new set or spawned task, in the shard of this thread.
+    /// Draws a number for a new set or spawned task, in the shard of this thread.
     #[inline]
     pub(crate) fn next_number(&self) -> u64 {
-        let seat = SEAT.try_with(|seat| *seat).unwrap_or(0) & (self.shards.len() - 1);
+        let index = THREAD_NUMBER.try_with(|number| *number).unwrap_or(0) & (self.shards.len() - 1);
         let count = self.shards.len() as u64;
-        self.shards.get(seat).map_or(0, |shard| {
+        self.shards.get(index).map_or(0, |shard| {
             // Relaxed: the number only has to be unique.
-            shard.next_number.fetch_add(1, Ordering::Relaxed) * count + seat as u64
+            shard.next_number.fetch_add(1, Ordering::Relaxed) * count + index as u64
         })
     }
 
-    /// The shard of a set or spawned task, locked.
+    /// Locks the shard of a set or spawned task.
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits matter")]
     #[inline]
     pub(crate) fn shard(&self, number: u64) -> MutexGuard<'_, ShardState<S>> {
         self.shards[number as usize & (self.shards.len() - 1)].state.lock()
     }
 
-    /// Takes a slot within the capacity, which [`release`](Self::release) frees again.
+    /// Takes a slot within the capacity. [`release`](Self::release) frees it.
     #[inline]
     pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
         let Some(capacity) = self.capacity else {
             return Ok(());
         };
-        // Relaxed: the number guards nothing but itself.
+        // Relaxed: the number protects no other data.
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < capacity).then_some(live + 1))
             .map(drop)
@@ -139,7 +139,7 @@ impl<S> Ledger<S> {
         self.capacity.is_some()
     }
 
-    /// The log and the observers were notified of an observed end. Never under a lock.
+    /// Notes that the log and the observers were notified of an end. Never call this under a lock.
     pub(crate) fn reported(&self, number: u64) {
         let mut shard = self.shard(number);
         shard.unreported -= 1;
@@ -148,35 +148,35 @@ impl<S> Ledger<S> {
         self.notify_if_idle(idle);
     }
 
-    /// Wakes the tasks that wait for idleness, if an end has left its shard idle. Never under a lock.
+    /// Wakes the tasks that wait for idleness, if an end has left its shard idle. Never call this under a lock.
     #[inline]
     pub(crate) fn notify_if_idle(&self, idle: bool) {
-        // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and is seen
-        // here, or its look at the shard came after the end, and saw that.
+        // Pairs with the increment in `wait_idle`: either the increment happened before the end took the shard's lock,
+        // and is seen here, or `wait_idle` locked the shard after the end, and saw the end.
         if idle && self.waiters.load(Ordering::SeqCst) > 0 {
             self.idle.notify_waiters();
         }
     }
 
-    /// The number of live tasks, if it has passed a mark that deserves a warning. Called for a shard that has reached its
-    /// [high-water mark](ShardState::admit), without a lock.
+    /// The number of live tasks, if it has passed a high-water mark. Called without a lock, when a shard has reached
+    /// its own [high-water mark](ShardState::admit).
     pub(crate) fn passed_high_water(&self, number: u64) -> Option<u64> {
         let live = self.live();
         let mark = self.warn_at.load(Ordering::Relaxed);
         let next = if live >= mark { mark.saturating_mul(2) } else { mark };
-        // Each shard looks again when it has grown by its part of what is missing, so that all together can't pass the
-        // mark unseen.
-        let part = next.saturating_sub(live) / self.shards.len() as u64;
+        // Each shard checks again when it has grown by its share of the difference, so that all shards together can't
+        // pass the mark unnoticed.
+        let share = next.saturating_sub(live) / self.shards.len() as u64;
         let mut shard = self.shard(number);
-        shard.high_water = shard.live() + part.max(1);
+        shard.high_water = shard.live() + share.max(1);
         drop(shard);
-        // Of several threads that pass the mark at once, the one that moves it warns.
+        // If several threads pass the mark at once, the one that moves it warns.
         let moved =
             live >= mark && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         moved.then_some(live)
     }
 
-    /// The set that is listed under a number.
+    /// The listed set with this number.
     pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
         match self.shard(number).entries.get(&number) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
@@ -184,17 +184,17 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held for one look at the
-    /// numbers of all, and then for a few at a time; what ends meanwhile is left out.
+    /// Calls `task` for each spawned task, under a lock, and returns the listed sets. The lock is held to copy all
+    /// numbers, and then for `CHUNK` entries at a time. Tasks that end meanwhile are left out.
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) -> Vec<Arc<S>> {
         let mut sets = Vec::new();
         for shard in &self.shards {
             let mut numbers = Vec::new();
             shard.collect_numbers(0, &mut numbers);
-            for few in numbers.chunks(PIECE) {
-                sets.reserve(few.len());
+            for chunk in numbers.chunks(CHUNK) {
+                sets.reserve(chunk.len());
                 let state = shard.state.lock();
-                for entry in few.iter().filter_map(|number| state.entries.get(number)) {
+                for entry in chunk.iter().filter_map(|number| state.entries.get(number)) {
                     match entry {
                         Entry::Task(live) => task(live),
                         Entry::Set(set) => sets.push(Arc::clone(set)),
@@ -205,7 +205,7 @@ impl<S> Ledger<S> {
         sets
     }
 
-    /// The numbers of the listed sets and spawned tasks from `first` on, in order, and no more than `count`.
+    /// The lowest numbers of listed sets and spawned tasks from `first` on, in order, at most `count` of them.
     pub(crate) fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         for shard in &self.shards {
@@ -219,51 +219,55 @@ impl<S> Ledger<S> {
         numbers
     }
 
-    /// Whether `is_so` holds for all spawned tasks and `set_is_so` for all sets.
-    pub(crate) fn all(&self, mut is_so: impl FnMut(&LiveTask) -> bool, mut set_is_so: impl FnMut(&S) -> bool) -> bool {
+    /// Whether `task_matches` holds for all spawned tasks and `set_matches` for all sets.
+    pub(crate) fn all(
+        &self,
+        mut task_matches: impl FnMut(&LiveTask) -> bool,
+        mut set_matches: impl FnMut(&S) -> bool,
+    ) -> bool {
         self.shards.iter().all(|shard| {
             let state = shard.state.lock();
             let mut sets = Vec::new();
             let all = state.entries.values().all(|entry| match entry {
-                Entry::Task(live) => is_so(live),
+                Entry::Task(live) => task_matches(live),
                 Entry::Set(set) => {
                     sets.push(Arc::clone(set));
                     true
                 }
             });
             drop(state);
-            all && sets.iter().all(|set| set_is_so(set))
+            all && sets.iter().all(|set| set_matches(set))
         })
     }
 
-    /// How many outcomes are remembered.
-    pub(crate) fn history_room(&self) -> usize {
-        self.shards.first().map_or(0, |shard| shard.state.lock().history.room())
+    /// The capacity of the history.
+    pub(crate) fn history_capacity(&self) -> usize {
+        self.shards.first().map_or(0, |shard| shard.state.lock().history.capacity())
     }
 
-    /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
+    /// The remembered outcomes, in no order. The lock is held for `CHUNK` of them at a time.
     pub(crate) fn history(&self) -> Vec<FinishedTask> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut end = Some(u64::MAX);
             while let Some(before) = end {
-                all.reserve(PIECE);
+                all.reserve(CHUNK);
                 let state = shard.state.lock();
-                let (piece, next) = state.history.piece(before);
-                all.extend(piece.cloned());
+                let (chunk, next) = state.history.chunk(before);
+                all.extend(chunk.cloned());
                 end = next;
             }
         }
         all
     }
 
-    /// The end of a task, if it is remembered. The lock is held for a few at a time.
+    /// The record of a task that has ended, if it is remembered. The lock is held for `CHUNK` records at a time.
     pub(crate) fn finished(&self, id: TaskId) -> Option<FinishedTask> {
         let mut end = Some(u64::MAX);
         while let Some(before) = end {
             let shard = self.shard(id.number);
-            let (mut piece, next) = shard.history.piece(before);
-            if let Some(finished) = piece.find(|finished| finished.identity.id == id) {
+            let (mut chunk, next) = shard.history.chunk(before);
+            if let Some(finished) = chunk.find(|finished| finished.identity.id == id) {
                 return Some(finished.clone());
             }
             end = next;
@@ -271,7 +275,7 @@ impl<S> Ledger<S> {
         None
     }
 
-    /// Live tasks; exact if nothing moves.
+    /// The number of live tasks. Exact only if no task is added or ends meanwhile.
     pub(crate) fn live(&self) -> u64 {
         self.shards.iter().map(|shard| shard.state.lock().live()).sum()
     }
@@ -299,12 +303,12 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// For adds that a set's [account](account::SetAccount) counts.
+    /// Whether the ledger is closed. For adds that are counted in a set's [account](account::SetAccount).
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Closes if nothing lives, with every shard locked, so that nothing is added in between.
+    /// Closes the ledger if no task is live. All shards are locked, so that no task is added in between.
     pub(crate) fn close_if_idle(&self) -> bool {
         let mut all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
         let idle = all.iter().all(|shard| shard.is_idle());
@@ -318,12 +322,13 @@ impl<S> Ledger<S> {
     }
 
     fn is_idle(&self) -> bool {
-        // All at once: if they were looked at one after another, a task could move from the next shard into the last.
+        // All shards are locked at once. Otherwise a task that ends in one shard could have added another one to a
+        // shard that was already checked.
         let all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
         all.iter().all(|shard| shard.is_idle())
     }
 
-    /// Waits until nothing lives, and every end was reported.
+    /// Waits until no task is live and every end was reported.
     pub(crate) async fn wait_idle(&self) {
         struct Waiting<'a>(&'a AtomicUsize);
 
@@ -349,7 +354,7 @@ impl<S> Ledger<S> {
 impl<S> Shard<S> {
     /// Adds the numbers of the listed sets and spawned tasks from `first` on.
     fn collect_numbers(&self, first: u64, numbers: &mut Vec<u64>) {
-        // Room for them is made without the lock.
+        // Memory is allocated without the lock.
         let count = self.state.lock().entries.len();
         numbers.reserve(count);
         numbers.extend(self.state.lock().entries.keys().filter(|number| **number >= first));

@@ -254,7 +254,7 @@ impl TaskRegistry {
         let now = Timestamp::now();
         let mut all = self.shared.ledger.history();
         all.sort_by_key(|finished| Reverse((finished.ended, finished.identity.id)));
-        let surplus = all.split_off(all.len().min(self.shared.ledger.history_room()));
+        let surplus = all.split_off(all.len().min(self.shared.ledger.history_capacity()));
         surplus.into_iter().for_each(drop_catching);
         all.into_iter().map(|finished| finished.report(now)).collect()
     }
