@@ -1,4 +1,4 @@
-//! What keeps a set from draining while its response is on its way to the client.
+//! Holds: they keep a set from draining while its response is on its way to the client.
 
 use std::sync::OnceLock;
 
@@ -7,11 +7,11 @@ use crate::util::{
     loom::atomic::{AtomicUsize, Ordering},
 };
 
-/// How many holds a set has: one of the response's body, and one of each chunk that the server has not released.
+/// The number of holds of a set: one for the response's body, and one for each chunk that the server has not released.
 pub(crate) struct HoldCount {
-    /// Starts with the hold of the body.
+    /// Starts at 1, the hold of the body.
     count: AtomicUsize,
-    /// Where the timer knows the end of the wait, if the body ended before the chunks were released.
+    /// The timer's key for the end of the wait, if the body ended before the chunks were released.
     limit: OnceLock<Key>,
 }
 
@@ -24,23 +24,23 @@ impl Default for HoldCount {
 impl HoldCount {
     /// Adds the hold of a chunk.
     pub(crate) fn add(&self) {
-        // Relaxed: the chunk goes to the server after this, and comes back after that.
+        // Relaxed: the chunk is handed to the server after this, so its release happens later.
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Releases a hold; whether it was the last one.
+    /// Releases a hold. Returns whether it was the last one.
     pub(crate) fn release(&self) -> bool {
-        // AcqRel: the last one to be released sees the limit.
+        // AcqRel: the last release sees the limit.
         self.count.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Whether one hold is left.
+    /// Whether exactly one hold is left.
     pub(crate) fn is_one(&self) -> bool {
-        // Relaxed: nothing is read that the server has written.
+        // Relaxed: no data of other threads is read.
         self.count.load(Ordering::Relaxed) == 1
     }
 
-    /// Remembers where the timer knows the end of the wait. Set once, because a body ends once.
+    /// Stores the timer's key for the end of the wait. Called once, because a body ends once.
     pub(crate) fn set_limit(&self, key: Key) {
         let _first = self.limit.set(key);
     }

@@ -11,7 +11,7 @@ use crate::{
     util::delay_queue::Key,
 };
 
-/// Acts on an entry of the registry's timer that has expired.
+/// Handles an expired entry of the registry's timer.
 pub(crate) fn expire(expiry: Expiry) {
     match expiry {
         Expiry::Hold(queue) => queue.release(),
@@ -22,8 +22,8 @@ pub(crate) fn expire(expiry: Expiry) {
 impl Limit {
     fn expire(self) {
         let Self { shared, id, attempt, duration, retries } = self;
-        let runs = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
-        if !shared.with_live(id, |live| runs(live)).unwrap_or(false) {
+        let is_running = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
+        if !shared.with_live(id, |live| is_running(live)).unwrap_or(false) {
             return;
         }
         if retries {
@@ -37,7 +37,7 @@ impl Limit {
 /// Keeps a limit in the registry's timer until dropped.
 pub(crate) struct LimitGuard<'a> {
     shared: &'a Shared,
-    /// `None`: the moment can't be represented, so the limit is never over.
+    /// `None` if the time can't be represented: the limit is never over.
     until: Option<Instant>,
     key: Option<Key>,
 }

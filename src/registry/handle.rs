@@ -96,7 +96,7 @@ impl Future for TaskHandle {
             State::Live(join) => match Pin::new(join).poll(context) {
                 Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_lost(this.id)),
                 // An aborted task that does not yield would keep its handle waiting: the registry knows.
-                Poll::Pending => match this.registry.shared.outcome_from_outside(this.id, context.waker()) {
+                Poll::Pending => match this.registry.shared.outcome_by_caller(this.id, context.waker()) {
                     Some(outcome) => outcome,
                     None => return Poll::Pending,
                 },
