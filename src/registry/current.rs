@@ -14,7 +14,7 @@ use crate::{
 /// code that has no access to the handler's arguments.
 ///
 /// # Errors
-/// Returns the task if no set is current: outside a `TaskLayer`, in a tokio task that the handler has spawned (move a
+/// Returns the task if no set is current: outside a [`TaskLayer`], in a tokio task that the handler has spawned (move a
 /// clone of the [`TaskSet`](crate::TaskSet) there), and in a task spawned on the registry. Also returns the task for
 /// the reasons of [`TaskSet::try_add`](crate::TaskSet::try_add).
 ///
@@ -34,6 +34,9 @@ use crate::{
 /// assert!(after(async {}).is_err(), "no set is current here");
 /// # }
 /// ```
+///
+#[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+#[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
 #[doc(alias = "background")]
 #[doc(alias = "fire and forget")]
 #[doc(alias = "waitUntil")]

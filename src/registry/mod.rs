@@ -303,9 +303,10 @@ impl TaskRegistry {
         page
     }
 
-    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`], is counted at once, and its
-    /// [`cancellation()`](crate::cancellation) token is cancelled. Its future is dropped before the next task of its
-    /// set starts. A future that is inside a poll, and a closure that is running, can't be stopped and are abandoned.
+    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`](crate::Outcome::Aborted), is counted at
+    /// once, and its [`cancellation()`](crate::cancellation) token is cancelled. Its future is dropped before the next
+    /// task of its set starts. A future that is inside a poll, and a closure that is running, can't be stopped and are
+    /// abandoned.
     ///
     /// Returns `false` if no such task is live.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]

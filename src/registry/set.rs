@@ -14,7 +14,7 @@ use crate::{
 
 /// The tasks of one request: added while the request is handled, and run in order after the response has left.
 ///
-/// With a `TaskLayer`, a handler gets the set of its request as an axum extractor, from the request's extensions, or
+/// With a [`TaskLayer`], a handler gets the set of its request as an axum extractor, from the request's extensions, or
 /// from [`TaskSet::current`]. Anywhere else, [`TaskRegistry::set`] creates a set.
 ///
 /// ```
@@ -44,6 +44,9 @@ use crate::{
 /// The set of a request drains when the response has left. Other sets drain when [`drain`](Self::drain) is called or
 /// the last handle is dropped. Each `TaskSet` is a handle, and so is each clone. A pending task that holds a clone of
 /// its own set prevents the set from draining this way; a shutdown ends it.
+///
+#[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+#[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
 #[doc(alias = "background")]
 #[doc(alias = "BackgroundTasks")]
 #[doc(alias = "queue")]
@@ -185,8 +188,11 @@ impl TaskSet {
     /// The set of the request that is being handled, or of the task that is running.
     ///
     /// The set is known in the request's own tokio task: in the handler, its extractors, the layers and services inside
-    /// the `TaskLayer`, and the stream of the response's body. It is also known in async, blocking and CPU tasks of a
+    /// the [`TaskLayer`], and the stream of the response's body. It is also known in async, blocking and CPU tasks of a
     /// set. It is not known in a tokio task that one of these has spawned: move a clone there.
+    ///
+    #[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+    #[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
     #[must_use]
     pub fn current() -> Option<Self> {
         context::current().0.queue().cloned().map(Self::of)

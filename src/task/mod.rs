@@ -84,7 +84,7 @@ impl Task {
     ///
     /// At most [`max_cpu`](crate::TaskRegistryBuilder::max_cpu) CPU tasks run at a time, by default one per core. The
     /// others wait, by [priority](Self::priority). CPU tasks have permits of their own, so a burst of them delays
-    /// neither async nor blocking tasks. The chapter `guide::work` compares the three kinds.
+    /// neither async nor blocking tasks. [The guide][work] compares the three kinds.
     ///
     /// The thread is one of tokio's blocking threads, and runs nothing else until the closure returns. Like a
     /// [blocking](Self::blocking) closure, the closure can't be stopped from outside, can check
@@ -109,6 +109,9 @@ impl Task {
     /// assert!(matches!(registry.spawn(primes.named("primes")).await, Outcome::Completed));
     /// # }
     /// ```
+    ///
+    #[cfg_attr(feature = "axum", doc = "[work]: crate::guide::work")]
+    #[cfg_attr(not(feature = "axum"), doc = "[work]: crate#features")]
     #[track_caller]
     pub fn cpu<F, T>(closure: F) -> Self
     where
