@@ -33,7 +33,8 @@ use crate::{
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(60)).build().unwrap();
+/// let minute = Duration::from_secs(60);
+/// let registry = TaskRegistry::builder().default_timeout(minute).build().unwrap();
 ///
 /// registry.spawn(async { /* the handle is not needed */ });
 /// let outcome = registry.spawn(Task::blocking(|| { /* write a file */ }).named("report")).await;

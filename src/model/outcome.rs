@@ -82,7 +82,11 @@ impl Outcome {
     ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
     /// }
     ///
-    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// let builder = TaskRegistry::builder().on_failure(|report| {
+    ///     if report.outcome.is_loss() {
+    ///         alert(report);
+    ///     }
+    /// });
     /// # drop(builder);
     /// ```
     #[must_use]

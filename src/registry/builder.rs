@@ -184,7 +184,7 @@ impl TaskRegistryBuilder {
     /// let is_on = Arc::clone(&maintenance);
     /// let registry = TaskRegistry::builder()
     ///     .admit(move |task: &TaskInfo| match task.name.as_str() {
-    ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
+    ///         "report" if is_on.load(Ordering::Relaxed) => Err("maintenance".into()),
     ///         _ => Ok(()),
     ///     })
     ///     .build()?;
@@ -193,7 +193,7 @@ impl TaskRegistryBuilder {
     /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Refused)));
     /// let refused = registry.try_spawn(Task::new(async {}).named("report")).unwrap_err();
     /// let source = std::error::Error::source(&refused).unwrap();
-    /// assert_eq!(source.to_string(), "no reports during maintenance");
+    /// assert_eq!(source.to_string(), "maintenance");
     /// # Ok(())
     /// # }
     /// ```
@@ -218,7 +218,11 @@ impl TaskRegistryBuilder {
     ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
     /// }
     ///
-    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// let builder = TaskRegistry::builder().on_failure(|report| {
+    ///     if report.outcome.is_loss() {
+    ///         alert(report);
+    ///     }
+    /// });
     /// # drop(builder);
     /// ```
     ///

@@ -158,7 +158,8 @@ impl TaskRegistry {
     /// # async fn main() {
     /// let registry = TaskRegistry::new();
     /// let tasks = registry.set();
-    /// let [first, second] = ["welcome", "invoice"].map(|name| tasks.add(Task::new(async {}).named(name)));
+    /// let first = tasks.add(Task::new(async {}).named("welcome"));
+    /// let second = tasks.add(Task::new(async {}).named("invoice"));
     ///
     /// let page = registry.live_page(None, 1, |task| task.state == TaskState::Pending);
     /// assert_eq!((page.items[0].id, page.next), (first, Some(first)));
@@ -213,7 +214,8 @@ impl TaskRegistry {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let registry = TaskRegistry::new();
-    /// let id = registry.spawn(Task::new(async { Err::<(), _>("no such mailbox") }).named("mail")).id();
+    /// let mail = Task::new(async { Err::<(), _>("no such mailbox") });
+    /// let id = registry.spawn(mail.named("mail")).id();
     /// assert_eq!(registry.get(id).unwrap().label(), "pending");
     ///
     /// registry.wait_idle().await;

@@ -56,17 +56,6 @@ pub struct TaskSet {
 }
 
 impl TaskSet {
-    /// A handle that the queue has already counted.
-    pub(crate) const fn counted(queue: Arc<SetQueue>) -> Self {
-        Self { queue }
-    }
-
-    /// Makes one more handle of a queue.
-    pub(crate) fn of(queue: Arc<SetQueue>) -> Self {
-        queue.handle_made();
-        Self { queue }
-    }
-
     /// Adds a task to the end of the set. This never fails and never blocks.
     ///
     /// If the task can't be accepted, for one of the reasons listed at [`try_add`](Self::try_add), the task ends at
@@ -104,35 +93,17 @@ impl TaskSet {
         self.add(Task::blocking(closure))
     }
 
-    /// Stops the set when a started task fails, panics, times out or is aborted. The tasks after it, and tasks that are
-    /// added later, end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed).
-    pub fn stop_on_failure(&self) {
-        self.queue.stop_on_failure();
-    }
-
-    /// Discards every task that has not started, and returns their number. The tasks end as
-    /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
-    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
-    pub fn clear(&self) -> usize {
-        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
-    }
-
-    /// The number of tasks that have not started.
+    /// The set of the request that is being handled, or of the task that is running.
+    ///
+    /// The set is known in the request's own tokio task: in the handler, its extractors, the layers and services inside
+    /// the [`TaskLayer`], and the stream of the response's body. It is also known in async, blocking and CPU tasks of a
+    /// set. It is not known in a tokio task that one of these has spawned: move a clone there.
+    ///
+    #[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+    #[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether every task that was added has started.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The registry that owns the tasks.
-    #[must_use]
-    pub fn registry(&self) -> &TaskRegistry {
-        &self.queue.registry
+    pub fn current() -> Option<Self> {
+        context::current().0.queue().cloned().map(Self::of)
     }
 
     /// Starts to drain the set now, in the background.
@@ -185,17 +156,46 @@ impl TaskSet {
         .await
     }
 
-    /// The set of the request that is being handled, or of the task that is running.
-    ///
-    /// The set is known in the request's own tokio task: in the handler, its extractors, the layers and services inside
-    /// the [`TaskLayer`], and the stream of the response's body. It is also known in async, blocking and CPU tasks of a
-    /// set. It is not known in a tokio task that one of these has spawned: move a clone there.
-    ///
-    #[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
-    #[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
+    /// The number of tasks that have not started.
     #[must_use]
-    pub fn current() -> Option<Self> {
-        context::current().0.queue().cloned().map(Self::of)
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether every task that was added has started.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Discards every task that has not started, and returns their number. The tasks end as
+    /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn clear(&self) -> usize {
+        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
+    }
+
+    /// Stops the set when a started task fails, panics, times out or is aborted. The tasks after it, and tasks that are
+    /// added later, end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed).
+    pub fn stop_on_failure(&self) {
+        self.queue.stop_on_failure();
+    }
+
+    /// The registry that owns the tasks.
+    #[must_use]
+    pub fn registry(&self) -> &TaskRegistry {
+        &self.queue.registry
+    }
+
+    /// A handle that the queue has already counted.
+    pub(crate) const fn counted(queue: Arc<SetQueue>) -> Self {
+        Self { queue }
+    }
+
+    /// Makes one more handle of a queue.
+    pub(crate) fn of(queue: Arc<SetQueue>) -> Self {
+        queue.handle_made();
+        Self { queue }
     }
 
     pub(crate) fn context(&self) -> TaskContext {

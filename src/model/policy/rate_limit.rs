@@ -14,7 +14,8 @@ use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), postlude::BuildError> {
-/// let registry = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_second(2)).build()?;
+/// let limit = RateLimit::per_second(2);
+/// let registry = TaskRegistry::builder().rate_limit("webhook", limit).build()?;
 /// let start = tokio::time::Instant::now();
 /// for _ in 0..5 {
 ///     registry.spawn(Task::new(async { /* call it */ }).named("webhook"));
