@@ -1,12 +1,10 @@
-//! What a request pays: an in-process call of an axum router, with the response's body taken to its end.
+//! The costs of a request: an in-process call of an axum router, with the response's body taken to its end.
 //!
 //! Without a layer; with the floors, which do the least that such a layer can; with the layer; and, beside them, with
-//! bare spawns in the handler. Each iteration makes 128 calls and then lets all that they left behind come to its end.
+//! bare spawns in the handler. Each iteration makes 128 calls, advances the paused clock past the layer's wait for the last
+//! write, and lets all tasks of the calls end.
 #![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
-
-#[path = "shared/floor.rs"]
-mod floor;
 
 use std::time::Duration;
 
@@ -14,13 +12,14 @@ use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use postlude_floor::{Bag, Until, floor};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, layer::util::Identity};
 
-use crate::floor::{Bag, Until, floor};
-
 const CALLS: u64 = 128;
+/// More than a set waits after its response was released.
+const LAST_WRITE: Duration = Duration::from_millis(10);
 
 fn tasks_of(count: usize) -> Router {
     Router::new().route(
@@ -60,10 +59,9 @@ fn spawns_of(count: usize, tracker: TaskTracker) -> Router {
 }
 
 fn request(criterion: &mut Criterion) {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
-    // No byte waits for a client here, and the two milliseconds for the last write are not the layer's work.
-    let layer = TaskLayer::new(registry.clone()).drain_within(Duration::ZERO);
+    let layer = TaskLayer::new(registry.clone());
     let tracker = TaskTracker::new();
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),
@@ -91,6 +89,7 @@ fn request(criterion: &mut Criterion) {
                         let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
                         response.into_body().collect().await.unwrap();
                     }
+                    tokio::time::advance(LAST_WRITE).await;
                     registry.wait_idle().await;
                     tracker.close();
                     tracker.wait().await;

@@ -8,9 +8,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 #![expect(clippy::cast_precision_loss, reason = "counts that are far below 2^53")]
 
-#[path = "core/floor/mod.rs"]
-#[expect(dead_code, reason = "its promises are looked at where it is timed")]
-mod floor;
 #[path = "core/peers.rs"]
 #[expect(dead_code, reason = "most peers are told apart by their times only")]
 mod peers;
@@ -102,7 +99,7 @@ async fn each_peer() {
     row("by_hand", |_| by_hand.spawn(Live)).await;
     let monitor = tokio_metrics::TaskMonitor::new();
     row("tokio_metrics", |_| drop(tokio::spawn(monitor.instrument(Live)))).await;
-    let floor = floor::Registry::new();
+    let floor = postlude_floor::Registry::new();
     row("floor", |_| _ = floor.spawn(Live)).await;
     let registry = TaskRegistry::new();
     row("postlude", |_| drop(registry.spawn(Live))).await;

@@ -7,14 +7,10 @@
 #![expect(clippy::print_stdout, reason = "the ports are there to be read")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
-#[path = "shared/floor.rs"]
-mod floor;
-
 use axum::{Extension, Router, routing::get, serve::ListenerExt};
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
+use postlude_floor::{Bag, Until, floor};
 use tokio::net::TcpListener;
-
-use crate::floor::{Bag, Until, floor};
 
 fn main() {
     if !std::env::args().any(|argument| argument == "serve") {
@@ -49,7 +45,7 @@ fn main() {
     });
 }
 
-/// A handler that spawns so many empty tasks by itself.
+/// A handler that spawns `count` empty tasks by itself.
 fn spawns(count: usize) -> Router {
     Router::new().route(
         "/",
@@ -62,7 +58,7 @@ fn spawns(count: usize) -> Router {
     )
 }
 
-/// A handler that leaves so many empty tasks.
+/// A handler that adds `count` empty tasks.
 fn tasks(count: usize) -> Router {
     Router::new().route(
         "/",
@@ -75,7 +71,7 @@ fn tasks(count: usize) -> Router {
     )
 }
 
-/// A handler that leaves so many empty tasks to the floor.
+/// A handler that adds `count` empty tasks to the bag of the floor.
 fn bag(count: usize) -> Router {
     Router::new().route(
         "/",

@@ -9,7 +9,6 @@
 #![expect(missing_docs, reason = "criterion's macros make public items")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
-mod floor;
 mod live;
 mod peers;
 mod policies;

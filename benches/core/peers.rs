@@ -11,6 +11,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use postlude::{Task, TaskRegistry};
+use postlude_floor::Registry;
 use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinSet},
@@ -18,8 +19,6 @@ use tokio::{
 };
 use tokio_metrics::TaskMonitor;
 use tokio_util::task::TaskTracker;
-
-use crate::floor::Registry;
 
 /// What each task does.
 pub(crate) async fn work() {}
@@ -222,7 +221,7 @@ pub(crate) async fn floor_sets(registry: Registry, sets: usize, size: usize) {
         for _ in 0..size {
             set.add(work());
         }
-        set.launch();
+        set.drain();
     }
     registry.wait_idle().await;
 }

@@ -6,9 +6,10 @@ use std::{
 };
 
 use criterion::{Criterion, Throughput};
+use postlude_floor::Registry;
 use tokio_util::task::TaskTracker;
 
-use crate::{WINDOW, floor::Registry, measure, measure_of, peers, registry, runtimes};
+use crate::{WINDOW, measure, measure_of, peers, registry, runtimes};
 
 pub(crate) fn sizes(criterion: &mut Criterion) {
     for (flavor, runtime) in runtimes() {

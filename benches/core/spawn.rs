@@ -1,13 +1,12 @@
 //! A task spawned by itself, beside its peers; without a tracing subscriber, and with one that is filtered off.
 
 use criterion::Criterion;
+use postlude_floor::Registry;
 use tokio_metrics::TaskMonitor;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
-    WINDOW,
-    floor::{self, Registry},
-    measure,
+    WINDOW, measure,
     peers::{self, ByHand},
     registry, runtimes,
 };
@@ -17,7 +16,6 @@ pub(crate) fn peers(criterion: &mut Criterion) {
         let group = format!("spawn/{flavor}");
         let registry = registry(&runtime);
         let (floor, by_hand, monitor) = (Registry::new(), ByHand::default(), TaskMonitor::new());
-        runtime.block_on(floor::keeps_its_promises());
         measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
         measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
         measure(criterion, &group, &runtime, "postlude_named", || peers::postlude_named(registry.clone(), WINDOW));

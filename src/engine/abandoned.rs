@@ -14,6 +14,7 @@ use crate::{
             Mutex,
             atomic::{AtomicUsize, Ordering},
         },
+        panic::catch_panic,
     },
 };
 
@@ -112,7 +113,8 @@ impl Abandoned {
         drop(tasks);
         drop(removed);
         if is_empty {
-            self.emptied.notify_waiters();
+            // The waker of an executor that is not tokio's may be foreign code.
+            drop(catch_panic(|| self.emptied.notify_waiters()));
         }
     }
 

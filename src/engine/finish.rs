@@ -93,7 +93,7 @@ impl Shared {
     #[inline]
     pub(crate) fn finish_unobserved(&self, idle: bool) {
         self.ledger.release();
-        self.ledger.notify_if_idle(idle);
+        self.wake_if_idle(idle);
     }
 
     /// Reports an end to the log, a shutdown, the observers, the dead letters, and tasks that wait for idleness.
@@ -111,7 +111,16 @@ impl Shared {
         }
         drop_catching(report);
         drop_catching(finish);
-        self.ledger.reported(number);
+        let idle = self.ledger.reported(number);
+        self.wake_if_idle(idle);
+    }
+
+    /// Wakes those who wait for idleness, if an end has left its shard idle.
+    #[inline]
+    fn wake_if_idle(&self, idle: bool) {
+        if idle && self.ledger.has_waiters() {
+            self.telemetry.run_foreign("a waker", || self.ledger.wake_waiters());
+        }
     }
 
     /// Stores the dead letter of a failed task, and calls the hook.
@@ -133,6 +142,7 @@ impl Shared {
             attempts,
             is_replayable: source.is_some(),
         };
+        let source = source.filter(|_| !self.ledger.is_closed());
         let copy = KeptLetter::new(letter.clone(), None);
         self.dead_letters.insert(KeptLetter::new(letter, source));
         if let Some(hook) = &self.dead_letters.hook {

@@ -109,6 +109,15 @@ impl DeadLetterStore {
         drop(evicted);
     }
 
+    /// Drops the sources of all letters, because the registry no longer accepts tasks. A factory may hold the registry,
+    /// which would otherwise keep itself alive.
+    pub(crate) fn drop_sources(&self) {
+        let mut letters = self.letters.lock();
+        let sources: Vec<_> = letters.kept.iter_mut().map(|kept| kept.source.take()).collect();
+        drop(letters);
+        sources.into_iter().for_each(drop_catching);
+    }
+
     /// Drops all letters, and returns their number.
     pub(crate) fn clear(&self) -> usize {
         let kept = mem::take(&mut self.letters.lock().kept);

@@ -139,23 +139,24 @@ impl<S> Ledger<S> {
         self.capacity.is_some()
     }
 
-    /// Notes that the log and the observers were notified of an end. Never call this under a lock.
-    pub(crate) fn reported(&self, number: u64) {
+    /// Notes that the log and the observers were notified of an end. Returns whether the shard is idle now.
+    pub(crate) fn reported(&self, number: u64) -> bool {
         let mut shard = self.shard(number);
         shard.unreported -= 1;
-        let idle = shard.is_idle();
-        drop(shard);
-        self.notify_if_idle(idle);
+        shard.is_idle()
     }
 
-    /// Wakes the tasks that wait for idleness, if an end has left its shard idle. Never call this under a lock.
+    /// Whether a task waits for idleness. Called after an end that has left its shard idle.
     #[inline]
-    pub(crate) fn notify_if_idle(&self, idle: bool) {
+    pub(crate) fn has_waiters(&self) -> bool {
         // Pairs with the increment in `wait_idle`: either the increment happened before the end took the shard's lock,
         // and is seen here, or `wait_idle` locked the shard after the end, and saw the end.
-        if idle && self.waiters.load(Ordering::SeqCst) > 0 {
-            self.idle.notify_waiters();
-        }
+        self.waiters.load(Ordering::SeqCst) > 0
+    }
+
+    /// Wakes the tasks that wait for idleness. Never call this under a lock, because it runs their wakers.
+    pub(crate) fn wake_waiters(&self) {
+        self.idle.notify_waiters();
     }
 
     /// The number of live tasks, if it has passed a high-water mark. Called without a lock, when a shard has reached

@@ -50,6 +50,6 @@ fn an_item_that_meets_the_abort_of_its_batch_goes_with_it_or_into_another() {
 }
 
 fn batcher(registry: &TaskRegistry) -> Batcher<u32> {
-    let policy = BatchPolicy { max_items: 10, max_delay: Duration::MAX, capacity: 10 };
+    let policy = BatchPolicy::default().max_items(10).max_delay(Duration::MAX).capacity(10);
     registry.batcher("items", policy, |_: Vec<u32>| async {})
 }

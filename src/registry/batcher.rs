@@ -95,7 +95,10 @@ impl TaskRegistry {
         self.batcher_of(name.into(), policy, move |batch| {
             let handler = Arc::clone(&handler);
             let mut items = None;
-            Task::retrying(retry.clone(), move || handler(items.get_or_insert_with(|| batch.take()).clone()))
+            Task::retrying(retry.clone(), move || {
+                let Items(items) = items.get_or_insert_with(|| Items(batch.take()));
+                handler(items.clone())
+            })
         })
     }
 
@@ -367,9 +370,17 @@ impl<T> Batch<T> {
 }
 
 impl<T> Drop for Gathered<T> {
-    /// Drops the items one by one, because each drop may panic.
     fn drop(&mut self) {
-        self.items.take().into_iter().flatten().for_each(drop_catching);
+        drop(self.items.take().map(Items));
+    }
+}
+
+/// Items that are dropped one by one, because the drop of each may panic.
+struct Items<T>(Vec<T>);
+
+impl<T> Drop for Items<T> {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(drop_catching);
     }
 }
 

@@ -79,28 +79,28 @@ pub struct TaskRegistryBuilder {
 impl TaskRegistryBuilder {
     /// The highest number of live tasks, pending and running together. Further tasks are discarded, or handed back by
     /// the `try_` methods.
-    pub const fn capacity(mut self, tasks: usize) -> Self {
+    pub fn capacity(mut self, tasks: usize) -> Self {
         self.capacity = Some(tasks);
         self
     }
 
     /// How many async tasks may run at a time. The others wait for a permit, by [priority](crate::Priority), then first
     /// in, first out.
-    pub const fn max_concurrent(mut self, tasks: usize) -> Self {
+    pub fn max_concurrent(mut self, tasks: usize) -> Self {
         self.limits.max_concurrent = Some(tasks);
         self
     }
 
     /// How many blocking tasks may run at a time, independent of async ones. Each uses one of the runtime's blocking
     /// threads (512 by default), so a limit above that number has no effect: tasks then wait for a thread.
-    pub const fn max_blocking(mut self, tasks: usize) -> Self {
+    pub fn max_blocking(mut self, tasks: usize) -> Self {
         self.limits.max_blocking = tasks;
         self
     }
 
     /// How many [CPU tasks](crate::Task::cpu) may run at a time, independent of async and blocking ones. Each uses one
     /// of the runtime's blocking threads while it runs.
-    pub const fn max_cpu(mut self, tasks: usize) -> Self {
+    pub fn max_cpu(mut self, tasks: usize) -> Self {
         self.limits.max_cpu = tasks;
         self
     }
@@ -149,13 +149,13 @@ impl TaskRegistryBuilder {
     /// The default of 10 s is longer than most tasks run, so that priorities have an effect, and still acceptable for
     /// most tasks of low priority. With zero, priorities have no effect. With `Duration::MAX` tasks are never promoted,
     /// and under constant load tasks of low priority may wait forever.
-    pub const fn promote_after(mut self, wait: Duration) -> Self {
+    pub fn promote_after(mut self, wait: Duration) -> Self {
         self.limits.promote_after = wait;
         self
     }
 
     /// The time limit for attempts of tasks without a [`timeout`](crate::Task::timeout) of their own.
-    pub const fn default_timeout(mut self, limit: Duration) -> Self {
+    pub fn default_timeout(mut self, limit: Duration) -> Self {
         self.default_timeout = Some(limit);
         self
     }
@@ -163,7 +163,7 @@ impl TaskRegistryBuilder {
     /// How long a shutdown waits, after its deadline, between cancelling tasks and the report. Tasks that wait for a
     /// permit can still start meanwhile. The last tenth of this time, and at least 50 ms of it, is reserved for aborted
     /// tasks to be dropped: tasks that are not dropped in time are reported as stuck. Zero aborts and reports at once.
-    pub const fn settle(mut self, duration: Duration) -> Self {
+    pub fn settle(mut self, duration: Duration) -> Self {
         self.settle = duration;
         self
     }
@@ -263,7 +263,7 @@ impl TaskRegistryBuilder {
     ///
     /// Each outcome takes about two hundred bytes, and keeps the error of a failed task. Each of the registry's shards,
     /// of which there are about two per core, may hold this number of outcomes.
-    pub const fn history(mut self, outcomes: usize) -> Self {
+    pub fn history(mut self, outcomes: usize) -> Self {
         self.history = outcomes;
         self
     }
@@ -272,7 +272,7 @@ impl TaskRegistryBuilder {
     ///
     /// The dead letter of a [retrying](crate::Task::retrying) task keeps everything that the task's factory has
     /// captured.
-    pub const fn dead_letters(mut self, letters: usize) -> Self {
+    pub fn dead_letters(mut self, letters: usize) -> Self {
         self.dead_letters = letters;
         self
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     ledger::dead_letters::DeadLetterStore,
-    model::{DeadLetter, Page, ReplayError, TaskId},
+    model::{DeadLetter, Page, RejectReason, ReplayError, TaskId},
     registry::{TaskRegistry, handle::TaskHandle},
     task::Task,
 };
@@ -121,8 +121,13 @@ impl DeadLetters {
             return Err(ReplayError::Unknown { id });
         };
         let Some(source) = kept.source.take() else {
+            // A registry that was shut down has dropped the sources.
+            let was_replayable = kept.letter.is_replayable;
             self.store().put_back(kept);
-            return Err(ReplayError::NotReplayable { id });
+            return Err(match was_replayable {
+                true => ReplayError::Rejected { id, reason: RejectReason::Closed },
+                false => ReplayError::NotReplayable { id },
+            });
         };
         self.registry.try_spawn(Task::replay(source, id)).map_err(|rejected| {
             let reason = rejected.reason();

@@ -64,6 +64,7 @@ impl TaskRegistry {
             self.end_everything();
         }
         before(shared, last, shared.abandoned.wait_empty()).await;
+        shared.dead_letters.drop_sources();
         self.report(start)
     }
 

@@ -1,12 +1,13 @@
 //! Errors that hand back a task or an item that was not accepted.
 
-use std::{fmt, sync::Arc};
+use std::{cell::Cell, error::Error, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 
 use crate::{
     model::{BoxError, Outcome, RejectReason, SharedError, TaskName},
     task::Task,
+    util::panic::{catch_panic, drop_catching},
 };
 
 /// A task that was not accepted, and why.
@@ -28,15 +29,12 @@ use crate::{
 /// assert_eq!(rejected.into_task().name(), "mail");
 /// # }
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("task `{name}` was not accepted: {reason}")]
 pub struct Rejected {
     name: TaskName,
     reason: RejectReason,
     /// The error of the registry's admission filter.
-    #[source]
     refusal: Option<SharedError>,
-    /// Never locked: the mutex makes the error `Sync`, which `BoxError` requires.
+    /// The mutex makes the error `Sync`, which `BoxError` requires.
     task: Mutex<Task>,
 }
 
@@ -76,13 +74,99 @@ impl Rejected {
     }
 }
 
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task `{}` was not accepted: {}", self.name, self.reason)
+    }
+}
+
+impl fmt::Debug for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("name", &self.name).field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl Error for Rejected {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        note_refused();
+        self.refusal.as_ref().map(|refusal| &**refusal as _)
+    }
+}
+
+/// 503 (Service Unavailable) with `Retry-After: 1`: the request may be sent again when tasks have ended.
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponse for Rejected {
+    fn into_response(self) -> axum_core::response::Response {
+        use http::{StatusCode, header::RETRY_AFTER};
+
+        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], self.to_string()).into_response()
+    }
+}
+
+thread_local! {
+    /// Whether a refused task or item was found in the error that is being looked at, if one is.
+    static FOUND: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Called wherever the source of an error that holds a refused task or item is asked for. So one can be found in a chain of
+/// errors although its type is not known there.
+fn note_refused() {
+    let _on_an_ending_thread = FOUND.try_with(|found| found.set(found.get().map(|_| true)));
+}
+
+/// The error as reports keep it: if it holds a refused task or item, its text without that. A registry must not keep what it
+/// has refused.
+pub(crate) fn without_refused(error: BoxError) -> BoxError {
+    let _on_an_ending_thread = FOUND.try_with(|found| found.set(Some(false)));
+    // `source` is foreign code.
+    let walked = catch_panic(|| {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&*error);
+        while let Some(error) = next {
+            next = error.source();
+        }
+    });
+    let found = FOUND.try_with(|found| found.replace(None)).ok().flatten();
+    if walked.is_err() || found != Some(true) {
+        return error;
+    }
+    match catch_panic(|| ErrorText::of(&*error)) {
+        Ok(text) => {
+            drop_catching(error);
+            Box::new(text)
+        }
+        Err(_) => error,
+    }
+}
+
+/// The text of an error and of its sources.
+#[derive(Debug)]
+struct ErrorText {
+    text: String,
+    source: Option<Box<Self>>,
+}
+
+impl ErrorText {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        Self { text: error.to_string(), source: error.source().map(|source| Box::new(Self::of(source))) }
+    }
+}
+
+impl fmt::Display for ErrorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for ErrorText {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
 /// An item that a [`Batcher`](crate::Batcher) did not accept, and why. It holds the item.
-#[derive(thiserror::Error)]
-#[error("an item was not accepted by the batcher `{name}`: {reason}")]
 pub struct RejectedItem<T> {
     name: TaskName,
     reason: RejectReason,
-    #[source]
     refusal: Option<SharedError>,
     item: Mutex<T>,
 }
@@ -98,6 +182,12 @@ impl<T> RejectedItem<T> {
         Self { refusal: rejected.refusal, ..Self::new(name, reason, item) }
     }
 
+    /// The name of the batcher.
+    #[must_use]
+    pub const fn name(&self) -> TaskName {
+        self.name
+    }
+
     /// Why it was not accepted.
     #[must_use]
     pub const fn reason(&self) -> RejectReason {
@@ -107,6 +197,19 @@ impl<T> RejectedItem<T> {
     /// The item.
     pub fn into_item(self) -> T {
         self.item.into_inner()
+    }
+}
+
+impl<T> fmt::Display for RejectedItem<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an item was not accepted by the batcher `{}`: {}", self.name, self.reason)
+    }
+}
+
+impl<T> Error for RejectedItem<T> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        note_refused();
+        self.refusal.as_ref().map(|refusal| &**refusal as _)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A rule that says which tasks are accepted.
+//! The admission filter.
 
 use std::{
     error::Error,
@@ -9,10 +9,10 @@ use postlude::{DiscardReason, Outcome, RejectReason, Task, TaskInfo, TaskRegistr
 
 use crate::support::assert_conserved;
 
-/// A registry that refuses tasks named `report`, and what its failure hook was told.
+/// A registry that refuses tasks named `report`, and the reports that its failure hook has seen.
 fn without_reports() -> (TaskRegistry, Arc<Mutex<Vec<TaskReport>>>) {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let hook = told.clone();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let hook = reports.clone();
     let registry = TaskRegistry::builder()
         .admit(|task| match task.name.as_str() {
             "report" => Err(std::io::Error::other("no reports at night").into()),
@@ -21,7 +21,7 @@ fn without_reports() -> (TaskRegistry, Arc<Mutex<Vec<TaskReport>>>) {
         .on_failure(move |report| hook.lock().unwrap().push(report.clone()))
         .build()
         .unwrap();
-    (registry, told)
+    (registry, reports)
 }
 
 fn report() -> Task {
@@ -29,8 +29,8 @@ fn report() -> Task {
 }
 
 #[tokio::test]
-async fn what_a_rule_refuses_is_discarded_with_its_reason_or_handed_back_with_it() {
-    let (registry, told) = without_reports();
+async fn try_add_and_try_spawn_return_refused_task() {
+    let (registry, reports) = without_reports();
     let set = registry.set();
     set.add(report());
     set.add(async {});
@@ -47,14 +47,14 @@ async fn what_a_rule_refuses_is_discarded_with_its_reason_or_handed_back_with_it
     }
     let drained = set.drain().await;
     assert_eq!((drained.completed, drained.discarded), (1, 1));
-    let refusals: Vec<_> = told.lock().unwrap().iter().map(|report| report.refusal.clone().unwrap()).collect();
+    let refusals: Vec<_> = reports.lock().unwrap().iter().map(|report| report.refusal.clone().unwrap()).collect();
     assert_eq!(refusals.len(), 2, "those that were not handed back");
     assert!(refusals.iter().all(|refusal| refusal.to_string() == "no reports at night"));
     assert_conserved(&registry, 3);
 }
 
 #[tokio::test]
-async fn a_rule_sees_what_is_known_of_a_task() {
+async fn filter_sees_task_info() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
     let registry = TaskRegistry::builder()
@@ -71,19 +71,20 @@ async fn a_rule_sees_what_is_known_of_a_task() {
     let seen = seen.lock().unwrap();
     assert_eq!(seen.iter().map(|task| task.id).collect::<Vec<_>>(), ids);
     assert_eq!((seen[0].name.as_str(), seen[0].set, seen[0].state), ("mail", ids[0].set(), TaskState::Pending));
-    assert!(seen[1].location.file().ends_with("admit.rs"));
+    assert!(seen[1].location.file() == file!());
 }
 
 #[tokio::test]
-async fn a_rule_that_panics_is_counted_and_taken_for_a_yes() {
+async fn panic_of_filter_admits() {
     let registry = TaskRegistry::builder().admit(|_| panic!("a bug in the rule")).build().unwrap();
     assert!(matches!(registry.spawn(async {}).await, Outcome::Completed));
     assert_eq!(registry.metrics().hook_panics, 1);
     assert_conserved(&registry, 1);
 }
 
+/// The filter is not asked about its own spawns.
 #[tokio::test]
-async fn a_rule_may_use_the_registry_and_what_it_adds_itself_is_not_asked_about() {
+async fn filter_may_spawn() {
     let own = Arc::new(OnceLock::<TaskRegistry>::new());
     let inside = own.clone();
     let registry = TaskRegistry::builder()

@@ -8,12 +8,11 @@ use futures::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
 use postlude::{Ending, Task, TaskBody, TaskLayer, TaskRegistry};
-use tokio::net::TcpListener;
-use tower::{Layer, Service, ServiceExt};
+use tower::Layer;
 
-use crate::{
-    net::{Client, VERSIONS, Version, request, serve_connection, within},
-    support::{Journal, assert_conserved},
+use crate::support::{
+    Journal, assert_conserved,
+    net::{Client, VERSIONS, Version, request, serve_service, within},
 };
 
 type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -45,29 +44,7 @@ fn response(request: &Request<Incoming>) -> Response<AnyBody> {
     response
 }
 
-/// Serves every connection by a clone of a tower service.
-async fn serve_service<S, B>(version: Version, service: S) -> SocketAddr
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service.clone();
-            let service = hyper::service::service_fn(move |request| service.clone().oneshot(request));
-            tokio::spawn(serve_connection(version, stream, service));
-        }
-    });
-    address
-}
-
-/// What the client gets, and that the tasks of it ran after an ending of `Sent`.
+/// Checks what the client gets, and that the tasks ran after an ending of `Sent`.
 async fn check_everything(version: Version, address: SocketAddr, registry: &TaskRegistry, journal: &Journal) {
     let mut client = Client::connect(version, address).await;
     let cases = [("/full", 200, TEXT, Some(TEXT.len())), ("/trailers", 200, TEXT, None), ("/nothing", 204, "", None)];
@@ -96,7 +73,7 @@ fn when_sent(journal: &Journal) -> Task {
 }
 
 #[tokio::test]
-async fn a_set_is_attached_to_a_response_and_changes_nothing_of_it() {
+async fn changes_nothing_of_response() {
     for version in VERSIONS {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
         let (owner, leave) = (registry.clone(), journal.clone());
@@ -105,27 +82,13 @@ async fn a_set_is_attached_to_a_response_and_changes_nothing_of_it() {
             tasks.add(when_sent(&leave));
             std::future::ready(Ok::<_, Infallible>(tasks.attach(response(&request))))
         });
-        let address = serve_service(version, service).await;
+        let address = serve_service(version, service);
         check_everything(version, address, &registry, &journal).await;
     }
 }
 
 #[tokio::test]
-async fn a_layer_changes_nothing_of_a_response() {
-    for version in VERSIONS {
-        let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let leave = journal.clone();
-        let service = TaskLayer::new(registry.clone()).layer(tower::service_fn(move |request: Request<Incoming>| {
-            postlude::after(when_sent(&leave)).unwrap();
-            std::future::ready(Ok::<_, Infallible>(response(&request)))
-        }));
-        let address = serve_service(version, service).await;
-        check_everything(version, address, &registry, &journal).await;
-    }
-}
-
-#[tokio::test]
-async fn an_attached_body_forwards_its_length_and_its_end() {
+async fn body_forwards_length_and_end() {
     let registry = TaskRegistry::new();
     for path in ["/full", "/trailers", "/nothing"] {
         let tasks = registry.set();
@@ -147,14 +110,33 @@ async fn an_attached_body_forwards_its_length_and_its_end() {
 }
 
 #[tokio::test]
-async fn an_attached_body_that_is_dropped_on_its_way_is_a_disconnect() {
+async fn dropped_body_is_disconnect() {
     let registry = TaskRegistry::new();
     let tasks = registry.set();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let tell = std::sync::Mutex::new(Some(tell));
-    tasks.add(Task::new(async {}).when(move |ending| tell.lock().unwrap().take().unwrap().send(*ending).is_ok()));
+    let (report, reported) = tokio::sync::oneshot::channel();
+    let report = std::sync::Mutex::new(Some(report));
+    tasks.add(Task::new(async {}).when(move |ending| report.lock().unwrap().take().unwrap().send(*ending).is_ok()));
     drop(tasks.attach(Response::new(body("/full"))));
-    assert_eq!(within(told).await.unwrap(), Ending::Disconnected(StatusCode::OK));
+    assert_eq!(within(reported).await.unwrap(), Ending::Disconnected(StatusCode::OK));
     within(registry.wait_idle()).await;
     assert_eq!(registry.metrics().completed, 1);
+}
+
+mod layer {
+    use super::*;
+
+    #[tokio::test]
+    async fn changes_nothing_of_response() {
+        for version in VERSIONS {
+            let (registry, journal) = (TaskRegistry::new(), Journal::default());
+            let leave = journal.clone();
+            let service =
+                TaskLayer::new(registry.clone()).layer(tower::service_fn(move |request: Request<Incoming>| {
+                    postlude::after(when_sent(&leave)).unwrap();
+                    std::future::ready(Ok::<_, Infallible>(response(&request)))
+                }));
+            let address = serve_service(version, service);
+            check_everything(version, address, &registry, &journal).await;
+        }
+    }
 }

@@ -20,9 +20,10 @@ use tonic::{
     server::Grpc,
 };
 
-use crate::{
-    net::{Client, Version, read_all, serve, telling_layer, within},
-    support::{Journal, assert_conserved},
+use crate::support::{
+    Journal, assert_conserved,
+    net::{Client, Version, read_all, reporting_layer, serve, within},
+    until,
 };
 
 /// Messages that are just bytes.
@@ -78,7 +79,7 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, endings) = telling_layer(&registry);
+        let (layer, endings) = reporting_layer(&registry);
         let (messages, to_come) = mpsc::unbounded();
         let to_come = std::sync::Arc::new(std::sync::Mutex::new(Some(to_come)));
         let (leave, note) = (journal.clone(), journal.clone());
@@ -94,7 +95,7 @@ impl Site {
             // Inside the layer: what passes here has not left yet.
             .layer(map_response(move |response| std::future::ready(note_trailers(response, note.clone()))))
             .layer(layer);
-        Self { address: serve(app).await, registry, journal, endings, messages }
+        Self { address: serve(app), registry, journal, endings, messages }
     }
 
     /// The call has ended like this, and this is what has happened in all.
@@ -112,12 +113,7 @@ impl Site {
         let before = self.journal.read().len();
         assert_eq!(read_all(call(client, "/unary", "").await).await, framed(""));
         assert_eq!(within(self.endings.recv()).await, Some(SENT));
-        within(async {
-            while self.journal.read().len() < before + 2 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| self.journal.read().len() >= before + 2).await;
     }
 }
 
@@ -183,7 +179,7 @@ fn grpc_status(headers: &HeaderMap) -> &str {
 const SENT: Ending = Ending::Sent(StatusCode::OK);
 
 #[tokio::test]
-async fn the_task_of_a_unary_call_runs_after_its_trailers() {
+async fn unary_call_runs_tasks_after_trailers() {
     let mut site = Site::open().await;
     let mut client = Client::connect(Version::H2, site.address).await;
     let response = call(&mut client, "/unary", "an echo").await;
@@ -194,7 +190,7 @@ async fn the_task_of_a_unary_call_runs_after_its_trailers() {
 }
 
 #[tokio::test]
-async fn the_task_of_a_call_that_fails_runs_and_sees_the_status_of_http() {
+async fn failed_call_has_http_status_200() {
     let mut site = Site::open().await;
     let mut client = Client::connect(Version::H2, site.address).await;
     let response = call(&mut client, "/unary", "nothing").await;
@@ -204,7 +200,7 @@ async fn the_task_of_a_call_that_fails_runs_and_sees_the_status_of_http() {
 }
 
 #[tokio::test]
-async fn the_task_of_a_streaming_call_runs_after_its_trailers() {
+async fn streaming_call_runs_tasks_after_trailers() {
     let mut site = Site::open().await;
     let mut client = Client::connect(Version::H2, site.address).await;
     let mut body = call(&mut client, "/stream", "").await.into_body();
@@ -222,7 +218,7 @@ async fn the_task_of_a_streaming_call_runs_after_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_in_an_error_of_grpc_is_sent() {
+async fn stream_with_grpc_error_is_sent() {
     let mut site = Site::open().await;
     let mut client = Client::connect(Version::H2, site.address).await;
     let body = call(&mut client, "/stream", "").await.into_body();
@@ -234,7 +230,7 @@ async fn a_stream_that_ends_in_an_error_of_grpc_is_sent() {
 }
 
 #[tokio::test]
-async fn a_call_that_its_client_cancels_has_disconnected() {
+async fn cancelled_call_is_disconnected() {
     let mut site = Site::open().await;
     let mut client = Client::connect(Version::H2, site.address).await;
     let mut body = call(&mut client, "/stream", "").await.into_body();

@@ -1,56 +1,58 @@
-//! What postlude promises, one file a behaviour.
+//! The promises of postlude: a module for each word of its API.
 #![expect(clippy::disallowed_methods, reason = "tests play the server, the client and the stranger")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may stop where it stands")]
 #![expect(clippy::clone_on_ref_ptr, reason = "a test's setup reads better without the types")]
 
+#[path = "../support/mod.rs"]
 mod support;
 
 // The core, with or without HTTP.
+mod abort;
 mod admit;
 mod bare;
-mod batch;
-mod conservation;
+mod batcher;
+mod context;
 mod cpu;
 mod dead_letters;
-mod delay;
-mod foreign;
 mod limits;
-mod misuse;
 mod observe;
-mod order;
+mod on_failure;
 mod pages;
 mod priority;
+mod random;
 #[cfg(feature = "rate-limit")]
-mod rate;
-mod repeat;
-mod retry;
+mod rate_limit;
+mod registry;
+mod retrying;
+mod runtime;
 #[cfg(feature = "serde")]
 mod serialize;
+mod set;
 mod shutdown;
 mod spawn;
+mod spawn_every;
+mod time;
 
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]
 mod attach;
 #[cfg(feature = "axum")]
-mod departures;
+mod conditions;
 #[cfg(feature = "axum")]
-mod endings;
+mod drain_within;
 #[cfg(feature = "axum")]
-mod extract;
+mod ending;
+#[cfg(feature = "axum")]
+mod extractor;
 #[cfg(feature = "axum")]
 mod faults;
 #[cfg(feature = "axum")]
 mod grpc;
 #[cfg(feature = "axum")]
-mod layers;
+mod layer;
 #[cfg(feature = "axum")]
-mod net;
+mod response;
 #[cfg(feature = "axum")]
-mod shed;
-#[cfg(feature = "axum")]
-mod streams;
+mod shed_at_capacity;
 #[cfg(feature = "axum")]
 mod websocket;
-#[cfg(feature = "axum")]
-mod wire;

@@ -17,12 +17,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Journal, assert_conserved};
+use crate::support::{Journal, SECOND, assert_conserved, until};
 
-const SECOND: Duration = Duration::from_secs(1);
-
+/// Later adds are rejected.
 #[tokio::test(start_paused = true)]
-async fn an_idle_registry_shuts_down_at_once_and_refuses_what_comes_later() {
+async fn of_idle_registry_returns_at_once() {
     let registry = TaskRegistry::new();
     let start = Instant::now();
     let report = registry.shutdown(60 * SECOND).await;
@@ -43,7 +42,7 @@ async fn an_idle_registry_shuts_down_at_once_and_refuses_what_comes_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_ends_in_time_is_waited_for_with_all_that_it_adds() {
+async fn waits_for_work_and_its_adds() {
     let (registry, journal) = (TaskRegistry::new(), Journal::default());
     let (noted, inner) = (journal.clone(), registry.clone());
     let set = registry.set();
@@ -66,127 +65,7 @@ async fn work_that_ends_in_time_is_waited_for_with_all_that_it_adds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_does_not_end_is_cancelled_then_aborted_and_reported_by_name() {
-    let registry = TaskRegistry::builder().settle(2 * SECOND).build().unwrap();
-    let (told, was_told) = oneshot::channel();
-    registry.spawn(
-        Task::new(async {
-            cancellation().cancelled().await;
-            told.send(()).map_err(|()| "nobody listens")
-        })
-        .named("listens"),
-    );
-    registry.spawn(Task::new(pending::<()>()).named("deaf"));
-    let set = registry.set();
-    set.add(Task::new(pending::<()>()).named("head"));
-    set.add(Task::new(async {}).named("behind"));
-    set.drain();
-
-    let start = Instant::now();
-    let report = registry.shutdown(10 * SECOND).await;
-    let took = start.elapsed();
-    assert!(took >= 10 * SECOND && took <= 12 * SECOND, "{took:?}");
-    was_told.await.unwrap();
-    assert_eq!(report.completed, 1);
-    let names = |tasks: &[postlude::TaskInfo]| {
-        let mut names: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.state)).collect();
-        names.sort_unstable_by_key(|(name, _)| *name);
-        names
-    };
-    assert_eq!(names(&report.aborted), [("deaf", TaskState::Running), ("head", TaskState::Running)]);
-    assert_eq!(names(&report.discarded), [("behind", TaskState::Pending)]);
-    assert!(report.stuck.is_empty());
-    assert!(report.aborted.iter().all(|task| task.age.as_secs() >= 10 && task.location.file() == file!()));
-    let text = report.to_string();
-    assert!(text.contains("1 completed, 0 failed, 2 aborted, 1 discarded, 0 stuck"), "{text}");
-    assert!(text.contains("`deaf`") && text.contains(file!()), "{text}");
-    assert_conserved(&registry, 4);
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_grace_and_settle_time_everything_is_aborted_at_once() {
-    let registry = TaskRegistry::builder().settle(Duration::ZERO).build().unwrap();
-    registry.spawn(pending::<()>());
-    tokio::task::yield_now().await;
-    let report = registry.shutdown(Duration::ZERO).await;
-    assert_eq!(report.aborted.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_grace_beyond_all_measure_waits_for_the_work() {
-    let registry = TaskRegistry::new();
-    registry.spawn(async { sleep(1000 * SECOND).await });
-    let report = registry.shutdown(Duration::MAX).await;
-    assert!(report.is_clean());
-    assert_eq!(report.completed, 1);
-}
-
-#[test]
-fn work_that_never_returns_is_reported_as_stuck_and_the_shutdown_returns() {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (release, held) = mpsc::channel::<()>();
-    let held = Arc::new(Mutex::new(held));
-    let report = runtime.block_on(async {
-        let registry = TaskRegistry::builder().settle(Duration::from_millis(20)).build().unwrap();
-        let (started, both_started) = mpsc::channel();
-        let hang = || {
-            let (held, started) = (held.clone(), started.clone());
-            move || {
-                started.send(()).unwrap();
-                held.lock().unwrap().recv().unwrap_err();
-            }
-        };
-        registry.spawn(Task::blocking(hang()).named("closure"));
-        let never_yields = hang();
-        registry.spawn(Task::new(async move { never_yields() }).named("future"));
-        let registry = tokio::task::spawn_blocking(move || {
-            both_started.recv().unwrap();
-            both_started.recv().unwrap();
-            registry
-        })
-        .await
-        .unwrap();
-        let report = registry.shutdown(Duration::from_millis(10)).await;
-        assert_conserved(&registry, 2);
-        while registry.metrics().stuck < 2 {
-            tokio::task::yield_now().await;
-        }
-        report
-    });
-    let mut stuck: Vec<_> = report.stuck.iter().map(|task| (task.name.as_str(), task.state)).collect();
-    stuck.sort_unstable_by_key(|(name, _)| *name);
-    assert_eq!(stuck, [("closure", TaskState::Stuck), ("future", TaskState::Stuck)]);
-    assert_eq!(report.aborted.len(), 2);
-    drop(release);
-    runtime.shutdown_timeout(10 * SECOND);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_second_shutdown_at_the_same_time_or_later_is_harmless() {
-    let registry = TaskRegistry::new();
-    registry.spawn(Task::new(pending::<()>()).named("deaf"));
-    tokio::task::yield_now().await;
-    let (one, two) = tokio::join!(registry.shutdown(SECOND), registry.shutdown(2 * SECOND));
-    let three = registry.shutdown(SECOND).await;
-    for report in [one, two, three] {
-        assert_eq!(report.aborted.len(), 1, "{report}");
-    }
-    assert_conserved(&registry, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_shutdown_that_was_given_up_is_taken_up_by_the_next() {
-    let registry = TaskRegistry::new();
-    registry.spawn(async { sleep(10 * SECOND).await });
-    assert!(timeout(SECOND, registry.shutdown(60 * SECOND)).await.is_err());
-    assert!(registry.try_spawn(async {}).is_ok(), "everything goes on");
-    let report = registry.shutdown(60 * SECOND).await;
-    assert!(report.is_clean());
-    assert_eq!(report.completed, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn handlers_still_at_work_are_waited_for_and_may_add() {
+async fn waits_for_open_set() {
     let registry = TaskRegistry::new();
     let set = registry.set();
     let handler = tokio::spawn(set.run_after(async {
@@ -203,7 +82,7 @@ async fn handlers_still_at_work_are_waited_for_and_may_add() {
 }
 
 #[tokio::test]
-async fn a_task_that_was_taken_back_during_a_shutdown_is_not_lost() {
+async fn of_cleared_task_is_clean() {
     let registry = TaskRegistry::new();
     let (go, may_go) = oneshot::channel::<()>();
     registry.spawn(async { may_go.await.map_err(|_| "gone") });
@@ -217,8 +96,52 @@ async fn a_task_that_was_taken_back_during_a_shutdown_is_not_lost() {
     assert!(report.is_clean(), "{report}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn waits_for_spawn_of_hook() {
+    let (journal, own) = (Journal::default(), Arc::new(OnceLock::<TaskRegistry>::new()));
+    let (noted, its) = (journal.clone(), Arc::clone(&own));
+    let hook = move |_: &TaskReport| {
+        let noted = noted.clone();
+        its.get().unwrap().spawn(async move {
+            sleep(10 * SECOND).await;
+            noted.note("added meanwhile");
+        });
+    };
+    let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
+    own.set(registry.clone()).unwrap();
+    registry.spawn(Task::new(async {}).delay(3600 * SECOND));
+    sleep(SECOND).await;
+    let report = registry.shutdown(60 * SECOND).await;
+    assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
+    assert_eq!(journal.read(), ["added meanwhile"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn twice_reports_the_same() {
+    let registry = TaskRegistry::new();
+    registry.spawn(Task::new(pending::<()>()).named("deaf"));
+    tokio::task::yield_now().await;
+    let (one, two) = tokio::join!(registry.shutdown(SECOND), registry.shutdown(2 * SECOND));
+    let three = registry.shutdown(SECOND).await;
+    for report in [one, two, three] {
+        assert_eq!(report.aborted.len(), 1, "{report}");
+    }
+    assert_conserved(&registry, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_is_resumed_by_next() {
+    let registry = TaskRegistry::new();
+    registry.spawn(async { sleep(10 * SECOND).await });
+    assert!(timeout(SECOND, registry.shutdown(60 * SECOND)).await.is_err());
+    assert!(registry.try_spawn(async {}).is_ok(), "everything goes on");
+    let report = registry.shutdown(60 * SECOND).await;
+    assert!(report.is_clean());
+    assert_eq!(report.completed, 2);
+}
+
 #[tokio::test]
-async fn a_shutdown_from_within_a_task_of_the_registry_returns() {
+async fn in_a_task_returns() {
     let registry = TaskRegistry::builder().settle(Duration::from_millis(1)).build().unwrap();
     let inner = registry.clone();
     let handle = registry.spawn(async move {
@@ -228,8 +151,22 @@ async fn a_shutdown_from_within_a_task_of_the_registry_returns() {
     assert_conserved(&registry, 1);
 }
 
+#[test]
+fn on_another_runtime() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let registry =
+        TaskRegistry::builder().settle(Duration::from_millis(1)).handle(runtime.handle().clone()).build().unwrap();
+    let open = registry.set();
+    open.add(async {});
+    drop(runtime);
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    let report = other.block_on(registry.shutdown(Duration::from_millis(1)));
+    assert_eq!(report.discarded.len(), 1);
+    drop(open);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn adds_that_race_with_a_shutdown_run_or_are_handed_back() {
+async fn racing_adds_run_or_are_rejected() {
     for _ in 0..100 {
         let registry = TaskRegistry::new();
         let (ran, refused) = (Journal::default(), Journal::default());
@@ -258,113 +195,203 @@ async fn adds_that_race_with_a_shutdown_run_or_are_handed_back() {
     }
 }
 
-/// A task that another thread has aborted, and whose failure hook, still at work there, will end with a spawn.
-struct AtWork {
-    registry: TaskRegistry,
-    journal: Journal,
-    finish: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
+mod grace {
+    use super::*;
 
-impl AtWork {
-    fn begin() -> Self {
-        let journal = Journal::default();
-        let (at_work, is_at_work) = mpsc::channel();
-        let (finish, may_finish) = mpsc::channel();
-        let (own, may_finish) = (Arc::new(OnceLock::<TaskRegistry>::new()), Mutex::new(may_finish));
-        let (its, noted) = (Arc::clone(&own), journal.clone());
-        let hook = move |report: &TaskReport| {
-            if report.name == "aborted" {
-                at_work.send(()).unwrap();
-                may_finish.lock().unwrap().recv().unwrap();
-                its.get().unwrap().spawn(noted.task("spawned by the hook"));
-            }
-        };
-        let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
-        own.set(registry.clone()).unwrap();
-        let handle = registry.spawn(Task::new(pending::<()>()).named("aborted"));
-        let runtime = Handle::current();
-        let thread = thread::spawn(move || {
-            let _entered = runtime.enter();
-            handle.abort();
-        });
-        is_at_work.recv().unwrap();
-        Self { registry, journal, finish, thread }
-    }
+    #[tokio::test(start_paused = true)]
+    async fn is_followed_by_cancel_and_abort() {
+        let registry = TaskRegistry::builder().settle(2 * SECOND).build().unwrap();
+        let (cancelled, was_cancelled) = oneshot::channel();
+        registry.spawn(
+            Task::new(async {
+                cancellation().cancelled().await;
+                cancelled.send(()).map_err(|()| "nobody listens")
+            })
+            .named("listens"),
+        );
+        registry.spawn(Task::new(pending::<()>()).named("deaf"));
+        let set = registry.set();
+        set.add(Task::new(pending::<()>()).named("head"));
+        set.add(Task::new(async {}).named("behind"));
+        set.drain();
 
-    /// The shutdown waits, and goes on when the hook has returned.
-    async fn see_it_waited_for(self) -> ShutdownReport {
-        let mut shutdown = Box::pin(self.registry.shutdown(60 * SECOND));
-        assert!(timeout(10 * SECOND, &mut shutdown).await.is_err(), "the hook is at work");
-        self.finish.send(()).unwrap();
-        self.thread.join().unwrap();
-        let report = shutdown.await;
-        assert_eq!(self.journal.read(), ["spawned by the hook"]);
-        report
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_failure_hook_still_at_work_is_waited_for_with_what_it_spawns() {
-    let report = AtWork::begin().see_it_waited_for().await;
-    assert_eq!((report.completed, report.discarded.len()), (1, 0), "{report}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hook_is_waited_for_also_when_what_is_due_too_late_was_given_up() {
-    let at_work = AtWork::begin();
-    at_work.registry.spawn(Task::new(async {}).delay(3600 * SECOND).named("delayed"));
-    let report = at_work.see_it_waited_for().await;
-    assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_task_that_is_added_while_others_are_given_up_goes_on() {
-    let (journal, own) = (Journal::default(), Arc::new(OnceLock::<TaskRegistry>::new()));
-    let (noted, its) = (journal.clone(), Arc::clone(&own));
-    let hook = move |_: &TaskReport| {
-        let noted = noted.clone();
-        its.get().unwrap().spawn(async move {
-            sleep(10 * SECOND).await;
-            noted.note("added meanwhile");
-        });
-    };
-    let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
-    own.set(registry.clone()).unwrap();
-    registry.spawn(Task::new(async {}).delay(3600 * SECOND));
-    sleep(SECOND).await;
-    let report = registry.shutdown(60 * SECOND).await;
-    assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
-    assert_eq!(journal.read(), ["added meanwhile"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_due_too_late_is_given_up_at_once_whether_the_grace_is_short_or_endless() {
-    for grace in [Duration::from_millis(200), 60 * SECOND, Duration::MAX] {
-        let registry = TaskRegistry::new();
-        registry.spawn(Task::new(async {}).delay(Duration::MAX));
-        sleep(SECOND).await;
         let start = Instant::now();
-        let report = registry.shutdown(grace).await;
-        assert_eq!((report.discarded.len(), start.elapsed()), (1, Duration::ZERO), "{grace:?}");
+        let report = registry.shutdown(10 * SECOND).await;
+        let took = start.elapsed();
+        assert!(took >= 10 * SECOND && took <= 12 * SECOND, "{took:?}");
+        was_cancelled.await.unwrap();
+        assert_eq!(report.completed, 1);
+        let names = |tasks: &[postlude::TaskInfo]| {
+            let mut names: Vec<_> = tasks.iter().map(|task| (task.name.as_str(), task.state)).collect();
+            names.sort_unstable_by_key(|(name, _)| *name);
+            names
+        };
+        assert_eq!(names(&report.aborted), [("deaf", TaskState::Running), ("head", TaskState::Running)]);
+        assert_eq!(names(&report.discarded), [("behind", TaskState::Pending)]);
+        assert!(report.stuck.is_empty());
+        assert!(report.aborted.iter().all(|task| task.age.as_secs() >= 10 && task.location.file() == file!()));
+        let text = report.to_string();
+        assert!(text.contains("1 completed, 0 failed, 2 aborted, 1 discarded, 0 stuck"), "{text}");
+        assert!(text.contains("`deaf`") && text.contains(file!()), "{text}");
+        assert_conserved(&registry, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn may_be_endless() {
+        let registry = TaskRegistry::new();
+        registry.spawn(async { sleep(1000 * SECOND).await });
+        let report = registry.shutdown(Duration::MAX).await;
+        assert!(report.is_clean());
+        assert_eq!(report.completed, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_not_waited_for_by_late_task() {
+        for grace in [Duration::from_millis(200), 60 * SECOND, Duration::MAX] {
+            let registry = TaskRegistry::new();
+            registry.spawn(Task::new(async {}).delay(Duration::MAX));
+            sleep(SECOND).await;
+            let start = Instant::now();
+            let report = registry.shutdown(grace).await;
+            assert_eq!((report.discarded.len(), start.elapsed()), (1, Duration::ZERO), "{grace:?}");
+        }
     }
 }
 
-#[tokio::test]
-async fn a_flood_during_a_shutdown_is_counted_and_only_its_first_tasks_are_named() {
-    let registry = TaskRegistry::builder().capacity(1).history(0).build().unwrap();
-    let (open, opened) = oneshot::channel::<()>();
-    registry.spawn(async { opened.await.unwrap() });
-    let shutting = {
-        let registry = registry.clone();
-        tokio::spawn(async move { registry.shutdown(60 * SECOND).await })
-    };
-    tokio::task::yield_now().await;
-    for _ in 0..10_003 {
-        registry.spawn(async {});
+mod settle {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_zero_aborts_at_once() {
+        let registry = TaskRegistry::builder().settle(Duration::ZERO).build().unwrap();
+        registry.spawn(pending::<()>());
+        tokio::task::yield_now().await;
+        let report = registry.shutdown(Duration::ZERO).await;
+        assert_eq!(report.aborted.len(), 1);
     }
-    open.send(()).unwrap();
-    let report = shutting.await.unwrap();
-    assert_eq!((report.completed, report.discarded.len(), report.unnamed), (1, 10_000, 3));
-    assert!(report.to_string().ends_with("and 3 more, which the log names"));
+
+    #[test]
+    fn reports_stuck_work() {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let report = runtime.block_on(async {
+            let registry = TaskRegistry::builder().settle(Duration::from_millis(20)).build().unwrap();
+            let (started, both_started) = mpsc::channel();
+            let hang = || {
+                let (held, started) = (held.clone(), started.clone());
+                move || {
+                    started.send(()).unwrap();
+                    held.lock().unwrap().recv().unwrap_err();
+                }
+            };
+            registry.spawn(Task::blocking(hang()).named("closure"));
+            let never_yields = hang();
+            registry.spawn(Task::new(async move { never_yields() }).named("future"));
+            let registry = tokio::task::spawn_blocking(move || {
+                both_started.recv().unwrap();
+                both_started.recv().unwrap();
+                registry
+            })
+            .await
+            .unwrap();
+            let report = registry.shutdown(Duration::from_millis(10)).await;
+            assert_conserved(&registry, 2);
+            until(|| registry.metrics().stuck == 2).await;
+            report
+        });
+        let mut stuck: Vec<_> = report.stuck.iter().map(|task| (task.name.as_str(), task.state)).collect();
+        stuck.sort_unstable_by_key(|(name, _)| *name);
+        assert_eq!(stuck, [("closure", TaskState::Stuck), ("future", TaskState::Stuck)]);
+        assert_eq!(report.aborted.len(), 2);
+        drop(release);
+        runtime.shutdown_timeout(10 * SECOND);
+    }
+}
+
+mod on_failure {
+    use super::*;
+
+    /// A task that another thread has aborted, and whose failure hook, still at work there, will end with a spawn.
+    struct AtWork {
+        registry: TaskRegistry,
+        journal: Journal,
+        finish: mpsc::Sender<()>,
+        thread: JoinHandle<()>,
+    }
+
+    impl AtWork {
+        fn begin() -> Self {
+            let journal = Journal::default();
+            let (at_work, is_at_work) = mpsc::channel();
+            let (finish, may_finish) = mpsc::channel();
+            let (own, may_finish) = (Arc::new(OnceLock::<TaskRegistry>::new()), Mutex::new(may_finish));
+            let (its, noted) = (Arc::clone(&own), journal.clone());
+            let hook = move |report: &TaskReport| {
+                if report.name == "aborted" {
+                    at_work.send(()).unwrap();
+                    may_finish.lock().unwrap().recv().unwrap();
+                    its.get().unwrap().spawn(noted.task("spawned by the hook"));
+                }
+            };
+            let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
+            own.set(registry.clone()).unwrap();
+            let handle = registry.spawn(Task::new(pending::<()>()).named("aborted"));
+            let runtime = Handle::current();
+            let thread = thread::spawn(move || {
+                let _entered = runtime.enter();
+                handle.abort();
+            });
+            is_at_work.recv().unwrap();
+            Self { registry, journal, finish, thread }
+        }
+
+        /// The shutdown waits, and goes on when the hook has returned.
+        async fn see_it_waited_for(self) -> ShutdownReport {
+            let mut shutdown = Box::pin(self.registry.shutdown(60 * SECOND));
+            assert!(timeout(10 * SECOND, &mut shutdown).await.is_err(), "the hook is at work");
+            self.finish.send(()).unwrap();
+            self.thread.join().unwrap();
+            let report = shutdown.await;
+            assert_eq!(self.journal.read(), ["spawned by the hook"]);
+            report
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hook_is_waited_for() {
+        let report = AtWork::begin().see_it_waited_for().await;
+        assert_eq!((report.completed, report.discarded.len()), (1, 0), "{report}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hook_is_waited_for_after_late_task() {
+        let at_work = AtWork::begin();
+        at_work.registry.spawn(Task::new(async {}).delay(3600 * SECOND).named("delayed"));
+        let report = at_work.see_it_waited_for().await;
+        assert_eq!((report.completed, report.discarded.len()), (1, 1), "{report}");
+    }
+}
+
+mod report {
+    use super::*;
+
+    #[tokio::test]
+    async fn names_first_discarded_tasks() {
+        let registry = TaskRegistry::builder().capacity(1).history(0).build().unwrap();
+        let (open, opened) = oneshot::channel::<()>();
+        registry.spawn(async { opened.await.unwrap() });
+        let shutting = {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.shutdown(60 * SECOND).await })
+        };
+        tokio::task::yield_now().await;
+        for _ in 0..10_003 {
+            registry.spawn(async {});
+        }
+        open.send(()).unwrap();
+        let report = shutting.await.unwrap();
+        assert_eq!((report.completed, report.discarded.len(), report.unnamed), (1, 10_000, 3));
+        assert!(report.to_string().ends_with("and 3 more, which the log names"));
+    }
 }

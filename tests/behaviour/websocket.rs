@@ -1,4 +1,4 @@
-//! A `WebSocket`: what its request leaves behind, and what the connection adds for as long as it is open.
+//! A `WebSocket`: the tasks of its request, and those that the connection adds while it is open.
 
 use std::{pin::pin, time::Duration};
 
@@ -15,9 +15,10 @@ use tokio::{
     sync::{mpsc::UnboundedReceiver, oneshot},
 };
 
-use crate::{
-    net::{raw, read_until, serve, telling_layer, within},
-    support::{Journal, assert_conserved},
+use crate::support::{
+    Journal, assert_conserved,
+    net::{raw, read_until, reporting_layer, serve, within},
+    until,
 };
 
 /// Long enough never to be the reason why a shutdown returns.
@@ -34,13 +35,13 @@ struct Site {
 impl Site {
     async fn open() -> Self {
         let (registry, journal) = (TaskRegistry::new(), Journal::default());
-        let (layer, endings) = telling_layer(&registry);
+        let (layer, endings) = reporting_layer(&registry);
         let leave = journal.clone();
         let handler = async move |tasks: TaskSet, upgrade: WebSocketUpgrade| {
             tasks.add(leave.task("of the request"));
             upgrade.on_upgrade(move |socket| converse(socket, tasks, leave))
         };
-        let address = serve(Router::new().route("/", on_get(handler)).layer(layer)).await;
+        let address = serve(Router::new().route("/", on_get(handler)).layer(layer));
         Self { address, registry, journal, endings }
     }
 
@@ -53,11 +54,9 @@ impl Site {
         client
     }
 
-    /// For what the connection does when its client has left, which nobody else can see.
+    /// For events of a connection whose client has left.
     async fn until(&self, reached: impl Fn(&TaskMetrics) -> bool) {
-        while !reached(&self.registry.metrics()) {
-            tokio::task::yield_now().await;
-        }
+        until(|| reached(&self.registry.metrics())).await;
     }
 }
 
@@ -88,7 +87,7 @@ async fn converse(mut socket: WebSocket, tasks: TaskSet, journal: Journal) {
     tasks.add(journal.task("of the end"));
 }
 
-/// A client that can do just what is needed here.
+/// A client that can do what these tests need.
 struct Client(TcpStream);
 
 impl Client {
@@ -132,7 +131,7 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_websocket_may_add_tasks_as_long_as_it_is_open_and_when_it_ends() {
+async fn may_add_while_open_and_at_end() {
     for closes in [true, false] {
         let mut site = Site::open().await;
         let mut client = site.connect().await;
@@ -152,58 +151,66 @@ async fn a_websocket_may_add_tasks_as_long_as_it_is_open_and_when_it_ends() {
     }
 }
 
-#[tokio::test]
-async fn a_websocket_adds_by_a_set_of_its_own_and_not_by_after() {
-    let mut site = Site::open().await;
-    let mut client = site.connect().await;
-    assert_eq!(client.ask("add without a set").await, "no set");
-    assert_eq!(client.ask("add").await, "added");
-    within(site.registry.wait_idle()).await;
-    assert_conserved(&site.registry, 2);
+mod after {
+    use super::*;
+
+    #[tokio::test]
+    async fn has_no_set_in_connection() {
+        let mut site = Site::open().await;
+        let mut client = site.connect().await;
+        assert_eq!(client.ask("add without a set").await, "no set");
+        assert_eq!(client.ask("add").await, "added");
+        within(site.registry.wait_idle()).await;
+        assert_conserved(&site.registry, 2);
+    }
 }
 
-#[tokio::test]
-async fn an_open_websocket_does_not_hold_up_a_shutdown_and_is_refused_after_it() {
-    let mut site = Site::open().await;
-    let mut client = site.connect().await;
-    assert_eq!(client.ask("add").await, "added");
-    let report = within(site.registry.shutdown(GRACE)).await;
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(client.ask("add").await, "closed", "and the connection is still open");
-    assert_eq!(site.journal.read(), ["of the request", "of a message"]);
-    assert_conserved(&site.registry, 2);
-    drop(client);
-    within(site.until(|m| m.discarded == 1)).await;
-    assert_eq!(site.journal.read().len(), 2, "the task of the end came too late");
-    assert_conserved(&site.registry, 3);
-}
+mod shutdown {
+    use super::*;
 
-#[tokio::test]
-async fn what_a_websocket_adds_during_a_shutdown_is_still_done() {
-    let mut site = Site::open().await;
-    let mut client = site.connect().await;
-    let (release, released) = oneshot::channel::<()>();
-    site.registry.spawn(released);
-    let mut shutdown = pin!(site.registry.shutdown(GRACE));
-    assert!(futures::poll!(&mut shutdown).is_pending(), "it has begun");
-    assert_eq!(client.ask("add").await, "added");
-    within(site.until(|m| m.completed == 2)).await;
-    assert!(futures::poll!(&mut shutdown).is_pending(), "it waits for the other task");
-    release.send(()).unwrap();
-    let report = within(shutdown).await;
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(site.journal.read(), ["of the request", "of a message"]);
-    assert_conserved(&site.registry, 3);
-}
+    #[tokio::test]
+    async fn does_not_wait_for_open_websocket() {
+        let mut site = Site::open().await;
+        let mut client = site.connect().await;
+        assert_eq!(client.ask("add").await, "added");
+        let report = within(site.registry.shutdown(GRACE)).await;
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(client.ask("add").await, "closed", "and the connection is still open");
+        assert_eq!(site.journal.read(), ["of the request", "of a message"]);
+        assert_conserved(&site.registry, 2);
+        drop(client);
+        within(site.until(|m| m.discarded == 1)).await;
+        assert_eq!(site.journal.read().len(), 2, "the task of the end came too late");
+        assert_conserved(&site.registry, 3);
+    }
 
-#[tokio::test]
-async fn a_websocket_may_end_itself_when_the_registry_closes() {
-    let mut site = Site::open().await;
-    let mut client = site.connect().await;
-    client.send("stay until the end").await;
-    let report = within(site.registry.shutdown(GRACE)).await;
-    assert!(report.is_clean(), "{report}");
-    let mut rest = Vec::new();
-    within(client.0.read_to_end(&mut rest)).await.unwrap();
-    assert!(rest.is_empty(), "it has hung up without a word");
+    #[tokio::test]
+    async fn waits_for_adds_of_websocket() {
+        let mut site = Site::open().await;
+        let mut client = site.connect().await;
+        let (release, released) = oneshot::channel::<()>();
+        site.registry.spawn(released);
+        let mut shutdown = pin!(site.registry.shutdown(GRACE));
+        assert!(futures::poll!(&mut shutdown).is_pending(), "it has begun");
+        assert_eq!(client.ask("add").await, "added");
+        within(site.until(|m| m.completed == 2)).await;
+        assert!(futures::poll!(&mut shutdown).is_pending(), "it waits for the other task");
+        release.send(()).unwrap();
+        let report = within(shutdown).await;
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(site.journal.read(), ["of the request", "of a message"]);
+        assert_conserved(&site.registry, 3);
+    }
+
+    #[tokio::test]
+    async fn lets_websocket_end_itself() {
+        let mut site = Site::open().await;
+        let mut client = site.connect().await;
+        client.send("stay until the end").await;
+        let report = within(site.registry.shutdown(GRACE)).await;
+        assert!(report.is_clean(), "{report}");
+        let mut rest = Vec::new();
+        within(client.0.read_to_end(&mut rest)).await.unwrap();
+        assert!(rest.is_empty(), "it has hung up without a word");
+    }
 }

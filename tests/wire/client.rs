@@ -1,23 +1,21 @@
 use std::{sync::Arc, time::Duration};
 
+use axum::{
+    body::Body,
+    http::{
+        Request,
+        header::{CONNECTION, HOST, TE, UPGRADE},
+    },
+};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    Request, Response,
-    body::Incoming,
-    client::conn::{http1, http2},
-    header::{CONNECTION, HOST, TE, UPGRADE},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpSocket,
-};
+use http_body_util::BodyExt;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     Protocol,
     kinds::{KINDS, Kind, Reader},
-    server::{NARROW, Server},
+    server::Server,
+    sockets::{Sender, Width, connect, within},
     tape::Tape,
 };
 
@@ -31,11 +29,6 @@ pub(crate) struct Client {
     pub(crate) tape: Arc<Tape>,
 }
 
-enum Sender {
-    H1(http1::SendRequest<Empty<Bytes>>),
-    H2(http2::SendRequest<Empty<Bytes>>),
-}
-
 impl Client {
     /// Connects, and gets over the first response, beside which h2 writes its settings.
     pub(crate) async fn connect(server: &mut Server, reader: Reader) -> Self {
@@ -47,13 +40,11 @@ impl Client {
     }
 
     async fn connect_fresh(server: &mut Server, reader: Reader) -> Self {
-        let is_narrow = reader != Reader::AtOnce;
-        let socket = TcpSocket::new_v4().unwrap();
-        if is_narrow {
-            socket.set_recv_buffer_size(NARROW).unwrap();
-        }
-        let address = if is_narrow { server.narrow } else { server.wide };
-        let stream = within(socket.connect(address)).await.unwrap();
+        let (address, width) = match reader {
+            Reader::AtOnce => (server.wide, Width::Usual),
+            Reader::Slow | Reader::Stops => (server.narrow, Width::Narrow),
+        };
+        let stream = within(connect(address, width)).await;
         stream.set_nodelay(true).unwrap();
         let tape = within(server.tape()).await;
         let io: Box<dyn Io> = if server.protocol == Protocol::H1Tls {
@@ -62,26 +53,13 @@ impl Client {
         } else {
             Box::new(stream)
         };
-        let sender = handshake(server.protocol, TokioIo::new(io), is_narrow).await;
-        // What the handshake of TLS has written is none of a response's bytes.
+        let sender = within(Sender::handshake(server.protocol.version(), io, width)).await;
+        // The bytes of the TLS handshake belong to no response.
         tape.rewind();
         Self { sender, tape }
     }
 
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> Response<Incoming> {
-        match &mut self.sender {
-            Sender::H1(sender) => {
-                sender.ready().await.unwrap();
-                sender.send_request(request).await.unwrap()
-            }
-            Sender::H2(sender) => {
-                sender.ready().await.unwrap();
-                sender.send_request(request).await.unwrap()
-            }
-        }
-    }
-
-    /// Makes a request of a kind by its number, reads the response, and tells how many bytes of it were written
+    /// Makes a request of a kind by its number, reads the response, and returns how many bytes of it were written
     /// after its task had started.
     pub(crate) async fn take(&mut self, number: usize) -> usize {
         self.take_around(number, async {}).await
@@ -90,11 +68,11 @@ impl Client {
     /// The same, with something to be done when a part of the response has been read.
     async fn take_around(&mut self, number: usize, in_between: impl Future<Output = ()>) -> usize {
         let kind = KINDS.get(number).unwrap();
-        let response = within(self.send(request(kind, number))).await;
+        let response = within(self.sender.send(request(kind, number))).await.unwrap();
         let mut body = response.into_body();
         let mut in_between = Some(in_between);
         let (mut read, mut had_trailers) = (0, false);
-        // After a 101, what is read is not HTTP any more.
+        // After a 101, the connection does not speak HTTP any more.
         while let Some(frame) = within(body.frame()).await {
             let frame = frame.unwrap();
             read += frame.data_ref().map_or(0, Bytes::len);
@@ -119,29 +97,13 @@ impl Client {
             for _ in 0..4 {
                 other.take(0).await;
             }
-            assert!(tape.written() < size, "the client has to hold the server up for this to tell anything");
+            assert!(tape.written() < size, "the client has to hold the server up or this shows nothing");
         };
         self.take_around(number, others_requests).await
     }
 }
 
-async fn handshake(protocol: Protocol, io: TokioIo<Box<dyn Io>>, is_narrow: bool) -> Sender {
-    if protocol == Protocol::H2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        if is_narrow {
-            builder.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
-        }
-        let (sender, connection) = within(builder.handshake(io)).await.unwrap();
-        tokio::spawn(connection);
-        Sender::H2(sender)
-    } else {
-        let (sender, connection) = within(http1::handshake(io)).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        Sender::H1(sender)
-    }
-}
-
-fn request(kind: &Kind, number: usize) -> Request<Empty<Bytes>> {
+fn request(kind: &Kind, number: usize) -> Request<Body> {
     let uri = format!("http://localhost/{number}");
     let mut request = Request::builder().method(kind.method()).uri(uri).header(HOST, "localhost");
     if kind.has_trailers() {
@@ -150,10 +112,5 @@ fn request(kind: &Kind, number: usize) -> Request<Empty<Bytes>> {
     if kind.is_upgrade() {
         request = request.header(CONNECTION, "upgrade").header(UPGRADE, "silence");
     }
-    request.body(Empty::new()).unwrap()
-}
-
-/// Waits for an event that must come, so that a failure is an error and not a hang.
-async fn within<T>(event: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), event).await.unwrap_or_else(|_| panic!("it did not happen in time"))
+    request.body(Body::empty()).unwrap()
 }

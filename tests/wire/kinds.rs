@@ -23,7 +23,7 @@ pub(crate) struct Kind {
     pub(crate) share: usize,
 }
 
-/// What the last thing written of a response is.
+/// What is written last of a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// The bytes of its body.
@@ -32,7 +32,7 @@ pub(crate) enum End {
     Bare,
 }
 
-/// What the client does with a response.
+/// How the client reads a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     AtOnce,

@@ -12,6 +12,8 @@ mod client;
 mod kinds;
 mod measure;
 mod server;
+#[path = "../support/sockets.rs"]
+mod sockets;
 mod tape;
 mod tls;
 
@@ -20,6 +22,7 @@ use std::sync::LazyLock;
 use self::{
     kinds::{End, KINDS, Kind},
     measure::Table,
+    sockets::Version,
 };
 
 /// Measured once, whichever test comes first.
@@ -42,6 +45,15 @@ enum Protocol {
     H2,
 }
 
+impl Protocol {
+    const fn version(self) -> Version {
+        match self {
+            Self::H1 | Self::H1Tls => Version::H1,
+            Self::H2 => Version::H2,
+        }
+    }
+}
+
 const PROTOCOLS: [Protocol; 3] = [Protocol::H1, Protocol::H1Tls, Protocol::H2];
 
 /// TLS takes more than the socket does: it encrypts up to 64 KiB, calls them written, and keeps them until the
@@ -50,34 +62,39 @@ fn is_kept_by_tls(kind: &Kind, protocol: Protocol) -> bool {
     protocol == Protocol::H1Tls && kind.may_wait_for_reader()
 }
 
-#[test]
-fn a_task_never_starts_before_the_last_byte_of_a_body_of_known_length() {
-    let counts = TABLE.count(|kind, protocol| kind.end == End::Bytes && !is_kept_by_tls(kind, protocol));
-    assert_eq!(counts.early, 0, "early of {}:\n{}", counts.made, *TABLE);
-}
+/// The wait of a set for its response: how often it ended too early.
+mod drain_within {
+    use super::*;
 
-#[test]
-fn a_task_hardly_ever_starts_before_an_end_that_has_no_bytes_of_its_own() {
-    let counts = TABLE.count(|kind, protocol| kind.end == End::Bare && !is_kept_by_tls(kind, protocol));
-    // A timer is all there is here, and a machine with other work may take the server's core away for longer.
-    // The full form wants a machine for itself; the quick one must tell a broken library from a busy machine.
-    let one_of = if requests() < 2000 { 50 } else { 1000 };
-    assert!(counts.early * one_of <= counts.made, "{} early of {}:\n{}", counts.early, counts.made, *TABLE);
-}
+    #[test]
+    fn never_ends_before_last_byte_of_known_length() {
+        let counts = TABLE.count(|kind, protocol| kind.end == End::Bytes && !is_kept_by_tls(kind, protocol));
+        assert_eq!(counts.early, 0, "early of {}:\n{}", counts.made, *TABLE);
+    }
 
-#[test]
-fn over_tls_a_task_is_early_by_no_more_than_tls_keeps() {
-    let counts = TABLE.count(is_kept_by_tls);
-    let (plain, frames) = (64 << 10, 1 << 10);
-    assert!(counts.late_bytes <= plain + frames, "{} bytes:\n{}", counts.late_bytes, *TABLE);
-}
+    #[test]
+    fn hardly_ever_ends_before_an_end_without_bytes() {
+        let counts = TABLE.count(|kind, protocol| kind.end == End::Bare && !is_kept_by_tls(kind, protocol));
+        // A timer is all there is here, and a machine with other work may take the server's core away for longer.
+        // The full form wants a machine for itself; the quick one has to tolerate a busy machine.
+        let one_of = if requests() < 2000 { 50 } else { 1000 };
+        assert!(counts.early * one_of <= counts.made, "{} early of {}:\n{}", counts.early, counts.made, *TABLE);
+    }
 
-#[test]
-fn every_kind_of_response_is_measured_over_every_protocol_that_knows_it() {
-    for kind in &KINDS {
-        for protocol in PROTOCOLS {
-            let made = TABLE.counts(kind, protocol).made;
-            assert_eq!(made > 0, kind.exists_over(protocol), "{}, {protocol:?}", kind.name);
+    #[test]
+    fn is_early_over_tls_by_no_more_than_tls_keeps() {
+        let counts = TABLE.count(is_kept_by_tls);
+        let (plain, frames) = (64 << 10, 1 << 10);
+        assert!(counts.late_bytes <= plain + frames, "{} bytes:\n{}", counts.late_bytes, *TABLE);
+    }
+
+    #[test]
+    fn is_measured_for_every_kind_over_every_protocol() {
+        for kind in &KINDS {
+            for protocol in PROTOCOLS {
+                let made = TABLE.counts(kind, protocol).made;
+                assert_eq!(made > 0, kind.exists_over(protocol), "{}, {protocol:?}", kind.name);
+            }
         }
     }
 }

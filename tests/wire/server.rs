@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use postlude::{TaskBody, TaskLayer, TaskRegistry, after};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket},
+    net::TcpListener,
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
 };
@@ -21,6 +21,7 @@ use tower::{Layer, ServiceExt};
 use crate::{
     Protocol,
     kinds::KINDS,
+    sockets::{Width, listen},
     tape::{Recorder, Tape},
     tls,
 };
@@ -29,7 +30,7 @@ use crate::{
 pub(crate) struct Server {
     pub(crate) protocol: Protocol,
     pub(crate) wide: SocketAddr,
-    /// What comes from here holds little: a client that does not read soon holds the server up.
+    /// Its connections have small buffers: a client that does not read soon holds the server up.
     pub(crate) narrow: SocketAddr,
     pub(crate) connector: TlsConnector,
     tapes: mpsc::UnboundedReceiver<Arc<Tape>>,
@@ -47,8 +48,8 @@ impl Server {
         let thread = thread::spawn(move || {
             runtime(workers).block_on(async move {
                 let layer = TaskLayer::new(TaskRegistry::new());
-                let (wide, narrow) = (listen(None), listen(Some(NARROW)));
-                tell_addresses.send([wide.local_addr().unwrap(), narrow.local_addr().unwrap()]).unwrap();
+                let ((wide, wide_address), (narrow, narrow_address)) = (listen(Width::Usual), listen(Width::Narrow));
+                tell_addresses.send([wide_address, narrow_address]).unwrap();
                 let serving = Serving { protocol, acceptor, layer, tell_tape };
                 tokio::select! {
                     () = serving.accept_from(wide) => {}
@@ -79,18 +80,6 @@ impl Drop for Server {
 pub(crate) fn runtime(workers: usize) -> Runtime {
     let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     builder.worker_threads(workers.max(1)).enable_all().build().unwrap()
-}
-
-/// The buffer of a narrow socket, in bytes, at either end.
-pub(crate) const NARROW: u32 = 16 << 10;
-
-fn listen(send_buffer: Option<u32>) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
-    if let Some(size) = send_buffer {
-        socket.set_send_buffer_size(size).unwrap();
-    }
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    socket.listen(64).unwrap()
 }
 
 struct Serving {

@@ -12,7 +12,7 @@ use tokio::{
     sync::Notify,
 };
 
-/// What a server's end of a connection did, in order.
+/// The events of the server's end of a connection, in order.
 #[derive(Default)]
 pub(crate) struct Tape {
     events: Mutex<Vec<Event>>,
@@ -58,7 +58,7 @@ fn bytes(events: &[Event]) -> usize {
     events.iter().map(|event| if let Event::Written(bytes) = event { *bytes } else { 0 }).sum()
 }
 
-/// A socket that records its writes. Each is made under the tape's lock: whoever has read the bytes finds
+/// A socket that records its writes. Each is made under the tape's lock: a client that has read the bytes finds
 /// them on the tape.
 pub(crate) struct Recorder {
     pub(crate) stream: TcpStream,

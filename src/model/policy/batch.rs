@@ -31,7 +31,7 @@ impl Default for BatchPolicy {
 impl BatchPolicy {
     /// The number of items at which a batch is full and is handled at once. Zero counts as 1, and no batch is larger
     /// than the capacity.
-    pub const fn max_items(mut self, items: usize) -> Self {
+    pub fn max_items(mut self, items: usize) -> Self {
         self.max_items = items;
         self
     }
@@ -39,14 +39,14 @@ impl BatchPolicy {
     /// The longest time that the first item of a batch waits for others. With zero it does not wait: a batch holds the
     /// items that were pushed before its task started. With `Duration::MAX` a batch waits until it is full, flushed, or
     /// a shutdown begins.
-    pub const fn max_delay(mut self, delay: Duration) -> Self {
+    pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// The highest number of items at a time, whether they wait, are being handled, or are between two attempts. Zero
     /// counts as 1.
-    pub const fn capacity(mut self, items: usize) -> Self {
+    pub fn capacity(mut self, items: usize) -> Self {
         self.capacity = items;
         self
     }

@@ -39,14 +39,14 @@ impl RepeatPolicy {
     }
 
     /// The time to wait before the first run.
-    pub const fn first_after(mut self, delay: Duration) -> Self {
+    pub fn first_after(mut self, delay: Duration) -> Self {
         self.first_after = delay;
         self
     }
 
     /// Delays the start of each run by a random time up to `jitter`, so that many processes do not start at the same
     /// moment. The delays do not add up: they do not shift the schedule.
-    pub const fn jitter(mut self, jitter: Duration) -> Self {
+    pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
         self
     }

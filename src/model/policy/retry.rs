@@ -83,32 +83,32 @@ impl RetryPolicy {
     }
 
     /// The delay before the second attempt, before jitter.
-    pub const fn first_delay(mut self, delay: Duration) -> Self {
+    pub fn first_delay(mut self, delay: Duration) -> Self {
         self.first_delay = delay;
         self
     }
 
     /// The ratio of each delay to the one before. A factor below 1 or NaN counts as 1.
-    pub const fn factor(mut self, factor: f64) -> Self {
+    pub fn factor(mut self, factor: f64) -> Self {
         self.factor = if factor > 1.0 { factor } else { 1.0 };
         self
     }
 
     /// The longest delay, before jitter.
-    pub const fn max_delay(mut self, delay: Duration) -> Self {
+    pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
     /// Whether each delay is random, uniform between zero and the computed one.
-    pub const fn full_jitter(mut self, on: bool) -> Self {
+    pub fn full_jitter(mut self, on: bool) -> Self {
         self.jitter = on;
         self
     }
 
     /// The highest number of attempts, including the first one. Zero counts as 1. With `u32::MAX` the task is retried
     /// without a limit.
-    pub const fn attempts(mut self, attempts: u32) -> Self {
+    pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = if attempts == 0 { 1 } else { attempts };
         self
     }
@@ -116,7 +116,7 @@ impl RetryPolicy {
     /// Makes no attempt that would be due later than `limit` after the start of the first one. An attempt that is due
     /// before may still wait for a permit beyond the limit, and a running attempt is not stopped: see
     /// [`Task::timeout`](crate::Task::timeout).
-    pub const fn give_up_after(mut self, limit: Duration) -> Self {
+    pub fn give_up_after(mut self, limit: Duration) -> Self {
         self.give_up_after = limit;
         self
     }
@@ -134,7 +134,7 @@ impl RetryPolicy {
     }
 
     /// Retries after a panic, too.
-    pub const fn retry_panics(mut self) -> Self {
+    pub fn retry_panics(mut self) -> Self {
         self.retry_panics = true;
         self
     }

@@ -1,9 +1,9 @@
-//! The cells of the matrix, and what is expected of each.
+//! The cells of the matrix, and the expectation of each.
 
 use axum::http::StatusCode;
 use postlude::Ending;
 
-use crate::net::{VERSIONS, Version};
+use crate::support::net::{VERSIONS, Version};
 
 /// Up to where the client takes part in the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,9 @@ pub(super) enum Manner {
 pub(super) enum Handler {
     /// Answers at its first poll, with a body of one chunk.
     Ready,
-    /// Answers like that when it is told to.
+    /// Answers like that after a step.
     Pending,
-    /// Answers at its first poll, with two chunks that come when they are told to.
+    /// Answers at its first poll, with two chunks, each after a step.
     Streaming,
     /// Panics at its first poll.
     Panicking,
@@ -45,7 +45,7 @@ pub(super) enum Handler {
     Erring,
 }
 
-/// What the task in the middle does.
+/// The work of the task in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
     Completes,
@@ -56,7 +56,7 @@ pub(super) enum Work {
     Blocks,
 }
 
-/// What the layer's condition says to every ending.
+/// The answer of the layer's condition to every ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Drain,
@@ -86,7 +86,7 @@ pub(super) const VERDICTS: [Verdict; 2] = [Verdict::Drain, Verdict::Discard];
 impl Cell {
     /// The endings that the contract allows, or why there is no such request.
     ///
-    /// More than one where the client leaves while the server is at it. Leaving *after* the body is not such a
+    /// More than one if the client leaves while the server is at it. Leaving *after* the body is not such a
     /// case: the client has its end, so the server had taken it before.
     pub(super) fn endings(&self) -> Result<Vec<Ending>, &'static str> {
         let (sent, disconnected) = (Ending::Sent(self.handler.status()), Ending::Disconnected(self.handler.status()));
@@ -124,7 +124,7 @@ impl Cell {
         }
     }
 
-    /// The label of the middle task's outcome. What becomes of a task that may run does not depend on its request.
+    /// The label of the middle task's outcome. It does not depend on the request, once the task may run.
     pub(super) const fn outcome(self) -> &'static str {
         match (self.verdict, self.work) {
             (Verdict::Discard, _) => "discarded",
@@ -135,7 +135,7 @@ impl Cell {
         }
     }
 
-    /// What the tasks see of each other: all run in their order, or none does.
+    /// The tasks that run: all in their order, or none.
     pub(super) const fn seen(self) -> &'static [&'static str] {
         match self.verdict {
             Verdict::Drain => &["first", "middle", "last"],
@@ -164,7 +164,7 @@ impl Cell {
         }
     }
 
-    /// How often the handler has to be told to go on to get to the moment.
+    /// How many steps the handler takes to get to the moment.
     pub(super) const fn steps(self) -> usize {
         match (self.handler, self.moment) {
             (Handler::Pending, Moment::AfterTheHead | Moment::InTheBody | Moment::AfterTheBody)

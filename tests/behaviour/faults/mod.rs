@@ -1,7 +1,8 @@
-//! Whoever leaves and whatever breaks: a request ends as the contract says, and its tasks have their outcomes.
+//! The client leaves at any moment and in any manner: the request ends as the contract says, and each task has its
+//! outcome.
 //!
-//! Every request of a matrix leaves three tasks, of which the one in the middle may be a faulty one. What is
-//! expected of a cell is a pure function of it: [`Cell::endings`], [`Cell::outcome`] and [`Cell::seen`].
+//! Every request of a matrix leaves three tasks, and the second of them may be faulty. The expectation of a cell is a
+//! pure function of the cell: [`Cell::endings`], [`Cell::outcome`] and [`Cell::seen`].
 
 mod cell;
 mod site;
@@ -21,15 +22,16 @@ use self::{
     cell::{Cell, HANDLERS, Handler, MOMENTS, Manner, Moment, VERDICTS, WORKS, all_cells},
     site::{LONG, Site},
 };
-use crate::{
+use crate::support::{
+    assert_conserved,
     net::{Client, get, within},
-    support::assert_conserved,
+    until,
 };
 
 impl Cell {
     /// Lets the request happen, and looks at what has become of it.
     async fn play(self) {
-        let mut site = Site::open(self).await;
+        let mut site = Site::open(self);
         let mut client = Client::connect(self.version, site.address).await;
         self.exchange(&mut client, &mut site).await;
         if self.manner != Manner::Reset {
@@ -60,7 +62,7 @@ impl Cell {
         if self.moment == Moment::AfterTheBody {
             self.take_the_rest(response.as_mut().unwrap()).await;
         }
-        // Held until the tasks have run: what is dropped before is a stream that is reset.
+        // Held until the tasks have run: a stream that is dropped before is reset.
         let mut held = (exchange, response);
         match self.manner {
             // A server that has panicked may have closed it first.
@@ -85,7 +87,7 @@ impl Cell {
                     Poll::Ready(report) => report,
                     Poll::Pending => within(shutdown).await,
                 };
-                // Not what is stuck: a future that has timed out may take its time to be dropped.
+                // Not stuck tasks: a future that has timed out may be dropped later.
                 assert!(report.aborted.is_empty(), "{self:?}: {report}");
             }
         }
@@ -120,13 +122,8 @@ impl Cell {
         let mut seen = site.journal.read();
         if self.outcome() == "timed_out" {
             // Its time may be over before its first poll is, if its thread does not get to run: the others go on then.
-            within(async {
-                while seen.len() < expected.len() {
-                    tokio::task::yield_now().await;
-                    seen = site.journal.read();
-                }
-            })
-            .await;
+            until(|| site.journal.read().len() >= expected.len()).await;
+            seen = site.journal.read();
             seen.sort_unstable();
             expected.sort_unstable();
         }
@@ -143,9 +140,9 @@ impl Cell {
             ("last", self.outcome_of_the_others()),
             ("fine", self.outcome_afterwards()),
         ];
-        let to_tell = outcomes.iter().filter(|(_, outcome)| *outcome != "completed");
-        let told: Vec<_> = to_tell.map(|(name, outcome)| format!("{name} {outcome}")).collect();
-        assert_eq!(site.told.read(), told, "{self:?}");
+        let failures = outcomes.iter().filter(|(_, outcome)| *outcome != "completed");
+        let reported: Vec<_> = failures.map(|(name, outcome)| format!("{name} {outcome}")).collect();
+        assert_eq!(site.reported.read(), reported, "{self:?}");
 
         let m = site.registry.metrics();
         let counted = [
@@ -164,14 +161,9 @@ impl Cell {
         assert_eq!([m.pending, m.running, m.open_sets, m.hook_panics], [0; 4], "{self:?}");
         assert_conserved(&site.registry, 4);
 
-        // What has timed out is counted first, and dropped then.
+        // A task that has timed out is counted before it is dropped.
         assert!(within(&mut site.captured).await.is_err());
-        within(async {
-            while site.registry.metrics().stuck > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        until(|| site.registry.metrics().stuck == 0).await;
     }
 }
 
@@ -191,37 +183,37 @@ fn play_all(handler: Handler) {
 }
 
 #[test]
-fn whenever_the_client_of_a_ready_handler_leaves_each_task_has_its_outcome() {
+fn ready_handler() {
     play_all(Handler::Ready);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_waits_leaves_each_task_has_its_outcome() {
+fn waiting_handler() {
     play_all(Handler::Pending);
 }
 
 #[test]
-fn whenever_the_client_of_a_stream_leaves_each_task_has_its_outcome() {
+fn stream() {
     play_all(Handler::Streaming);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_panics_leaves_each_task_has_its_outcome() {
+fn panicking_handler() {
     play_all(Handler::Panicking);
 }
 
 #[test]
-fn whenever_the_client_of_a_handler_that_refuses_leaves_each_task_has_its_outcome() {
+fn refusing_handler() {
     play_all(Handler::Refusing);
 }
 
 #[test]
-fn whenever_the_client_of_a_service_that_fails_leaves_each_task_has_its_outcome() {
+fn failing_service() {
     play_all(Handler::Erring);
 }
 
 #[test]
-fn the_matrix_leaves_out_what_cannot_happen_and_nothing_else() {
+fn matrix_omits_impossible_cells_only() {
     let mut left_out = std::collections::BTreeMap::new();
     for reason in all_cells().iter().filter_map(|cell| cell.endings().err()) {
         *left_out.entry(reason).or_insert(0) += 1;

@@ -1,4 +1,4 @@
-//! A server whose handler and whose tasks do what a cell says.
+//! The server of a cell: its handler and its tasks.
 
 use std::{
     convert::Infallible,
@@ -19,19 +19,16 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use postlude::{Ending, Task, TaskLayer, TaskRegistry, TaskSet, after};
-use tokio::{
-    net::TcpListener,
-    sync::{
-        Notify, Semaphore,
-        mpsc::{UnboundedReceiver, unbounded_channel},
-        oneshot,
-    },
+use tokio::sync::{
+    Notify, Semaphore,
+    mpsc::{UnboundedReceiver, unbounded_channel},
+    oneshot,
 };
 use tokio_util::task::AbortOnDropHandle;
 use tower::Layer;
 
 use super::cell::{Cell, Handler, Verdict, Work};
-use crate::support::Journal;
+use crate::support::{Journal, net::start};
 
 impl Work {
     /// The task; `captured` is dropped with it.
@@ -62,7 +59,7 @@ impl Work {
     }
 }
 
-/// Tells by its end that a task has let go of what it captured.
+/// Its end shows that a task has dropped its captures.
 type Captured = oneshot::Sender<Infallible>;
 
 /// A future that is ready at once, and panics when it is dropped.
@@ -92,13 +89,13 @@ pub(super) struct Site {
     pub(super) address: SocketAddr,
     pub(super) registry: TaskRegistry,
     pub(super) endings: UnboundedReceiver<Ending>,
-    /// What the tasks have seen.
+    /// The tasks that ran.
     pub(super) journal: Journal,
-    /// What the failure hook has been told.
-    pub(super) told: Journal,
+    /// The failures that the hook has seen.
+    pub(super) reported: Journal,
     pub(super) entered: Arc<Notify>,
     pub(super) steps: Arc<Semaphore>,
-    /// Ends when the task in the middle has let go of what it captured.
+    /// Ends when the task in the middle has dropped its captures.
     pub(super) captured: oneshot::Receiver<Infallible>,
     _server: AbortOnDropHandle<()>,
 }
@@ -107,16 +104,16 @@ pub(super) struct Site {
 pub(super) const LONG: usize = 256 * 1024;
 
 impl Site {
-    pub(super) async fn open(cell: Cell) -> Self {
-        let (journal, told) = (Journal::default(), Journal::default());
+    pub(super) fn open(cell: Cell) -> Self {
+        let (journal, reported) = (Journal::default(), Journal::default());
         let hook = {
-            let told = told.clone();
-            move |report: &postlude::TaskReport| told.note(format!("{} {}", report.name, report.outcome.label()))
+            let reported = reported.clone();
+            move |report: &postlude::TaskReport| reported.note(format!("{} {}", report.name, report.outcome.label()))
         };
         let registry = TaskRegistry::builder().on_failure(hook).build().unwrap();
-        let (tell, endings) = unbounded_channel();
+        let (report_ending, endings) = unbounded_channel();
         let layer = TaskLayer::new(registry.clone()).drain_when(move |ending| {
-            tell.send(*ending).unwrap();
+            report_ending.send(*ending).unwrap();
             cell.verdict == Verdict::Drain
         });
         let (entered, steps) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
@@ -139,11 +136,9 @@ impl Site {
         };
         let fine = on_get(fine).layer(TaskLayer::new(registry.clone()));
         let app = routes(&layer, cell.handler, enter, &steps).route("/fine", fine);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let (address, server) = start(app);
         let _server = AbortOnDropHandle::new(server);
-        Self { address, registry, endings, journal, told, entered, steps, captured, _server }
+        Self { address, registry, endings, journal, reported, entered, steps, captured, _server }
     }
 }
 

@@ -1,0 +1,34 @@
+//! The floor: the least that keeps the promises of postlude, and does nothing else. The benchmarks measure postlude beside
+//! it.
+//!
+//! [`Registry`] keeps a registry's promises to a task. The costs of postlude above it are those of its history, names,
+//! spans, hooks, policies, limits, contexts and handles. The costs of the floor above a bare spawn are unavoidable,
+//! because each part is there for a promise:
+//!
+//! | part | promise |
+//! |---|---|
+//! | a number, and a map from it to the task, until the end | live tasks can be listed, and none is forgotten |
+//! | a map, which shrinks | memory comes back after a flood |
+//! | the lock at the start, and the task's waker in the map | it can be aborted by its number, waiting or running |
+//! | the catch of unwinds | a task that panics harms nothing but itself |
+//! | the count at the end, also if the runtime drops the task | each task ends in exactly one counted outcome |
+//! | three readings of the clock, two histograms and a sum | how long tasks wait and run, as quantiles and on average |
+//! | tokio's clock | tests can pause it |
+//! | shards | threads don't meet |
+//! | the look at the map when a task ends | who waits until all is done is woken |
+//!
+//! [`floor`] is a layer that lets a handler add tasks to be run after the response, and keeps no other promise: no clock,
+//! no list, no count, no guard.
+
+mod layer;
+mod registry;
+mod set;
+mod spawned;
+mod state;
+
+pub use self::{
+    layer::{Bag, Until, floor},
+    registry::Registry,
+    set::Set,
+    state::Counts,
+};

@@ -1,0 +1,215 @@
+//! The registry.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    set::Set,
+    spawned::Spawned,
+    state::{Counts, Outcome, Shard},
+};
+
+pub(crate) const SHARDS: usize = 4;
+
+/// A registry of live tasks. A clone is the same registry.
+#[derive(Clone)]
+pub struct Registry {
+    shards: Arc<[Arc<Shard>; SHARDS]>,
+    idle: Arc<Notify>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        let idle = Arc::new(Notify::new());
+        let shard = |index: usize| Arc::new(Shard::new(index as u64, Arc::clone(&idle)));
+        Self { shards: Arc::new(std::array::from_fn(shard)), idle }
+    }
+
+    /// Spawns a task; returns its number.
+    #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
+    pub fn spawn<F>(&self, work: F) -> u64
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shard = Arc::clone(self.own_shard());
+        let number = shard.add(Instant::now());
+        tokio::spawn(Spawned::new(shard, number, work));
+        number
+    }
+
+    /// A set of tasks that run one after another.
+    pub fn set(&self) -> Arc<Set> {
+        Set::new(Arc::clone(self.own_shard()))
+    }
+
+    /// Aborts a task; `false` if it had ended.
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    pub fn abort(&self, number: u64) -> bool {
+        let Some(task) = self.shard(number as usize).end(number, Outcome::Aborted) else {
+            return false;
+        };
+        task.wake();
+        true
+    }
+
+    /// The live spawned tasks: the number of each, how long it has been there, and how long it has been running.
+    pub fn list(&self) -> Vec<(u64, Duration, Option<Duration>)> {
+        let now = Instant::now();
+        self.shards.iter().flat_map(|shard| shard.list(now)).collect()
+    }
+
+    /// How the tasks have ended.
+    pub fn counts(&self) -> Counts {
+        self.shards.iter().fold(Counts::default(), |sum, shard| sum.plus(shard.counts()))
+    }
+
+    /// Waits until no task is live.
+    pub async fn wait_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Whether no task is live. If one is, its end notifies.
+    fn is_idle(&self) -> bool {
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| shard.lock()).collect();
+        let is_idle = shards.iter().all(|state| state.is_idle());
+        shards.iter_mut().for_each(|state| state.is_awaited = !is_idle);
+        is_idle
+    }
+
+    /// The shard of this thread.
+    #[inline]
+    fn own_shard(&self) -> &Arc<Shard> {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static INDEX: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        self.shard(INDEX.with(|index| *index))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "below the length of the array")]
+    fn shard(&self, number: usize) -> &Arc<Shard> {
+        &self.shards[number % SHARDS]
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Polls, and turns a panic into an outcome.
+#[inline]
+pub(crate) fn catch_panic(poll: impl FnOnce() -> Poll<()>) -> Poll<Outcome> {
+    catch_unwind(AssertUnwindSafe(poll))
+        .map_or(Poll::Ready(Outcome::Panicked), |polled| polled.map(|()| Outcome::Completed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, panic::resume_unwind};
+
+    use tokio::{sync::oneshot, task::yield_now};
+
+    use super::*;
+
+    /// Panics without the message of a panic.
+    async fn panics() {
+        resume_unwind(Box::new(()));
+    }
+
+    #[tokio::test]
+    async fn abort_ends_waiting_and_running_tasks() {
+        let registry = Registry::new();
+        let (held, dropped) = oneshot::channel::<()>();
+        let running = registry.spawn(async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        let waiting = registry.spawn(pending());
+        assert!(registry.abort(waiting));
+        assert!(!registry.abort(waiting), "a task ends once");
+        yield_now().await;
+        assert!(matches!(registry.list()[..], [(number, _, Some(_))] if number == running));
+        assert!(registry.abort(running));
+        assert!(dropped.await.is_err(), "an aborted task is dropped");
+        registry.wait_idle().await;
+        assert_eq!(registry.counts(), Counts { aborted: 2, ..Counts::default() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_has_live_tasks_with_their_times() {
+        let registry = Registry::new();
+        let task = registry.spawn(pending());
+        assert_eq!(registry.list(), [(task, Duration::ZERO, None)]);
+        yield_now().await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(registry.list(), [(task, Duration::from_secs(1), Some(Duration::from_secs(1)))]);
+        registry.abort(task);
+        assert!(registry.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn counts_have_each_end() {
+        let registry = Registry::new();
+        registry.spawn(panics());
+        let set = registry.set();
+        set.add(panics());
+        set.add(yield_now());
+        Arc::clone(&set).drain();
+        set.add(async {});
+        registry.spawn(async {});
+        registry.wait_idle().await;
+        assert_eq!(registry.counts(), Counts { completed: 3, panicked: 2, aborted: 0 });
+    }
+
+    #[test]
+    fn end_of_runtime_aborts_and_counts() {
+        let registry = Registry::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            registry.spawn(pending());
+            let set = registry.set();
+            set.add(pending());
+            set.add(async {});
+            set.drain();
+            yield_now().await;
+        });
+        drop(runtime);
+        assert_eq!(registry.counts(), Counts { aborted: 3, ..Counts::default() });
+        assert!(registry.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn wait_idle_waits_for_spawned_tasks_and_sets() {
+        let registry = Registry::new();
+        let (spawned, set) = (oneshot::channel::<()>(), oneshot::channel::<()>());
+        registry.spawn(async { drop(spawned.1.await) });
+        let tasks = registry.set();
+        tasks.add(async { drop(set.1.await) });
+        tasks.drain();
+        let mut idle = Box::pin(registry.wait_idle());
+        for end in [spawned.0, set.0] {
+            yield_now().await;
+            assert!(futures::FutureExt::now_or_never(&mut idle).is_none());
+            end.send(()).unwrap();
+        }
+        idle.await;
+    }
+}

@@ -1,0 +1,143 @@
+//! The lines of the log.
+
+use std::{io, time::Duration};
+
+use postlude::{Priority, Task, TaskRegistry};
+use tracing::{info, instrument::WithSubscriber};
+
+use crate::capture::{Text, broken, listen_everywhere, logged};
+
+#[test]
+fn has_every_outcome_but_completed() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        set.add(Task::new(async {}).named("fine"));
+        let broken = async { Err::<(), _>(io::Error::other(io::Error::other("connection refused"))) };
+        set.add(Task::new(broken).named("failing"));
+        set.add(Task::new(async { panic!("a bug") }).named("panicking"));
+        set.add(Task::new(std::future::pending::<()>()).timeout(Duration::from_millis(1)).named("hanging"));
+        let aborted = set.add(Task::new(async {}).named("aborted"));
+        registry.abort(aborted);
+        set.drain().await;
+        let cleared = registry.set();
+        cleared.add(Task::new(async {}).named("cleared"));
+        cleared.clear();
+        registry.shutdown(Duration::ZERO).await;
+        registry.spawn(Task::new(async {}).named("late"));
+    });
+    let expected = [
+        ("failing", "ERROR", "task failed", "error=connection refused"),
+        ("panicking", "ERROR", "task panicked", "error=a bug"),
+        ("hanging", "ERROR", "task timed out", "limit=1ms"),
+        ("aborted", "WARN", "task aborted", "attempt=0"),
+        ("cleared", "WARN", "task discarded", "reason=its set was cleared"),
+        ("late", "ERROR", "task discarded", "reason=the registry is shut down"),
+    ];
+    for (name, level, message, detail) in expected {
+        let lines = text.lines_with(&format!("name=\"{name}\""));
+        assert_eq!(lines.len(), 1, "{name}: {}", text.read());
+        let line = &lines[0];
+        for wanted in [level, message, detail, "postlude", "id=", "location=", "queued_for=", "ran_for=", "log.rs"] {
+            assert!(line.contains(wanted), "{wanted}: {line}");
+        }
+    }
+    assert!(text.lines_with("fine").is_empty(), "{}", text.read());
+}
+
+#[test]
+fn line_of_end_is_in_span_of_its_task() {
+    let text = logged(async {
+        TaskRegistry::new().spawn(Task::new(broken()).named("mail")).await;
+    });
+    let line = &text.lines_with("task failed")[0];
+    let (_time, line) = line.split_once("ERROR ").unwrap();
+    let mut rest = line;
+    for part in [
+        "task{id=",
+        " name=\"mail\"}: postlude: task failed id=",
+        " name=\"mail\" location=tests/telemetry/log.rs:",
+        " attempt=1 queued_for=",
+        " ran_for=",
+        " error=connection refused",
+    ] {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part}: {line}"));
+        rest = &rest[at + part.len()..];
+    }
+}
+
+#[test]
+fn warns_of_many_live_tasks() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        for _ in 0..9_999 {
+            set.add(async {});
+        }
+        info!("nothing yet");
+        for _ in 9_999..45_000 {
+            set.add(async {});
+        }
+        set.clear();
+    });
+    let warnings = text.lines_with("many tasks are live");
+    let live: Vec<_> = warnings.iter().filter_map(|line| line.split("live=").nth(1)).collect();
+    assert_eq!(live, ["10000", "20000", "40000"]);
+    let (before, _) = text.read().split_once("nothing yet").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(!before.contains("many tasks"), "{before}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_names_stragglers() {
+    listen_everywhere();
+    let text = Text::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+    async {
+        let registry = TaskRegistry::new();
+        registry.spawn(Task::new(std::future::pending::<()>()).named("straggler"));
+        registry.shutdown(Duration::from_secs(12)).await;
+    }
+    .with_subscriber(subscriber)
+    .await;
+    assert_eq!(text.lines_with("waiting for task ").len(), 2, "{}", text.read());
+    assert!(text.lines_with("waiting for task ")[0].contains("`straggler`"));
+}
+
+#[test]
+fn priority_without_effect_is_mentioned_once() {
+    listen_everywhere();
+    let text = Text::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(text.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let registry = TaskRegistry::builder().limit_by_name("waits", 1).build().unwrap();
+            registry.spawn(Task::new(async {}).named("waits").priority(Priority::High));
+            assert_eq!(text.lines_with("a priority has no effect").len(), 0);
+            registry.spawn(Task::new(async {}).named("first").priority(Priority::Low));
+            registry.set().add(Task::new(async {}).named("second").priority(Priority::High));
+            registry.wait_idle().await;
+        });
+    });
+    let [line] = <[String; 1]>::try_from(text.lines_with("a priority has no effect")).unwrap();
+    assert!(line.contains("DEBUG") && line.contains(r#"name="first""#) && line.contains("max_concurrent"), "{line}");
+}
+
+#[test]
+fn admit_gives_reason_of_refusal() {
+    let text = logged(async {
+        let rule = |_: &_| Err(io::Error::other(io::Error::other("no tasks at night")).into());
+        let registry = TaskRegistry::builder().admit(rule).build().unwrap();
+        registry.spawn(Task::new(async {}).named("report"));
+        assert!(registry.try_spawn(async {}).is_err(), "handed back, and nothing to say");
+    });
+    let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
+    assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
+    assert!(
+        line.contains("no tasks at night") && line.contains("the registry's admission filter refused it"),
+        "{line}"
+    );
+}
