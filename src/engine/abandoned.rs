@@ -113,7 +113,7 @@ impl Abandoned {
         drop(tasks);
         drop(removed);
         if is_empty {
-            // The waker of an executor that is not tokio's may be foreign code.
+            // The wakers may be foreign code, if a waiting task runs on another executor than tokio's.
             drop(catch_panic(|| self.emptied.notify_waiters()));
         }
     }

@@ -115,7 +115,7 @@ impl Shared {
         self.wake_if_idle(idle);
     }
 
-    /// Wakes those who wait for idleness, if an end has left its shard idle.
+    /// Wakes the tasks that wait for idleness, if an end has left its shard idle.
     #[inline]
     fn wake_if_idle(&self, idle: bool) {
         if idle && self.ledger.has_waiters() {

@@ -375,7 +375,7 @@ impl<T> Drop for Gathered<T> {
     }
 }
 
-/// Items that are dropped one by one, because the drop of each may panic.
+/// Items that are dropped one by one, because each drop may panic.
 struct Items<T>(Vec<T>);
 
 impl<T> Drop for Items<T> {

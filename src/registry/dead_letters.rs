@@ -121,7 +121,7 @@ impl DeadLetters {
             return Err(ReplayError::Unknown { id });
         };
         let Some(source) = kept.source.take() else {
-            // A registry that was shut down has dropped the sources.
+            // After a shutdown, the registry has dropped the sources.
             let was_replayable = kept.letter.is_replayable;
             self.store().put_back(kept);
             return Err(match was_replayable {

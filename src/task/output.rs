@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::rejected::without_refused;
+use super::rejected::without_rejected;
 use crate::model::{BoxError, Outcome};
 
 /// The output of a task: `()`, `Result<(), E>` with an `E` that converts into [`BoxError`](crate::BoxError), or `!`,
@@ -72,7 +72,7 @@ where
     fn into_outcome(self) -> Outcome {
         match self {
             Ok(()) => Outcome::Completed,
-            Err(error) => Outcome::Failed(Arc::from(without_refused(error.into()))),
+            Err(error) => Outcome::Failed(Arc::from(without_rejected(error.into()))),
         }
     }
 }

@@ -88,12 +88,13 @@ impl fmt::Debug for Rejected {
 
 impl Error for Rejected {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        note_refused();
+        note_rejected();
         self.refusal.as_ref().map(|refusal| &**refusal as _)
     }
 }
 
-/// 503 (Service Unavailable) with `Retry-After: 1`: the request may be sent again when tasks have ended.
+/// The response 503 (Service Unavailable) with `Retry-After: 1`: the client can retry the request when tasks have
+/// ended.
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Rejected {
     fn into_response(self) -> axum_core::response::Response {
@@ -104,19 +105,19 @@ impl axum_core::response::IntoResponse for Rejected {
 }
 
 thread_local! {
-    /// Whether a refused task or item was found in the error that is being looked at, if one is.
+    /// While an error's sources are being walked: whether a rejected task or item was found among them.
     static FOUND: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Called wherever the source of an error that holds a refused task or item is asked for. So one can be found in a chain of
-/// errors although its type is not known there.
-fn note_refused() {
+/// Called by the `source` of errors that hold a rejected task or item. This finds such an error in a chain of errors
+/// although its type is unknown there.
+fn note_rejected() {
     let _on_an_ending_thread = FOUND.try_with(|found| found.set(found.get().map(|_| true)));
 }
 
-/// The error as reports keep it: if it holds a refused task or item, its text without that. A registry must not keep what it
-/// has refused.
-pub(crate) fn without_refused(error: BoxError) -> BoxError {
+/// The error that reports keep. If it holds a rejected task or item, this is its text only, because a registry must not
+/// keep tasks that it has rejected.
+pub(crate) fn without_rejected(error: BoxError) -> BoxError {
     let _on_an_ending_thread = FOUND.try_with(|found| found.set(Some(false)));
     // `source` is foreign code.
     let walked = catch_panic(|| {
@@ -138,7 +139,7 @@ pub(crate) fn without_refused(error: BoxError) -> BoxError {
     }
 }
 
-/// The text of an error and of its sources.
+/// The texts of an error and of its sources.
 #[derive(Debug)]
 struct ErrorText {
     text: String,
@@ -208,7 +209,7 @@ impl<T> fmt::Display for RejectedItem<T> {
 
 impl<T> Error for RejectedItem<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        note_refused();
+        note_rejected();
         self.refusal.as_ref().map(|refusal| &**refusal as _)
     }
 }

@@ -41,7 +41,6 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct DelayQueue<T> {
     runtime: Handle,
     /// The delay of values that are inserted without one.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     delay: Duration,
     expire: fn(T),
     state: Mutex<State<T>>,
