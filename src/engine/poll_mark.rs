@@ -42,7 +42,7 @@ impl PollMark {
         self.0.store(NONE, Ordering::Release);
     }
 
-    /// Marks the begin of a poll. `false` if the task was stopped, or is not the current one.
+    /// Marks the start of a poll. `false` if the task was stopped, or is not the current one.
     #[inline]
     pub(crate) fn begin(&self, index: u64) -> bool {
         self.replace(index, IDLE, mark(index, POLLING))
