@@ -24,14 +24,16 @@ impl Shared {
         }
     }
 
-    /// Notifies observers that an attempt has started. Called before its first poll.
-    pub(crate) fn started(&self, id: TaskId) {
-        if self.telemetry.has_observers() {
-            let now = Timestamp::now();
-            if let Some(task) = self.with_live(id, |live| live.info(now)) {
-                self.telemetry.notify(EventRef::Started(&task));
-            }
+    /// Notifies observers that an attempt has started. Called before its first poll. Returns `false` if the task was
+    /// ended meanwhile.
+    pub(crate) fn started(&self, id: TaskId) -> bool {
+        if !self.telemetry.has_observers() {
+            return true;
         }
+        let now = Timestamp::now();
+        let Some(task) = self.with_live(id, |live| live.info(now)) else { return false };
+        self.telemetry.notify(EventRef::Started(&task));
+        self.with_live(id, |_| ()).is_some()
     }
 
     /// Counts and reports a failed attempt; the next one is due after `delay`. `None` if the task has ended meanwhile.

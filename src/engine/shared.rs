@@ -164,7 +164,7 @@ impl Shared {
         self.ledger.shard(id.number).spawned(id.number).map(access)
     }
 
-    /// Starts an attempt of a task; `false` if the task has ended.
+    /// Starts an attempt of a task; `false` if the task has ended, which an observer of the start may also have done.
     #[inline]
     pub(crate) fn start(&self, id: TaskId) -> bool {
         let now = Timestamp::now();
@@ -172,10 +172,7 @@ impl Shared {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.start(id, now)),
             None => self.ledger.shard(id.number).start_spawned(id.number, now),
         };
-        if started {
-            self.started(id);
-        }
-        started
+        started && self.started(id)
     }
 
     /// The info of a live task.

@@ -14,6 +14,8 @@ mod batcher;
 mod context;
 mod cpu;
 mod dead_letters;
+mod foreign;
+mod isolation;
 mod limits;
 mod observe;
 mod on_failure;
