@@ -1,8 +1,8 @@
-//! An axum service that takes events, one a request, and writes them to a file many at a time: when 100 have come, or
-//! one second after the first. At its limit it says so, instead of growing.
+//! An axum service that receives one event per request and writes the events to a file in batches: of 100 events, or
+//! one second after the first event of a batch. At its capacity it answers 503, so that its memory is bounded.
 //!
-//! `cargo run --all-features --example batch`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in order:
-//! what waits is written first.
+//! Run `cargo run --all-features --example batch`, then the `curl` commands that it prints. Ctrl-C or SIGTERM shuts it
+//! down gracefully: waiting events are written first.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{env, error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -31,13 +31,13 @@ struct App {
 
 async fn event(State(app): State<App>, Json(event): Json<Event>) -> (StatusCode, &'static str) {
     match app.events.try_push(event) {
-        Ok(()) => (StatusCode::ACCEPTED, "noted\n"),
-        // Full, or shut down. To wait for room instead: `app.events.push(event).await`.
+        Ok(()) => (StatusCode::ACCEPTED, "accepted\n"),
+        // The batcher is full or shut down. To wait instead of failing: `app.events.push(event).await`.
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many events wait to be written, try again later\n"),
     }
 }
 
-/// One line an event, in one write.
+/// Writes one line per event, in one write.
 async fn write(path: Arc<PathBuf>, events: Vec<Event>) -> std::io::Result<()> {
     let mut lines = Vec::new();
     for event in &events {
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = Arc::new(folder.path().join("events.jsonl"));
 
-    // One batch at a time, so that the lines keep their order.
+    // One batch at a time, so that the lines are in order.
     let registry = TaskRegistry::builder().limit_by_name("events", 1).build()?;
     let policy = BatchPolicy::default().max_items(100).max_delay(Duration::from_secs(1));
     let file = Arc::clone(&path);
@@ -78,13 +78,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     println!("listening on {address}; try:");
     println!(r#"  curl -i http://{address}/events -H 'content-type: application/json' -d '{{"kind": "click"}}'"#);
-    println!("  # 250 of them: two full batches, and the rest a second later");
+    println!("  # 250 events: two full batches at once, and the last 50 events a second later");
     println!(
         r#"  curl -s -H 'content-type: application/json' -d '{{"kind": "click"}}' 'http://{address}/events?[1-250]' -o /dev/null"#
     );
     println!("  curl http://{address}/batches");
     println!("  wc -l {}", path.display());
-    println!("and Ctrl-C to end it in order");
+    println!("and Ctrl-C to shut it down gracefully");
 
     let report = registry
         .serve(Duration::from_secs(10), |stop| {

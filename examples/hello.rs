@@ -1,6 +1,8 @@
-//! An axum service whose sign-up answers at once and leaves two tasks behind: a mail, and a line in a log.
+//! An axum service whose sign-up answers at once and adds two tasks: sending a mail, and writing a line to an audit
+//! log.
 //!
-//! `cargo run --example hello`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in order.
+//! Run `cargo run --example hello`, then the `curl` commands that it prints. Ctrl-C or SIGTERM shuts it down
+//! gracefully.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{env, error::Error, fs, io::Write, path::PathBuf, time::Duration};
@@ -41,7 +43,7 @@ async fn signup(
     Ok((StatusCode::ACCEPTED, "welcome!\n"))
 }
 
-/// Stands for a conversation with a mail server.
+/// Stands in for a mail server.
 async fn send_mail(email: String) -> Result<(), Box<dyn Error + Send + Sync>> {
     tokio::time::sleep(Duration::from_secs(1)).await;
     info!(email, "mail sent");
@@ -125,11 +127,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     );
     println!("  curl http://{address}/metrics");
     println!("  tail -f {}", audit_log.display());
-    println!("and Ctrl-C to end it in order");
+    println!("and Ctrl-C to shut it down gracefully");
 
     let stop = async {
         if let Err(error) = stop_signal().await {
-            println!("no signal can be waited for: {error}");
+            println!("can't wait for signals: {error}");
         }
     };
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;

@@ -1,9 +1,8 @@
-//! The same as `hello`, in small, on plain hyper: without axum, and without the layer.
+//! A smaller version of `hello` on plain hyper, without axum and without the layer.
 //!
-//! `cargo run --example hyper`, then the `curl` line that it prints. Ctrl-C or SIGTERM ends it in
-//! order.
+//! Run `cargo run --example hyper`, then the `curl` command that it prints. Ctrl-C or SIGTERM shuts it down gracefully.
 #![expect(clippy::print_stdout, reason = "an example may print")]
-#![expect(clippy::disallowed_methods, reason = "connections are the server's business, not tasks of a request")]
+#![expect(clippy::disallowed_methods, reason = "connections are not tasks of a request")]
 
 use std::{convert::Infallible, env, error::Error, time::Duration};
 
@@ -28,7 +27,7 @@ struct Signup {
     email: String,
 }
 
-/// Handles a request. Whatever it answers, what it has added runs when the answer has left.
+/// Handles a request. Tasks that it adds run after the response has left, whatever its status is.
 async fn handle(
     request: Request<Incoming>,
     registry: TaskRegistry,
@@ -50,7 +49,7 @@ async fn handle(
             }
             Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")),
         },
-        _ => (StatusCode::NOT_FOUND, "POST /signup is all there is\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "not found; try POST /signup\n".to_owned()),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;

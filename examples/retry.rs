@@ -1,8 +1,8 @@
-//! An axum service that delivers webhooks to a receiver which is down at first: the attempts in the log, a dead letter, and
-//! its replay when the receiver is back.
+//! An axum service that delivers webhooks to a receiver that is down at first. Shows the attempts in the log, a dead
+//! letter, and its replay when the receiver is back.
 //!
-//! `cargo run --example retry` plays that story over real sockets, then serves on: try the `curl` lines that it prints.
-//! With `ONCE=1` in the environment it ends after the story.
+//! `cargo run --example retry` runs a demo over real sockets, and then continues to serve: try the `curl` commands that
+//! it prints. With `ONCE=1` in the environment it ends after the demo.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{
@@ -33,7 +33,7 @@ struct Shop {
     receiver: SocketAddr,
 }
 
-/// Takes an order, and leaves the webhook behind.
+/// Accepts an order, and adds a task that delivers the webhook.
 async fn order(State(shop): State<Shop>, Path(order): Path<u32>, tasks: TaskSet) -> (StatusCode, String) {
     let policy = RetryPolicy::exponential().first_delay(Duration::from_millis(400)).attempts(3);
     let webhook = Task::retrying(policy, move || deliver(shop.receiver, order));
@@ -52,13 +52,13 @@ async fn dead_letters(State(shop): State<Shop>) -> String {
 }
 
 async fn replay(State(shop): State<Shop>, Path(id): Path<String>) -> Result<String, (StatusCode, String)> {
-    let id: TaskId = id.parse().map_err(|_| (StatusCode::BAD_REQUEST, format!("`{id}` is no id of a task\n")))?;
+    let id: TaskId = id.parse().map_err(|_| (StatusCode::BAD_REQUEST, format!("`{id}` is not the id of a task\n")))?;
     let replay =
         shop.registry.dead_letters().replay(id).map_err(|error| (StatusCode::CONFLICT, format!("{error}\n")))?;
     Ok(format!("task {id} is replayed as task {}\n", replay.id()))
 }
 
-/// Somebody else's service, down until it is told to recover.
+/// The receiver of the webhooks, which is down until `POST /recover`.
 fn receiver() -> Router {
     let up = Arc::new(AtomicBool::new(false));
     let hook = |State(up): State<Arc<AtomicBool>>, Path(order): Path<u32>| async move {
@@ -75,11 +75,11 @@ fn receiver() -> Router {
     Router::new().route("/hook/{order}", post(hook)).route("/recover", post(recover)).with_state(up)
 }
 
-/// A request without a body, on a connection of its own.
+/// Sends a request without a body, on a new connection.
 async fn call(address: SocketAddr, method: &str, path: &str) -> Result<(StatusCode, String), BoxError> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    #[expect(clippy::disallowed_methods, reason = "the client's side of a connection is no task of ours")]
+    #[expect(clippy::disallowed_methods, reason = "the client side of a connection is not a task of a request")]
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path).header("host", address.to_string());
     let response = sender.send_request(request.body(Full::new(Bytes::new()))?).await?;
@@ -88,35 +88,35 @@ async fn call(address: SocketAddr, method: &str, path: &str) -> Result<(StatusCo
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// An order while the receiver is down, and what it takes to get its webhook delivered.
-async fn story(shop: &Shop, service: SocketAddr) -> Result<(), BoxError> {
-    let say = |(status, text): (StatusCode, String)| println!("--> {status}: {text}");
-    println!("an order, while the receiver is down:");
-    say(call(service, "POST", "/orders/7").await?);
+/// Sends an order while the receiver is down, and replays its webhook later.
+async fn demo(shop: &Shop, service: SocketAddr) -> Result<(), BoxError> {
+    let print = |(status, text): (StatusCode, String)| println!("--> {status}: {text}");
+    println!("an order while the receiver is down:");
+    print(call(service, "POST", "/orders/7").await?);
     shop.registry.wait_idle().await;
 
-    println!("all attempts have failed; what is left is a dead letter:");
-    say(call(service, "GET", "/dead-letters").await?);
-    say(call(shop.receiver, "POST", "/recover").await?);
+    println!("all attempts have failed, and the task is a dead letter:");
+    print(call(service, "GET", "/dead-letters").await?);
+    print(call(shop.receiver, "POST", "/recover").await?);
     for letter in shop.registry.dead_letters().list() {
-        say(call(service, "POST", &format!("/dead-letters/{}/replay", letter.id)).await?);
+        print(call(service, "POST", &format!("/dead-letters/{}/replay", letter.id)).await?);
     }
     shop.registry.wait_idle().await;
-    say(call(service, "GET", "/dead-letters").await?);
+    print(call(service, "GET", "/dead-letters").await?);
     let metrics = shop.registry.metrics();
-    let figures = (metrics.added, metrics.completed, metrics.failed, metrics.retries, metrics.dead_letters);
-    println!("added, completed, failed, retries, dead letters: {figures:?}");
-    if figures == (2, 1, 1, 2, 0) { Ok(()) } else { Err("the story went another way".into()) }
+    let counts = (metrics.added, metrics.completed, metrics.failed, metrics.retries, metrics.dead_letters);
+    println!("added, completed, failed, retries, dead letters: {counts:?}");
+    if counts == (2, 1, 1, 2, 0) { Ok(()) } else { Err("the counts differ from the expected ones".into()) }
 }
 
 #[tokio::main]
-#[expect(clippy::disallowed_methods, reason = "a server is no task")]
+#[expect(clippy::disallowed_methods, reason = "a server is not a task of a request")]
 async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt().with_env_filter("postlude=debug").init();
     let registry = TaskRegistry::new();
-    let others = TcpListener::bind("127.0.0.1:0").await?;
-    let shop = Shop { registry: registry.clone(), receiver: others.local_addr()? };
-    tokio::spawn(async move { axum::serve(others, receiver()).await });
+    let receiver_listener = TcpListener::bind("127.0.0.1:0").await?;
+    let shop = Shop { registry: registry.clone(), receiver: receiver_listener.local_addr()? };
+    tokio::spawn(async move { axum::serve(receiver_listener, receiver()).await });
 
     let app = Router::new()
         .route("/orders/{order}", post(order))
@@ -128,13 +128,13 @@ async fn main() -> Result<(), BoxError> {
     let service = listener.local_addr()?;
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
-    story(&shop, service).await?;
+    demo(&shop, service).await?;
     if env::var_os("ONCE").is_none() {
-        println!("now you; the receiver is back, so an order leaves a dead letter no more:");
+        println!("now try it yourself; the receiver is back, so an order no longer leads to a dead letter:");
         println!("  curl -X POST http://{service}/orders/8");
         println!("  curl http://{service}/dead-letters");
         println!("  curl -X POST http://{service}/dead-letters/ID/replay");
-        println!("Ctrl-C ends it.");
+        println!("Ctrl-C ends the example.");
         tokio::signal::ctrl_c().await?;
     }
     server.abort();

@@ -1,7 +1,7 @@
-//! What a shutdown does to tasks of all lengths, and what its report says.
+//! Shows how a shutdown treats tasks of different durations, and prints its report.
 //!
-//! `cargo run --example shutdown` starts tasks, sends itself a SIGTERM in the middle, and shuts down with two
-//! seconds of grace. What can end in time does; the rest is cancelled, then aborted, and named.
+//! `cargo run --example shutdown` starts tasks, sends itself a SIGTERM, and shuts down with a grace period of two
+//! seconds. Tasks that do not end in time are cancelled, then aborted, and named in the report.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{error::Error, process::Command, thread, time::Duration};
@@ -19,11 +19,11 @@ fn start_tasks(registry: &TaskRegistry) {
     registry.spawn(
         Task::new(async {
             cancellation().cancelled().await;
-            println!("a task was told to end, and ends");
+            println!("a task was cancelled, and ends");
         })
-        .named("ends when told"),
+        .named("ends when cancelled"),
     );
-    registry.spawn(Task::new(std::future::pending::<()>()).named("waits for ever"));
+    registry.spawn(Task::new(std::future::pending::<()>()).named("waits forever"));
     registry.spawn(Task::blocking(move || thread::sleep(seconds(60.0))).named("blocks for a minute"));
 
     let set = registry.set();
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(run());
-    // Dropping the runtime would wait for the closure that still blocks.
+    // Dropping the runtime would wait for the closure that is still blocking.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }

@@ -1,13 +1,14 @@
-//! A server under random misbehaviour, and an account of every task it accepted.
+//! A soak test: a server with misbehaving clients, handlers and tasks, and a check that every accepted task has one
+//! outcome.
 //!
-//! `cargo run --release --all-features --example soak` sends 200,000 requests (another number by `REQUESTS`) over
-//! HTTP/1.1 and HTTP/2 to a server in a child process: clients that leave before the head, in mid-body, or reset
-//! a stream; handlers that panic; tasks that fail, panic, time out, block and add tasks. Then it looks whether
-//! the server's memory and threads are back where they were, sends a SIGTERM into the middle of more load, and
-//! compares what the server says with the files in which it noted each task when it was accepted and ended.
+//! `cargo run --release --all-features --example soak` sends 200,000 requests (set `REQUESTS` for another number) over
+//! HTTP/1.1 and HTTP/2 to a server in a child process. Clients disconnect before the head or within the body, or reset
+//! a stream. Handlers panic. Tasks fail, panic, time out, block and add tasks. Then the example checks that the
+//! server's memory and threads are back at their initial values, sends a SIGTERM under load, and compares the server's
+//! counters with files to which the server has written a line for each accepted and each ended task.
 #![expect(clippy::print_stdout, reason = "an example may print")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "it stops where something is wrong, and has bugs on purpose")]
-#![expect(clippy::disallowed_methods, reason = "its clients are no tasks of a request")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "it stops at the first error, and has bugs on purpose")]
+#![expect(clippy::disallowed_methods, reason = "its clients are not tasks of a request")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +44,7 @@ use tokio::{
 };
 
 const CLIENTS: u64 = 32;
-/// What the allocator may keep of the busiest moment.
+/// The memory that the allocator may keep after the load.
 const MEMORY_MARGIN_MIB: u64 = 24;
 
 fn main() {
@@ -65,13 +66,13 @@ struct App {
     ended: Arc<Mutex<fs::File>>,
 }
 
-/// Notes a line in one write.
+/// Appends a line in one write.
 fn note(file: &Mutex<fs::File>, line: &str) {
     file.lock().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 impl App {
-    /// Adds a task of some kind, and notes it with its number.
+    /// Adds a task whose kind depends on its serial number, and notes its id.
     fn add(&self, tasks: &TaskSet) {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         if let Ok(id) = tasks.try_add(self.task(serial)) {
@@ -124,7 +125,8 @@ async fn handle(State(app): State<App>, UrlPath(kind): UrlPath<String>, tasks: T
     Body::from("ok")
 }
 
-/// Resident memory in MiB, threads, and live tasks: when nothing is live.
+/// Waits until no task is live, and returns the resident memory in MiB, the number of threads, and the number of live
+/// tasks.
 async fn vitals(State(app): State<App>) -> String {
     app.registry.wait_idle().await;
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -136,7 +138,7 @@ async fn vitals(State(app): State<App>) -> String {
 }
 
 fn serve(folder: &Path) -> std::io::Result<()> {
-    // Idle threads for blocking work go soon, so that it can be seen that they go.
+    // Idle blocking threads end after a second, so that the example can check that they end.
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().thread_keep_alive(Duration::from_secs(1)).build()?.block_on(run(folder))
 }
@@ -174,7 +176,7 @@ async fn run(folder: &Path) -> std::io::Result<()> {
 
 // The clients.
 
-/// Numbers that look random and are the same in each run.
+/// Pseudo-random numbers, which are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -196,7 +198,7 @@ impl Dice {
     }
 }
 
-/// Sends requests until the budget is used up. What goes wrong on the way is what it is for.
+/// Sends requests until the budget is used up. Errors are expected and ignored.
 async fn client(port: u16, budget: Arc<AtomicU64>, mut dice: Dice) {
     let take = || budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
     while take() {
@@ -209,7 +211,7 @@ async fn client(port: u16, budget: Arc<AtomicU64>, mut dice: Dice) {
     }
 }
 
-/// Sends a request, or half of one, reads a little, or nothing, and goes away.
+/// Sends a request or half of one, reads some bytes or none, and disconnects.
 async fn leave_early(mut stream: TcpStream, dice: &mut Dice) -> std::io::Result<()> {
     let request = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", dice.path());
     if dice.roll(4) == 0 {
@@ -257,7 +259,7 @@ async fn over_http2(stream: TcpStream, dice: &mut Dice, take: &impl Fn() -> bool
         let url = format!("http://x{}", dice.path());
         let response = sender.send_request(Request::get(url).body(Empty::<Bytes>::new()).unwrap());
         match dice.roll(8) {
-            // Dropped: the stream is reset.
+            // Dropping the response resets the stream.
             0 => drop(tokio::time::timeout(Duration::from_micros(dice.roll(500)), response).await),
             1 => drop(response.await?.into_body().frame().await),
             _ => {
@@ -277,7 +279,7 @@ fn send(runtime: &tokio::runtime::Runtime, port: u16, requests: u64, seed: u64) 
     (1..=CLIENTS).map(|number| runtime.spawn(client(port, Arc::clone(&budget), Dice(number + seed * 1000)))).collect()
 }
 
-// The account.
+// The check.
 
 struct Server {
     process: Child,
@@ -295,7 +297,7 @@ impl Server {
         text.lines().map(|line| line.split_once(' ').unwrap()).map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
     }
 
-    /// Compares what was accepted with what has ended: by the tasks' own word, or by the failure hook's.
+    /// Compares the accepted tasks with the ended ones, as noted by the tasks themselves and by the failure hook.
     fn reconcile(&self) -> BTreeMap<String, u64> {
         let accepted = self.noted("accepted");
         let completed: BTreeSet<_> = self.noted("ended").into_iter().map(|(serial, _)| serial).collect();
@@ -306,7 +308,7 @@ impl Server {
             let outcome = match (completed.contains(serial), failed.get(id)) {
                 (true, None) => "completed",
                 (false, Some(outcome)) => outcome,
-                // Aborted in its very last moment, by the shutdown.
+                // Aborted by the shutdown after it had noted its end.
                 (true, Some(outcome)) if outcome == "aborted" => outcome,
                 (completed, failed) => {
                     writeln!(wrong, "task {id} ({serial}): completed {completed}, {failed:?}").unwrap();
@@ -355,21 +357,21 @@ fn soak() {
     println!("warm: {} MiB, {} threads, {} tasks", before.0, before.1, before.2);
     wait(send(&runtime, port, requests * 8 / 10, 2));
     let after = vitals_of(&runtime, port);
-    println!("after {requests} requests less a tenth: {} MiB, {} threads, {} tasks", after.0, after.1, after.2);
+    println!("after nine tenths of {requests} requests: {} MiB, {} threads, {} tasks", after.0, after.1, after.2);
     assert!(after.0 <= before.0 + MEMORY_MARGIN_MIB, "memory is not back within {MEMORY_MARGIN_MIB} MiB");
-    assert_eq!(after.2, 0, "tasks are left");
+    assert_eq!(after.2, 0, "tasks are still live");
     let mut patience = 60;
     while vitals_of(&runtime, port).1 > threads {
         patience -= 1;
-        assert!(patience > 0, "more threads are left than the {threads} it began with");
+        assert!(patience > 0, "more than the initial {threads} threads are left");
         std::thread::sleep(Duration::from_millis(500));
     }
-    println!("back at the {threads} threads it began with");
+    println!("back at the initial {threads} threads");
 
     let clients = send(&runtime, port, requests / 10, 3);
     let accepted = server.noted("accepted").len();
     while server.noted("accepted").len() < accepted + usize::try_from(requests / 40).unwrap() {
-        assert!(server.process.try_wait().unwrap().is_none(), "the server has ended before its time");
+        assert!(server.process.try_wait().unwrap().is_none(), "the server has ended early");
         std::thread::yield_now();
     }
     let status = Command::new("kill").args(["-TERM", &server.process.id().to_string()]).status().unwrap();

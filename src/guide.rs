@@ -1,5 +1,10 @@
-//! The guide: when tasks run, what is tried again, what happens at limits, which work runs where, how a service ends, how
-//! to test handlers that leave tasks, what was measured. How to watch tasks is a chapter of `postlude-console`.
+//! The guide: when tasks run, retries, limits, kinds of work, shutdown, tests, and measurements on the wire. Observing
+//! tasks is a chapter of `postlude-console`.
+
+#![cfg_attr(
+    not(all(feature = "rate-limit", feature = "signal")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the chapters link to items of all features")
+)]
 
 #[doc = include_str!("../docs/lifecycle.md")]
 pub mod lifecycle {}

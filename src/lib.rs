@@ -1,4 +1,4 @@
-//! Work that a request leaves behind runs after its response has left.
+//! Background tasks that run after the response has left, for axum, hyper and tower.
 //!
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -7,8 +7,9 @@
 //!
 //! async fn signup(tasks: TaskSet) -> StatusCode {
 //!     tasks.add(Task::new(send_mail()).named("welcome_mail"));
-//!     tasks.add(Task::blocking(|| std::fs::write("audit.log", "signed up")).named("audit_log"));
-//!     StatusCode::ACCEPTED // goes out now; then the mail, then the log
+//!     let audit = || std::fs::write("audit.log", "signed up");
+//!     tasks.add(Task::blocking(audit).named("audit_log"));
+//!     StatusCode::ACCEPTED // sent now; then the mail, then the log
 //! }
 //!
 //! async fn send_mail() -> Result<(), std::io::Error> {
@@ -18,7 +19,8 @@
 //! #[tokio::main]
 //! async fn main() -> std::io::Result<()> {
 //!     let registry = TaskRegistry::new();
-//!     let app = Router::new().route("/signup", post(signup)).layer(TaskLayer::new(registry.clone()));
+//!     let layer = TaskLayer::new(registry.clone());
+//!     let app = Router::new().route("/signup", post(signup)).layer(layer);
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //!     axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await?;
 //!     println!("{}", registry.shutdown(std::time::Duration::from_secs(30)).await);
@@ -27,51 +29,74 @@
 //! # async fn stop_signal() {}
 //! ```
 //!
-//! # What it promises
-//! What is added runs after the response has left, whatever happened to the request; it starts at most once (a retry
-//! policy aside), and it ends in exactly one counted [`Outcome`]. Nothing is dropped that you did not ask to be dropped:
-//! by a limit, a condition, a shutdown; and nothing without being counted and logged.
+//! # Guarantees
+//! A task that is added to a set runs after the response has left, no matter how the request ended. It starts at most
+//! once, unless it has a retry policy, and ends in exactly one counted [`Outcome`]. A task is only discarded for a reason
+//! that you have set or caused (a limit, a condition, a shutdown), and every discarded task is counted and logged.
 //!
-//! # A map
-//! | for | there is |
+//! # Overview
+//! | purpose | items |
 //! |---|---|
-//! | a piece of work, its name, its time limit | [`Task`] |
-//! | what a request leaves behind | [`TaskSet`]: an extractor, or [`after`] from anywhere in a handler |
-//! | giving each request its set | [`TaskLayer`], or [`TaskSet::attach`] for plain hyper |
-//! | work without a request | [`TaskRegistry::spawn`] and its [`TaskHandle`] |
-//! | trying again, later, and again and again | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
-//! | what did not get done | [`TaskRegistry::dead_letters`] |
-//! | how a request ended, how a task ended | [`Ending`], [`Outcome`] |
-//! | limits, rules, a failure hook | [`TaskRegistryBuilder`] |
-//! | who goes first where tasks wait | [`Priority`] |
+//! | a unit of work with a name and a time limit | [`Task`], [`TaskName`] |
+//! | the tasks of one request | [`TaskSet`]: an extractor, or [`after`] anywhere in a handler |
+//! | a set for each request | [`TaskLayer`], or [`TaskSet::attach`] for plain hyper |
+//! | tasks without a request | [`TaskRegistry::spawn`] and its [`TaskHandle`] |
+//! | retries, delays and repetition | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
+//! | failed tasks, and their replay | [`TaskRegistry::dead_letters`] |
+//! | how a request and a task ended | [`Ending`], [`Outcome`], [`OutcomeKind`] |
+//! | limits, an admission filter, a failure hook | [`TaskRegistryBuilder`] |
+//! | the order of tasks that wait | [`Priority`] |
 //! | many items in one task | [`TaskRegistry::batcher`] |
-//! | what is live, what was counted | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`] |
+//! | live tasks and counters | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`], [`DurationHistogram`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
-//! | the same lists, a page at a time | [`TaskRegistry::live_page`], [`TaskRegistry::history_page`], [`DeadLetters::page`] |
-//! | being told as it happens | [`TaskObserver`], [`TaskRegistry::subscribe`] |
-//! | ending by itself when nobody waits any more | [`cancellation`] |
-//! | the end | [`TaskRegistry::shutdown`] and its [`ShutdownReport`] |
+//! | the same lists as a [`Page`] | [`TaskRegistry::live_page`], [`TaskRegistry::history_page`], [`DeadLetters::page`] |
+//! | events as they happen | [`TaskObserver`], [`TaskRegistry::subscribe`] |
+//! | aborting tasks | [`TaskRegistry::abort`], [`TaskRegistry::abort_set`], [`TaskRegistry::abort_named`] |
+//! | stopping work from within | [`cancellation`] |
+//! | graceful shutdown | [`TaskRegistry::shutdown`] and its [`ShutdownReport`], [`TaskRegistry::serve`] |
 //!
-//! The [guide] tells [when tasks run](crate::guide::lifecycle), what is [tried again](crate::guide::retries), what
-//! happens at [limits](crate::guide::limits), which [work](crate::guide::work) runs where, how to
-//! [shut down](crate::guide::shutdown), how to [test](crate::guide::testing) handlers that leave tasks, and what was
-//! [measured](crate::guide::wire) on the wire. How to watch tasks is a chapter of `postlude-console`.
+//! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
+//! [shutdown][shutting down], [tests][testing] of handlers that add tasks, and [measurements on the wire][wire].
+//!
+//! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how to
+//! observe tasks.
 //!
 //! # Features
-//! - `axum` (default): `TaskSet` as an axum extractor; implies `http`.
-//! - `http`: the tower layer and the body, for hyper and whatever else is built on `http`.
-//! - `cpu`: `Task::cpu`, for work that keeps a processor busy, on a thread pool of its own.
-//! - `rate-limit`: [`TaskRegistryBuilder`] limits how often tasks of a name start.
-//! - `signal`: [`TaskRegistry::serve`], which runs a server until a signal and then ends it in order.
-//! - `serde`: infos, reports, events, dead letters and metrics serialise; [`TaskId`] also deserialises.
+//! - `axum` (default): [`TaskSet`] as an axum extractor. Implies `http`.
+//! - `http`: [`TaskLayer`], [`TaskBody`] and [`TaskSet::attach`], for hyper and other servers based on `http`.
+//! - `rate-limit`: [`TaskRegistryBuilder::rate_limit`] limits how often the tasks of a name start.
+//! - `serde`: serialises infos, reports, events, dead letters and metrics, and deserialises [`TaskId`].
+//! - `signal`: [`TaskRegistry::serve`] runs a server until a signal, and then shuts down the server and the registry.
 //!
-//! The core needs none of them. Status routes, health and metrics for Prometheus are a crate of their own,
-//! `postlude-console`. Public dependencies, whose major versions set the pace of this crate's own:
-//! `tokio`, `tokio-util`, `futures` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`,
-//! `tower-service`, `axum-core`, `serde`.
+//! The core needs none of these features. These public dependencies determine the major version of this crate: `tokio`,
+//! `tokio-util`, `futures-core` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`, `tower-service`,
+//! `axum-core` and `serde`.
+//!
+#![cfg_attr(feature = "axum", doc = "[lifecycle]: guide::lifecycle")]
+#![cfg_attr(feature = "axum", doc = "[retries]: guide::retries")]
+#![cfg_attr(feature = "axum", doc = "[limits]: guide::limits")]
+#![cfg_attr(feature = "axum", doc = "[work]: guide::work")]
+#![cfg_attr(feature = "axum", doc = "[shutting down]: guide::shutdown")]
+#![cfg_attr(feature = "axum", doc = "[testing]: guide::testing")]
+#![cfg_attr(feature = "axum", doc = "[wire]: guide::wire")]
+// Without its feature, the link of an item leads to the list of features.
+#![cfg_attr(not(feature = "axum"), doc = "[guide]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[lifecycle]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[retries]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[limits]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[work]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[shutting down]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[testing]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[wire]: #features")]
+#![cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: #features")]
+#![cfg_attr(not(feature = "http"), doc = "[`TaskBody`]: #features")]
+#![cfg_attr(not(feature = "http"), doc = "[`TaskSet::attach`]: #features")]
+#![cfg_attr(not(feature = "http"), doc = "[`Ending`]: #features")]
+#![cfg_attr(not(feature = "rate-limit"), doc = "[`TaskRegistryBuilder::rate_limit`]: #features")]
+#![cfg_attr(not(feature = "signal"), doc = "[`TaskRegistry::serve`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-/// Compiles what the README shows.
+/// Compiles the examples of the README.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

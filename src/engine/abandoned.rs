@@ -1,4 +1,4 @@
-//! Work that goes on although its task's outcome has been counted.
+//! Work that may still run although its task's outcome was counted.
 
 use std::{pin::pin, time::Duration};
 
@@ -18,19 +18,20 @@ use crate::{
     },
 };
 
-/// How long a task that was told to stop has to be dropped, before it counts as stuck.
+/// How long the runner of a stopped task may take to drop the work, before the task counts as stuck.
 pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 
 /// How many entries there is room for while there is none.
 const MAX_ROOM: usize = 1024;
 
-/// Tasks that were ended from outside, and whose work has not been dropped yet.
+/// Tasks that were ended by a caller, and whose work has not been dropped yet.
 ///
-/// Most are here for the moment in which the runtime drops a future. Those that stay are stuck.
+/// Most entries exist only until the runner drops the future. Tasks whose entries remain are stuck.
 #[derive(Default)]
 pub(crate) struct Abandoned {
     tasks: Mutex<Tasks>,
-    /// How many tasks were stopped whose runner does not know yet. Runners of spawned tasks read it at each poll.
+    /// The number of stopped tasks whose runner does not know of the end yet. Runners of spawned tasks read it at each
+    /// poll.
     stopped: AtomicUsize,
     emptied: Notify,
 }
@@ -50,7 +51,7 @@ impl Tasks {
     /// all `had_time`.
     fn is_stuck(&self, entry: &Entry, now: Timestamp, had_time: bool) -> bool {
         entry.has_started
-            && (entry.goes_on
+            && (entry.is_running
                 || is_over(entry.since, now)
                     && (had_time || self.latest_dropped.is_some_and(|latest| is_over(entry.since, latest))))
     }
@@ -64,54 +65,53 @@ fn is_over(begin: Timestamp, end: Timestamp) -> bool {
 struct Entry {
     identity: Identity,
     since: Timestamp,
-    /// The outcome that was counted, if the task itself was ended and not only an attempt.
+    /// The counted outcome; `None` if only an attempt was ended, and not the task.
     outcome: Option<Outcome>,
-    /// How many parts of it have not been dropped: the tokio task that runs it, and a closure on its thread.
+    /// The number of parts that have not been dropped: the tokio task that runs it, and closures on their threads.
     parts: u32,
-    /// Its runner does not know of the end yet.
+    /// Whether the task was stopped and its runner does not know of it yet.
     is_stopped: bool,
-    /// A part is known to go on: inside a poll, or on its thread.
-    goes_on: bool,
-    /// It had started. Otherwise there is nothing that could go on.
+    /// Whether a part is known to run: inside a poll, or on a thread.
+    is_running: bool,
+    /// Whether it had started. Otherwise no work can still run.
     has_started: bool,
 }
 
 impl Entry {
     const fn new(identity: Identity, since: Timestamp) -> Self {
-        Self { identity, since, outcome: None, parts: 0, is_stopped: false, goes_on: false, has_started: false }
+        Self { identity, since, outcome: None, parts: 0, is_stopped: false, is_running: false, has_started: false }
     }
 }
 
 impl Abandoned {
-    /// A task was ended while a tokio task runs it. Its runner calls [`dropped`](Self::dropped) once it has dropped the
-    /// work.
-    pub(crate) fn insert_stopped(&self, task: &LiveTask, outcome: &Outcome, now: Timestamp, goes_on: bool) {
+    /// Adds a task that was ended by a caller. Its runner calls [`dropped`](Self::dropped) after dropping the work.
+    pub(crate) fn insert_stopped(&self, task: &LiveTask, outcome: &Outcome, now: Timestamp, is_running: bool) {
         let identity = task.identity;
         let mut tasks = self.tasks.lock();
         let entry = tasks.entries.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
         entry.outcome = Some(outcome.clone());
         entry.parts += 1;
         entry.is_stopped = true;
-        entry.goes_on |= goes_on;
+        entry.is_running |= is_running;
         entry.has_started |= task.has_started();
-        // Relaxed: the runner is woken after this, and reads it when it is polled for that.
+        // Relaxed: the runner is woken after this, and reads it in the poll that follows.
         self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A closure is running that nobody waits for any more, if `is_running` says so under the lock. It calls
+    /// Adds an abandoned closure, if `check_running` returns `true` under the lock. The closure calls
     /// [`returned`](Self::returned) at its end.
-    pub(crate) fn insert_running(&self, identity: Identity, now: Timestamp, is_running: impl FnOnce() -> bool) {
+    pub(crate) fn insert_running(&self, identity: Identity, now: Timestamp, check_running: impl FnOnce() -> bool) {
         let mut tasks = self.tasks.lock();
-        // Under the lock: the `returned` that follows finds the entry.
-        if is_running() {
+        // Under the lock, so that the call of `returned` that follows finds the entry.
+        if check_running() {
             let entry = tasks.entries.entry(identity.id).or_insert_with(|| Entry::new(identity, now));
             entry.parts += 1;
-            entry.goes_on = true;
+            entry.is_running = true;
             entry.has_started = true;
         }
     }
 
-    /// The runner of a task has dropped the work. If the task was stopped, this returns its outcome.
+    /// Notes that the runner of a task has dropped the work. If the task was stopped, returns its outcome.
     pub(crate) fn dropped(&self, id: TaskId) -> Option<Outcome> {
         let now = Timestamp::now();
         let mut tasks = self.tasks.lock();
@@ -125,7 +125,7 @@ impl Abandoned {
         outcome
     }
 
-    /// A part of the work is over.
+    /// Notes that a part of the work was dropped.
     pub(crate) fn returned(&self, id: TaskId) {
         self.part_is_over(self.tasks.lock(), id);
     }
@@ -146,24 +146,24 @@ impl Abandoned {
         drop(tasks);
         drop(removed);
         if is_empty {
-            // The waker of an executor that is not tokio's may be foreign code.
+            // The wakers may be foreign code, if a waiting task runs on another executor than tokio's.
             drop(catch_panic(|| self.emptied.notify_waiters()));
         }
     }
 
-    /// Whether the task was ended, and its runner does not know yet.
+    /// Whether the task was stopped and its runner does not know of it yet.
     #[inline]
     pub(crate) fn is_stopped(&self, id: TaskId) -> bool {
         self.stopped.load(Ordering::Relaxed) > 0
             && self.tasks.lock().entries.get(&id).is_some_and(|entry| entry.is_stopped)
     }
 
-    /// The outcome of a task that was ended while its work goes on.
+    /// The outcome of a task that was ended while its work still runs.
     pub(crate) fn outcome(&self, id: TaskId) -> Option<Outcome> {
         self.tasks.lock().entries.get(&id)?.outcome.clone()
     }
 
-    /// How many are stuck.
+    /// The number of stuck tasks.
     pub(crate) fn len(&self) -> usize {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
@@ -185,7 +185,7 @@ impl Abandoned {
         self.tasks.lock().entries.len()
     }
 
-    /// Waits until all of them have been dropped.
+    /// Waits until no entry is left.
     pub(crate) async fn wait_empty(&self) {
         loop {
             let mut emptied = pin!(self.emptied.notified());

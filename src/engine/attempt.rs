@@ -1,4 +1,4 @@
-//! One attempt of a task: its permits, its time limit, and where its work runs.
+//! One attempt of a task: permits, time limit, and the place where its work runs.
 
 use std::{
     future::poll_fn,
@@ -21,11 +21,11 @@ use crate::{
     util::{clock::Timestamp, panic::catch_panic},
 };
 
-/// What holds for each attempt of a task.
+/// The settings that are the same for each attempt of a task.
 pub(crate) struct Terms {
     request: AdmitRequest,
     limit: Option<Duration>,
-    /// Another attempt may follow.
+    /// Whether another attempt may follow.
     retries: bool,
 }
 
@@ -35,7 +35,7 @@ impl Terms {
     }
 }
 
-/// The `number`th attempt: waits until it may start, then does the work that `make` makes.
+/// Runs attempt `number`: waits until it may start, then runs the work that `make` returns.
 pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
@@ -47,9 +47,9 @@ pub(crate) async fn attempt(
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let permits = shared.admission.admit(request, entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
-    // A closure starts when it has its thread.
+    // A closure is started on its thread.
     if (kind == Kind::Async || is_over_at_once) && !shared.start(id) {
-        // Ended in this very moment, by somebody who has counted it.
+        // The task was ended meanwhile, and its outcome is already counted.
         return Outcome::Aborted;
     }
     if let (Some(limit), true) = (limit, is_over_at_once) {
@@ -83,13 +83,13 @@ async fn leave_waker(shared: &Shared, id: TaskId) {
     .await;
 }
 
-/// Polls a future to its end; `None` if `is_over` says that its time is over. It is dropped before this returns.
+/// Polls a future to its end. Returns `None` if `is_over` returns `true`. The future is dropped before this returns.
 async fn run_future(work: BoxedWork, is_over: impl Fn() -> bool) -> Option<Outcome> {
     let mut work = Some(work);
     let mut was_polled = false;
     poll_fn(|context| {
         if was_polled && is_over() {
-            // The outcome is the time limit, whatever the drop does.
+            // The outcome is a timeout, even if the drop panics.
             let _caught = drop_work(&mut work);
             return Poll::Ready(None);
         }
@@ -99,7 +99,7 @@ async fn run_future(work: BoxedWork, is_over: impl Fn() -> bool) -> Option<Outco
     .await
 }
 
-/// Calls a closure on a thread of its own.
+/// Runs a closure on a thread of its own.
 async fn run_closure(
     work: BoxedWork,
     permits: Permits,
@@ -108,19 +108,24 @@ async fn run_closure(
     limit: Option<Duration>,
 ) -> Outcome {
     let identity = work.meta().identity();
-    let (begin, begun) = oneshot::channel();
+    let (start_sender, started) = oneshot::channel();
     let (parent, _) = context::current();
     let state = Arc::new(AttemptState::new(number, parent, work, permits));
-    let call = AttemptTask { identity, state: Arc::clone(&state), shared: Arc::clone(shared), begin: Some(begin) };
+    let call = AttemptTask {
+        identity,
+        state: Arc::clone(&state),
+        shared: Arc::clone(shared),
+        start_sender: Some(start_sender),
+    };
     let join = shared.spawn_blocking(move || call.run());
     let mut guard = AbandonOnDrop { identity, state, shared, join };
     let Some(limit) = limit else {
         return (&mut guard.join).await.unwrap_or_else(|_| without_thread(shared, identity));
     };
-    // The limit holds from the start of the closure: it may have to wait for its thread.
+    // The limit counts from the start of the closure, which may have to wait for a thread.
     let limit_over = async {
-        if begun.await.is_err() {
-            // It will never start: its end is all there is to wait for.
+        if started.await.is_err() {
+            // It will never start, so there is no limit.
             std::future::pending::<()>().await;
         }
         shared.timer.sleep(limit).await;
@@ -138,32 +143,32 @@ fn without_thread(shared: &Shared, identity: Identity) -> Outcome {
     unfinished.unwrap_or(Outcome::Aborted)
 }
 
-/// The closure, on its thread.
+/// Runs the closure on its thread.
 struct AttemptTask {
     identity: Identity,
     state: Arc<AttemptState>,
     shared: Arc<Shared>,
-    /// Taken to say that the closure starts.
-    begin: Option<oneshot::Sender<()>>,
+    /// Notifies the waiting side that the closure starts.
+    start_sender: Option<oneshot::Sender<()>>,
 }
 
 impl AttemptTask {
     fn run(mut self) -> Outcome {
         let id = self.identity.id;
-        // Its permits are held until the closure has really returned, whatever became of its task.
+        // The permits are held until the closure has returned, even if its task has ended before.
         let Some((work, _permits)) = self.state.begin() else {
             return Outcome::Aborted;
         };
         let mut work = Some(work);
         let mut current = TaskContext::Closure(Arc::clone(&self.state));
         if !self.shared.start(id) {
-            // Ended while it waited for a thread, by somebody who has counted it.
+            // The task was ended while it waited for a thread, and its outcome is already counted.
             let _caught = context::enter(&mut current, id, || drop_work(&mut work));
             return Outcome::Aborted;
         }
-        if let Some(begin) = self.begin.take() {
-            // Without a limit nobody listens.
-            let _unheard = begin.send(());
+        if let Some(sender) = self.start_sender.take() {
+            // Without a limit, the receiver is dropped.
+            let _no_receiver = sender.send(());
         }
         let mut noop = Context::from_waker(Waker::noop());
         match context::enter(&mut current, id, || poll_work(&mut work, &mut noop)) {
@@ -181,8 +186,8 @@ impl Drop for AttemptTask {
     }
 }
 
-/// The waiting side of a closure. Dropped before that has returned, it abandons the closure: one that has no thread yet is
-/// dropped, with its permits, and one that runs is listed as stuck for as long as it goes on.
+/// The waiting side of a closure. If it is dropped before the closure has returned, the closure is abandoned: if it has
+/// no thread yet, it is dropped with its permits; if it is running, it is listed as stuck until it returns.
 struct AbandonOnDrop<'a> {
     identity: Identity,
     state: Arc<AttemptState>,
@@ -194,9 +199,9 @@ impl Drop for AbandonOnDrop<'_> {
     fn drop(&mut self) {
         let mut never_started = None;
         self.shared.abandoned.insert_running(self.identity, Timestamp::now(), || {
-            let (goes_on, work) = self.state.abandon();
+            let (is_running, work) = self.state.abandon();
             never_started = work;
-            goes_on
+            is_running
         });
         if let Some((work, permits)) = never_started {
             self.join.abort();

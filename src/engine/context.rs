@@ -1,4 +1,4 @@
-//! Where the calling code runs: in a request, in a task, or in neither.
+//! The current context: whether the calling code runs in a request, in a task, or in neither.
 
 use std::{cell::Cell, mem, sync::Arc};
 
@@ -12,18 +12,18 @@ use crate::{
     util::loom::Mutex,
 };
 
-/// What the calling code belongs to.
+/// The context of the calling code.
 #[derive(Clone, Default)]
 pub(crate) enum TaskContext {
     #[default]
     None,
-    /// The handling of a request.
+    /// In the handling of a request.
     Request(Arc<SetQueue>),
-    /// A task of a set.
+    /// In a task of a set.
     InSet(Arc<SetQueue>),
-    /// A spawned task.
+    /// In a spawned task.
     Spawned(Arc<Shared>),
-    /// A closure of a task, on its own thread.
+    /// In the closure of a task, on its own thread.
     Closure(Arc<AttemptState>),
 }
 
@@ -32,9 +32,9 @@ thread_local! {
         const { (Cell::new(TaskContext::None), Cell::new(TaskId::UNASSIGNED)) };
 }
 
-/// The current context, and the task that runs in it, if one does.
+/// The current context, and the task that runs in it, if any.
 pub(crate) fn current() -> (TaskContext, TaskId) {
-    // A thread that is ending has no current context any more.
+    // On a thread that is ending, the thread-local is gone.
     let current = CURRENT.try_with(|(current, task)| {
         let context = current.take();
         let clone = context.clone();
@@ -45,7 +45,7 @@ pub(crate) fn current() -> (TaskContext, TaskId) {
 }
 
 impl TaskContext {
-    /// The queue of the set to which is added here.
+    /// The queue of the current set, if there is one.
     pub(crate) fn queue(&self) -> Option<&Arc<SetQueue>> {
         match self {
             Self::Request(queue) | Self::InSet(queue) => Some(queue),
@@ -64,7 +64,7 @@ impl TaskContext {
         }
     }
 
-    /// The cancellation token of a task that runs here.
+    /// The cancellation token of the current task.
     pub(crate) fn token(&self, task: TaskId) -> CancellationToken {
         match self {
             Self::InSet(queue) => queue.shared().token_of(task),
@@ -79,7 +79,7 @@ impl TaskContext {
         }
     }
 
-    /// The attempt of a task that runs here; 0 if none does.
+    /// The attempt of the current task; 0 outside a task.
     pub(crate) fn attempt(&self, task: TaskId) -> u32 {
         let attempt = match self {
             Self::InSet(queue) => queue.with_live(task, |live| live.attempt()),
@@ -91,9 +91,9 @@ impl TaskContext {
     }
 }
 
-/// What a closure and the task that waits for it share.
+/// The state that a closure and the task that waits for it share.
 pub(crate) struct AttemptState {
-    /// Which attempt of its task it is.
+    /// The number of the attempt.
     pub(crate) attempt: u32,
     /// The context of its task.
     pub(crate) parent: TaskContext,
@@ -101,11 +101,13 @@ pub(crate) struct AttemptState {
 }
 
 enum ClosurePhase {
-    /// It has no thread yet. The permits are held until the work was dropped.
+    /// The closure has no thread yet. The permits are held until the work is dropped.
     Waiting(BoxedWork, Permits),
+    /// The closure is running, and its task waits for it.
     Running,
-    /// It is running, and its task does not wait for it any more.
+    /// The closure is running, and its task no longer waits for it.
     Abandoned,
+    /// The closure has returned, or will never run.
     Over,
 }
 
@@ -118,7 +120,7 @@ impl AttemptState {
         matches!(*self.phase.lock(), ClosurePhase::Abandoned)
     }
 
-    /// Its thread takes the work; `None` if that is gone.
+    /// Takes the work, on the closure's thread. `None` if the closure was abandoned before.
     pub(crate) fn begin(&self) -> Option<(BoxedWork, Permits)> {
         let mut phase = self.phase.lock();
         match mem::replace(&mut *phase, ClosurePhase::Running) {
@@ -130,7 +132,8 @@ impl AttemptState {
         }
     }
 
-    /// Its task waits for it no longer: whether it goes on, or else the work that never started.
+    /// Notes that the task no longer waits for the closure. Returns whether the closure is running, and the work if it
+    /// never started.
     pub(crate) fn abandon(&self) -> (bool, Option<(BoxedWork, Permits)>) {
         let mut phase = self.phase.lock();
         match mem::replace(&mut *phase, ClosurePhase::Over) {
@@ -143,14 +146,14 @@ impl AttemptState {
         }
     }
 
-    /// The closure has returned; whether it had been abandoned before.
+    /// Notes that the closure has returned. Returns whether it was abandoned before.
     pub(crate) fn end(&self) -> bool {
         matches!(mem::replace(&mut *self.phase.lock(), ClosurePhase::Over), ClosurePhase::Abandoned)
     }
 }
 
-/// Guard that sets the current context and task until dropped. The context is moved there and back, not cloned, because this
-/// is done at every poll.
+/// Guard that sets the current context and task until dropped. The context is moved in and out instead of cloned,
+/// because this happens at every poll.
 #[must_use]
 pub(crate) struct Entered<'a> {
     context: &'a mut TaskContext,
@@ -172,7 +175,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Runs `inside` with `context` as the current one, and `task` as the task that runs.
+/// Runs `inside` with `context` and `task` as the current ones.
 #[inline]
 pub(crate) fn enter<R>(context: &mut TaskContext, task: TaskId, inside: impl FnOnce() -> R) -> R {
     let _entered = Entered::new(context, task);
@@ -181,7 +184,7 @@ pub(crate) fn enter<R>(context: &mut TaskContext, task: TaskId, inside: impl FnO
 
 #[inline]
 fn swap(context: &mut TaskContext, task: TaskId) -> TaskId {
-    // On a thread that is ending there is nothing to swap with, both times.
+    // On a thread that is ending, the thread-local is gone, and both swaps do nothing.
     let swapped = CURRENT.try_with(|(current, current_task)| {
         *context = current.replace(mem::take(context));
         current_task.replace(task)

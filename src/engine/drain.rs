@@ -25,22 +25,23 @@ use crate::{
     util::clock::Timestamp,
 };
 
-/// How many tasks one poll may finish before the runtime runs something else.
+/// How many tasks one poll may finish before it yields to the runtime.
 const TASKS_PER_POLL: usize = 64;
 
-/// The tokio task that drains a set. Three words, which fit the smaller of the cells that tokio makes for its tasks.
+/// The tokio task that drains a set. Its size of three words fits the smaller of the cells that tokio allocates for
+/// tasks.
 pub(crate) struct Drain {
-    /// Taken at the end, so that `Drop` knows an end from a runtime that shuts down.
+    /// Taken at the end, so that `Drop` can tell a normal end from a runtime that shuts down.
     queue: Option<Arc<SetQueue>>,
     work: Option<BoxedWork>,
 }
 
-/// The task whose turn it is.
+/// The next task of a set.
 struct Next {
     work: BoxedWork,
-    /// It has started, and can just be polled.
+    /// Whether it has no policy and no limit: it has started, and is polled directly.
     is_plain: bool,
-    /// It is marked as being polled.
+    /// Whether it is marked as being polled.
     is_marked: bool,
     ending: Option<Ending>,
 }
@@ -56,7 +57,7 @@ impl Drain {
         self.work.as_ref().map(|work| work.meta().id())
     }
 
-    /// Polls the work as a part of its set.
+    /// Polls the work in the context of its set.
     #[inline]
     fn poll_in_context(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
         let mut current = self.queue.take().map_or(TaskContext::None, TaskContext::InSet);
@@ -67,7 +68,8 @@ impl Drain {
         polled
     }
 
-    /// The task waits: sees to it that the drain learns if the task is ended from outside. `Ready`: it was, meanwhile.
+    /// Called when the task waits: stores the drain's waker, so that the drain is woken if the task is ended by a
+    /// caller. Returns `Ready` if the task was ended meanwhile.
     fn park(&mut self, id: TaskId, context: &Context<'_>) -> Poll<()> {
         let (Some(queue), Some(work)) = (&self.queue, &mut self.work) else {
             return Poll::Ready(());
@@ -77,12 +79,13 @@ impl Drain {
         if is_live && queue.end_poll(id) {
             return Poll::Pending;
         }
-        self.let_go(id);
+        self.retire(id);
         Poll::Ready(())
     }
 
-    /// Drops the work of a task that was ended while this drain ran it, and ends: another drain has taken over.
-    fn let_go(&mut self, id: TaskId) {
+    /// Drops the work of a task that was ended while this drain ran it, and ends the drain, because another one has
+    /// taken over.
+    fn retire(&mut self, id: TaskId) {
         if let Some(queue) = self.queue.take() {
             drop_stopped(&queue, &mut self.work, id);
         }
@@ -99,7 +102,7 @@ impl Future for Drain {
                 PollPermission::Granted => {}
                 PollPermission::Stopped => drop_stopped(queue, &mut this.work, id),
                 PollPermission::Superseded => {
-                    this.let_go(id);
+                    this.retire(id);
                     return Poll::Ready(());
                 }
             }
@@ -123,10 +126,10 @@ impl Future for Drain {
                 return Poll::Ready(());
             }
         }
-        // The next task has its turn, and is not being polled.
+        // The next task is current, and is not being polled.
         if let (Some(queue), Some(id)) = (&this.queue, this.task_id()) {
             if !queue.end_poll(id) {
-                this.let_go(id);
+                this.retire(id);
                 return Poll::Ready(());
             }
         }
@@ -144,7 +147,7 @@ impl Drop for Drain {
     }
 }
 
-/// The drain has no work: the next task. `None`: the set has drained.
+/// Returns the next task of the set; `None` if the set has drained.
 pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
     loop {
         let now = Timestamp::now();
@@ -160,7 +163,7 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
             next
         } else {
             drop(state);
-            // Between the two looks, a task may have been added.
+            // A task may have been added since the lock was released.
             queue.transition(|transition| pop_or_idle(queue, transition, now))?
         };
         if let Some(work) = prepare(queue, next) {
@@ -169,14 +172,15 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
     }
 }
 
-/// A task of the drain has returned: the next one. `None`: the set has drained, or the task was ended from outside and another
-/// drain has taken over.
+/// Finishes a task that has returned, and returns the next one. `None` if the set has drained, or if the task was ended
+/// by a caller and another drain has taken over.
 #[inline]
 pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
     if !end.is_completed() || queue.shared().telemetry.observes_completed() {
-        // Notified before the next one starts, so that a hook may still abort that, and is not charged to it.
-        let is_mine = inside(span, || end_observed(queue, id, end));
-        return if is_mine { next(queue) } else { None };
+        // Hooks are notified before the next task starts, so that a hook can still abort it, and the hook's time does
+        // not count as the task's.
+        let was_current = inside(span, || end_observed(queue, id, end));
+        return if was_current { next(queue) } else { None };
     }
     drop_span(span);
     let now = Timestamp::now();
@@ -202,24 +206,24 @@ fn drop_span(span: Option<Box<Span>>) {
     inside(span, || ());
 }
 
-fn continue_with(queue: &Arc<SetQueue>, next_one: Option<Next>) -> Option<BoxedWork> {
-    let work = prepare(queue, next_one?);
+fn continue_with(queue: &Arc<SetQueue>, popped: Option<Next>) -> Option<BoxedWork> {
+    let work = prepare(queue, popped?);
     work.or_else(|| next(queue))
 }
 
-/// Counts and reports the end of the current task, or of one that waited beside the queue. `false` if the drain has nothing
-/// more to do.
+/// Counts and reports the end of the current task or of a sleeping one. Returns `false` if another drain has taken
+/// over.
 fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
     let mut outcome = Some(end.into_outcome());
-    let mut take = || outcome.take().unwrap_or(crate::model::Outcome::Completed);
+    let mut take_outcome = || outcome.take().unwrap_or(crate::model::Outcome::Completed);
     let (is_current, is_sleeping) = queue.transition(|transition| {
         if let Some(current) = transition.state.take_current(id) {
-            transition.end(current, take(), EndedBy::Runner);
+            transition.end(current, take_outcome(), EndedBy::Runner);
             return (true, false);
         }
-        (false, transition.end_sleeping(id, |_| take()))
+        (false, transition.end_sleeping(id, |_| take_outcome()))
     });
-    // The error of a task that was ended meanwhile is dropped here, without a lock.
+    // If the task was ended meanwhile, its error is dropped here, without a lock.
     drop(outcome);
     if !is_current && !is_sleeping {
         queue.shared().abandoned.dropped(id);
@@ -227,7 +231,7 @@ fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
     is_current
 }
 
-/// Takes the next task out, started if nothing stands in its way.
+/// Takes the next task out of `pending`, and starts it if it has no policy and no limit.
 #[inline]
 fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
     if state.is_shut_down {
@@ -244,7 +248,7 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
         state.account.start(current.identity.name);
     }
     state.current = Some(current);
-    // Observers are notified of the start before the first poll, and may abort the task then.
+    // Observers are notified of the start before the first poll, and may abort the task.
     let is_marked = is_plain && !shared.telemetry.has_observers();
     if is_marked {
         queue.mark.set_polling(index);
@@ -262,7 +266,7 @@ fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp
     next
 }
 
-/// Makes the task ready for its first poll. `None` if it was ended before that.
+/// Prepares the task for its first poll. `None` if it was ended before.
 #[inline]
 fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
     let Next { work, is_plain, is_marked, ending } = next;
@@ -283,7 +287,7 @@ fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
     None
 }
 
-/// The condition was asked: the tasks are drained, or discarded.
+/// Applies the answer of the layer's condition: the tasks are drained or discarded.
 fn decide(transition: &mut Transition<'_>, drains: bool) {
     transition.state.is_decided = true;
     if !drains {
@@ -292,7 +296,7 @@ fn decide(transition: &mut Transition<'_>, drains: bool) {
     }
 }
 
-/// Drops the work of a task that was ended from outside.
+/// Drops the work of a task that was ended by a caller.
 fn drop_stopped(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {
     drop_in_set(queue, work, id);
     queue.shared().abandoned.dropped(id);
@@ -300,11 +304,12 @@ fn drop_stopped(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId)
 
 fn drop_in_set(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {
     let mut current = TaskContext::InSet(Arc::clone(queue));
-    // The outcome is counted: a panic of this drop can't change it.
+    // The outcome is already counted, so a panic of this drop can't change it.
     let _caught = context::enter(&mut current, id, || drop_work(work));
 }
 
-/// The drain was dropped before its end. If the set was still its own, the runtime has ended, and with it the set.
+/// Called when the drain is dropped before its end. If the drain still owned the set, the runtime has ended: ends all
+/// tasks of the set.
 fn runtime_ended(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>) {
     if let Some(id) = work.as_ref().map(|work| work.meta().id()) {
         drop_in_set(queue, work, id);

@@ -1,4 +1,4 @@
-//! What happens after a task was added, has started, or has ended.
+//! The effects of an add, a start, a failed attempt and an end, outside all locks.
 
 use std::time::Duration;
 
@@ -16,16 +16,17 @@ use crate::{
     util::{clock::Timestamp, panic::drop_catching},
 };
 
-/// Everything here is called without a lock.
+/// All of these methods are called without a lock.
 impl Shared {
-    /// A task was accepted, or refused and counted.
+    /// Notifies observers that a task was added, even if it was then discarded.
     pub(crate) fn added(&self, identity: Identity) {
         if self.telemetry.has_observers() {
             self.telemetry.notify(EventRef::Added(&LiveTask::new(identity).info(identity.added)));
         }
     }
 
-    /// An attempt of a task has started, and its work was not polled yet.
+    /// Notifies observers that an attempt has started. Called before its first poll. Returns `false` if the task was
+    /// ended meanwhile.
     pub(crate) fn started(&self, id: TaskId) -> bool {
         if !self.telemetry.has_observers() {
             return true;
@@ -36,7 +37,7 @@ impl Shared {
         self.with_live(id, |_| ()).is_some()
     }
 
-    /// An attempt has failed, and the next one is due after `delay`. `None` if the task has ended meanwhile.
+    /// Counts and reports a failed attempt; the next one is due after `delay`. `None` if the task has ended meanwhile.
     pub(crate) fn attempt_failed(&self, id: TaskId, outcome: Outcome, delay: Duration) -> Option<TaskReport> {
         let now = Timestamp::now();
         let due = now.plus(delay);
@@ -48,7 +49,7 @@ impl Shared {
             (token, live.report(Outcome::Completed, now))
         })?;
         if let Some(token) = token {
-            // For work that goes on; the next attempt gets a token of its own.
+            // The work of this attempt may still run. The next attempt gets a token of its own.
             self.telemetry.run_foreign("a waker", || token.cancel());
         }
         report.outcome = outcome;
@@ -61,7 +62,7 @@ impl Shared {
         Some(report)
     }
 
-    /// A task has used up its attempts. What it leaves stays with it until its outcome is counted.
+    /// Stores the remains of a task that has used up its attempts, until its outcome is counted.
     pub(crate) fn exhaust(&self, id: TaskId, exhausted: Box<Exhausted>) {
         let mut exhausted = Some(exhausted);
         if self.dead_letters.is_enabled() {
@@ -70,18 +71,18 @@ impl Shared {
         drop_catching(exhausted);
     }
 
-    /// Tells the work of a task that was ended from outside, or has timed out, to stop.
+    /// Cancels the token of a task that was ended by a caller or has timed out, and wakes its runner.
     pub(crate) fn signal_stop(&self, finish: &mut Finish) {
         if let (Some(token), true) = (finish.task.take_token(), finish.cancels()) {
             self.telemetry.run_foreign("a waker", || token.cancel());
         }
         if let Some(runner) = finish.take_runner() {
-            // Tokio's own: the runner finds the task stopped.
+            // Tokio's own waker. The runner then finds the task stopped.
             runner.wake();
         }
     }
 
-    /// A task has ended and was counted: everything else that follows.
+    /// Applies all other effects of an end that was counted.
     pub(crate) fn finish(&self, mut finish: Finish) {
         self.ledger.release();
         let waker = finish.take_waker();
@@ -91,15 +92,14 @@ impl Shared {
         }
     }
 
-    /// The same for a task that has completed, has left nothing, and that nobody observes.
+    /// Like [`finish`](Self::finish), for a task that has completed without extras and is not observed.
     #[inline]
     pub(crate) fn finish_unobserved(&self, idle: bool) {
         self.ledger.release();
         self.wake_if_idle(idle);
     }
 
-    /// Reports an end: to the log, to a shutdown, to the observers, to the dead letters, and to those who wait for
-    /// idleness.
+    /// Reports an end to the log, a shutdown, the observers, the dead letters, and tasks that wait for idleness.
     fn report(&self, mut finish: Finish) {
         let number = finish.task.identity.id.number;
         let report = finish.report();
@@ -117,7 +117,7 @@ impl Shared {
         self.wake_if_idle(idle);
     }
 
-    /// Wakes those who wait for idleness, if an end has left its shard idle.
+    /// Wakes the tasks that wait for idleness, if an end has left its shard idle.
     #[inline]
     fn wake_if_idle(&self, idle: bool) {
         if idle && self.ledger.has_waiters() {
@@ -125,10 +125,10 @@ impl Shared {
         }
     }
 
-    /// Keeps the letter of a task that did not get done, and calls the hook.
+    /// Stores the dead letter of a failed task, and calls the hook.
     pub(crate) fn store_dead_letter(&self, report: &TaskReport, exhausted: Option<Box<Exhausted>>) {
         if !self.dead_letters.is_enabled() || !report.outcome.is_failure() {
-            // Aborted after its last attempt, and before that was counted.
+            // The task was aborted after its last attempt and before its outcome was counted.
             drop_catching(exhausted);
             return;
         }
@@ -152,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Counts and reports a task that was not accepted, and drops it.
+    /// Drops a task that was not accepted, and counts and reports it.
     pub(crate) fn discard(&self, rejected: Rejected) -> TaskId {
         let outcome = rejected.outcome();
         let (task, refusal) = rejected.into_parts();
@@ -170,14 +170,14 @@ impl Shared {
         identity.id
     }
 
-    /// Warns if the number of live tasks has passed a mark.
+    /// Logs a warning if the number of live tasks has passed a high-water mark.
     pub(crate) fn warn_of_high_water(&self, number: u64) {
         if let Some(live) = self.ledger.passed_high_water(number) {
             self.telemetry.log(|| {
                 tracing::warn!(
                     target: "postlude",
                     live,
-                    "many tasks are live; if they come faster than they end, set `capacity` or `max_concurrent` on the registry's builder"
+                    "many tasks are live; if tasks are added faster than they end, set `capacity` or `max_concurrent` on the registry's builder"
                 );
             });
         }

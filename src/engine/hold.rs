@@ -20,7 +20,7 @@ const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// The holds of a set: one of the response's body, and one of each chunk that the server has not released.
 pub(crate) struct HoldState {
-    /// Starts with the hold of the body.
+    /// Starts at 1, the hold of the body.
     count: AtomicUsize,
     wait: Mutex<Wait>,
 }
@@ -54,13 +54,13 @@ impl Default for HoldState {
 impl HoldState {
     /// Adds the hold of a chunk.
     pub(crate) fn add(&self) {
-        // Relaxed: the chunk goes to the server after this, and comes back after that.
+        // Relaxed: the chunk is handed to the server after this, so its release happens later.
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Releases a hold; whether it was the last one.
+    /// Releases a hold. Returns whether it was the last one.
     pub(crate) fn release(&self) -> bool {
-        // AcqRel: the last one to be released sees the limit.
+        // AcqRel: the last release sees the limit.
         if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             return true;
         }
@@ -71,9 +71,9 @@ impl HoldState {
         false
     }
 
-    /// Whether one hold is left.
+    /// Whether exactly one hold is left.
     pub(crate) fn is_one(&self) -> bool {
-        // Relaxed: nothing is read that the server has written.
+        // Relaxed: no data of other threads is read.
         self.count.load(Ordering::Relaxed) == 1
     }
 

@@ -11,7 +11,7 @@ use crate::{
     util::delay_queue::Key,
 };
 
-/// Acts on an entry of the registry's timer that has expired.
+/// Handles an expired entry of the registry's timer.
 pub(crate) fn expire(expiry: Expiry) {
     match expiry {
         Expiry::Hold(queue) => queue.release(),
@@ -28,8 +28,8 @@ impl Limit {
         if shared.ledger.has_runtime_ended() {
             return;
         }
-        let runs = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
-        if !shared.with_live(id, |live| runs(live)).unwrap_or(false) {
+        let is_running = |live: &LiveTask| live.attempt() == attempt && live.state() == TaskState::Running;
+        if !shared.with_live(id, |live| is_running(live)).unwrap_or(false) {
             return;
         }
         if retries {
@@ -43,7 +43,7 @@ impl Limit {
 /// Keeps a limit in the registry's timer until dropped.
 pub(crate) struct LimitGuard<'a> {
     shared: &'a Shared,
-    /// `None`: the moment can't be represented, so the limit is never over.
+    /// `None` if the time can't be represented: the limit is never over.
     until: Option<Instant>,
     key: Option<Key>,
 }

@@ -1,4 +1,4 @@
-//! What runs tasks.
+//! The engine, which runs tasks.
 
 pub(crate) mod abandoned;
 pub(crate) mod attempt;

@@ -1,13 +1,13 @@
-//! Whether the current task of a set is inside a poll.
+//! A mark on the current task of a set that tells whether it is inside a poll.
 
 use crate::util::loom::atomic::{AtomicU64, Ordering};
 
-/// The index of a set's current task, and where its drain stands with it.
+/// The index of a set's current task, and the state of its drain: idle, polling or stopped.
 ///
-/// A future that is not being polled is dropped by its drain before the next task starts. A future that is inside a poll
-/// can't be dropped: it is abandoned, and another drain goes on. The mark tells the two apart without a lock on the poll
-/// path. It carries the index, so that a drain that returns from a poll too late does not take the mark of the next task for
-/// its own.
+/// If a stopped task is not being polled, its drain drops the future before the next task starts. If it is inside a
+/// poll, the future can't be dropped: it is abandoned, and another drain takes over. The mark distinguishes the two
+/// cases without a lock on the poll path. It contains the index, so that a drain that returns from an abandoned task
+/// does not change the mark of the next task.
 #[derive(Default)]
 pub(crate) struct PollMark(AtomicU64);
 
@@ -25,38 +25,38 @@ const fn mark(index: u64, state: u64) -> u64 {
 }
 
 impl PollMark {
-    /// The task is the current one, and not being polled. Under the queue's lock.
+    /// Marks the task as current and not being polled. Called under the queue's lock.
     pub(crate) fn set_idle(&self, index: u64) {
-        // Release, here and below: whoever sees the mark sees the task as the current one.
+        // Release, here and below: a thread that sees the mark sees the task as the current one.
         self.0.store(mark(index, IDLE), Ordering::Release);
     }
 
-    /// The task is the current one, and its drain polls it at once. Under the queue's lock.
+    /// Marks the task as current and being polled. Called under the queue's lock.
     #[inline]
     pub(crate) fn set_polling(&self, index: u64) {
         self.0.store(mark(index, POLLING), Ordering::Release);
     }
 
-    /// The task is no longer the current one, because it waits beside the queue. Under the queue's lock.
+    /// Clears the mark, because the task sleeps and is no longer the current one. Called under the queue's lock.
     pub(crate) fn clear(&self) {
         self.0.store(NONE, Ordering::Release);
     }
 
-    /// The drain begins a poll. `false` if the task was stopped, or is not the current one.
+    /// Marks the start of a poll. `false` if the task was stopped, or is not the current one.
     #[inline]
     pub(crate) fn begin(&self, index: u64) -> bool {
         self.replace(index, IDLE, mark(index, POLLING))
     }
 
-    /// The drain has returned from a poll of a task that waits. `false` if the task was abandoned meanwhile, or is not the
+    /// Marks the end of a poll that returned `Pending`. `false` if the task was abandoned meanwhile, or is not the
     /// current one.
     #[inline]
     pub(crate) fn end(&self, index: u64) -> bool {
         self.replace(index, POLLING, mark(index, IDLE))
     }
 
-    /// Stops the current task. `true` if it is inside a poll: then it is abandoned. Otherwise its drain finds it stopped,
-    /// drops it and goes on. Under the queue's lock.
+    /// Stops the current task. Returns `true` if it is inside a poll: it is abandoned. Otherwise its drain finds it
+    /// stopped, drops it and goes on. Called under the queue's lock.
     pub(crate) fn stop(&self, index: u64) -> bool {
         loop {
             if self.replace(index, IDLE, mark(index, STOPPED)) {

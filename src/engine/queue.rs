@@ -1,14 +1,14 @@
-//! The queue of a set: which tasks it has, and when it drains.
+//! The queue of a set: its tasks, and when it drains.
 //!
 //! # Invariants
-//! 1. At most one [`Drain`](crate::engine::drain::Drain) at a time drains a queue: in phase `Draining` there is one, in the
-//!    other phases there is none. A drain whose task was abandoned, or waits beside the queue, drains it no longer.
-//! 2. Tasks leave from the front, and the next one leaves only when `current` is empty and the work of the last one was
-//!    dropped, or was abandoned inside a poll.
-//! 3. Whoever takes `current` out, under the lock, counts its outcome: its drain when the work has returned, an abort, a
-//!    time limit, or the drain's `Drop` when the runtime ends.
-//! 4. A task that is added in phase `Idle` starts a drain, under the same lock under which the last drain found the queue
-//!    empty: there is no moment at which it could be lost.
+//! 1. At most one [`Drain`](crate::engine::drain::Drain) drains a queue at a time: in phase `Draining` there is one, in
+//!    the other phases there is none. A drain whose task was abandoned or sleeps no longer drains the queue.
+//! 2. Tasks leave from the front. The next task leaves only when `current` is empty and the work of the previous task
+//!    was dropped, or was abandoned inside a poll.
+//! 3. The code that takes `current` out, under the lock, counts its outcome: the drain when the work has returned, an
+//!    abort, a time limit, or the drain's `Drop` when the runtime ends.
+//! 4. A task that is added in phase `Idle` starts a drain, under the same lock under which the previous drain found the
+//!    queue empty. So no add is lost.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -36,15 +36,15 @@ use crate::{
     },
 };
 
-/// Whether a set drains, by how its request ended.
+/// Decides whether a set drains, by the ending of its request.
 pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
 
 pub(crate) struct SetQueue {
     pub(crate) registry: TaskRegistry,
     pub(crate) condition: Option<Arc<DrainCondition>>,
-    /// The handles of users, layers and bodies. The last one to be dropped drains the set.
+    /// The number of handles held by users, layers and bodies. Dropping the last one drains the set.
     handles: AtomicUsize,
-    /// Zero until it is drawn.
+    /// The set's number; zero until it is drawn.
     number: AtomicU64,
     last_index: AtomicU64,
     pub(crate) mark: PollMark,
@@ -59,14 +59,14 @@ pub(crate) struct RequestInProgress;
 /// Whether a drain may poll the task that it runs.
 pub(crate) enum PollPermission {
     Granted,
-    /// The task was stopped. Its drain drops the work and goes on.
+    /// The task was stopped. The drain drops the work and goes on.
     Stopped,
     /// The task was ended, and another drain has taken over.
     Superseded,
 }
 
 impl SetQueue {
-    /// A queue of which the caller has this many handles.
+    /// Creates a queue of which the caller has this many handles.
     pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>, handles: usize) -> Arc<Self> {
         Arc::new(Self {
             registry,
@@ -86,9 +86,9 @@ impl SetQueue {
         &self.registry.shared
     }
 
-    /// The set's number: drawn when the first task needs it, so that a set without tasks costs none.
+    /// The set's number. Drawn for the first task, so that a set without tasks does not draw one.
     pub(crate) fn number(&self) -> u64 {
-        // Relaxed, here and below: it stands for nothing but itself.
+        // Relaxed, here and below: the number protects no other data.
         let number = self.number.load(Ordering::Relaxed);
         if number != 0 {
             return number;
@@ -100,18 +100,18 @@ impl SetQueue {
         }
     }
 
-    /// Whether a task was ever offered.
+    /// Whether a task was ever offered to the set.
     pub(crate) fn has_number(&self) -> bool {
         self.number.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn handle_made(&self) {
-        // Relaxed: a new handle comes from one that exists, or from a queue that nobody else knows.
+        // Relaxed: a new handle is made from an existing one, or from a queue that is not shared yet.
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn handle_dropped(self: &Arc<Self>) {
-        // AcqRel: what other handles did happens before the last one drains.
+        // AcqRel: the operations of other handles happen before the last one drains.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.has_number() {
             self.drain(None);
         }
@@ -124,7 +124,7 @@ impl SetQueue {
         self.handles.load(Ordering::Acquire) != 1 || self.has_number()
     }
 
-    /// How many tasks have not started.
+    /// The number of tasks that have not started.
     pub(crate) fn len(&self) -> usize {
         let state = self.state.lock();
         state.pending.len() + state.dequeued().filter(|task| !task.has_started()).count()
@@ -175,7 +175,7 @@ impl SetQueue {
         Ok(id)
     }
 
-    /// Counts one more task; says whether a high-water mark was reached.
+    /// Counts one more task. Returns whether a high-water mark was reached.
     #[inline]
     fn admit(self: &Arc<Self>, state: &mut QueueState, name: TaskName) -> Result<bool, RejectReason> {
         if let Some(reason) = state.refusal {
@@ -185,7 +185,7 @@ impl SetQueue {
         state.account.admit(&self.shared().ledger, self.number(), name, self, is_first, &mut state.is_listed)
     }
 
-    /// Drains the set. Only the first call counts, and none counts while the set is held for its response.
+    /// Drains the set. Only the first call has an effect, and none has one while the set is held for its response.
     pub(crate) fn drain(self: &Arc<Self>, ending: Option<Ending>) {
         let mut state = self.state.lock();
         if state.phase == Phase::Collecting {
@@ -194,7 +194,8 @@ impl SetQueue {
         }
     }
 
-    /// Holds the set until its response has left: until it is [released](Self::release). `false` if it drains already.
+    /// Holds the set until its response has left and it is [released](Self::release). `false` if it is already
+    /// draining.
     #[cfg(feature = "http")]
     pub(crate) fn hold(self: &Arc<Self>, ending: Ending) -> bool {
         let mut state = self.state.lock();
@@ -206,7 +207,7 @@ impl SetQueue {
         true
     }
 
-    /// The response has left, or the wait for it is over. Only the first call counts.
+    /// Called when the response has left, or the wait for it is over. Only the first call has an effect.
     pub(crate) fn release(self: &Arc<Self>) {
         let state = self.state.lock();
         if state.phase == Phase::Holding {
@@ -243,17 +244,17 @@ impl SetQueue {
         }
     }
 
-    /// There is a response, so that a shutdown need not wait until the client has taken it.
+    /// Notes that there is a response, so that a shutdown does not wait for the client.
     #[cfg(feature = "http")]
     pub(crate) fn response_ready(self: &Arc<Self>, ending: Ending) {
         self.state.lock().response = Some(ending);
-        // A shutdown that looked at this queue before has begun before: one of the two sees the other.
+        // If a shutdown has checked this queue before the store above, it has begun before that, and is seen here.
         if self.shared().losses.has_begun() {
             self.drain_if_answered();
         }
     }
 
-    /// Drains at once if there is a response, even if it is on its way.
+    /// Drains at once if there is a response, even if it has not left yet.
     pub(crate) fn drain_if_answered(self: &Arc<Self>) {
         let response = self.state.lock().response;
         if response.is_some() {
@@ -266,7 +267,7 @@ impl SetQueue {
         (self.shared().spawn_drain)(Arc::clone(self));
     }
 
-    /// Makes one step under the locks, and then does what follows from it without them.
+    /// Runs one step under the locks, and then applies its effects without them.
     pub(crate) fn transition<R>(self: &Arc<Self>, step: impl FnOnce(&mut Transition<'_>) -> R) -> R {
         let mut transition = Transition::new(self);
         let result = step(&mut transition);
@@ -274,7 +275,7 @@ impl SetQueue {
         result
     }
 
-    /// The drain that runs a task is about to poll it again.
+    /// Called before the drain that runs a task polls it again.
     pub(crate) fn begin_poll(&self, id: TaskId) -> PollPermission {
         if self.mark.begin(id.index) || self.state.lock().is_sleeping(id) {
             PollPermission::Granted
@@ -285,7 +286,7 @@ impl SetQueue {
         }
     }
 
-    /// The drain that runs a task has returned from a poll, and the task waits. `false` if it was ended meanwhile.
+    /// Called when a poll of a task has returned `Pending`. `false` if the task was ended meanwhile.
     pub(crate) fn end_poll(&self, id: TaskId) -> bool {
         self.mark.end(id.index) || self.state.lock().is_sleeping(id)
     }
@@ -305,12 +306,12 @@ impl SetQueue {
         true
     }
 
-    /// Looks at a task that has left `pending`, under the lock.
-    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
-        self.state.lock().live(id).map(look)
+    /// Accesses a task that has left `pending`, under the lock.
+    pub(crate) fn with_live<R>(&self, id: TaskId, access: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
+        self.state.lock().live(id).map(access)
     }
 
-    /// A live task, as lists show it.
+    /// The info of a live task.
     pub(crate) fn info(&self, id: TaskId, now: Timestamp) -> Option<TaskInfo> {
         let mut state = self.state.lock();
         if let Some(task) = state.live(id) {
@@ -322,15 +323,15 @@ impl SetQueue {
 
     /// Calls `task`, under the lock, for some of the live tasks whose index is `from` or above, by index. Returns the index to
     /// go on from; `None` after the last one.
-    pub(crate) fn piece(&self, from: u64, task: impl FnMut(&LiveTask)) -> Option<u64> {
-        self.state.lock().piece(from, task)
+    pub(crate) fn chunk(&self, from: u64, task: impl FnMut(&LiveTask)) -> Option<u64> {
+        self.state.lock().chunk(from, task)
     }
 
     /// Calls `task` for each live task, by index: under the lock, which is held for a few at a time.
     pub(crate) fn survey(&self, mut task: impl FnMut(&LiveTask)) {
         let mut from = Some(0);
         while let Some(index) = from {
-            from = self.piece(index, &mut task);
+            from = self.chunk(index, &mut task);
         }
     }
 
@@ -360,14 +361,14 @@ impl SetQueue {
         dequeued.chain(pending).take(count).collect()
     }
 
-    /// Whether `is_so` holds for all live tasks. Pending ones wait for the current one, or can start now.
-    pub(crate) fn all_live(&self, mut is_so: impl FnMut(&LiveTask) -> bool) -> bool {
+    /// Whether `matches` holds for all live tasks. Pending tasks wait for the current task, so they match if it does.
+    pub(crate) fn all_live(&self, mut matches: impl FnMut(&LiveTask) -> bool) -> bool {
         let state = self.state.lock();
-        let pending_are_so = state.pending.is_empty() || state.current.as_ref().is_some_and(&mut is_so);
-        pending_are_so && state.dequeued().all(is_so)
+        let pending_match = state.pending.is_empty() || state.current.as_ref().is_some_and(&mut matches);
+        pending_match && state.dequeued().all(matches)
     }
 
-    /// Flushes the set's account, for a reader of the counters and the history.
+    /// Flushes the set's account, before the counters or the history are read.
     pub(crate) fn flush(self: &Arc<Self>) {
         let mut state = self.state.lock();
         if state.account.is_empty() {
@@ -381,7 +382,7 @@ impl SetQueue {
         evicted.into_iter().for_each(drop_catching);
     }
 
-    /// A way to learn when the set has drained; `None` if it has.
+    /// A receiver that completes when the set has drained; `None` if it already has.
     pub(crate) fn wait_drained(&self) -> Option<oneshot::Receiver<()>> {
         let mut state = self.state.lock();
         if state.is_drained() {
@@ -392,14 +393,15 @@ impl SetQueue {
         Some(receiver)
     }
 
-    /// The log and the observers were notified of this many ends; returns those who have waited for the last one.
+    /// Notes that the log and the observers were notified of this many ends. If the set has drained, returns the
+    /// senders of the tasks that wait for that.
     pub(crate) fn reported(&self, ends: usize) -> Vec<oneshot::Sender<()>> {
         let mut state = self.state.lock();
         state.unreported -= ends;
         if state.is_drained() { mem::take(&mut state.waiting) } else { Vec::new() }
     }
 
-    /// Counts a task that was refused, but not handed back.
+    /// Counts a task that was refused but not handed back.
     pub(crate) fn count_refused(&self, outcome: &Outcome) {
         self.state.lock().outcomes.count(outcome.kind());
     }
@@ -418,7 +420,7 @@ impl fmt::Debug for SetQueue {
 
 impl Drop for SetQueue {
     fn drop(&mut self) {
-        // A listed queue is held by the ledger, so only a queue without tasks gets here.
+        // The ledger keeps a listed queue alive, so only a queue without tasks is dropped.
         debug_assert!(self.state.get_mut().pending.is_empty(), "a queue with tasks was dropped");
     }
 }

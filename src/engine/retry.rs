@@ -1,4 +1,4 @@
-//! The attempts of a retrying task: one after another, until one gets it done or the policy gives up.
+//! The attempts of a retrying task: one after another, until one completes or the policy allows no more.
 
 use std::sync::Arc;
 
@@ -37,11 +37,11 @@ pub(crate) async fn attempts(
         let Some((made, since_first)) = shared.with_live(id, |live| live.attempts_made(now)) else {
             return Outcome::Aborted;
         };
-        let again = shared.telemetry.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
-        let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| again) else {
+        let is_worth_another = shared.telemetry.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
+        let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| is_worth_another) else {
             let meta = source.as_mut().meta_mut();
             meta.policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
-            // The work is over, and its span with it, however long the letter is kept.
+            // The span ends with the work, no matter how long the dead letter is kept.
             drop_catching(meta.span.take());
             shared.exhaust(id, Box::new(Exhausted { failed, source }));
             return outcome;
@@ -71,10 +71,10 @@ mod tests {
         }
     }
 
-    /// The abort comes after the last attempt has failed, and before its outcome is counted: both are in one poll, so that
-    /// only another thread could come between.
+    /// The abort happens after the last attempt has failed and before its outcome is counted. Both are in one poll, so
+    /// only another thread can abort in between; the test calls `exhaust` itself.
     #[tokio::test]
-    async fn an_abort_that_meets_the_end_of_the_attempts_drops_the_factory_and_the_set_goes_on() {
+    async fn an_abort_between_the_last_attempt_and_the_outcome_drops_the_factory_and_the_set_goes_on() {
         let registry = TaskRegistry::new();
         let set = registry.set();
         let id = set.add(std::future::pending::<()>());

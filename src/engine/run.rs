@@ -1,4 +1,4 @@
-//! One task under its policy, to its outcome.
+//! Runs a task under its policy, up to its outcome.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 pin_project! {
-    /// A task that is run under its policy: work of its own, around the work of the task.
+    /// Work that wraps the work of a task and runs it under its policy.
     struct UnderPolicy<F> {
         meta: Meta,
         #[pin]
@@ -46,11 +46,11 @@ where
     }
 }
 
-/// Wraps work that can't just be polled: it has to be asked about its ending, waits for a time or a permit, runs on another
-/// thread, has a time limit, or is tried again.
+/// Wraps work that can't be polled directly, because it has a condition, waits for a time or a permit, runs on another
+/// thread, has a time limit, or is retried.
 pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option<Ending>) -> BoxedWork {
     let meta = work.meta();
-    // A task that waits for a time enters its queue after that.
+    // A delayed task enters the queue for a permit after its delay.
     let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
     let entered = if waits { None } else { shared.admission.enqueue(AdmitRequest::of(meta)) };
     let meta = meta.on_behalf(Kind::Async);

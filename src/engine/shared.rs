@@ -1,4 +1,4 @@
-//! What all clones of a registry share; the only place that spawns tasks.
+//! The state that all clones of a registry share. The only file that spawns tasks on the runtime.
 
 use std::{future::Future, sync::Arc, task::Waker, time::Duration};
 
@@ -23,11 +23,11 @@ use crate::{
     util::{clock::Timestamp, delay_queue::DelayQueue, loom::atomic::AtomicU64, panic::drop_catching},
 };
 
-/// Owns tasks: those of sets and those spawned on it. Cheap to clone; all clones are one registry.
+/// Owns tasks: those of sets, and those spawned on it. Cheap to clone; all clones refer to one registry.
 ///
-/// The code that adds a task may forget about it. The registry keeps the task alive until it has its outcome, counts
-/// that, lists what is live, aborts on demand, and says at the end what was lost. Dropping the registry, even its last
-/// clone, stops nothing: only [`shutdown`](Self::shutdown) and the end of the runtime do.
+/// The registry keeps each task alive until it has its outcome. It counts outcomes, lists and aborts live tasks, and
+/// reports lost tasks at shutdown. Dropping the registry, even its last clone, stops no task: only
+/// [`shutdown`](Self::shutdown) and the end of the runtime do.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,10 +35,11 @@ use crate::{
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let registry = TaskRegistry::builder().default_timeout(Duration::from_secs(60)).build().unwrap();
+/// let minute = Duration::from_secs(60);
+/// let registry = TaskRegistry::builder().default_timeout(minute).build().unwrap();
 ///
-/// registry.spawn(async { /* forgotten, and done all the same */ });
-/// let outcome = registry.spawn(Task::blocking(|| { /* a file */ }).named("report")).await;
+/// registry.spawn(async { /* the handle is not needed */ });
+/// let outcome = registry.spawn(Task::blocking(|| { /* write a file */ }).named("report")).await;
 /// assert!(matches!(outcome, Outcome::Completed));
 ///
 /// let report = registry.shutdown(Duration::from_secs(10)).await;
@@ -46,23 +47,24 @@ use crate::{
 /// # }
 /// ```
 ///
-/// # Compared with its neighbours
-/// `tokio::spawn` keeps a task alive, but nobody knows of it, and the end of the runtime drops it silently.
+/// # Comparison
+/// `tokio::spawn` keeps a task alive, but the task can't be listed, and the end of the runtime drops it silently.
 /// `tokio_util::task::TaskTracker` waits for tasks, but does not list, count, limit or abort them.
-/// `tokio::task::JoinSet` keeps the result of each until it is asked for, and aborts all when dropped.
+/// `tokio::task::JoinSet` keeps the result of each task until it is joined, and aborts all tasks when dropped.
 #[derive(Clone)]
 #[doc(alias = "BackgroundTasks")]
 #[doc(alias = "background")]
+#[doc(alias = "job")]
 #[doc(alias = "queue")]
 pub struct TaskRegistry {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// How long a set waits after its last hold was released.
+/// How long a set waits to drain after its last hold was released.
 ///
-/// Some of what the server still has to write has no chunk that could tell: h2 releases a chunk when it copies the last,
-/// short piece of it into its own buffer, just before the write of the same poll; and the end of a stream, like an empty
-/// body, comes without a chunk. Yields to the scheduler in place of a timer are over too early far more often.
+/// The server may still have to write bytes that belong to no chunk: h2 releases a chunk when it copies the last, short
+/// piece into its own buffer, just before the write of the same poll; and the end of a stream and an empty body have no
+/// chunk. Yielding to the scheduler instead of a timer is too short much more often.
 pub(crate) const FLUSH_DELAY: Duration = Duration::from_millis(2);
 
 /// An entry of the registry's timer.
@@ -73,14 +75,14 @@ pub(crate) enum Expiry {
     /// A set may have waited long enough for its client.
     #[cfg(feature = "http")]
     HoldLimit(HoldLimit),
-    /// The time of an attempt is over.
+    /// The time limit of an attempt is over.
     Limit(Limit),
 }
 
 /// The time limit of one attempt of a future.
 ///
-/// A future that waits is dropped by the task that runs it. A future that is inside a poll can't be dropped: its task ends
-/// without it, and its set goes on. If another attempt may follow, that has to wait until the poll returns.
+/// A future that waits is dropped by the tokio task that runs it. A future that is inside a poll can't be dropped: it
+/// is abandoned, and its set goes on. If another attempt may follow, it waits until the poll returns.
 pub(crate) struct Limit {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: TaskId,
@@ -89,7 +91,7 @@ pub(crate) struct Limit {
     pub(crate) retries: bool,
 }
 
-/// All waits of a registry.
+/// The timer for all waits of a registry.
 pub(crate) type Timer = DelayQueue<Expiry>;
 
 pub(crate) struct Shared {
@@ -106,7 +108,7 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     pub(crate) dead_letters: DeadLetterStore,
     pub(crate) losses: Losses,
-    /// Requests that were turned away.
+    /// The number of requests that were shed.
     pub(crate) shed: AtomicU64,
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
@@ -134,13 +136,13 @@ impl Shared {
         self.telemetry.run_foreign("a waker", || self.token.cancel());
     }
 
-    /// Whether a task can just be polled: async, without policy, and without waiting for anything.
+    /// Whether a task can be polled directly: it is async, has no policy, and waits for nothing.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
         meta.policy.is_none() && self.default_timeout.is_none() && self.admission.is_unlimited(meta)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
     #[track_caller]
     pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
@@ -149,12 +151,12 @@ impl Shared {
         self.handle.spawn(future)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
     pub(crate) fn spawn_blocking<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         self.handle.spawn_blocking(call)
     }
 
-    /// Asks the admission filter about a task. Never under a lock.
+    /// Asks the admission filter about a task. Never call this under a lock.
     ///
     /// # Errors
     /// If the filter refuses it.
@@ -167,7 +169,7 @@ impl Shared {
         })
     }
 
-    /// Counts and lists a spawned task; says whether a high-water mark was reached.
+    /// Counts and lists a spawned task. Returns whether a high-water mark was reached.
     #[inline]
     pub(crate) fn admit_spawned(&self, task: LiveTask) -> Result<bool, RejectReason> {
         self.ledger.reserve()?;
@@ -181,12 +183,12 @@ impl Shared {
         admitted
     }
 
-    /// Looks at a live task that has left the queue of its set, under its lock; `None` if it has ended.
-    pub(crate) fn with_live<R>(&self, id: TaskId, look: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
+    /// Accesses a spawned task, or a task that has left `pending` of its set, under its lock. `None` if it has ended.
+    pub(crate) fn with_live<R>(&self, id: TaskId, access: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
         if id.set().is_some() {
-            return self.ledger.set(id.number)?.with_live(id, look);
+            return self.ledger.set(id.number)?.with_live(id, access);
         }
-        self.ledger.shard(id.number).spawned(id.number).map(look)
+        self.ledger.shard(id.number).spawned(id.number).map(access)
     }
 
     /// Starts an attempt of a task; `false` if the task has ended, which an observer of the start may also have done.
@@ -200,7 +202,7 @@ impl Shared {
         started && self.started(id)
     }
 
-    /// A live task, as lists show it.
+    /// The info of a live task.
     pub(crate) fn info(&self, id: TaskId) -> Option<TaskInfo> {
         let now = Timestamp::now();
         match id.set() {
@@ -215,7 +217,7 @@ impl Shared {
         let observed = self.telemetry.observes_completed();
         let mut shard = self.ledger.shard(id.number);
         let Some(task) = shard.remove_spawned(id.number) else {
-            // Before `outcome` is dropped, which may hold a foreign error.
+            // Unlock before `outcome` is dropped, because it may hold a user error.
             drop(shard);
             return false;
         };
@@ -232,7 +234,7 @@ impl Shared {
         }
         let evicted = shard.finish(&task, &outcome, now, true);
         if by == EndedBy::Caller {
-            // Under the lock: the runner looks for it after this.
+            // Under the lock, so that the runner finds the entry afterwards.
             self.abandoned.insert_stopped(&task, &outcome, now, false);
         }
         drop(shard);
@@ -243,7 +245,7 @@ impl Shared {
         true
     }
 
-    /// Ends a task from outside; `false` if it has ended, or is still pending in a set.
+    /// Ends a dequeued or spawned task, on behalf of a caller. `false` if it has ended, or is still pending in a set.
     pub(crate) fn stop(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
         match id.set() {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.stop(id, outcome))),
@@ -251,7 +253,7 @@ impl Shared {
         }
     }
 
-    /// Aborts a task, wherever it stands; `false` if it has ended.
+    /// Aborts a task in any state; `false` if it has ended.
     pub(crate) fn abort(&self, id: TaskId) -> bool {
         match id.set() {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.abort(id))),
@@ -259,9 +261,9 @@ impl Shared {
         }
     }
 
-    /// The outcome of a spawned task that was ended from outside while the tokio task that ran it goes on. If it has none
-    /// yet, `waker` is woken when it has.
-    pub(crate) fn outcome_from_outside(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
+    /// The outcome of a spawned task that was ended by a caller while its tokio task still runs. If the task has no
+    /// outcome yet, `waker` is woken when it has.
+    pub(crate) fn outcome_by_caller(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
         let waker = waker.clone();
         let mut shard = self.ledger.shard(id.number);
         let Some(task) = shard.spawned(id.number) else {
@@ -274,7 +276,7 @@ impl Shared {
         None
     }
 
-    /// The outcome of a spawned task that ended with its runtime.
+    /// The outcome of a spawned task whose runtime has ended.
     pub(crate) fn outcome_of_lost(&self, id: TaskId) -> Outcome {
         let known = self.abandoned.outcome(id);
         known.or_else(|| Some(self.ledger.finished(id)?.outcome().clone())).unwrap_or(Outcome::Aborted)
@@ -282,16 +284,17 @@ impl Shared {
 
     /// The cancellation token of a running task.
     pub(crate) fn token_of(&self, id: TaskId) -> CancellationToken {
-        // Made before, dropped after the lock: its parent has a lock of its own.
+        // Made before and dropped after the lock, because its parent has a lock of its own.
         let fresh = self.token.child_token();
         self.with_live(id, |live| live.token(&fresh)).unwrap_or_else(|| {
-            // The task has its outcome, while its work goes on.
+            // The task has its outcome, while its work still runs.
             fresh.cancel();
             fresh
         })
     }
 
-    /// The first attempt of a task is due after `delay`, or sooner if it may start early. `false` if the task has ended.
+    /// Notes that the first attempt of a task is due after `delay`, or earlier if it may start early. `false` if the
+    /// task has ended.
     pub(crate) fn delay(&self, id: TaskId, delay: Duration, may_start_early: bool) -> bool {
         let due = Timestamp::now().plus(delay);
         let found = self.with_live(id, |live| live.delay_until(due, may_start_early)).is_some();
@@ -299,27 +302,27 @@ impl Shared {
         found
     }
 
-    /// The first attempt of a task is due now, and not later.
+    /// Notes that the first attempt of a task is due now.
     pub(crate) fn start_early(&self, id: TaskId) {
         let now = Timestamp::now();
         self.with_live(id, |live| live.delay_until(now, false));
     }
 
-    /// The next attempt of a task is due after `wait`, as far as is known.
+    /// Notes that the next attempt of a task is probably due after `wait`.
     pub(crate) fn note_due(&self, id: TaskId, wait: Duration) {
         let due = Timestamp::now().plus(wait);
         self.with_live(id, |live| live.wait_until(due));
     }
 
-    /// Lets a task wait for a time beside the queue of its set, so that the next one runs.
+    /// Moves a task that waits for a time to the sleeping tasks of its set, so that the next task runs.
     pub(crate) fn detach_sleeping(&self, id: TaskId) {
         if let (Some(_), Some(set)) = (id.set(), self.ledger.set(id.number)) {
             set.transition(|step| step.detach_sleeping(id));
         }
     }
 
-    /// The time of an attempt is over, and another may follow: wakes the task that runs it, or lets its set go on without it
-    /// if it is inside a poll.
+    /// Called when the time limit of an attempt is over and another attempt may follow: wakes the tokio task that runs
+    /// it. If the attempt is inside a poll, its set goes on without it.
     pub(crate) fn wake_or_detach(&self, id: TaskId) {
         if let (Some(_), Some(set)) = (id.set(), self.ledger.set(id.number)) {
             if set.mark.is_polling(id.index) {

@@ -19,9 +19,9 @@ use crate::{
     telemetry::span::inside,
 };
 
-/// Runs a task that belongs to no set. Three words, as a [`Drain`](crate::engine::drain::Drain) has.
+/// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain).
 pub(crate) struct Spawned {
-    /// Taken at the end, so that `Drop` knows an end from a runtime that shuts down.
+    /// Taken at the end, so that `Drop` can tell a normal end from a runtime that shuts down.
     shared: Option<Arc<Shared>>,
     work: Option<BoxedWork>,
 }
@@ -35,12 +35,13 @@ impl Spawned {
         self.work.as_ref().map_or(TaskId::UNASSIGNED, |work| work.meta().id())
     }
 
-    /// Notes the first poll; says whether it is that one, and the start is still to be counted.
+    /// Notes the first poll. Returns whether this is the first poll, and the start must be counted.
     fn begin(&mut self) -> bool {
         self.work.as_mut().is_some_and(|work| !mem::replace(&mut work.as_mut().meta_mut().started, true))
     }
 
-    /// Sees to it that the runner learns if the task is ended from outside; `false` if it was.
+    /// Stores the runner's waker, so that the runner is woken if the task is ended by a caller. `false` if it already
+    /// was.
     fn park(&mut self, shared: &Shared, id: TaskId, context: &Context<'_>) -> bool {
         let was_parked =
             self.work.as_mut().is_some_and(|work| mem::replace(&mut work.as_mut().meta_mut().parked, true));
@@ -49,17 +50,17 @@ impl Spawned {
 
     fn drop_work(&mut self, shared: &Arc<Shared>, id: TaskId) {
         let mut current = TaskContext::Spawned(Arc::clone(shared));
-        // A panic of this drop can't change the outcome.
+        // The outcome is already decided, so a panic of this drop can't change it.
         let _caught = context::enter(&mut current, id, || drop_work(&mut self.work));
     }
 
-    /// Drops the work of a task that was ended from outside; returns the outcome that was counted.
+    /// Drops the work of a task that was ended by a caller, and returns the outcome that was counted.
     fn drop_stopped(&mut self, shared: &Arc<Shared>, id: TaskId) -> Outcome {
         self.drop_work(shared, id);
         shared.abandoned.dropped(id).unwrap_or(Outcome::Aborted)
     }
 
-    /// Counts the outcome, unless the task was ended from outside.
+    /// Counts the outcome, unless the task was ended by a caller.
     fn finish(shared: &Shared, id: TaskId, end: End) -> Outcome {
         let outcome = end.into_outcome();
         let reply = outcome.clone();

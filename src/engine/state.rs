@@ -1,4 +1,4 @@
-//! What the lock of a set's queue guards.
+//! The state under the lock of a set's queue.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    ledger::{account::SetAccount, history::PIECE, live::LiveTask},
+    ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
     model::{Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     task::Task,
     util::clock::Timestamp,
@@ -18,31 +18,31 @@ use crate::{
 pub(crate) struct QueueState {
     pub(crate) phase: Phase,
     pub(crate) pending: Pending,
-    /// The task whose turn it is: started, or waiting for its permit.
+    /// The current task: it has started, or waits for a permit.
     pub(crate) current: Option<LiveTask>,
-    /// Tasks that wait for a time beside the queue, by index.
-    #[expect(clippy::box_collection, reason = "one word in each queue, for what few need")]
+    /// Sleeping tasks, which wait for a time while the queue drains, by index.
+    #[expect(clippy::box_collection, reason = "one word per queue, because few queues need it")]
     sleeping: Option<Box<BTreeMap<u64, LiveTask>>>,
-    /// The ledger lists the queue.
+    /// Whether the ledger lists the queue.
     pub(crate) is_listed: bool,
     pub(crate) account: SetAccount,
-    /// The condition of the layer has been asked.
+    /// Whether the condition of the layer was evaluated.
     pub(crate) is_decided: bool,
     pub(crate) ending: Option<Ending>,
-    /// The ending with which a shutdown drains the set: known once there is a response.
+    /// The ending with which a shutdown drains the set. `Some` once there is a response.
     pub(crate) response: Option<Ending>,
     pub(crate) stop_on_failure: bool,
     /// A shutdown is ending the set: no task starts any more.
     pub(crate) is_shut_down: bool,
-    /// Why nothing is accepted any more.
+    /// Why the set accepts no more tasks.
     pub(crate) refusal: Option<RejectReason>,
     pub(crate) outcomes: OutcomeCounts,
-    /// Ends that are counted, and of which the log and the observers have not been notified.
+    /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
     pub(crate) waiting: Vec<oneshot::Sender<()>>,
 }
 
-/// Where a set stands.
+/// The phase of a set.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Its request is in progress.
@@ -50,14 +50,14 @@ pub(crate) enum Phase {
     Collecting,
     /// The response is on its way: [`SetQueue::release`](crate::engine::queue::SetQueue::release) follows.
     Holding,
-    /// A drain is at work.
+    /// A drain is running.
     Draining,
     /// Drained, and empty.
     Idle,
 }
 
 impl QueueState {
-    /// A task that has left `pending`.
+    /// The current or a sleeping task.
     #[inline]
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut LiveTask> {
         match &mut self.current {
@@ -70,7 +70,7 @@ impl QueueState {
         self.current.take_if(|current| current.identity.id == id)
     }
 
-    /// Lets a task wait for a time beside the queue.
+    /// Adds a sleeping task.
     pub(crate) fn put_sleeping(&mut self, task: LiveTask) {
         self.sleeping.get_or_insert_default().insert(task.identity.id.index, task);
     }
@@ -95,16 +95,16 @@ impl QueueState {
 
     /// Looks at some of the live tasks whose index is `from` or above, in the order of their indexes. Returns the index to go
     /// on from; `None` after the last one. Short, because it is called under the lock.
-    pub(crate) fn piece(&self, from: u64, mut look: impl FnMut(&LiveTask)) -> Option<u64> {
+    pub(crate) fn chunk(&self, from: u64, mut look: impl FnMut(&LiveTask)) -> Option<u64> {
         // Each kind is read up to an index of its own, and what lies above the lowest of them is left to the next piece.
         let mut read_to = u64::MAX;
-        let (pending, more) = self.pending.piece(from);
+        let (pending, more) = self.pending.chunk(from);
         if let Some(last) = pending.last().filter(|_| more) {
             read_to = last.index;
         }
         let later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..)).map(|(_, task)| task);
-        let sleeping: Vec<_> = later.take(PIECE + 1).collect();
-        if let Some(last) = sleeping.get(PIECE - 1).filter(|_| sleeping.len() > PIECE) {
+        let sleeping: Vec<_> = later.take(CHUNK + 1).collect();
+        if let Some(last) = sleeping.get(CHUNK - 1).filter(|_| sleeping.len() > CHUNK) {
             read_to = read_to.min(last.identity.id.index);
         }
         let current = self.current.iter().filter(|current| current.identity.id.index >= from);
@@ -134,7 +134,7 @@ impl QueueState {
     /// The same for some of those that wait beside the queue, whose index is `from` or above; and the index to go on from.
     pub(crate) fn oldest_sleeping(&self, from: u64) -> (Option<Timestamp>, Option<u64>) {
         let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
-        let oldest = later.by_ref().take(PIECE).filter_map(|(_, task)| task.pending_since()).min();
+        let oldest = later.by_ref().take(CHUNK).filter_map(|(_, task)| task.pending_since()).min();
         (oldest, later.next().map(|(index, _)| *index))
     }
 
@@ -148,7 +148,7 @@ impl QueueState {
         self.is_empty() && self.unreported == 0 && matches!(self.phase, Phase::Holding | Phase::Idle)
     }
 
-    /// Sees to it that pending tasks are drained, if the set drains at all: whether a drain must be spawned.
+    /// Returns whether the caller must spawn a drain for the pending tasks, and sets the phase to `Draining` then.
     pub(crate) fn wake(&mut self) -> bool {
         let wakes = self.phase == Phase::Idle;
         if wakes {
@@ -157,8 +157,8 @@ impl QueueState {
         wakes
     }
 
-    /// Counts the end of the current task, which has completed, in the set's account: if there is no more to it than that,
-    /// and another task is behind it.
+    /// Counts the end of the current task, which has completed, in the set's account. Returns `false` if that is not
+    /// possible: the task has extras, no other task is pending, or the account is full.
     #[inline]
     pub(crate) fn finish_in_account(&mut self, id: TaskId, now: Timestamp) -> bool {
         let pending = self.pending.len();
@@ -175,24 +175,23 @@ impl QueueState {
     }
 }
 
-/// The tasks that have not had their turn: first in, first out.
+/// The pending tasks: first in, first out.
 ///
-/// They are ordered by index, so that one is found by binary search. A task that is taken out of the middle leaves a gap,
-/// so that no other is moved for it.
+/// They are ordered by index, so that a task is found by binary search. A task that is removed from the middle leaves a
+/// gap, so that no other task is moved.
 #[derive(Default)]
 pub(crate) struct Pending {
-    /// Takes no room but its own, because most sets have one task. Empty only if the others are, or until they are asked
-    /// for the next.
+    /// Stored inline, because most sets have one task. It may be empty while the others are not.
     first: Slot,
     others: VecDeque<Slot>,
-    /// How many of the others are gaps.
+    /// The number of gaps among the others.
     gaps: usize,
 }
 
 #[derive(Default)]
 struct Slot {
     index: u64,
-    /// `None`: a gap.
+    /// `None` for a gap.
     task: Option<Task>,
 }
 
@@ -210,7 +209,7 @@ impl Pending {
         }
     }
 
-    /// Two threads that add at once may come here in the other order than they drew their indexes.
+    /// Two threads that add at the same time may arrive in another order than they drew their indexes.
     #[cold]
     fn insert(&mut self, slot: Slot) {
         if self.first.task.is_some() && self.first.index > slot.index {
@@ -236,13 +235,13 @@ impl Pending {
         None
     }
 
-    /// Takes a task out.
+    /// Removes a task.
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         if self.first.index == id.index {
             return self.first.task.take();
         }
-        let at = self.position(id)?;
-        let removed = self.others.get_mut(at)?.task.take()?;
+        let position = self.position(id)?;
+        let removed = self.others.get_mut(position)?.task.take()?;
         self.gaps += 1;
         if self.gaps > self.others.len() / 2 {
             self.others.retain(|slot| slot.task.is_some());
@@ -273,12 +272,12 @@ impl Pending {
     }
 
     /// Some of the slots whose index is `from` or above, and whether there are more.
-    fn piece(&self, from: u64) -> (Vec<&Slot>, bool) {
+    fn chunk(&self, from: u64) -> (Vec<&Slot>, bool) {
         let first = (self.first.task.is_some() && self.first.index >= from).then_some(&self.first);
         let others = self.others.range(self.others.partition_point(|slot| slot.index < from)..);
-        let mut slots: Vec<_> = first.into_iter().chain(others).take(PIECE + 1).collect();
-        let more = slots.len() > PIECE;
-        slots.truncate(PIECE);
+        let mut slots: Vec<_> = first.into_iter().chain(others).take(CHUNK + 1).collect();
+        let more = slots.len() > CHUNK;
+        slots.truncate(CHUNK);
         (slots, more)
     }
 
@@ -286,7 +285,7 @@ impl Pending {
         self.first.task.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
     }
 
-    /// Takes all of them out.
+    /// Removes all tasks.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Task> + use<> {
         let taken = mem::take(self);
         taken.first.task.into_iter().chain(taken.others.into_iter().filter_map(|slot| slot.task))
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn first_in_first_out_with_any_task_removed_from_between() {
+    fn first_in_first_out_with_tasks_removed_from_the_middle() {
         let mut pending = Pending::default();
         (1..=9).for_each(|index| pending.push(index, task(index)));
         for (removed, left) in
@@ -330,13 +329,13 @@ mod tests {
         for index in [9, 10, 2] {
             assert!(pending.remove(id(index)).is_some(), "{index}");
         }
-        let rest: Vec<_> = std::iter::from_fn(|| pending.pop()).map(|task| task.meta().id().index).collect();
-        assert_eq!(rest, [3, 7, 8]);
+        let left: Vec<_> = std::iter::from_fn(|| pending.pop()).map(|task| task.meta().id().index).collect();
+        assert_eq!(left, [3, 7, 8]);
         assert!(pending.is_empty() && pending.pop().is_none());
     }
 
     #[test]
-    fn tasks_that_come_in_another_order_than_they_drew_their_indexes_are_put_in_order() {
+    fn tasks_that_arrive_out_of_order_are_sorted_by_index() {
         let mut pending = Pending::default();
         for index in [2, 1, 5, 4, 3] {
             pending.push(index, task(index));
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_was_emptied_begins_anew() {
+    fn a_queue_that_was_emptied_can_be_filled_again() {
         let mut pending = Pending::default();
         pending.push(1, task(1));
         assert!(pending.remove(id(1)).is_some() && pending.is_empty());
@@ -363,7 +362,7 @@ mod tests {
         let (mut read, mut from) = (Vec::new(), Some(0));
         while let Some(index) = from {
             let before = read.len();
-            from = state.piece(index, |task| read.push(task.identity.id.index));
+            from = state.chunk(index, |task| read.push(task.identity.id.index));
             assert!(read.len() - before <= most, "{} from {index}", read.len() - before);
             assert!(from.is_none_or(|next| next > index), "{index}, {from:?}");
         }
@@ -383,11 +382,11 @@ mod tests {
             }
         }
         let mut expected: Vec<_> = (1..=2_000).collect();
-        assert_eq!(read(&state, 2 * PIECE + 1), expected);
+        assert_eq!(read(&state, 2 * CHUNK + 1), expected);
         for index in (301..=600).filter(|index| index % 3 != 0) {
             assert!(state.pending.remove(id(index)).is_some());
         }
         expected.retain(|index| !(301..=600).contains(index) || index % 3 == 0);
-        assert_eq!(read(&state, 2 * PIECE + 1), expected);
+        assert_eq!(read(&state, 2 * CHUNK + 1), expected);
     }
 }

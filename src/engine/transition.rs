@@ -1,4 +1,4 @@
-//! One locked step of a set's queue, and what follows from it without the locks.
+//! One locked step of a set's queue, and its effects, which are applied without the locks.
 
 use std::{mem, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
 /// How many tasks of a set are ended in one step of a shutdown.
 const TASKS_PER_STEP: usize = 256;
 
-/// A queue and its shard, locked, at one moment.
+/// A queue and its shard, both locked, at one time.
 pub(crate) struct Transition<'a> {
     queue: &'a Arc<SetQueue>,
     pub(crate) state: MutexGuard<'a, QueueState>,
@@ -31,17 +31,17 @@ pub(crate) struct Transition<'a> {
     effects: Effects,
 }
 
-/// What must not happen under the locks. Small, because one is made and moved for each task.
+/// The effects of a step, which must not happen under the locks. Small, because one is made and moved for each task.
 #[derive(Default)]
 struct Effects {
-    /// A task has completed and nobody observes it; whether that has left the shard idle.
+    /// Set if a task has completed and is not observed. The value: whether the shard is idle now.
     unobserved: Option<bool>,
     removed: Option<Arc<SetQueue>>,
     spawn: bool,
     rare: Option<Box<RareEffects>>,
 }
 
-/// What few steps have, in the order in which it is done.
+/// The effects that few steps have, in the order in which they are applied.
 #[derive(Default)]
 struct RareEffects {
     discarded: Vec<Task>,
@@ -68,7 +68,7 @@ impl<'a> Transition<'a> {
         Self { queue, state, shard, now, effects }
     }
 
-    /// Releases the locks and does what follows.
+    /// Releases the locks and applies the effects.
     pub(crate) fn finish(self) {
         let Self { queue, state, shard, mut effects, .. } = self;
         if let Some(idle) = &mut effects.unobserved {
@@ -84,7 +84,7 @@ impl<'a> Transition<'a> {
         self.state.dequeued().filter(|task| wanted(task)).map(|task| task.identity.id).collect()
     }
 
-    /// Counts the end of the current task, which has completed unobserved, if there is no more to it than that.
+    /// Counts the end of the current task, which has completed and is not observed. Returns `false` if it has extras.
     pub(crate) fn finish_unobserved(&mut self, id: TaskId) -> bool {
         let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
         let Some(current) = self.state.current.take_if(is_plain) else {
@@ -98,7 +98,7 @@ impl<'a> Transition<'a> {
         true
     }
 
-    /// Counts the end of a dequeued task, and of those that its failure stops.
+    /// Counts the end of a dequeued task, and of the tasks that its failure stops.
     pub(crate) fn end(&mut self, task: LiveTask, outcome: Outcome, by: EndedBy) {
         let stops = self.state.stop_on_failure && task.has_started() && outcome.stops_set();
         let index = task.identity.id.index;
@@ -106,7 +106,7 @@ impl<'a> Transition<'a> {
         if stops {
             self.discard_pending(DiscardReason::PreviousFailed);
             self.state.refusal = Some(RejectReason::PreviousFailed);
-            // Those that had left the queue for a while before it was told to stop.
+            // Tasks that slept before `stop_on_failure` was set.
             for later in self.dequeued(|task| !task.has_started() && task.identity.id.index > index) {
                 self.stop(later, |_| Outcome::Discarded(DiscardReason::PreviousFailed));
             }
@@ -144,7 +144,7 @@ impl<'a> Transition<'a> {
         true
     }
 
-    /// Ends a task from outside, wherever it stands.
+    /// Aborts a task in any state; `false` if it has ended.
     pub(crate) fn abort(&mut self, id: TaskId) -> bool {
         if let Some(task) = self.state.pending.remove(id) {
             self.end_pending(task, Outcome::Aborted);
@@ -154,8 +154,9 @@ impl<'a> Transition<'a> {
         self.stop(id, |_| Outcome::Aborted)
     }
 
-    /// Ends a dequeued task from outside; its outcome is counted now. A drain that is not polling it drops the work, and then
-    /// goes on. If the work is inside a poll, it is abandoned, and another drain takes over.
+    /// Ends a dequeued task on behalf of a caller; its outcome is counted now. If its drain is not polling it, the
+    /// drain drops the work and then goes on. If the work is inside a poll, it is abandoned, and another drain takes
+    /// over.
     pub(crate) fn stop(&mut self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome) -> bool {
         if let Some(task) = self.state.take_sleeping(id) {
             self.end_stopped(task, outcome, false);
@@ -173,14 +174,14 @@ impl<'a> Transition<'a> {
         true
     }
 
-    fn end_stopped(&mut self, task: LiveTask, outcome: impl FnOnce(&LiveTask) -> Outcome, goes_on: bool) {
+    fn end_stopped(&mut self, task: LiveTask, outcome: impl FnOnce(&LiveTask) -> Outcome, is_running: bool) {
         let outcome = outcome(&task);
-        // Under the lock: the runner looks for it after this.
-        self.queue.shared().abandoned.insert_stopped(&task, &outcome, self.now, goes_on);
+        // Under the lock, so that the runner finds the entry afterwards.
+        self.queue.shared().abandoned.insert_stopped(&task, &outcome, self.now, is_running);
         self.end(task, outcome, EndedBy::Caller);
     }
 
-    /// Takes back the tasks that have not started; returns how many there were.
+    /// Discards the tasks that have not started, and returns their number.
     pub(crate) fn clear(&mut self) -> usize {
         let before = self.state.unreported;
         self.discard_pending(DiscardReason::Cleared);
@@ -191,7 +192,7 @@ impl<'a> Transition<'a> {
         self.state.unreported - before
     }
 
-    /// Aborts all live tasks that `wanted` selects; returns how many there were.
+    /// Aborts all live tasks that `wanted` selects, and returns their number.
     pub(crate) fn abort_all(&mut self, wanted: impl Fn(&LiveTask) -> bool) -> usize {
         let pending = self.state.pending.iter().map(|task| LiveTask::new(task.meta().identity()));
         let mut ids: Vec<_> = pending.filter(&wanted).map(|task| task.identity.id).collect();
@@ -225,8 +226,8 @@ impl<'a> Transition<'a> {
         false
     }
 
-    /// Lets the current task wait for a time beside the queue: its drain stays with it, and another takes over. In a set
-    /// that stops on failure it keeps its turn, and the others wait.
+    /// Moves the current task to the sleeping ones. Its drain stays with it, and another drain takes over. In a set
+    /// that stops on failure the task stays current, and the others wait.
     pub(crate) fn detach_sleeping(&mut self, id: TaskId) {
         if self.state.stop_on_failure {
             return;
@@ -238,7 +239,7 @@ impl<'a> Transition<'a> {
         }
     }
 
-    /// Ends a task that waited beside the queue, and with it its drain. `false` if there is none.
+    /// Ends a sleeping task that has returned. `false` if it is not sleeping.
     pub(crate) fn end_sleeping(&mut self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome) -> bool {
         let Some(task) = self.state.take_sleeping(id) else {
             return false;
@@ -249,7 +250,7 @@ impl<'a> Transition<'a> {
         true
     }
 
-    /// The queue has lost its drain: starts another if there is something to drain.
+    /// Called when the queue has lost its drain: starts another one if tasks are pending.
     fn hand_over(&mut self) {
         self.set_idle();
         if !self.state.pending.is_empty() {
@@ -257,19 +258,19 @@ impl<'a> Transition<'a> {
         }
     }
 
-    /// No drain is at work any more.
+    /// Notes that no drain is running.
     pub(crate) fn set_idle(&mut self) {
         self.state.phase = Phase::Idle;
         self.remove_if_empty();
     }
 
-    /// If the queue is now empty, removes it from the ledger and wakes those waiting for it to drain. While a drain is at
-    /// work, it is left to that.
+    /// If the queue is now empty, removes it from the ledger and wakes the tasks that wait for it to drain. While a
+    /// drain is running, this is left to the drain.
     fn remove_if_empty(&mut self) {
         if self.state.phase == Phase::Draining || !self.state.is_empty() {
             return;
         }
-        // Otherwise they are woken when the last end is reported.
+        // Otherwise the waiting tasks are woken when the last end is reported.
         if !self.state.waiting.is_empty() && self.state.unreported == 0 {
             self.effects.rare().waiting = mem::take(&mut self.state.waiting);
         }
@@ -310,7 +311,7 @@ impl RareEffects {
         }
         self.evicted.into_iter().for_each(drop_catching);
         for waiting in self.waiting {
-            // The waker of an executor that is not tokio's may be foreign code.
+            // The waker may be foreign code, if the waiting task runs on another executor than tokio's.
             shared.telemetry.run_foreign("a waker", || _ = waiting.send(()));
         }
     }

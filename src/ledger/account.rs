@@ -1,14 +1,14 @@
-//! What has happened in a set, and whether its shard knows of it yet.
+//! The account of a set: adds, starts and ends that are not counted in its shard yet.
 //!
-//! Most adds, starts and ends of a set need no lock of the shard: they are counted here, and flushed when the shard is
-//! locked anyway, or read.
+//! Most adds, starts and ends of a set do not lock the shard. They are counted here, and flushed when the shard is
+//! locked for another reason, or read.
 //!
 //! # Invariants
 //! 1. An account is changed and flushed under its queue's lock, and a transition flushes it first.
-//! 2. Of a set with tasks the shard knows at least one that is live: the first and the last are counted there at once. So
-//!    the registry is never taken for idle.
-//! 3. The equation of the counters holds in the shard all the same: an add that is not flushed is missing on both sides, a
-//!    start that is not flushed counts as pending, and an end that is not flushed counts as live.
+//! 2. If a set has live tasks, its shard counts at least one of them as live, because the first add and the last end
+//!    are counted in the shard at once. So the registry never appears idle while a task is live.
+//! 3. The equation of the counters always holds in the shard: an add that is not flushed is missing on both sides, a
+//!    task whose start is not flushed counts as pending, and a task whose end is not flushed counts as live.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use crate::{
     model::{RejectReason, SharedError, TaskName},
 };
 
-/// How many ends wait at most: what fits the small pieces of memory that allocators keep at hand.
+/// The highest number of ends that are not flushed. Their buffer fits a small size class of common allocators.
 const MAX_ENDED: usize = 8;
 
-/// How many adds wait at most.
+/// The highest number of adds that are not flushed.
 const MAX_ADDED: u64 = 64;
 
 #[derive(Default)]
 pub(crate) struct SetAccount {
     added: u64,
-    /// How many adds may wait, so that a high-water mark is noticed in time.
-    room: u64,
+    /// The number of adds that may be counted here, so that a high-water mark is noticed in time.
+    max_added: u64,
     /// The adds and starts of one name: of all, in most sets.
     begun: Begun,
     /// Those of other names.
     others: Vec<Begun>,
-    /// Of tasks that completed.
+    /// The ends of tasks that completed.
     ended: Vec<FinishedTask>,
 }
 
@@ -65,8 +65,8 @@ impl SetAccount {
         self.begun.is_none() && self.ended.is_empty()
     }
 
-    /// Counts one more task of a set, which `is_first` if no other is live, and lists the set if it is not. `Ok(true)` if
-    /// the shard has reached its high-water mark.
+    /// Counts one more task of a set, and lists the set if it is not listed. `is_first`: no other task of the set is
+    /// live. Returns `Ok(true)` if the shard has reached its high-water mark.
     ///
     /// # Errors
     /// If the registry is at its capacity or closed.
@@ -81,7 +81,7 @@ impl SetAccount {
         is_listed: &mut bool,
     ) -> Result<bool, RejectReason> {
         ledger.reserve()?;
-        if !is_first && self.added < self.room && !ledger.is_closed() {
+        if !is_first && self.added < self.max_added && !ledger.is_closed() {
             self.added += 1;
             self.begun(name).added += 1;
             return Ok(false);
@@ -89,7 +89,7 @@ impl SetAccount {
         let mut shard = ledger.shard(number);
         self.flush_begun(&mut shard);
         let admitted = shard.admit(name);
-        self.room = MAX_ADDED.min(shard.high_water.saturating_sub(shard.live() + 1));
+        self.max_added = MAX_ADDED.min(shard.high_water.saturating_sub(shard.live() + 1));
         if admitted.is_err() {
             ledger.release();
         } else if !*is_listed {
@@ -105,8 +105,7 @@ impl SetAccount {
         self.begun(name).started += 1;
     }
 
-    /// Counts the end of a task that completed, with `pending` others behind it; gives it back if it has to be counted in
-    /// the shard.
+    /// Counts the end of a task that completed. `pending` is the number of tasks behind it.
     #[inline]
     pub(crate) fn finish(&mut self, finished: FinishedTask, pending: usize) {
         if self.ended.capacity() == 0 {
@@ -115,13 +114,13 @@ impl SetAccount {
         self.ended.push(finished);
     }
 
-    /// Whether an end with `pending` tasks behind it can wait here.
+    /// Whether an end can be counted here, if `pending` tasks are behind it.
     #[inline]
     pub(crate) fn has_room(&self, pending: usize) -> bool {
         pending > 0 && self.ended.len() < MAX_ENDED
     }
 
-    /// Counts everything in the shard. `evicted` is called with errors that must be dropped without the locks.
+    /// Counts everything in the shard. Calls `evicted` with errors that must be dropped after the locks are released.
     #[inline]
     pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, mut evicted: impl FnMut(SharedError)) {
         if self.is_empty() {
@@ -129,7 +128,7 @@ impl SetAccount {
         }
         self.flush_begun(shard);
         if self.ended.is_empty() {
-            // As after each set of one: draining nothing is not free.
+            // The common case of a set with one task: an empty `drain` is not free.
             return;
         }
         for finished in self.ended.drain(..) {

@@ -1,4 +1,4 @@
-//! Where a registry keeps its dead letters.
+//! The store of a registry's dead letters.
 
 use std::{collections::VecDeque, mem};
 
@@ -25,9 +25,9 @@ struct Letters {
     evicted: u64,
 }
 
-/// A letter, and what can make its task again.
+/// A letter, and the source that can make its task again.
 pub(crate) struct KeptLetter {
-    /// In which order the letters came.
+    /// The sequence number of the letter.
     number: u64,
     pub(crate) letter: DeadLetter,
     source: Option<BoxedWork>,
@@ -55,7 +55,7 @@ impl KeptLetter {
 }
 
 impl Drop for KeptLetter {
-    /// One by one, because the drop of each may panic.
+    /// Drops the parts one by one, because each drop may panic.
     fn drop(&mut self) {
         drop_catching(self.source.take());
         self.letter.attempts.drain(..).for_each(drop_catching);
@@ -84,7 +84,7 @@ impl DeadLetterStore {
         self.letters.lock().kept.len()
     }
 
-    /// The latest letters that came before the `before`th, the latest first, each with its number.
+    /// The latest `count` letters with a number below `before`, the latest first, each with its number.
     pub(crate) fn latest(&self, before: Option<u64>, count: usize) -> Vec<(u64, DeadLetter)> {
         let letters = self.letters.lock();
         let end = letters.kept.partition_point(|kept| before.is_none_or(|before| kept.number < before));
@@ -92,7 +92,7 @@ impl DeadLetterStore {
         latest.map(|kept| (kept.number, kept.letter.clone())).collect()
     }
 
-    /// How many are kept, and how many were evicted.
+    /// The number of letters that are kept, and the number of those that were evicted.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let letters = self.letters.lock();
         (letters.kept.len() as u64, letters.evicted)
@@ -142,7 +142,7 @@ impl DeadLetterStore {
         drop_catching(source);
     }
 
-    /// Drops what could make the tasks again, because the registry accepts none any more. A factory may hold the registry,
+    /// Drops the sources of all letters, because the registry no longer accepts tasks. A factory may hold the registry,
     /// which would otherwise keep itself alive.
     pub(crate) fn drop_sources(&self) {
         let mut letters = self.letters.lock();
@@ -151,7 +151,7 @@ impl DeadLetterStore {
         sources.into_iter().for_each(drop_catching);
     }
 
-    /// Drops all letters, and returns how many there were.
+    /// Drops all letters, and returns their number.
     pub(crate) fn clear(&self) -> usize {
         let kept = mem::take(&mut self.letters.lock().kept);
         kept.len()
@@ -163,7 +163,7 @@ impl Letters {
         self.kept.iter_mut().find(|kept| kept.letter.id == id)
     }
 
-    /// Takes out the oldest, if there are too many.
+    /// Removes the oldest letter, if there are more than `limit`.
     fn evict(&mut self, limit: usize) -> Option<KeptLetter> {
         let evicted = if self.kept.len() > limit { self.kept.pop_front() } else { None };
         self.evicted += u64::from(evicted.is_some());

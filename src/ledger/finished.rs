@@ -1,4 +1,4 @@
-//! A task that has ended: what is remembered of it, and what remains to be done.
+//! A task that has ended: its record in the history, and its pending effects.
 
 use std::{task::Waker, time::Duration};
 
@@ -9,18 +9,18 @@ use crate::{
     util::clock::{Timestamp, nanos},
 };
 
-/// What is remembered of a task that has ended. The rest is computed when somebody asks.
+/// The record of a task that has ended. Everything else is computed from it on demand.
 #[derive(Clone)]
 pub(crate) struct FinishedTask {
     pub(crate) identity: Identity,
-    /// When its last attempt started; `None` if it had none.
+    /// When the last attempt started; `None` if there was none.
     pub(crate) started: Option<Timestamp>,
     pub(crate) ended: Timestamp,
-    /// `None`: it completed, at its first attempt.
+    /// `None` if the task completed at its first attempt.
     pub(crate) details: Option<Box<Details>>,
 }
 
-/// What only some tasks have.
+/// The properties that few finished tasks have.
 #[derive(Clone)]
 pub(crate) struct Details {
     outcome: Outcome,
@@ -40,7 +40,7 @@ impl Details {
 }
 
 impl FinishedTask {
-    /// The foreign error in it.
+    /// The user error in the record.
     #[inline]
     pub(crate) fn into_error(self) -> Option<SharedError> {
         let Details { outcome, refusal, .. } = *self.details?;
@@ -56,17 +56,17 @@ impl FinishedTask {
         self.details.as_ref()?.retried
     }
 
-    /// In nanoseconds.
+    /// The time from the add to the first start, or to the end of a task that never started, in nanoseconds.
     #[inline]
     pub(crate) fn queued_for(&self) -> u64 {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         first_started.unwrap_or(self.ended).nanos_since(self.identity.added)
     }
 
-    /// In nanoseconds.
+    /// The duration of the last attempt, in nanoseconds.
     #[inline]
     pub(crate) fn ran_for(&self) -> u64 {
-        let last = self.retried().and_then(|retried| retried.waiting_after).map(nanos);
+        let last = self.retried().and_then(|retried| retried.last_ran_for).map(nanos);
         last.or_else(|| self.started.map(|started| self.ended.nanos_since(started))).unwrap_or_default()
     }
 
@@ -90,13 +90,13 @@ impl FinishedTask {
 /// Who ended a task.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndedBy {
-    /// The tokio task that runs it: it returned, or was refused.
+    /// The tokio task that runs it: the work has returned, or was discarded by a condition.
     Runner,
-    /// An abort, a time limit, a shutdown: the runner does not know yet.
+    /// An abort, a time limit or a shutdown. The runner does not know of the end yet.
     Caller,
 }
 
-/// A task that has ended and was counted: what remains to be done without a lock.
+/// A task that has ended and was counted. Its effects are applied after the locks are released.
 pub(crate) struct Finish {
     pub(crate) task: LiveTask,
     pub(crate) outcome: Outcome,
@@ -105,24 +105,24 @@ pub(crate) struct Finish {
 }
 
 impl Finish {
-    /// The waker of the tokio task that has to learn of the end.
+    /// The waker of the tokio task that runs the task, if that has to learn of the end.
     pub(crate) fn take_runner(&mut self) -> Option<Waker> {
         let runner = self.task.take_runner();
         runner.filter(|_| self.by == EndedBy::Caller)
     }
 
-    /// The waker of a handle that no return of the runner wakes.
+    /// The waker of the handle, if the return of the runner does not wake it.
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
         let waker = self.task.take_waker();
         waker.filter(|_| self.by == EndedBy::Caller)
     }
 
-    /// Whether the work may go on, and has to learn that nobody waits for it.
+    /// Whether the work may still run, and its token must be cancelled.
     pub(crate) const fn cancels(&self) -> bool {
         matches!(self.by, EndedBy::Caller) || matches!(self.outcome, Outcome::TimedOut(_))
     }
 
-    /// What a task that has used up its attempts has left.
+    /// The remains of a task that has used up its attempts.
     pub(crate) fn take_exhausted(&mut self) -> Option<Box<Exhausted>> {
         self.task.take_exhausted()
     }

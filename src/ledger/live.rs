@@ -1,4 +1,4 @@
-//! A live task, as its set's queue or the ledger knows it.
+//! Live tasks.
 
 use std::{task::Waker, time::Duration};
 
@@ -11,27 +11,28 @@ use crate::{
     util::clock::Timestamp,
 };
 
-/// A task that was accepted and has no outcome.
+/// A task that was accepted and has no outcome yet. Stored in its set's queue, or in the ledger if it was spawned.
 pub(crate) struct LiveTask {
     pub(crate) identity: Identity,
-    /// When its current or last attempt started; `None` before the first.
+    /// When the current or last attempt started; `None` before the first.
     pub(crate) started: Option<Timestamp>,
-    /// Wakes the tokio task that runs it, once that waits. The waker is tokio's own, so dropping it runs no foreign code.
+    /// The waker of the tokio task that runs it; `None` until that task waits. It is tokio's own waker, so dropping it
+    /// runs no foreign code.
     runner: Option<Waker>,
     extras: Option<Box<Extras>>,
 }
 
-/// What few tasks have.
+/// The properties that few live tasks have.
 #[derive(Default)]
 pub(crate) struct Extras {
-    /// Wakes the handle that is awaited.
+    /// The waker of the handle, if it is awaited.
     waker: Option<Waker>,
     token: Option<CancellationToken>,
-    /// When its next attempt is due.
+    /// When the next attempt is due.
     due: Option<Timestamp>,
-    /// When its own delay is over.
+    /// When the task's own delay is over.
     delayed_until: Option<Timestamp>,
-    /// It may start before it is due: a batch that may become full.
+    /// Whether it may start before it is due, as a batch does when it is full.
     may_start_early: bool,
     pub(crate) retried: Option<Retried>,
     exhausted: Option<Box<Exhausted>>,
@@ -40,14 +41,14 @@ pub(crate) struct Extras {
     pub(crate) refusal: Option<SharedError>,
 }
 
-/// What a task has whose first attempt has failed.
+/// The state of a task whose first attempt has failed.
 #[derive(Clone, Copy)]
 pub(crate) struct Retried {
-    /// Attempts that were started.
+    /// The number of attempts that were started.
     pub(crate) attempts: u32,
     pub(crate) first_started: Timestamp,
-    /// How long the last attempt ran, until the next one starts.
-    pub(crate) waiting_after: Option<Duration>,
+    /// The duration of the last attempt; `None` while an attempt is running.
+    pub(crate) last_ran_for: Option<Duration>,
 }
 
 impl LiveTask {
@@ -56,20 +57,20 @@ impl LiveTask {
         Self { identity, started: None, runner: None, extras: None }
     }
 
-    /// Its next attempt starts; says whether that is the first.
+    /// Starts the next attempt. Returns whether it is the first.
     #[inline]
     pub(crate) fn start(&mut self, now: Timestamp) -> bool {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
             if let Some(retried) = &mut extras.retried {
                 retried.attempts = retried.attempts.saturating_add(1);
-                retried.waiting_after = None;
+                retried.last_ran_for = None;
             }
         }
         self.started.replace(now).is_none()
     }
 
-    /// Its first attempt is due then.
+    /// Sets the time at which the first attempt is due.
     pub(crate) fn delay_until(&mut self, due: Timestamp, may_start_early: bool) {
         self.wait_until(due);
         let extras = self.extras_mut();
@@ -77,22 +78,23 @@ impl LiveTask {
         extras.may_start_early = may_start_early;
     }
 
-    /// Its next attempt is due then.
+    /// Sets the time at which the next attempt is due.
     pub(crate) fn wait_until(&mut self, due: Timestamp) {
         let extras = self.extras_mut();
         extras.due = Some(due);
         extras.may_start_early = false;
     }
 
-    /// Its attempt has failed, and another one follows.
+    /// Notes that an attempt has failed and another one will follow.
     pub(crate) fn attempt_failed(&mut self, now: Timestamp) {
         let started = self.started.unwrap_or(now);
         let retried = &mut self.extras_mut().retried;
-        let first = Retried { attempts: 1, first_started: started, waiting_after: None };
-        retried.get_or_insert(first).waiting_after = Some(now.since(started));
+        let first = Retried { attempts: 1, first_started: started, last_ran_for: None };
+        retried.get_or_insert(first).last_ran_for = Some(now.since(started));
     }
 
-    /// It has used up its attempts. Returns what must be dropped without a lock.
+    /// Stores the remains of a task that has used up its attempts. Returns the previous value, which must be dropped
+    /// without a lock.
     pub(crate) fn exhaust(&mut self, exhausted: Box<Exhausted>) -> Option<Box<Exhausted>> {
         self.extras_mut().exhausted.replace(exhausted)
     }
@@ -101,22 +103,22 @@ impl LiveTask {
         self.extras_mut().replay_of = Some(dead);
     }
 
-    /// The admission filter has refused it.
+    /// Stores the error of the admission filter that refused the task.
     pub(crate) fn refuse(&mut self, refusal: SharedError) {
         self.extras_mut().refusal = Some(refusal);
     }
 
-    /// Its token: `fresh` if nobody has asked before.
+    /// The cancellation token: `fresh` if the task has none yet.
     pub(crate) fn token(&mut self, fresh: &CancellationToken) -> CancellationToken {
         self.extras_mut().token.get_or_insert_with(|| fresh.clone()).clone()
     }
 
-    /// Takes the token of an attempt that has ended.
+    /// Removes the token of an attempt that has ended.
     pub(crate) fn take_token(&mut self) -> Option<CancellationToken> {
         self.extras.as_mut()?.token.take()
     }
 
-    /// Leaves the waker of its handle; returns the last one, which must be dropped without a lock.
+    /// Stores the waker of the handle. Returns the previous waker, which must be dropped without a lock.
     pub(crate) fn set_waker(&mut self, waker: Waker) -> Option<Waker> {
         self.extras_mut().waker.replace(waker)
     }
@@ -125,8 +127,7 @@ impl LiveTask {
         self.extras.as_mut()?.waker.take()
     }
 
-    /// Leaves the waker of the tokio task that runs it, which waits. That is one task, and one waker, for as long as the
-    /// task lives.
+    /// Stores the waker of the tokio task that runs it and now waits. The tokio task, and so the waker, never changes.
     pub(crate) fn park(&mut self, runner: Waker) {
         self.runner = Some(runner);
     }
@@ -139,7 +140,7 @@ impl LiveTask {
         self.runner.take()
     }
 
-    /// What it has left if it has used up its attempts.
+    /// The remains of the task, if it has used up its attempts.
     pub(crate) fn take_exhausted(&mut self) -> Option<Box<Exhausted>> {
         self.extras.as_mut()?.exhausted.take()
     }
@@ -154,8 +155,8 @@ impl LiveTask {
         if self.has_started() { Outcome::Aborted } else { Outcome::Discarded(reason) }
     }
 
-    /// Whether nothing is known of it but its identity and when it started: then its end concerns nobody but the counters,
-    /// unless somebody observes it.
+    /// Whether it has more than an identity and a start time. Without extras, its end only affects the counters, unless
+    /// it is observed.
     #[inline]
     pub(crate) const fn has_extras(&self) -> bool {
         self.extras.is_some()
@@ -175,30 +176,31 @@ impl LiveTask {
 
     pub(crate) fn state(&self) -> TaskState {
         match self.retried() {
-            Some(Retried { waiting_after: Some(_), .. }) => TaskState::Retrying,
+            Some(Retried { last_ran_for: Some(_), .. }) => TaskState::Retrying,
             _ if self.has_started() => TaskState::Running,
             _ => TaskState::Pending,
         }
     }
 
-    /// Since when a pending task could have started, or from when on it can; `None` for a task that has started.
+    /// The time from which on a pending task may start: the end of its delay, or its add. `None` for a task that has
+    /// started.
     pub(crate) fn pending_since(&self) -> Option<Timestamp> {
         let delayed_until = self.extras().and_then(|extras| extras.delayed_until);
         (!self.has_started()).then_some(delayed_until.unwrap_or(self.identity.added))
     }
 
-    /// Whether nothing happens to it before `then`.
+    /// Whether its next attempt is due after `then`, and can't start early.
     pub(crate) fn is_due_after(&self, then: Timestamp) -> bool {
         self.extras().is_some_and(|extras| !extras.may_start_early && extras.due.is_some_and(|due| due > then))
     }
 
-    /// How many attempts were made, and how long ago the first one started.
+    /// The number of attempts, and the time since the first one started.
     pub(crate) fn attempts_made(&self, now: Timestamp) -> (u32, Duration) {
         let first_started = self.retried().map(|retried| retried.first_started).or(self.started);
         (self.attempt(), now.since(first_started.unwrap_or(now)))
     }
 
-    /// The attempt under way, or the last one; 0 before the first.
+    /// The current or last attempt; 0 before the first.
     pub(crate) fn attempt(&self) -> u32 {
         self.retried().map_or_else(|| u32::from(self.has_started()), |retried| retried.attempts)
     }
@@ -220,7 +222,7 @@ impl LiveTask {
         }
     }
 
-    /// The same for a task whose work goes on although its outcome has been counted.
+    /// Like [`info`](Self::info), for a task whose work still runs although its outcome was counted.
     pub(crate) fn stuck_info(&self, now: Timestamp) -> TaskInfo {
         TaskInfo { state: TaskState::Stuck, ..self.info(now) }
     }
@@ -229,7 +231,7 @@ impl LiveTask {
         self.finished(outcome, now).report(now)
     }
 
-    /// What is remembered of it, which ends now.
+    /// The record of the task, which ends now.
     #[inline]
     pub(crate) fn finished(&self, outcome: Outcome, now: Timestamp) -> FinishedTask {
         let plain = outcome.is_completed() && !self.has_extras();

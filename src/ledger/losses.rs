@@ -1,4 +1,4 @@
-//! What a shutdown has cost so far.
+//! The tasks that a shutdown has lost.
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use crate::{
 /// How many lost tasks of a kind a shutdown names, in its report and in the log: a flood must fill neither.
 pub(crate) const MAX_NAMED: usize = 10_000;
 
-/// Whether a shutdown has begun, and the tasks that it has cost.
+/// Whether a shutdown has begun, and the tasks that it has lost.
 #[derive(Default)]
 pub(crate) struct Losses {
     begun: AtomicBool,
@@ -23,16 +23,16 @@ pub(crate) struct Losses {
     lost: Mutex<Lost>,
 }
 
-/// The tasks that a shutdown has cost.
+/// The tasks that a shutdown has lost.
 #[derive(Clone, Default)]
 pub(crate) struct Lost {
     pub(crate) completed_before: u64,
     pub(crate) failed_before: u64,
-    /// Reported: what is lost from here on was added to a closed registry.
+    /// Whether the report was made. Tasks that are lost later were added to a closed registry, and are not part of it.
     is_reported: bool,
     pub(crate) aborted: Vec<TaskInfo>,
     pub(crate) discarded: Vec<TaskInfo>,
-    /// How many more there were.
+    /// The number of lost tasks beyond `MAX_NAMED`.
     pub(crate) unnamed: u64,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Naming {
 }
 
 impl Losses {
-    /// A shutdown begins; `completed` and `failed` tasks are not its own.
+    /// Begins a shutdown. `completed` and `failed` are the counts so far, which its report leaves out.
     pub(crate) fn begin(&self, completed: u64, failed: u64) {
         let mut lost = self.lost.lock();
         if !self.has_begun() {
@@ -62,7 +62,7 @@ impl Losses {
         self.begun.load(Ordering::SeqCst)
     }
 
-    /// Cancelled when a shutdown begins: what repeats or gathers by itself ends then.
+    /// Cancelled when a shutdown begins. Ends repetitions and flushes batches.
     pub(crate) const fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }

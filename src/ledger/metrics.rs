@@ -1,4 +1,4 @@
-//! The counters of each name, and the metrics made of them.
+//! Counters by name, and the metrics that are computed from them.
 
 use std::{collections::BTreeMap, fmt, ops::Deref, time::Duration};
 
@@ -51,7 +51,7 @@ impl NameCounters {
 pub(crate) struct CountersByName {
     counters: Vec<(TaskName, NameCounters)>,
     indexes: FxHashMap<TaskName, usize>,
-    /// The index of the name that was asked for last.
+    /// The index of the name that was looked up last.
     last: usize,
 }
 
@@ -60,7 +60,7 @@ impl CountersByName {
     #[expect(clippy::indexing_slicing, reason = "an index is made with its counters, and these are never removed")]
     #[inline]
     pub(crate) fn of(&mut self, name: TaskName) -> &mut NameCounters {
-        // Mostly it is the name of the task before, the same literal at the same address: no need to hash it.
+        // Usually the name is that of the previous task, the same literal at the same address, and need not be hashed.
         if !self.counters.get(self.last).is_some_and(|(last, _)| last.is_same(name)) {
             self.last = *self.indexes.entry(name).or_insert(self.counters.len());
             if self.last == self.counters.len() {
@@ -75,10 +75,10 @@ impl CountersByName {
     }
 }
 
-/// What the registry has counted: a snapshot, taken by [`TaskRegistry::metrics`](crate::TaskRegistry::metrics).
+/// A snapshot of the counters of a registry, taken by [`TaskRegistry::metrics`](crate::TaskRegistry::metrics).
 ///
-/// At any moment, and exactly: `added = pending + running + completed + failed + panicked + timed_out +
-/// aborted + discarded`.
+/// This equation always holds exactly:
+/// `added = pending + running + completed + failed + panicked + timed_out + aborted + discarded`.
 ///
 /// ```
 /// use postlude::TaskRegistry;
@@ -99,8 +99,8 @@ impl CountersByName {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskMetrics {
-    /// Tasks accepted, and tasks that `add` and `spawn` had to discard at once. A task that a `try_` method
-    /// handed back is not counted.
+    /// Tasks that were accepted, and tasks that `add` and `spawn` discarded at once. Tasks that a `try_` method handed
+    /// back are not counted.
     pub added: u64,
     /// Tasks that have not started.
     pub pending: u64,
@@ -110,35 +110,33 @@ pub struct TaskMetrics {
     outcomes: OutcomeCounts,
     /// Attempts after the first.
     pub retries: u64,
-    /// Of the running tasks, those whose attempt has failed and whose next one has not started.
+    /// The running tasks whose last attempt has failed and whose next one has not started.
     pub retrying: u64,
     /// The runtime that runs the tasks.
     pub runtime: RuntimeMetrics,
-    /// Sets with tasks that have not begun to drain: mostly requests that are being handled.
+    /// Sets that have tasks and have not begun to drain: usually of requests in progress.
     pub open_sets: u64,
-    /// Tasks whose outcome is counted while their work goes on: aborted or timed out, and not (yet) returned.
+    /// Tasks that were aborted or timed out, and whose work still runs.
     pub stuck: u64,
-    /// Panics of hooks, conditions, wakers and the `tracing` subscriber that were caught.
+    /// Caught panics of hooks, conditions, wakers and the `tracing` subscriber.
     pub hook_panics: u64,
-    /// Lines and spans of this process that the log was not given, because the subscriber was just being called for another
-    /// one: a subscriber that adds tasks would be called without end.
+    /// Log events and spans of this process that were not emitted, because the `tracing` subscriber was being called
+    /// for another one. This prevents endless recursion if a subscriber adds tasks.
     pub log_suppressed: u64,
-    /// Requests that a layer turned away because the registry was full; they left no tasks.
+    /// Requests that a layer answered with 503 because the registry was full. They added no tasks.
     pub shed: u64,
     /// Dead letters that are kept: see [`DeadLetters`](crate::DeadLetters).
     pub dead_letters: u64,
-    /// Dead letters that had to go for newer ones.
+    /// Dead letters that were evicted by newer ones.
     pub dead_letters_evicted: u64,
-    /// How long the oldest pending task has been waiting for its turn, its own [delay](crate::Task::delay) apart; zero if none
-    /// is. Those of an open set don't: they wait for their request to end.
+    /// How long the oldest pending task has been waiting to start. Excludes the task's own [delay](crate::Task::delay)
+    /// and tasks of sets whose request is still in progress. Zero if no task is pending.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
-    /// The durations of all attempts that completed, failed, panicked or timed out, added up. Waiting for
-    /// a turn is not part of them.
+    /// The sum of the durations of all attempts that completed, failed, panicked or timed out. Excludes waiting.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
-    /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt, added
-    /// up.
+    /// The sum of the times from the add to the start of the first attempt, of all tasks that have started and ended.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
     #[cfg_attr(feature = "serde", serde(rename = "ran"))]
@@ -149,54 +147,54 @@ pub struct TaskMetrics {
 }
 
 impl TaskMetrics {
-    /// How many tasks had each outcome. The metrics deref to it, so that `metrics.failed` is a field, too.
+    /// The number of tasks with each outcome. The metrics deref to it, so that `metrics.failed` works, too.
     #[must_use]
     pub const fn outcomes(&self) -> &OutcomeCounts {
         &self.outcomes
     }
 
-    /// The mean duration of the tasks that completed, failed, panicked or timed out; zero if none has.
+    /// The mean duration of the tasks that completed, failed, panicked or timed out; zero without any.
     #[must_use]
     pub fn average_duration(&self) -> Duration {
         average(self.total_time, self.completed + self.all_failed())
     }
 
-    /// The share of tasks that failed, panicked or timed out among those that did that or completed, from 0
-    /// to 1; zero if none has.
+    /// The share of tasks that failed, panicked or timed out, of these and the completed ones, from 0 to 1; zero
+    /// without any.
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
         rate(self.all_failed(), self.completed)
     }
 
-    /// The duration that a share `q` of the attempts stayed within: `quantile(0.5)` is the median. At most
-    /// 1/16 too high; zero if nothing has run; `q` outside 0 to 1 counts as the nearer end.
+    /// The duration within which a share `q` of the attempts ended: `quantile(0.5)` is the median. The value is at most
+    /// 1/16 too high, and zero without attempts. `q` is clamped to 0 to 1.
     ///
-    /// Kept in a histogram of logarithmic buckets with linear steps, as HDR histograms are.
+    /// See [`DurationHistogram`] for the precision.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Duration {
         self.durations.quantile(q)
     }
 
-    /// As [`quantile`](Self::quantile), of how long tasks waited for the start of their first attempt: the tasks that
-    /// ended, and had started.
+    /// Like [`quantile`](Self::quantile), for the times from the add to the start of the first attempt, of the tasks
+    /// that have started and ended.
     #[must_use]
     pub fn queued_quantile(&self, q: f64) -> Duration {
         self.queued.quantile(q)
     }
 
-    /// How long the attempts ran that completed, failed, panicked or timed out. Waiting for a permit is not part of it.
+    /// The durations of the attempts that completed, failed, panicked or timed out. Excludes waiting.
     #[must_use]
     pub const fn run_times(&self) -> &DurationHistogram {
         &self.durations
     }
 
-    /// How long the tasks that ended, and had started, waited from the add to the start of their first attempt.
+    /// The times from the add to the start of the first attempt, of the tasks that have started and ended.
     #[must_use]
     pub const fn wait_times(&self) -> &DurationHistogram {
         &self.queued
     }
 
-    /// The figures of each name, in the order of the alphabet.
+    /// The metrics of each name, in alphabetical order.
     #[must_use]
     pub const fn by_name(&self) -> &BTreeMap<TaskName, NameMetrics> {
         &self.names
@@ -270,7 +268,7 @@ impl RuntimeMetrics {
     }
 }
 
-/// The figures of the tasks of one name.
+/// The metrics of the tasks of one name.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -285,10 +283,10 @@ pub struct NameMetrics {
     outcomes: OutcomeCounts,
     /// Attempts after the first.
     pub retries: u64,
-    /// As [`TaskMetrics::total_time`].
+    /// Like [`TaskMetrics::total_time`].
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
-    /// As [`TaskMetrics::total_queued`].
+    /// Like [`TaskMetrics::total_queued`].
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
     #[cfg_attr(feature = "serde", serde(rename = "ran"))]
@@ -297,43 +295,43 @@ pub struct NameMetrics {
 }
 
 impl NameMetrics {
-    /// As [`TaskMetrics::outcomes`].
+    /// Like [`TaskMetrics::outcomes`].
     #[must_use]
     pub const fn outcomes(&self) -> &OutcomeCounts {
         &self.outcomes
     }
 
-    /// As [`TaskMetrics::average_duration`].
+    /// Like [`TaskMetrics::average_duration`].
     #[must_use]
     pub fn average_duration(&self) -> Duration {
         average(self.total_time, self.completed + self.all_failed())
     }
 
-    /// As [`TaskMetrics::failure_rate`].
+    /// Like [`TaskMetrics::failure_rate`].
     #[must_use]
     pub fn failure_rate(&self) -> f64 {
         rate(self.all_failed(), self.completed)
     }
 
-    /// As [`TaskMetrics::quantile`].
+    /// Like [`TaskMetrics::quantile`].
     #[must_use]
     pub fn quantile(&self, q: f64) -> Duration {
         self.durations.quantile(q)
     }
 
-    /// As [`TaskMetrics::queued_quantile`].
+    /// Like [`TaskMetrics::queued_quantile`].
     #[must_use]
     pub fn queued_quantile(&self, q: f64) -> Duration {
         self.queued.quantile(q)
     }
 
-    /// As [`TaskMetrics::run_times`].
+    /// Like [`TaskMetrics::run_times`].
     #[must_use]
     pub const fn run_times(&self) -> &DurationHistogram {
         &self.durations
     }
 
-    /// As [`TaskMetrics::wait_times`].
+    /// Like [`TaskMetrics::wait_times`].
     #[must_use]
     pub const fn wait_times(&self) -> &DurationHistogram {
         &self.queued
@@ -369,7 +367,7 @@ fn average(total: Duration, count: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share needs no 53 bits")]
+#[expect(clippy::cast_precision_loss, reason = "a ratio does not need 53 bits")]
 fn rate(bad: u64, good: u64) -> f64 {
     match bad + good {
         0 => 0.0,

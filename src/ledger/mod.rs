@@ -1,15 +1,14 @@
-//! Which tasks live, and what was counted.
+//! The ledger: live tasks, counters and history.
 //!
-//! The ledger is split into shards, each with a lock of its own. A set, or a spawned task, belongs to one shard for life,
-//! and its tasks are counted there, so that the counters of each shard are right whenever its lock is free.
+//! The ledger is split into shards, each with a lock of its own. A set or a spawned task belongs to one shard, which
+//! never changes, and is counted there. So the counters of each shard are consistent whenever its lock is free.
 //!
 //! # Invariants
 //! 1. In each shard: added = pending + running + the sum of the outcomes.
 //! 2. A set with live tasks is listed. The ledger's reference keeps it alive.
 //! 3. Once a shard is closed, nothing is admitted to it.
-//! 4. Lock order: a queue's lock may be held when a shard's is taken, and either when the lock of the abandoned work is;
-//!    never the other way round. No foreign code (a future, its drop, a hook, a subscriber, a waker that is not tokio's)
-//!    runs under any of them.
+//! 4. Lock order: first a queue's lock, then a shard's lock, then the lock of the abandoned work. No foreign code (a
+//!    future, its drop, a hook, a subscriber, a waker that is not tokio's) runs under any of them.
 
 pub(crate) mod account;
 pub(crate) mod dead_letters;
@@ -27,7 +26,7 @@ use tokio::sync::Notify;
 
 use self::{
     finished::FinishedTask,
-    history::{History, PIECE},
+    history::{CHUNK, History},
     live::LiveTask,
     metrics::{NameMetrics, TaskMetrics},
     shard::{Entry, ShardState},
@@ -40,14 +39,15 @@ use crate::{
     },
 };
 
-/// The number of live tasks at which the first warning is due.
+/// The number of live tasks at which the first warning is logged.
 const FIRST_WARNING: u64 = 10_000;
 
 /// The live tasks and the counters of a registry, whose sets are of type `S`.
 pub(crate) struct Ledger<S> {
     shards: Box<[Shard<S>]>,
-    /// Live tasks, in one number because a limit needs one; unused without a limit.
+    /// The highest number of live tasks; `None` without a limit.
     capacity: Option<u64>,
+    /// The number of live tasks. One number for all shards, because the capacity needs it; unused without a capacity.
     live: AtomicU64,
     warn_at: AtomicU64,
     closed: AtomicBool,
@@ -56,7 +56,7 @@ pub(crate) struct Ledger<S> {
     waiters: AtomicUsize,
 }
 
-/// Aligned so that two shards never share a cache line, nor the pair that the processor fetches together.
+/// Aligned so that two shards never share a cache line, nor a pair of lines that the processor prefetches together.
 #[repr(align(128))]
 struct Shard<S> {
     state: Mutex<ShardState<S>>,
@@ -83,21 +83,21 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// The shard of a set or spawned task, locked.
+    /// Locks the shard of a set or spawned task.
     #[expect(clippy::indexing_slicing, reason = "masked by the number of shards, a power of two")]
-    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits matter")]
     #[inline]
     pub(crate) fn shard(&self, number: u64) -> MutexGuard<'_, ShardState<S>> {
         self.shards[number as usize & (self.shards.len() - 1)].state.lock()
     }
 
-    /// Takes a slot within the capacity, which [`release`](Self::release) frees again.
+    /// Takes a slot within the capacity. [`release`](Self::release) frees it.
     #[inline]
     pub(crate) fn reserve(&self) -> Result<(), RejectReason> {
         let Some(capacity) = self.capacity else {
             return Ok(());
         };
-        // Relaxed: the number guards nothing but itself.
+        // Relaxed: the number protects no other data.
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < capacity).then_some(live + 1))
             .map(drop)
@@ -122,45 +122,45 @@ impl<S> Ledger<S> {
         self.capacity.is_some()
     }
 
-    /// The log and the observers were notified of an observed end; whether that has left the shard idle.
+    /// Notes that the log and the observers were notified of an end. Returns whether the shard is idle now.
     pub(crate) fn reported(&self, number: u64) -> bool {
         let mut shard = self.shard(number);
         shard.unreported -= 1;
         shard.is_idle()
     }
 
-    /// Whether somebody waits for idleness, to be woken after an end that has left its shard idle.
+    /// Whether a task waits for idleness. Called after an end that has left its shard idle.
     #[inline]
     pub(crate) fn has_waiters(&self) -> bool {
-        // Pairs with the increment in `wait_idle`: either that came before the end took the shard's lock, and is seen
-        // here, or its look at the shard came after the end, and saw that.
+        // Pairs with the increment in `wait_idle`: either the increment happened before the end took the shard's lock,
+        // and is seen here, or `wait_idle` locked the shard after the end, and saw the end.
         self.waiters.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes the tasks that wait for idleness. Never under a lock, because it runs their wakers.
+    /// Wakes the tasks that wait for idleness. Never call this under a lock, because it runs their wakers.
     pub(crate) fn wake_waiters(&self) {
         self.idle.notify_waiters();
     }
 
-    /// The number of live tasks, if it has passed a mark that deserves a warning. Called for a shard that has reached its
-    /// [high-water mark](ShardState::admit), without a lock.
+    /// The number of live tasks, if it has passed a high-water mark. Called without a lock, when a shard has reached
+    /// its own [high-water mark](ShardState::admit).
     pub(crate) fn passed_high_water(&self, number: u64) -> Option<u64> {
         let live = self.live();
         let mark = self.warn_at.load(Ordering::Relaxed);
         let next = if live >= mark { mark.saturating_mul(2) } else { mark };
-        // Each shard looks again when it has grown by its part of what is missing, so that all together can't pass the
-        // mark unseen.
-        let part = next.saturating_sub(live) / self.shards.len() as u64;
+        // Each shard checks again when it has grown by its share of the difference, so that all shards together can't
+        // pass the mark unnoticed.
+        let share = next.saturating_sub(live) / self.shards.len() as u64;
         let mut shard = self.shard(number);
-        shard.high_water = shard.live() + part.max(1);
+        shard.high_water = shard.live() + share.max(1);
         drop(shard);
-        // Of several threads that pass the mark at once, the one that moves it warns.
+        // If several threads pass the mark at once, the one that moves it warns.
         let moved =
             live >= mark && self.warn_at.compare_exchange(mark, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         moved.then_some(live)
     }
 
-    /// The set that is listed under a number.
+    /// The listed set with this number.
     pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
         match self.shard(number).entries.get(number) {
             Some(Entry::Set(set)) => Some(Arc::clone(set)),
@@ -187,7 +187,7 @@ impl<S> Ledger<S> {
             walk.numbers = shard.numbers_from(0, usize::MAX);
             walk.next_shard += 1;
         }
-        let few = walk.numbers.split_off(walk.numbers.len().saturating_sub(PIECE));
+        let few = walk.numbers.split_off(walk.numbers.len().saturating_sub(CHUNK));
         if let Some(shard) = walk.next_shard.checked_sub(1).and_then(|current| self.shards.get(current)) {
             shard.look_at(&few, task, sets);
         }
@@ -202,8 +202,8 @@ impl<S> Ledger<S> {
         let has_pending = |shard: &&Shard<S>| shard.state.lock().pending > 0;
         let pieces = self.shards.iter().filter(has_pending).flat_map(|shard| {
             let numbers = shard.numbers_from(0, usize::MAX);
-            (0..numbers.len()).step_by(PIECE).map(move |begin| {
-                let few = numbers.iter().skip(begin).take(PIECE).copied().collect::<Vec<_>>();
+            (0..numbers.len()).step_by(CHUNK).map(move |begin| {
+                let few = numbers.iter().skip(begin).take(CHUNK).copied().collect::<Vec<_>>();
                 (shard, few)
             })
         });
@@ -227,7 +227,7 @@ impl<S> Ledger<S> {
         sets
     }
 
-    /// The numbers of the listed sets and spawned tasks from `first` on, in order, and no more than `count`.
+    /// The lowest numbers of listed sets and spawned tasks from `first` on, in order, at most `count` of them.
     pub(crate) fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         for shard in &self.shards {
@@ -241,21 +241,21 @@ impl<S> Ledger<S> {
         numbers
     }
 
-    /// How many outcomes are remembered.
-    pub(crate) fn history_room(&self) -> usize {
-        self.shards.first().map_or(0, |shard| shard.state.lock().history.room())
+    /// The capacity of the history.
+    pub(crate) fn history_capacity(&self) -> usize {
+        self.shards.first().map_or(0, |shard| shard.state.lock().history.capacity())
     }
 
-    /// The outcomes that are remembered, in no order. The lock is held for a few at a time.
+    /// The remembered outcomes, in no order. The lock is held for `CHUNK` of them at a time.
     pub(crate) fn history(&self) -> Vec<FinishedTask> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let mut end = Some(u64::MAX);
             while let Some(before) = end {
-                all.reserve(PIECE);
+                all.reserve(CHUNK);
                 let state = shard.state.lock();
-                let (piece, next) = state.history.piece(before);
-                all.extend(piece.cloned());
+                let (chunk, next) = state.history.chunk(before);
+                all.extend(chunk.cloned());
                 end = next;
             }
         }
@@ -267,23 +267,23 @@ impl<S> Ledger<S> {
     pub(crate) fn look_at_latest(&self, count: usize, mut look: impl FnMut(&FinishedTask)) {
         for shard in &self.shards {
             let mut end = Some(u64::MAX);
-            for _ in 0..count.div_ceil(PIECE) {
+            for _ in 0..count.div_ceil(CHUNK) {
                 let Some(before) = end else { break };
                 let state = shard.state.lock();
-                let (piece, next) = state.history.piece(before);
-                piece.for_each(&mut look);
+                let (chunk, next) = state.history.chunk(before);
+                chunk.for_each(&mut look);
                 end = next;
             }
         }
     }
 
-    /// The end of a task, if it is remembered. The lock is held for a few at a time.
+    /// The record of a task that has ended, if it is remembered. The lock is held for `CHUNK` records at a time.
     pub(crate) fn finished(&self, id: TaskId) -> Option<FinishedTask> {
         let mut end = Some(u64::MAX);
         while let Some(before) = end {
             let shard = self.shard(id.number);
-            let (mut piece, next) = shard.history.piece(before);
-            if let Some(finished) = piece.find(|finished| finished.identity.id == id) {
+            let (mut chunk, next) = shard.history.chunk(before);
+            if let Some(finished) = chunk.find(|finished| finished.identity.id == id) {
                 return Some(finished.clone());
             }
             end = next;
@@ -291,7 +291,7 @@ impl<S> Ledger<S> {
         None
     }
 
-    /// Live tasks; exact if nothing moves.
+    /// The number of live tasks. Exact only if no task is added or ends meanwhile.
     pub(crate) fn live(&self) -> u64 {
         self.shards.iter().map(|shard| shard.state.lock().live()).sum()
     }
@@ -338,7 +338,7 @@ impl<S> Ledger<S> {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Closes if nothing lives, with every shard locked, so that nothing is added in between.
+    /// Closes the ledger if no task is live. All shards are locked, so that no task is added in between.
     pub(crate) fn close_if_idle(&self) -> bool {
         let mut all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
         let idle = all.iter().all(|shard| shard.is_idle());
@@ -352,12 +352,13 @@ impl<S> Ledger<S> {
     }
 
     fn is_idle(&self) -> bool {
-        // All at once: if they were looked at one after another, a task could move from the next shard into the last.
+        // All shards are locked at once. Otherwise a task that ends in one shard could have added another one to a
+        // shard that was already checked.
         let all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();
         all.iter().all(|shard| shard.is_idle())
     }
 
-    /// Waits until nothing lives, and every end was reported.
+    /// Waits until no task is live and every end was reported.
     pub(crate) async fn wait_idle(&self) {
         struct Waiting<'a>(&'a AtomicUsize);
 
@@ -395,7 +396,7 @@ impl<S> Shard<S> {
         let (mut numbers, mut from) = (Vec::new(), Some(first));
         while let Some(first) = from.filter(|_| numbers.len() < count) {
             // Room for a common part is made without the lock.
-            numbers.reserve(PIECE);
+            numbers.reserve(CHUNK);
             let state = self.state.lock();
             let Some((part, next)) = state.entries.numbers_from(first) else { break };
             numbers.extend(part);

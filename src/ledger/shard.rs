@@ -18,14 +18,14 @@ use crate::{
 pub(crate) struct ShardState<S> {
     /// Why nothing is admitted any more.
     pub(crate) closed: Option<RejectReason>,
-    /// What is live, by number.
+    /// Spawned tasks, and sets with live tasks, by number.
     pub(crate) entries: Entries<Entry<S>>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
-    /// Ends that are counted, and of which the log and the observers have not been notified.
+    /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: u64,
-    /// The number of live tasks from which on each add looks whether a warning is due.
+    /// The number of live tasks from which on each add checks whether a warning is due.
     pub(crate) high_water: u64,
     pub(crate) names: CountersByName,
     pub(crate) history: History,
@@ -72,9 +72,9 @@ impl<S> ShardState<S> {
         Ok(self.live() >= self.high_water)
     }
 
-    /// Counts a task that was refused but not handed back: added and discarded in one. Returns the error that the history
+    /// Counts a task that was refused but not handed back, as added and discarded. Returns the error that the history
     /// evicts.
-    #[must_use = "drop it without the lock"]
+    #[must_use = "drop it after releasing the lock"]
     pub(crate) fn refuse(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.added += 1;
         self.unreported += 1;
@@ -125,9 +125,9 @@ impl<S> ShardState<S> {
         self.remember(finished)
     }
 
-    /// Counts and remembers an end. If it is `observed`, [`Ledger::reported`](super::Ledger::reported) follows. Returns
-    /// the error that the history evicts.
-    #[must_use = "drop it without the lock"]
+    /// Counts and remembers an end. If it is `observed`, a call of [`Ledger::reported`](super::Ledger::reported) must
+    /// follow. Returns the error that the history evicts.
+    #[must_use = "drop it after releasing the lock"]
     #[inline]
     pub(crate) fn finish(
         &mut self,
@@ -145,7 +145,7 @@ impl<S> ShardState<S> {
             self.pending -= 1;
             counters.pending -= 1;
         }
-        // A shutdown must not return, and the process exit, before the log has the end.
+        // A shutdown must not return, and the process must not exit, before the end is in the log.
         self.unreported += u64::from(observed);
         self.remember(task.finished(outcome.clone(), now))
     }
@@ -198,7 +198,7 @@ impl<S> ShardState<S> {
         true
     }
 
-    /// Removes a set; the caller drops it without the lock.
+    /// Removes a set. The caller drops it after releasing the lock.
     pub(crate) fn remove_set(&mut self, number: u64) -> Option<Arc<S>> {
         match self.entries.remove(number) {
             Some(Entry::Set(set)) => Some(set),
@@ -206,12 +206,12 @@ impl<S> ShardState<S> {
         }
     }
 
-    /// Removes a spawned task, whose end is still to be counted; `None` if it has already ended.
+    /// Removes a spawned task, whose end the caller counts; `None` if it has already ended.
     #[inline]
     pub(crate) fn remove_spawned(&mut self, number: u64) -> Option<LiveTask> {
         match self.entries.remove(number)? {
             Entry::Task(task) => Some(task),
-            // A number belongs to one set or task for good, and the caller has the number of a task.
+            // Unreachable: a number belongs to one set or task forever, and the caller has the number of a task.
             set @ Entry::Set(_) => {
                 self.entries.insert(number, set);
                 None

@@ -1,4 +1,4 @@
-//! Which tasks may start, and which have to wait.
+//! Limits: decides when tasks may start.
 
 #[cfg(feature = "rate-limit")]
 mod rate;
@@ -24,10 +24,10 @@ use crate::{
 /// For how long no permit must be given out, while tasks wait, before the log warns of it for the first time.
 const FIRST_WARNING_AFTER: Duration = Duration::from_secs(60);
 
-/// The highest limit: what tokio's semaphores count to.
+/// The highest limit: the maximum of tokio's semaphores.
 const MAX_LIMIT: usize = usize::MAX >> 3;
 
-/// The limits, as they were set on the builder.
+/// The limits set on the builder.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_concurrent: Option<usize>,
@@ -60,18 +60,18 @@ impl Default for Limits {
 
 /// Decides when the tasks of a registry start.
 ///
-/// A task waits for the rate of its name, then for a permit of its name, then for one of its kind. It keeps its rank from
-/// one queue to the next, so that tasks of one priority start in the order in which they came.
+/// A task waits for the rate of its name, then for a permit of its name, then for a permit of its kind. It keeps its
+/// rank from one queue to the next, so that tasks of one priority start in order of arrival.
 pub(crate) struct AdmissionControl {
-    /// Ranks count from here.
+    /// The origin of all ranks.
     epoch: Instant,
     promote_after: Duration,
-    /// `None`: async tasks have no limit.
+    /// The permits of async tasks; `None` without a limit.
     tasks: Option<Arc<PrioritySemaphore>>,
     blocking: Arc<PrioritySemaphore>,
     cpu: Arc<PrioritySemaphore>,
     names: FxHashMap<TaskName, NameLimits>,
-    /// The log has said that a priority has no effect.
+    /// Whether it was logged that a priority has no effect.
     priority_noted: AtomicBool,
 }
 
@@ -83,7 +83,7 @@ struct NameLimits {
     permits: Option<Arc<PrioritySemaphore>>,
 }
 
-/// What has to be known of a task that wants to start.
+/// The properties of a task that decide when it may start.
 #[derive(Clone, Copy)]
 pub(crate) struct AdmitRequest {
     pub(crate) id: TaskId,
@@ -98,7 +98,7 @@ impl AdmitRequest {
     }
 }
 
-/// The permits of a task that may run. Dropping them releases them.
+/// The permits of a task that may run. Released when dropped.
 pub(crate) struct Permits {
     _of_name: Option<Permit>,
     _of_kind: Option<Permit>,
@@ -106,7 +106,7 @@ pub(crate) struct Permits {
 
 impl AdmissionControl {
     /// # Errors
-    /// If a limit is zero or too high, or a name has two limits of one sort.
+    /// If a limit is zero or too high, or a name has two limits of the same kind.
     pub(crate) fn new(limits: &Limits) -> Result<Self, BuildError> {
         check("max_concurrent", limits.max_concurrent)?;
         check("max_blocking", Some(limits.max_blocking))?;
@@ -122,18 +122,18 @@ impl AdmissionControl {
         })
     }
 
-    /// Whether such a task starts without waiting for anything.
+    /// Whether the task starts without waiting.
     #[inline]
     pub(crate) fn is_unlimited(&self, meta: &Meta) -> bool {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
     }
 
-    /// Logs once that a priority has no effect, if that is so.
+    /// Logs, once, if the priority of a task has no effect.
     pub(crate) fn note_priority(&self, meta: &Meta) {
         if meta.priority == Priority::default() || !self.is_unlimited(meta) {
             return;
         }
-        // Relaxed: at worst it is logged twice.
+        // Relaxed: nothing else depends on it.
         if self.priority_noted.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -148,16 +148,16 @@ impl AdmissionControl {
         });
     }
 
-    /// Enters the first queue in which the task has to wait. Tasks are not first polled in the order in which they were
-    /// spawned, so whoever spawns one enters it.
+    /// Enters the first queue in which the task may have to wait. The spawning code calls this, because the runtime
+    /// does not first poll tasks in the order in which they were spawned.
     pub(crate) fn enqueue(&self, request: AdmitRequest) -> Option<Acquire> {
         let of_name = self.of_name(request.name).and_then(NameLimits::first_queue);
         let queue = of_name.or_else(|| self.of_kind(request.kind))?;
         Some(queue.enqueue(self.rank(request)))
     }
 
-    /// Waits until the task may start. `entered` is its place in the first queue, if it [has one](Self::enqueue).
-    /// A task that has to wait for a time says so by `note_due`, and waits by `sleep`.
+    /// Waits until the task may start. `entered` is its position in the first queue, if it has [entered](Self::enqueue)
+    /// one. If the task has to wait for a time, `note_due` is called with that time, and `sleep` waits for it.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
@@ -174,16 +174,16 @@ impl AdmissionControl {
     {
         #[cfg(feature = "rate-limit")]
         if let Some(rate) = self.of_name(request.name).and_then(|limits| limits.rate.as_ref()) {
-            // Boxed, so that tasks without a rate have no room for it.
+            // Boxed, so that it does not enlarge the future of tasks without a rate.
             return Box::pin(self.admit_at(rate, request, entered, note_due, sleep)).await;
         }
         let rank = entered.as_ref().map_or_else(|| self.rank(request), Acquire::rank);
         self.permits(request, rank, entered, &sleep).await
     }
 
-    /// The same at a rate. Only the first of the tasks that wait for the rate acquires permits, and it takes its start
-    /// from the rate while it has them: so the order is kept, and tasks that have waited for permits do not all start at
-    /// once. A task that is too early waits without permits.
+    /// Like [`admit`](Self::admit), at a rate. Only the first of the tasks that wait for the rate acquires permits, and
+    /// the rate is checked while it holds them. This keeps the order, and tasks that have waited for permits do not all
+    /// start at once. A task that is too early waits without permits.
     #[cfg(feature = "rate-limit")]
     async fn admit_at<F>(
         &self,

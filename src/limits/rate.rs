@@ -1,4 +1,4 @@
-//! How often the tasks of a name start.
+//! Rate limits.
 
 use std::{future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -14,20 +14,20 @@ use tokio::time::Instant;
 use super::semaphore::{Acquire, Permit, PrioritySemaphore};
 use crate::{model::RateLimit, util::loom::Mutex};
 
-/// Lets the tasks of a name through, one after another, at a rate.
+/// Lets the tasks of a name start one after another, at a rate.
 pub(crate) struct RateGate {
     limiter: RateLimiter<NotKeyed, InMemoryState, SinceStart, NoOpMiddleware<Nanos>>,
-    /// Its one permit is held by the task that is next. The others wait for it, by priority.
+    /// Has one permit, which the next task holds. The others wait for the permit, by priority.
     queue: Arc<PrioritySemaphore>,
     interval: Duration,
-    /// The earliest moment at which the next one may start, as far as is known.
+    /// The estimated time at which the next task may start.
     next: Mutex<Instant>,
 }
 
 impl RateGate {
     pub(crate) fn new(limit: RateLimit) -> Self {
-        let burst = NonZeroU32::new(limit.places()).unwrap_or(NonZeroU32::MIN);
-        // The interval is never zero; if it were, once a nanosecond is what comes closest.
+        let burst = NonZeroU32::new(limit.cells()).unwrap_or(NonZeroU32::MIN);
+        // The interval is never zero. The fallback is the closest quota: one start per nanosecond.
         let quota = Quota::with_period(limit.interval()).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX));
         let limiter = RateLimiter::direct_with_clock(quota.allow_burst(burst), SinceStart(Instant::now()));
         let queue = PrioritySemaphore::new(1);
@@ -38,9 +38,9 @@ impl RateGate {
         &self.queue
     }
 
-    /// Waits until the task is the next one of its name. `note_due` is told how long that may take.
+    /// Waits until the task is the next one of its name. Calls `note_due` with an estimate of that time.
     pub(crate) async fn first(&self, entered: Acquire, note_due: impl FnOnce(Duration)) -> Permit {
-        // A guess: some may give up, and others come with a higher priority.
+        // An estimate: some tasks may leave the queue, and tasks of a higher priority may overtake.
         let waiting = u32::try_from(self.queue.waiting()).unwrap_or(u32::MAX);
         if waiting > 0 {
             note_due(self.interval.saturating_mul(waiting.saturating_add(1)));
@@ -48,7 +48,7 @@ impl RateGate {
         entered.await
     }
 
-    /// Waits until the next task may start, as far as is known.
+    /// Waits until the estimated start of the next task.
     pub(crate) async fn until_ready<F>(&self, note_due: impl Fn(Duration), sleep: impl Fn(Duration) -> F)
     where
         F: Future<Output = ()>,
@@ -63,7 +63,7 @@ impl RateGate {
         }
     }
 
-    /// Takes the start of one task; `false` if it is too early.
+    /// Counts the start of one task; `false` if it is too early.
     pub(crate) fn check(&self) -> bool {
         let Err(early) = self.limiter.check() else {
             return true;

@@ -1,9 +1,9 @@
-//! A number of permits, and the queue of the tasks that wait for one.
+//! A semaphore with a priority queue of waiters.
 //!
 //! # Invariants
-//! 1. A permit is free only while the queue is empty: one that is released is handed to the first of the queue, which
-//!    leaves the queue under the same lock.
-//! 2. So an [`Acquire`] that has a ticket and is not in the queue has been handed a permit. It returns it when it is
+//! 1. A permit is free only while the queue is empty: a released permit goes to the first waiter, which leaves the
+//!    queue under the same lock.
+//! 2. So an [`Acquire`] that has a ticket and is not in the queue owns a permit. It returns the permit when it is
 //!    polled, and releases it if it is dropped instead.
 
 use std::{
@@ -18,8 +18,8 @@ use std::{
 
 use crate::util::loom::Mutex;
 
-/// A semaphore whose waiters are served by rank. Tokio's serves them in order of arrival only, and a waiter of tokio's
-/// has no place in the queue before it is polled.
+/// A semaphore whose waiters are served by rank. Tokio's semaphore serves waiters in order of arrival only, and a
+/// waiter enters the queue only when it is polled.
 pub(crate) struct PrioritySemaphore {
     state: Mutex<State>,
 }
@@ -34,16 +34,16 @@ struct State {
     queue: BTreeMap<Ticket, Waker>,
 }
 
-/// A place in the queue.
+/// A position in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Ticket {
     rank: Duration,
-    /// Those of one rank leave in the order in which they came.
+    /// Waiters of one rank are served in order of arrival.
     number: u64,
 }
 
 impl State {
-    fn draw(&mut self, rank: Duration) -> Ticket {
+    fn next_ticket(&mut self, rank: Duration) -> Ticket {
         let number = self.next_number;
         self.next_number += 1;
         Ticket { rank, number }
@@ -63,15 +63,16 @@ impl PrioritySemaphore {
         })
     }
 
-    /// Waits for a permit, from the first poll on: the lowest rank first, then the first that came.
+    /// Waits for a permit, and enters the queue at the first poll. The lowest rank is served first, then in order of
+    /// arrival.
     pub(crate) fn acquire(self: &Arc<Self>, rank: Duration) -> Acquire {
         Acquire { semaphore: Arc::clone(self), rank, ticket: None }
     }
 
-    /// The same with a place in the queue, or a permit, from now on.
+    /// Like [`acquire`](Self::acquire), but enters the queue, or takes a permit, now.
     pub(crate) fn enqueue(self: &Arc<Self>, rank: Duration) -> Acquire {
         let mut state = self.state.lock();
-        let ticket = state.draw(rank);
+        let ticket = state.next_ticket(rank);
         match state.free.checked_sub(1) {
             Some(free) => {
                 state.free = free;
@@ -90,7 +91,7 @@ impl PrioritySemaphore {
         self.state.lock().granted
     }
 
-    /// How many wait.
+    /// The number of waiters.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().queue.len()
     }
@@ -118,7 +119,7 @@ impl Drop for Watch {
     }
 }
 
-/// Released when it is dropped.
+/// A permit. Released when dropped.
 pub(crate) struct Permit(Arc<PrioritySemaphore>);
 
 impl Drop for Permit {
@@ -130,11 +131,11 @@ impl Drop for Permit {
 /// Waits for a [`Permit`].
 ///
 /// # Cancel safety
-/// Dropped, it leaves the queue, or passes on the permit that it was handed.
+/// If it is dropped, it leaves the queue, or releases the permit that it owns.
 pub(crate) struct Acquire {
     semaphore: Arc<PrioritySemaphore>,
     rank: Duration,
-    /// From the first poll on, or from before it, until there is a [`Permit`].
+    /// Set from [`enqueue`](PrioritySemaphore::enqueue) or the first poll on, until the [`Permit`] is returned.
     ticket: Option<Ticket>,
 }
 
@@ -173,7 +174,7 @@ impl Future for Acquire {
                 return Poll::Ready(Permit(Arc::clone(&this.semaphore)));
             }
             None => {
-                let ticket = state.draw(this.rank);
+                let ticket = state.next_ticket(this.rank);
                 this.ticket = Some(ticket);
                 state.queue.insert(ticket, waker)
             }
@@ -196,9 +197,9 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.semaphore.state.lock();
-        let left = state.queue.remove(&ticket);
+        let removed = state.queue.remove(&ticket);
         drop(state);
-        if left.is_none() {
+        if removed.is_none() {
             self.semaphore.release();
         }
     }

@@ -1,4 +1,4 @@
-//! Why something was not done, and what to do about it.
+//! Errors: rejected tasks, registries that can't be built, dead letters that can't be replayed.
 
 use super::{id::TaskId, name::TaskName, outcome::DiscardReason};
 
@@ -6,10 +6,10 @@ use super::{id::TaskId, name::TaskName, outcome::DiscardReason};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum RejectReason {
-    /// As many tasks are live as the registry's capacity allows.
+    /// The registry is at its capacity.
     #[error("the registry is at its capacity; try again when tasks have ended, or raise `capacity` on its builder")]
     Capacity,
-    /// As many items wait or are being handled as a batcher's capacity allows.
+    /// The batcher is at its capacity.
     #[error("the batcher is at its capacity; wait with `push`, try again later, or raise `capacity` in its policy")]
     BatcherFull,
     /// The registry was shut down.
@@ -23,30 +23,26 @@ pub enum RejectReason {
          registry a runtime that lives as long as the process"
     )]
     RuntimeEnded,
-    /// A condition on the ending of the set's request said no.
-    #[error(
-        "a condition on the request's ending said no to the set; spawn the task on the registry if it is to run all the same"
-    )]
+    /// A condition on the ending of the set's request returned `false`.
+    #[error("a condition on the request's ending refused the set; to run the task anyway, spawn it on the registry")]
     Ending,
-    /// A task failed in a set that stops on failure.
-    #[error(
-        "a task before it failed and the set stops on failure; spawn the task on the registry if it is to run all the same"
-    )]
+    /// An earlier task failed, in a set that stops on failure.
+    #[error("an earlier task failed and the set stops on failure; to run the task anyway, spawn it on the registry")]
     PreviousFailed,
-    /// The registry's [rule](crate::TaskRegistryBuilder::admit) said no; the error that it gave is the source of this
-    /// one.
-    #[error("a rule of the registry (`admit` on its builder) refused it")]
+    /// The registry's [admission filter](crate::TaskRegistryBuilder::admit) refused the task. The filter's error is the
+    /// source of the [`Rejected`](crate::Rejected) error.
+    #[error("the registry's admission filter (`admit` on its builder) refused it")]
     Refused,
-    /// Called where no set is current.
+    /// No set is current at the place of the call.
     #[error(
         "no request is being handled here; put a `TaskLayer` around the handler, or move a clone of the `TaskSet` \
-         into the tokio task or thread that adds"
+         into the tokio task or thread that adds the task"
     )]
     NoSet,
 }
 
 impl RejectReason {
-    /// What becomes of a task that is not handed back.
+    /// The discard reason of a task that is not handed back.
     pub(crate) const fn discard_reason(self) -> DiscardReason {
         match self {
             Self::Capacity | Self::BatcherFull => DiscardReason::Capacity,
@@ -63,49 +59,49 @@ impl RejectReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// There is no runtime to run tasks on.
+    /// There is no tokio runtime to run tasks on.
     #[error(
         "no tokio runtime here: build the registry inside one, or pass its handle with `TaskRegistry::builder().handle(..)`"
     )]
     NoRuntime,
-    /// The runtime can't wait for a time.
+    /// The tokio runtime has no timer.
     #[error("the tokio runtime has no timer: build it with `enable_time()` or `enable_all()`")]
     NoTimer,
-    /// A limit of zero would let nothing run.
+    /// A limit is zero, which would let no task run.
     #[error("`{name}` is zero, which would let no task run: leave it out for no limit, or set it to 1 or more")]
     #[non_exhaustive]
     ZeroLimit {
         /// The setting.
         name: &'static str,
     },
-    /// A limit that cannot be counted to.
-    #[error("`{name}` is {limit}, more than can be counted to : leave it out for no limit")]
+    /// A limit is above the highest possible one.
+    #[error("`{name}` is {limit}, which is above the highest possible limit: leave it out for no limit")]
     #[non_exhaustive]
     HugeLimit {
         /// The setting.
         name: &'static str,
-        /// What it was set to.
+        /// The value of the setting.
         limit: usize,
     },
-    /// A limit of zero for the tasks of a name.
+    /// A limit for the tasks of one name is zero.
     #[error("the `{setting}` of `{name}` is zero, which would let none of its tasks run: leave it out for no limit")]
     #[non_exhaustive]
     ZeroLimitOfName {
         /// The setting.
         setting: &'static str,
-        /// The tasks' name.
+        /// The name of the tasks.
         name: TaskName,
     },
-    /// Two limits of one sort for the tasks of a name.
-    #[error("`{setting}` was called twice for `{name}`: keep the call that is meant")]
+    /// The tasks of one name have two limits of the same kind.
+    #[error("`{setting}` was called twice for `{name}`: keep one of the calls")]
     #[non_exhaustive]
     TwoLimitsOfName {
         /// The setting.
         setting: &'static str,
-        /// The tasks' name.
+        /// The name of the tasks.
         name: TaskName,
     },
-    /// A timeout of zero would let no task finish.
+    /// The default timeout is zero, which would let no task finish.
     #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]
     ZeroTimeout,
 }
@@ -114,8 +110,8 @@ pub enum BuildError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// There is no letter of this task.
-    #[error("there is no dead letter of task {id}: it was replayed, discarded, or displaced by newer ones")]
+    /// There is no dead letter of this task.
+    #[error("there is no dead letter of task {id}: it was replayed, discarded, or evicted by newer ones")]
     #[non_exhaustive]
     Unknown {
         /// The task.
@@ -125,23 +121,25 @@ pub enum ReplayError {
     #[error("task {id} is being replayed by another call")]
     #[non_exhaustive]
     InProgress {
-        /// The task.
+        /// The task's id.
         id: TaskId,
     },
-    /// The task was made from one future or closure, which is gone.
-    #[error("task {id} can't be made again: make it with `Task::retrying`, if only with one attempt")]
+    /// The task was made from a single future or closure, which is consumed.
+    #[error(
+        "task {id} can't be made again: use `Task::retrying`, with a policy of one attempt if it should not be retried"
+    )]
     #[non_exhaustive]
     NotReplayable {
-        /// The task.
+        /// The task's id.
         id: TaskId,
     },
-    /// The registry does not accept it.
-    #[error("task {id} was not accepted again, and stays a dead letter: {reason}")]
+    /// The registry did not accept the task.
+    #[error("task {id} was not accepted, and stays a dead letter: {reason}")]
     #[non_exhaustive]
     Rejected {
-        /// The task.
+        /// The task's id.
         id: TaskId,
-        /// Why.
+        /// Why the registry did not accept it.
         reason: RejectReason,
     },
 }

@@ -1,21 +1,22 @@
-//! What happens to tasks, to keep.
+//! Events in the life of a task, as owned values.
 
 use super::{
     id::TaskId,
     report::{TaskInfo, TaskReport},
 };
 
-/// Something that happened to a task: what a [`TaskObserver`](crate::TaskObserver) is told, to keep.
+/// Something that happened to a task: the same events that a [`TaskObserver`](crate::TaskObserver) receives, as owned
+/// values.
 ///
-/// See [`TaskRegistry::subscribe`].
+/// See [`TaskRegistry::subscribe`](crate::TaskRegistry::subscribe).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {
     /// A task was added or spawned.
     Added(TaskInfo),
-    /// An attempt of a task began.
+    /// An attempt of a task started.
     Started(TaskInfo),
-    /// An attempt failed, and another one follows.
+    /// An attempt failed, and another one will follow.
     AttemptFailed(TaskReport),
     /// A task has its outcome.
     Finished(TaskReport),
@@ -24,7 +25,7 @@ pub enum TaskEvent {
 }
 
 impl TaskEvent {
-    /// The task; `None` for [`Missed`](Self::Missed).
+    /// The task's id; `None` for [`Missed`](Self::Missed).
     #[must_use]
     pub const fn id(&self) -> Option<TaskId> {
         match self {
@@ -47,7 +48,7 @@ impl TaskEvent {
     }
 }
 
-/// An object with the event's label as `event`, and its `task`, or the `count` of events that were missed.
+/// An object with the event's label as `event`, and the `task` or the `count` of missed events.
 #[cfg(feature = "serde")]
 impl serde::Serialize for TaskEvent {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

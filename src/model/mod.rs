@@ -1,4 +1,4 @@
-//! The words: ids, outcomes, reports, policies, errors. Plain data.
+//! The data model: ids, outcomes, reports, policies and errors. Plain data.
 
 #[cfg(feature = "http")]
 mod ending;

@@ -4,8 +4,8 @@ use std::{borrow::Borrow, fmt, ptr};
 
 /// The name of a task: a label of metrics, and a field of the log.
 ///
-/// Names come from a closed set, so that the number of metric series is bounded: a `TaskName` is made of a `&'static str`.
-/// Put no ids into it. The empty name counts as none, which is `unnamed`.
+/// Names come from a closed set, so that the number of metric series is bounded: a `TaskName` is made of a
+/// `&'static str`. Do not put ids into names. An empty name counts as no name: `unnamed`.
 ///
 /// ```
 /// use postlude::{Task, TaskName};
@@ -19,16 +19,16 @@ use std::{borrow::Borrow, fmt, ptr};
 pub struct TaskName(&'static str);
 
 impl TaskName {
-    /// The name of a task that was given none: `unnamed`.
+    /// The name of a task without a name: `unnamed`.
     pub const UNNAMED: Self = Self("unnamed");
 
-    /// The name as text.
+    /// The name as a string.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
     }
 
-    /// Whether both names are the same text at the same address. It is quick, and `false` for some equal names.
+    /// Whether both names are the same string at the same address. Fast, and `false` for some equal names.
     #[inline]
     pub(crate) fn is_same(self, other: Self) -> bool {
         ptr::eq(self.0, other.0)

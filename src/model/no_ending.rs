@@ -1,5 +1,5 @@
-//! The ending of a request, where there is no HTTP.
+//! The ending of a request, without the feature `http`.
 
-/// Without HTTP, no request ends.
+/// Has no values, because there are no requests without the feature `http`.
 #[derive(Clone, Copy)]
 pub(crate) enum Ending {}

@@ -1,35 +1,36 @@
-//! How a task ended, and the report of it.
+//! Outcomes: how a task ended, and counts of how tasks ended.
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use crate::util::{escape::Escaped, panic::Panic};
 
-/// The error that a failed task leaves: anything that a `?` in its body can turn into one.
+/// The error of a failed task. A `?` in the task's body converts any error into it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error that reports, history and dead letters share.
 pub(crate) type SharedError = Arc<dyn std::error::Error + Send + Sync>;
 
-/// How a task ended. Every accepted task ends in exactly one of these, and each is counted once.
+/// How a task ended. Every accepted task ends in exactly one of these, and every end is counted once.
 ///
-/// An outcome is not an error: a [`TaskHandle`](crate::TaskHandle) resolves to it, the failure hook and the
-/// log see it, and nothing is propagated to whoever added the task.
+/// An outcome is not an error: a [`TaskHandle`](crate::TaskHandle) resolves to it, the failure hook and the log receive
+/// it, and nothing is propagated to the code that added the task.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It ran to its end and returned `()` or `Ok(())`.
+    /// The task ran to its end and returned `()` or `Ok(())`.
     Completed,
-    /// It returned an error.
+    /// The task returned an error.
     Failed(Arc<dyn std::error::Error + Send + Sync>),
-    /// It panicked. The panic ended there: the tasks after it, the connection and the server went on.
+    /// The task panicked. The panic was caught: it affects neither the tasks after it, nor the connection, nor the
+    /// server.
     Panicked(Panic),
-    /// It took longer than this limit, which its [`timeout`](crate::Task::timeout) or the registry's
+    /// The task took longer than this limit, which its [`timeout`](crate::Task::timeout) or the registry's
     /// [`default_timeout`](crate::TaskRegistryBuilder::default_timeout) set.
     TimedOut(Duration),
-    /// It was aborted: by its handle, by [`TaskRegistry::abort`](crate::TaskRegistry::abort), by a shutdown
-    /// that had run out of time, or with its runtime.
+    /// The task was aborted: by its handle, by [`TaskRegistry::abort`](crate::TaskRegistry::abort), by a shutdown whose
+    /// deadline had passed, or by the end of its runtime.
     Aborted,
-    /// It never started.
+    /// The task never started.
     Discarded(DiscardReason),
 }
 
@@ -49,7 +50,7 @@ impl Outcome {
         }
     }
 
-    /// Which of the outcomes it is, without what only some have: to compare, and to count by.
+    /// The kind of the outcome, without its error, panic, limit or reason: for comparing and counting.
     #[must_use]
     pub const fn kind(&self) -> OutcomeKind {
         match self {
@@ -68,11 +69,11 @@ impl Outcome {
         self.kind().label()
     }
 
-    /// Whether something is lost: the work did not get done, and nobody took it back. True of all but
-    /// [`Completed`](Self::Completed) and what a condition or a `clear` discarded
+    /// Whether work was lost: the task did not complete, and nobody asked to discard it. True for every outcome except
+    /// [`Completed`](Self::Completed) and tasks that a condition or `clear` discarded
     /// ([`Ending`](DiscardReason::Ending), [`Cleared`](DiscardReason::Cleared)).
     ///
-    /// It is the filter for a hook that wakes people:
+    /// Use it to filter a hook that alerts people:
     ///
     /// ```
     /// use postlude::{TaskRegistry, TaskReport};
@@ -81,7 +82,11 @@ impl Outcome {
     ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
     /// }
     ///
-    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// let builder = TaskRegistry::builder().on_failure(|report| {
+    ///     if report.outcome.is_loss() {
+    ///         alert(report);
+    ///     }
+    /// });
     /// # drop(builder);
     /// ```
     #[must_use]
@@ -107,8 +112,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the work was tried and did not get done by its own fault: it failed, panicked or timed out. Such a task is
-    /// worth another attempt, or a dead letter.
+    /// Whether the work ran and failed, panicked or timed out. Such a task can be retried, or kept as a dead letter.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
         match self {
@@ -117,7 +121,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the work was tried and did not get done: this stops a set that
+    /// Whether the work started and did not complete: this stops a set that
     /// [stops on failure](crate::TaskSet::stop_on_failure).
     pub(crate) const fn stops_set(&self) -> bool {
         match self {
@@ -141,11 +145,11 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The kinds of outcomes, listed once: for each its variant, its field in [`OutcomeCounts`], which is its label, and what it
-/// means.
+/// The only list of the outcome kinds. Each row gives the variant, the field in [`OutcomeCounts`] (also the label), and
+/// the doc text.
 macro_rules! outcome_kinds {
     ($($kind:ident, $field:ident: $doc:literal;)+) => {
-        /// Which outcome a task had: an [`Outcome`] without the error, the panic, the limit or the reason.
+        /// The kind of an [`Outcome`], without the error, the panic, the limit or the reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
         #[non_exhaustive]
@@ -166,7 +170,7 @@ macro_rules! outcome_kinds {
             }
         }
 
-        /// How many tasks had each outcome.
+        /// The number of tasks with each outcome.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         #[non_exhaustive]
@@ -175,7 +179,7 @@ macro_rules! outcome_kinds {
         }
 
         impl OutcomeCounts {
-            /// How many tasks had this outcome.
+            /// The number of tasks with this outcome.
             #[must_use]
             pub const fn get(&self, kind: OutcomeKind) -> u64 {
                 match kind {
@@ -228,7 +232,7 @@ impl OutcomeCounts {
         OutcomeKind::ALL.iter().map(move |kind| (*kind, counts.get(*kind)))
     }
 
-    /// All of them.
+    /// The sum of all counts.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.iter().map(|(_, count)| count).sum()
@@ -251,7 +255,7 @@ impl OutcomeCounts {
     }
 }
 
-/// The outcomes of the tasks of a set, counted. It derefs to [`OutcomeCounts`].
+/// The outcome counts of a set that has drained. It derefs to [`OutcomeCounts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 pub struct DrainReport {
@@ -283,19 +287,20 @@ impl Deref for DrainReport {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum DiscardReason {
-    /// A condition on the request's ending said no: the layer's `drain_when` or the task's `when`.
+    /// A condition on the request's ending returned `false`: the layer's `drain_when` or the task's `when`.
     Ending,
-    /// [`TaskSet::clear`](crate::TaskSet::clear) took it back.
+    /// [`TaskSet::clear`](crate::TaskSet::clear) discarded it.
     Cleared,
-    /// As many tasks were live as the registry's [`capacity`](crate::TaskRegistryBuilder::capacity) allows.
+    /// The registry was at its [`capacity`](crate::TaskRegistryBuilder::capacity).
     Capacity,
     /// The registry was shut down.
     Closed,
     /// The runtime of the registry has ended.
     RuntimeEnded,
-    /// A task before it did not get done, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
+    /// An earlier task failed, in a set that [stops on failure](crate::TaskSet::stop_on_failure).
     PreviousFailed,
-    /// The registry's [rule](crate::TaskRegistryBuilder::admit) refused it: [`TaskReport::refusal`] says why.
+    /// The registry's [admission filter](crate::TaskRegistryBuilder::admit) refused it:
+    /// [`TaskReport::refusal`](crate::TaskReport::refusal) has the error.
     Refused,
 }
 
@@ -318,13 +323,13 @@ impl DiscardReason {
 impl fmt::Display for DiscardReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Ending => "a condition on the request's ending said no",
+            Self::Ending => "a condition on the request's ending returned false",
             Self::Cleared => "its set was cleared",
             Self::Capacity => "the registry is at its capacity",
             Self::Closed => "the registry is shut down",
             Self::RuntimeEnded => "the registry's runtime has ended",
-            Self::PreviousFailed => "a task before it failed in a set that stops on failure",
-            Self::Refused => "a rule of the registry refused it",
+            Self::PreviousFailed => "an earlier task failed in a set that stops on failure",
+            Self::Refused => "the registry's admission filter refused it",
         })
     }
 }
@@ -344,7 +349,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// An object with the outcome's label as `state`, and what only some outcomes have: `error`, `limit` or `reason`.
+/// An object with the outcome's label as `state` and, depending on the outcome, an `error`, a `limit` or a `reason`.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Outcome {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -363,16 +368,17 @@ impl serde::Serialize for Outcome {
     }
 }
 
-/// The error of an admission filter.
+/// Serialises the error of an admission filter.
 #[cfg(feature = "serde")]
 pub(crate) fn refusal<S: serde::Serializer>(refusal: &Option<SharedError>, serializer: S) -> Result<S::Ok, S::Error> {
     serde::Serialize::serialize(&refusal.as_deref().map(message), serializer)
 }
 
-/// An error and its sources. Their `Display` is foreign code.
+/// The message of an error and its sources. Their `Display` is foreign code, so a panic is caught.
 #[cfg(feature = "serde")]
 fn message(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     use crate::util::panic::catch_panic;
 
-    catch_panic(|| Chain(error).to_string()).unwrap_or_else(|panic| format!("(its message can't be had: {panic})"))
+    catch_panic(|| Chain(error).to_string())
+        .unwrap_or_else(|panic| format!("(the error's `Display` panicked: {panic})"))
 }

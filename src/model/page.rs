@@ -1,9 +1,10 @@
-//! A page of a list.
+//! Pages of lists.
 
 use super::id::TaskId;
 
-/// A part of a list that is read page by page: [`TaskRegistry::live_page`](crate::TaskRegistry::live_page),
-/// [`TaskRegistry::history_page`](crate::TaskRegistry::history_page) and [`DeadLetters::page`](crate::DeadLetters::page).
+/// A page of a list: see [`TaskRegistry::live_page`](crate::TaskRegistry::live_page),
+/// [`TaskRegistry::history_page`](crate::TaskRegistry::history_page) and
+/// [`DeadLetters::page`](crate::DeadLetters::page).
 ///
 /// ```
 /// use postlude::{TaskId, TaskInfo, TaskRegistry};
@@ -34,7 +35,7 @@ use super::id::TaskId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page<T, C = TaskId> {
-    /// The items. There may be fewer than the limit, or none, although there is a next page.
+    /// The items. A page may have fewer items than the limit, or none, although there is a next page.
     pub items: Vec<T>,
     /// The cursor of the next page; `None` if this page is the last one.
     pub next: Option<C>,

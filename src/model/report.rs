@@ -1,4 +1,4 @@
-//! What is told of tasks: while they live, when they have ended, and in sum.
+//! Reports on tasks: live ones, ended ones, dead letters, and the report of a shutdown.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use super::{
     outcome::Outcome,
 };
 
-/// A task as lists show it. It holds nothing of what the task captured.
+/// A live task, as listed by the registry. It holds nothing that the task has captured.
 ///
 /// ```
 /// use postlude::{Task, TaskRegistry, TaskState};
@@ -31,26 +31,27 @@ use super::{
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskInfo {
-    /// The task.
+    /// The task's id.
     pub id: TaskId,
-    /// Its name, `unnamed` if it was given none.
+    /// The task's name, or `unnamed`.
     pub name: TaskName,
     /// Where it was made.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
-    /// The set it was added to; `None` if it was spawned.
+    /// The set to which the task was added; `None` if it was spawned.
     pub set: Option<SetId>,
-    /// Where it stands, or stood when it was lost.
+    /// The state of the task; in a [`ShutdownReport`], its state when it was lost.
     pub state: TaskState,
-    /// The attempt under way, or the last one, from 1; 0 if it has not started, or is stuck.
+    /// The current or last attempt, from 1; 0 if the task has not started or is stuck.
     pub attempt: u32,
-    /// How long ago it was added.
+    /// The time since the task was added.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub age: Duration,
-    /// How long its attempt has been running; `None` if none is, or if it is stuck.
+    /// How long the current attempt has been running; `None` if no attempt is running or the task is stuck.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub running_for: Option<Duration>,
-    /// In how long its next attempt is due, if it waits for a time; `None` if it waits for its turn, or runs.
+    /// The time until the next attempt is due, if the task waits for a time; `None` if it waits for a permit or for the
+    /// tasks before it, or is running.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub due_in: Option<Duration>,
 }
@@ -61,18 +62,18 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// Where a task stands.
+/// The state of a task without an outcome, or of stuck work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TaskState {
-    /// Added, not started.
+    /// The task was added and has not started.
     Pending,
-    /// An attempt is under way.
+    /// An attempt is running.
     Running,
     /// An attempt has failed, and the next one has not started.
     Retrying,
-    /// Its outcome is counted, and its work goes on.
+    /// The outcome is counted, but the work still runs.
     Stuck,
 }
 
@@ -95,40 +96,40 @@ impl fmt::Display for TaskState {
     }
 }
 
-/// What is known of a task that has ended, or of an attempt that will be followed by another: given to hooks
-/// and observers, and kept as history.
+/// The report of a task that has ended, or of a failed attempt that will be retried. Hooks and observers receive it,
+/// and the registry keeps it as history.
 ///
-/// It holds nothing of what the task captured: its name, its place in the source, its times and its outcome.
+/// It holds nothing that the task has captured: only its name, location, times and outcome.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TaskReport {
-    /// The task.
+    /// The task's id.
     pub id: TaskId,
     /// Its name, `unnamed` if it was given none.
     pub name: TaskName,
-    /// Where it was made.
+    /// Where in the source the task was made.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
-    /// The set it was added to; `None` if it was spawned.
+    /// The set to which the task was added; `None` if it was spawned.
     pub set: Option<SetId>,
-    /// The attempt that decided the outcome, from 1; 0 if it never started.
+    /// The attempt that decided the outcome, from 1; 0 if the task never started.
     pub attempt: u32,
-    /// The dead letter that it was a [replay](crate::DeadLetters::replay) of.
+    /// The dead letter of which the task was a [replay](crate::DeadLetters::replay).
     pub replay_of: Option<TaskId>,
-    /// From the add to the start of the first attempt, or to the end of a task that never started.
+    /// The time from the add to the start of the first attempt, or to the end of a task that never started.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub queued_for: Duration,
-    /// How long that attempt ran; zero if it never started.
+    /// How long that attempt ran; zero if the task never started.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ran_for: Duration,
-    /// How long ago it ended; zero in a hook.
+    /// The time since the task ended; zero in a hook.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ended_ago: Duration,
-    /// How it ended.
+    /// The outcome.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub outcome: Outcome,
-    /// The error of the registry's [rule](crate::TaskRegistryBuilder::admit), for a task that it refused.
+    /// The error of the registry's [admission filter](crate::TaskRegistryBuilder::admit), for a task that it refused.
     #[cfg_attr(
         feature = "serde",
         serde(
@@ -140,19 +141,19 @@ pub struct TaskReport {
     pub refusal: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What is known of a task: see [`TaskRegistry::get`].
+/// The current knowledge about a task: see [`TaskRegistry::get`](crate::TaskRegistry::get).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(untagged))]
 #[non_exhaustive]
 pub enum TaskStatus {
-    /// It has no outcome yet: its [state](TaskInfo::state) says whether it waits or runs.
+    /// The task has no outcome yet: its [state](TaskInfo::state) says whether it waits or runs.
     Live(TaskInfo),
-    /// It has its outcome.
+    /// The task has its outcome.
     Ended(TaskReport),
 }
 
 impl TaskStatus {
-    /// The task.
+    /// The task's id.
     #[must_use]
     pub const fn id(&self) -> TaskId {
         match self {
@@ -161,7 +162,7 @@ impl TaskStatus {
         }
     }
 
-    /// Its name, `unnamed` if it was given none.
+    /// The task's name, or `unnamed`.
     #[must_use]
     pub const fn name(&self) -> TaskName {
         match self {
@@ -170,7 +171,7 @@ impl TaskStatus {
         }
     }
 
-    /// One lower-case word: a [`TaskState`](crate::TaskState), or an outcome's [label](Outcome::label).
+    /// One lower-case word: the label of a [`TaskState`] or of an [`Outcome`].
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -179,7 +180,7 @@ impl TaskStatus {
         }
     }
 
-    /// How it ended, if it has.
+    /// The outcome, if the task has ended.
     #[must_use]
     pub const fn outcome(&self) -> Option<&Outcome> {
         match self {
@@ -189,25 +190,25 @@ impl TaskStatus {
     }
 }
 
-/// A task that failed, panicked or timed out, for good: see [`DeadLetters`].
+/// A task whose last attempt failed, panicked or timed out: see [`DeadLetters`](crate::DeadLetters).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// The task.
+    /// The task's id.
     pub id: TaskId,
-    /// Its name, `unnamed` if it was given none.
+    /// The task's name, or `unnamed`.
     pub name: TaskName,
-    /// Where it was made.
+    /// Where in the source the task was made.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::location"))]
     pub location: &'static Location<'static>,
-    /// The set it was added to; `None` if it was spawned.
+    /// The set to which the task was added; `None` if it was spawned.
     pub set: Option<SetId>,
-    /// The dead letter that it was a replay of.
+    /// The dead letter of which the task was a replay.
     pub replay_of: Option<TaskId>,
-    /// Its attempts, the last one last. Of very many, the last 32.
+    /// The attempts, the latest last; at most the last 32.
     pub attempts: Vec<Attempt>,
-    /// Whether it can be replayed: it was a [retrying](Task::retrying) task.
+    /// Whether it can be replayed: only a [retrying](crate::Task::retrying) task can.
     pub is_replayable: bool,
 }
 
@@ -216,21 +217,21 @@ pub struct DeadLetter {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Attempt {
-    /// Which one, from 1.
+    /// The number of the attempt, from 1.
     pub number: u32,
-    /// When it ended, by the system's clock.
+    /// When the attempt ended, by the system's clock.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::since_1970"))]
     pub ended_at: SystemTime,
-    /// How long it ran.
+    /// How long the attempt ran.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub ran_for: Duration,
-    /// How it ended.
+    /// The outcome of the attempt.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub outcome: Outcome,
 }
 
 impl fmt::Display for DeadLetter {
-    /// One line of what and where, then a line for each attempt.
+    /// One line with the task's id, name and location, then a line for each attempt.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task {} `{}` ({})", self.id, self.name, self.location)?;
         for Attempt { number, ran_for, outcome, .. } in &self.attempts {
@@ -241,7 +242,7 @@ impl fmt::Display for DeadLetter {
 }
 
 impl Attempt {
-    /// The attempt of which a report tells, which has ended just now.
+    /// The attempt of a report, which has just ended.
     pub(crate) fn of(report: &TaskReport) -> Self {
         Self {
             number: report.attempt,
@@ -252,16 +253,16 @@ impl Attempt {
     }
 }
 
-/// What a shutdown achieved, and what it cost.
+/// The result of a shutdown: tasks that ended, tasks that were lost, and tasks that are stuck.
 ///
-/// Its `Display` is made for a log: a line of numbers, then a line for each task that was lost or is stuck.
+/// Its `Display` suits a log: a line of counts, then a line for each task that was lost or is stuck.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Tasks that completed since the shutdown began.
     pub completed: u64,
-    /// Tasks that failed, panicked or timed out since then: the log has their errors.
+    /// Tasks that failed, panicked or timed out since the shutdown began. Their errors are in the log.
     pub failed: u64,
     /// Tasks that had started and were aborted.
     pub aborted: Vec<TaskInfo>,
@@ -270,8 +271,8 @@ pub struct ShutdownReport {
     pub discarded: Vec<TaskInfo>,
     /// Tasks that were aborted, discarded or stuck beyond the first 10,000 of a kind. They are counted, and named nowhere.
     pub unnamed: u64,
-    /// Work that goes on although its task was aborted or timed out: blocking closures that have not
-    /// returned, futures that do not yield. The task's own outcome is counted among the others.
+    /// Tasks whose work still runs although they were aborted or timed out: closures that have not returned, and
+    /// futures that do not yield. Their outcomes are counted like any other.
     pub stuck: Vec<TaskInfo>,
     /// How long the shutdown took.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
@@ -279,7 +280,7 @@ pub struct ShutdownReport {
 }
 
 impl ShutdownReport {
-    /// Whether nothing was lost: no task aborted, discarded or stuck. A task that ran and failed is not lost.
+    /// Whether no task was aborted, discarded or stuck. A task that ran and failed does not count as lost.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.aborted.is_empty() && self.discarded.is_empty() && self.stuck.is_empty()

@@ -1,11 +1,11 @@
-//! Many items, handled together.
+//! Batchers: many items in one task.
 //!
-//! A batch is a task of the registry from its first item on: it waits, pending, until it is full, flushed, due, or a
-//! shutdown begins, and then for its turn. What was pushed until it starts is in it.
+//! A batch is a task of the registry from its first item on. The task is pending until the batch is full, flushed or
+//! due, or a shutdown begins, and then waits for its permits. Items are added to the batch until the task starts.
 //!
 //! # Invariants
 //! 1. An item that was accepted is in a batch whose task was live at that moment.
-//! 2. An item's place within the capacity is free again when the task of its batch has its outcome.
+//! 2. An item's slot within the capacity is freed when the task of its batch has its outcome.
 //! 3. Lock order: the batcher's lock, then a batch's or the ledger's. No foreign code runs under either.
 
 use std::{
@@ -26,7 +26,8 @@ use crate::{
 };
 
 impl TaskRegistry {
-    /// Gathers items, and hands them to `handler` many at a time. Each batch is a task of this name.
+    /// Creates a batcher, which collects items and passes them to `handler` in batches. Each batch is a task of this
+    /// name.
     ///
     /// ```
     /// use std::time::Duration;
@@ -41,22 +42,22 @@ impl TaskRegistry {
     ///     Ok::<(), std::io::Error>(())
     /// });
     ///
-    /// // in the handlers, each with a clone
+    /// // in the handlers, each of which has a clone
     /// events.push("signed up".to_owned()).await?;
     /// events.push("signed in".to_owned()).await?;
     ///
-    /// registry.shutdown(Duration::from_secs(10)).await; // handles what waits
+    /// registry.shutdown(Duration::from_secs(10)).await; // handles the waiting items
     /// assert_eq!(registry.metrics().completed, 1);
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// A batch is handled when it is full, when its first item has waited for long enough, when it is
-    /// [flushed](Batcher::flush), when the last clone of the batcher is dropped, and when a shutdown begins.
+    /// A batch is handled when it is full, when its first item has waited for [`max_delay`](BatchPolicy::max_delay),
+    /// when it is [flushed](Batcher::flush), when the last clone of the batcher is dropped, and when a shutdown begins.
     ///
-    /// Batches run at the same time, like other tasks: one at a time, and in order, with a
-    /// [`limit_by_name`](crate::TaskRegistryBuilder::limit_by_name) of 1 on their name. The registry's other limits hold for them, too,
-    /// and [`wait_idle`](Self::wait_idle) waits for a batch that has items.
+    /// Batches run concurrently, like other tasks. To run them one at a time and in order, set a
+    /// [`limit_by_name`](crate::TaskRegistryBuilder::limit_by_name) of 1 on their name. The registry's other limits
+    /// apply to batches, too, and [`wait_idle`](Self::wait_idle) waits for a batch that has items.
     #[track_caller]
     pub fn batcher<T, F, Fut>(&self, name: &'static str, policy: BatchPolicy, handler: F) -> Batcher<T>
     where
@@ -72,7 +73,8 @@ impl TaskRegistry {
         })
     }
 
-    /// The same, for batches that are tried again when they fail: each attempt gets a clone of the items.
+    /// Like [`batcher`](Self::batcher), for batches that are retried when they fail. Each attempt gets a clone of the
+    /// items.
     ///
     /// A batch that has used up its attempts is kept as a [dead letter](Self::dead_letters), with its items.
     #[track_caller]
@@ -113,7 +115,7 @@ impl TaskRegistry {
             name,
             location: Location::caller(),
             policy,
-            room: Arc::new(Semaphore::new(policy.capacity)),
+            slots: Arc::new(Semaphore::new(policy.capacity)),
             current: Mutex::new(Current::new()),
             make: Box::new(make),
         };
@@ -121,8 +123,8 @@ impl TaskRegistry {
     }
 }
 
-/// Gathers items that are handled together: see [`TaskRegistry::batcher`]. Cheap to clone; dropping the last clone
-/// flushes.
+/// Collects items that are handled together: see [`TaskRegistry::batcher`]. Cheap to clone. Dropping the last clone
+/// flushes the current batch.
 pub struct Batcher<T> {
     queue: Arc<BatchQueue<T>>,
 }
@@ -132,16 +134,16 @@ struct BatchQueue<T> {
     name: TaskName,
     location: &'static Location<'static>,
     policy: BatchPolicy,
-    /// The places within the capacity.
-    room: Arc<Semaphore>,
+    /// The slots within the capacity.
+    slots: Arc<Semaphore>,
     current: Mutex<Current<T>>,
     make: Box<dyn Fn(Arc<Batch<T>>) -> Task + Send + Sync>,
 }
 
 struct Current<T> {
-    /// The batch that is filled. It may have started, or have been ended by somebody, since.
+    /// The batch to which items are added. Its task may have started or ended since.
     batch: Option<Arc<Batch<T>>>,
-    /// When the batch that was begun last is [gone](BatchSignal::gone).
+    /// The [`gone`](BatchSignal::gone) token of the last batch.
     last: CancellationToken,
 }
 
@@ -154,23 +156,23 @@ impl<T> Current<T> {
 }
 
 impl<T: Send + 'static> Batcher<T> {
-    /// Adds an item, when there is room for it.
+    /// Adds an item. Waits while the batcher is at its capacity.
     ///
     /// # Errors
-    /// Gives the item back if the registry does not accept the task of a new batch: it is shut down or at its own
-    /// capacity, or its rule said no.
+    /// Returns the item if the registry does not accept the task of a new batch, because it is shut down or at its own
+    /// capacity, or its admission filter refuses the task.
     ///
     /// # Cancel safety
-    /// Given up while it waits for room, it has added nothing, and the item is dropped with it.
+    /// If the future is dropped while it waits, the item is dropped with it and was not added.
     pub async fn push(&self, item: T) -> Result<(), RejectedItem<T>> {
-        match Arc::clone(&self.queue.room).acquire_owned().await {
-            Ok(place) => self.queue.add(item, place),
-            // Only for a closed semaphore, and nobody closes this one.
+        match Arc::clone(&self.queue.slots).acquire_owned().await {
+            Ok(slot) => self.queue.add(item, slot),
+            // Unreachable: the semaphore is never closed.
             Err(_) => Err(self.queue.rejected(item, RejectReason::BatcherFull)),
         }
     }
 
-    /// Adds an item, or hands it back. Never blocks.
+    /// Adds an item, or hands it back. This never blocks.
     ///
     /// ```
     /// use std::time::Duration;
@@ -188,80 +190,85 @@ impl<T: Send + 'static> Batcher<T> {
     /// ```
     ///
     /// # Errors
-    /// As [`push`](Self::push), and if there is no room.
+    /// Like [`push`](Self::push), and if the batcher is at its capacity.
     pub fn try_push(&self, item: T) -> Result<(), RejectedItem<T>> {
-        match Arc::clone(&self.queue.room).try_acquire_owned() {
-            Ok(place) => self.queue.add(item, place),
+        match Arc::clone(&self.queue.slots).try_acquire_owned() {
+            Ok(slot) => self.queue.add(item, slot),
             Err(_) => Err(self.queue.rejected(item, RejectReason::BatcherFull)),
         }
     }
 
-    /// Has what waits handled now. It does not wait for that: [`TaskRegistry::wait_idle`] does.
+    /// Starts to handle the current batch now. Does not wait for it: use [`TaskRegistry::wait_idle`] for that.
     pub fn flush(&self) {
         let current = self.queue.current.lock().batch.clone();
         start_early(current);
     }
 }
 
-/// An item, and its place within the capacity.
-type Placed<T> = (T, OwnedSemaphorePermit);
+/// An item and its slot within the capacity.
+type SlottedItem<T> = (T, OwnedSemaphorePermit);
 
 impl<T: Send + 'static> BatchQueue<T> {
-    fn add(&self, item: T, place: OwnedSemaphorePermit) -> Result<(), RejectedItem<T>> {
-        let joined = self.join((item, place), &mut self.current.lock());
-        let placed = match joined {
+    fn add(&self, item: T, slot: OwnedSemaphorePermit) -> Result<(), RejectedItem<T>> {
+        let pushed = self.push_to_current((item, slot), &mut self.current.lock());
+        let item = match pushed {
             Ok(full) => {
                 start_early(full);
                 return Ok(());
             }
-            Err(placed) => placed,
+            Err(item) => item,
         };
-        // A new batch. The rule of the user's is asked without the lock, so somebody else may be faster.
+        // There is no batch to add to: make one. The admission filter is called without the lock, so another thread may
+        // add a batch meanwhile.
         let batch = Batch::new(self.registry.shared.losses.stopping().child_token());
         let task = Task::made_at(self.location, (self.make)(Arc::clone(&batch)));
         let task = task.named(self.name).batched(self.policy.max_delay, Arc::clone(&batch.signal));
         let task = match self.registry.prepare(task) {
             Ok(task) => task,
-            Err(rejected) => return Err(RejectedItem::with_task(rejected, placed.0)),
+            Err(rejected) => return Err(RejectedItem::with_task(rejected, item.0)),
         };
         let mut current = self.current.lock();
-        let placed = match self.join(placed, &mut current) {
+        let item = match self.push_to_current(item, &mut current) {
             Ok(full) => {
                 drop(current);
                 start_early(full);
                 return Ok(());
             }
-            Err(placed) => placed,
+            Err(item) => item,
         };
         let passed_mark = match self.registry.admit(&task) {
             Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(current);
-                return Err(self.rejected(placed.0, reason));
+                return Err(self.rejected(item.0, reason));
             }
         };
         let previous = std::mem::replace(&mut current.last, batch.signal.gone.clone());
-        batch.begin(task.meta().id(), placed, previous);
+        batch.begin(task.meta().id(), item, previous);
         let is_full = self.policy.max_items == 1;
         let replaced = if is_full { current.batch.take() } else { current.batch.replace(Arc::clone(&batch)) };
         drop(current);
         drop(replaced);
         start_early(is_full.then(|| Arc::clone(&batch)));
-        let ended = self.registry.start(task, passed_mark);
+        let handle = self.registry.start(task, passed_mark);
         let closing = CloseOnDrop { batch, registry: Some(self.registry.clone()) };
         self.registry.shared.spawn(async move {
-            ended.await;
+            handle.await;
             closing.task_ended();
         });
         Ok(())
     }
 
-    /// Puts an item into the current batch, if there is one that takes it; returns the batch if that has made it full.
-    fn join(&self, placed: Placed<T>, current: &mut Current<T>) -> Result<Option<Arc<Batch<T>>>, Placed<T>> {
+    /// Adds an item to the current batch, if there is one whose task is live. Returns the batch if it is full now.
+    fn push_to_current(
+        &self,
+        item: SlottedItem<T>,
+        current: &mut Current<T>,
+    ) -> Result<Option<Arc<Batch<T>>>, SlottedItem<T>> {
         let Some(batch) = current.batch.as_ref().filter(|batch| batch.is_live(&self.registry)) else {
-            return Err(placed);
+            return Err(item);
         };
-        let count = batch.add(placed)?;
+        let count = batch.add(item)?;
         Ok(if count < self.policy.max_items { None } else { current.batch.take() })
     }
 }
@@ -274,7 +281,7 @@ impl<T> BatchQueue<T> {
 
 #[cfg(all(test, postlude_loom))]
 impl<T> Batcher<T> {
-    /// How many items wait in the current batch.
+    /// The number of items in the current batch.
     pub(crate) fn gathered(&self) -> usize {
         let current = self.queue.current.lock().batch.clone();
         current.map_or(0, |batch| batch.gathered.lock().items.as_ref().map_or(0, Vec::len))
@@ -298,54 +305,54 @@ impl<T> fmt::Debug for Batcher<T> {
         f.debug_struct("Batcher")
             .field("name", &self.queue.name)
             .field("policy", &self.queue.policy)
-            .field("free", &self.queue.room.available_permits())
+            .field("free", &self.queue.slots.available_permits())
             .finish_non_exhaustive()
     }
 }
 
 /// Items that are handled together.
 struct Batch<T> {
-    /// The task that handles them, once it was accepted.
+    /// The task that handles them. Set once it was accepted.
     id: OnceLock<TaskId>,
     signal: Arc<BatchSignal>,
     gathered: Mutex<Gathered<T>>,
 }
 
 struct Gathered<T> {
-    /// `None`: they are being handled, or are gone.
+    /// `None` once they are being handled or were dropped.
     items: Option<Vec<T>>,
-    /// Their places within the capacity; `None` when the task has ended.
-    room: Option<OwnedSemaphorePermit>,
+    /// Their slots within the capacity; `None` when the task has ended.
+    slots: Option<OwnedSemaphorePermit>,
 }
 
 impl<T> Batch<T> {
     fn new(ready: CancellationToken) -> Arc<Self> {
-        let gathered = Gathered { items: Some(Vec::new()), room: None };
+        let gathered = Gathered { items: Some(Vec::new()), slots: None };
         let signal = BatchSignal { ready, previous: OnceLock::new(), gone: CancellationToken::new() };
         Arc::new(Self { id: OnceLock::new(), signal: Arc::new(signal), gathered: Mutex::new(gathered) })
     }
 
-    /// Its task was accepted.
-    fn begin(&self, id: TaskId, (item, place): Placed<T>, previous: CancellationToken) {
-        // The only call, and nobody else knows the batch yet.
+    /// Adds the first item, when the task was accepted.
+    fn begin(&self, id: TaskId, (item, slot): SlottedItem<T>, previous: CancellationToken) {
+        // This is called once, before the batch is shared.
         let _unset = (self.id.set(id), self.signal.previous.set(previous));
         let mut gathered = self.gathered.lock();
         gathered.items.get_or_insert_default().push(item);
-        gathered.room = Some(place);
+        gathered.slots = Some(slot);
     }
 
     fn is_live(&self, registry: &TaskRegistry) -> bool {
         self.id.get().is_some_and(|id| registry.shared.with_live(*id, |_| ()).is_some())
     }
 
-    /// Adds an item, and says how many there are; gives it back if the batch is being handled.
-    fn add(&self, placed: Placed<T>) -> Result<usize, Placed<T>> {
+    /// Adds an item, and returns the number of items. Hands the item back if the batch is being handled.
+    fn add(&self, item: SlottedItem<T>) -> Result<usize, SlottedItem<T>> {
         let mut gathered = self.gathered.lock();
-        let Gathered { items: Some(items), room: Some(room) } = &mut *gathered else {
-            return Err(placed);
+        let Gathered { items: Some(items), slots: Some(slots) } = &mut *gathered else {
+            return Err(item);
         };
-        items.push(placed.0);
-        room.merge(placed.1);
+        items.push(item.0);
+        slots.merge(item.1);
         Ok(items.len())
     }
 
@@ -354,12 +361,12 @@ impl<T> Batch<T> {
         self.gathered.lock().items.take().unwrap_or_default()
     }
 
-    /// Its task has ended, handled or not.
+    /// Drops items that were not handled and frees the slots, when the task has ended.
     fn close(&self) {
         let mut gathered = self.gathered.lock();
-        let rest = Gathered { items: gathered.items.take(), room: gathered.room.take() };
+        let unhandled = Gathered { items: gathered.items.take(), slots: gathered.slots.take() };
         drop(gathered);
-        drop(rest);
+        drop(unhandled);
     }
 }
 
@@ -391,7 +398,7 @@ impl<T> Drop for Gathered<T> {
     }
 }
 
-/// Items that are dropped one by one, because the drop of each may panic.
+/// Items that are dropped one by one, because each drop may panic.
 struct Items<T>(Vec<T>);
 
 impl<T> Drop for Items<T> {
@@ -400,7 +407,7 @@ impl<T> Drop for Items<T> {
     }
 }
 
-/// Lets a batch wait no longer. Never under a lock, because it wakes.
+/// Ends the wait of a batch for more items. Never call this under a lock, because it wakes tasks.
 fn start_early<T>(batch: Option<Arc<Batch<T>>>) {
     if let Some(batch) = batch {
         batch.signal.ready.cancel();

@@ -1,4 +1,4 @@
-//! Limits and hooks of a registry.
+//! The builder of a registry.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -42,9 +42,9 @@ use crate::{
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
 /// - [`admit`](Self::admit): every task
-/// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are logged all the same
+/// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are always logged
 /// - [`history`](Self::history): the last 1,024 outcomes
-/// - [`spans`](Self::spans): follow from the request's
+/// - [`spans`](Self::spans): [`SpanRelation::FollowsFrom`]
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
 ///
@@ -78,45 +78,47 @@ pub struct TaskRegistryBuilder {
 }
 
 impl TaskRegistryBuilder {
-    /// How many tasks may be live, pending and running together. What comes on top is discarded, or handed
-    /// back by the `try_` methods.
+    /// The highest number of live tasks, pending and running together. Further tasks are discarded, or handed back by
+    /// the `try_` methods.
     pub fn capacity(mut self, tasks: usize) -> Self {
         self.capacity = Some(tasks);
         self
     }
 
-    /// How many async tasks may run at a time. The others wait for their turn: by [priority](crate::Priority), then
-    /// first in, first out.
+    /// How many async tasks may run at a time. The others wait for a permit, by [priority](crate::Priority), then first
+    /// in, first out.
     pub fn max_concurrent(mut self, tasks: usize) -> Self {
         self.limits.max_concurrent = Some(tasks);
         self
     }
 
-    /// How many blocking tasks may run at a time, apart from the async ones. Each takes one of the runtime's
-    /// threads for blocking work (512 unless its builder says otherwise), so a limit above that number waits
-    /// there.
+    /// How many blocking tasks may run at a time, independent of async ones. Each uses one of the runtime's blocking
+    /// threads (512 by default), so a limit above that number has no effect: tasks then wait for a thread.
     pub fn max_blocking(mut self, tasks: usize) -> Self {
         self.limits.max_blocking = tasks;
         self
     }
 
-    /// How many [CPU tasks](crate::Task::cpu) may run at a time, apart from the async and the blocking ones. Each takes
-    /// one of the runtime's threads for blocking work while it runs.
+    /// How many [CPU tasks](crate::Task::cpu) may run at a time, independent of async and blocking ones. Each uses one
+    /// of the runtime's blocking threads while it runs.
     pub fn max_cpu(mut self, tasks: usize) -> Self {
         self.limits.max_cpu = tasks;
         self
     }
 
-    /// How many tasks of this name may run at a time, of whatever kind, within the limits for all. The others wait
-    /// for their turn, and hold no other permit while they do.
+    /// How many tasks of this name may run at a time, of any kind, in addition to the limit on their kind. The others
+    /// wait for a permit, and hold no other permit meanwhile.
     ///
     /// ```
     /// use postlude::TaskRegistry;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), postlude::BuildError> {
-    /// // One thumbnail at a time, and two reports, whatever else is going on.
-    /// let registry = TaskRegistry::builder().limit_by_name("thumbnail", 1).limit_by_name("report", 2).build()?;
+    /// // One thumbnail and two reports at a time.
+    /// let registry = TaskRegistry::builder()
+    ///     .limit_by_name("thumbnail", 1)
+    ///     .limit_by_name("report", 2)
+    ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -125,14 +127,15 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// How often tasks of this name may start. Those that come faster wait for their turn, without a permit.
+    /// How often tasks of this name may start. Tasks that are too early wait, without a permit.
     ///
     /// ```
     /// use postlude::{RateLimit, TaskRegistry};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), postlude::BuildError> {
-    /// let registry = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_minute(100).burst(10)).build()?;
+    /// let limit = RateLimit::per_minute(100).burst(10);
+    /// let registry = TaskRegistry::builder().rate_limit("webhook", limit).build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -142,36 +145,35 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// After what time of waiting a task is promoted by one [priority](crate::Priority), so that none starves.
+    /// The waiting time after which a task is promoted by one [priority](crate::Priority), so that no task starves.
     ///
-    /// By default 10 s: much longer than most tasks, so that a priority is felt, and shorter than the patience of
-    /// whoever waits for the result. Zero promotes at once, so that priorities have no effect; `Duration::MAX` never
-    /// does, and under constant load tasks of low priority may then wait for ever.
+    /// The default of 10 s is longer than most tasks run, so that priorities have an effect, and still acceptable for
+    /// most tasks of low priority. With zero, priorities have no effect. With `Duration::MAX` tasks are never promoted,
+    /// and under constant load tasks of low priority may wait forever.
     pub fn promote_after(mut self, wait: Duration) -> Self {
         self.limits.promote_after = wait;
         self
     }
 
-    /// How long an attempt of a task may take that has no [`timeout`](crate::Task::timeout) of its own.
+    /// The time limit for attempts of tasks without a [`timeout`](crate::Task::timeout) of their own.
     pub fn default_timeout(mut self, limit: Duration) -> Self {
         self.default_timeout = Some(limit);
         self
     }
 
-    /// How long a shutdown that has run out of time waits between cancelling tasks and having aborted them.
-    /// Meanwhile what waits in line goes on. A tenth of it, and 50 ms if there is that much, is kept for aborted
-    /// tasks to be dropped: those that are not by then are reported as stuck. Zero aborts and reports at once.
+    /// How long a shutdown waits, after its deadline, between cancelling tasks and the report. Tasks that wait for a
+    /// permit can still start meanwhile. The last tenth of this time, and at least 50 ms of it, is reserved for aborted
+    /// tasks to be dropped: tasks that are not dropped in time are reported as stuck. Zero aborts and reports at once.
     pub fn settle(mut self, duration: Duration) -> Self {
         self.settle = duration;
         self
     }
 
-    /// Asks `filter`, the admission filter, about every task before it is accepted, and refuses those for which it returns an
-    /// error.
+    /// Sets the admission filter, which is called for every task before it is accepted. A task for which it returns an
+    /// error is refused.
     ///
     /// A refused task ends as [`DiscardReason::Refused`](crate::DiscardReason::Refused), or is handed back by the
-    /// `try_` methods. The error is kept: in the log, in the [`TaskReport`] and as the source of
-    /// [`Rejected`](crate::Rejected).
+    /// `try_` methods. The error is in the log, in the [`TaskReport`], and the source of [`Rejected`](crate::Rejected).
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
@@ -183,7 +185,7 @@ impl TaskRegistryBuilder {
     /// let is_on = Arc::clone(&maintenance);
     /// let registry = TaskRegistry::builder()
     ///     .admit(move |task: &TaskInfo| match task.name.as_str() {
-    ///         "report" if is_on.load(Ordering::Relaxed) => Err("no reports during maintenance".into()),
+    ///         "report" if is_on.load(Ordering::Relaxed) => Err("maintenance".into()),
     ///         _ => Ok(()),
     ///     })
     ///     .build()?;
@@ -191,22 +193,24 @@ impl TaskRegistryBuilder {
     /// let outcome = registry.spawn(Task::new(async {}).named("report")).await;
     /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Refused)));
     /// let refused = registry.try_spawn(Task::new(async {}).named("report")).unwrap_err();
-    /// assert_eq!(std::error::Error::source(&refused).unwrap().to_string(), "no reports during maintenance");
+    /// let source = std::error::Error::source(&refused).unwrap();
+    /// assert_eq!(source.to_string(), "maintenance");
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// It is called on the thread that adds, in the handler: it must not block. It is asked before the
-    /// [capacity](Self::capacity), so a task that the filter accepts may still be refused. If the filter panics, that is
-    /// caught and counted, and the task is accepted. Tasks that the filter itself adds are accepted without a question.
+    /// The filter is called on the thread that adds the task, often in a handler, so it must not block. It is called
+    /// before the [capacity](Self::capacity) is checked, so a task that the filter accepts may still be refused. If the
+    /// filter panics, the panic is caught and counted, and the task is accepted. Tasks that the filter itself adds are
+    /// accepted without calling it.
     pub fn admit(mut self, filter: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
         self.telemetry.filter = Some(Box::new(filter));
         self
     }
 
-    /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome), after
-    /// it was counted. That includes tasks that somebody took back: a hook that wakes people
-    /// [leaves them out](crate::Outcome::is_loss).
+    /// Calls `hook` with the report of every task whose outcome is not [`Completed`](crate::Outcome::Completed), after
+    /// it was counted. This includes tasks that were discarded on request; a hook that alerts people can
+    /// [filter them out](crate::Outcome::is_loss).
     ///
     /// ```
     /// use postlude::{TaskRegistry, TaskReport};
@@ -215,28 +219,33 @@ impl TaskRegistryBuilder {
     ///     eprintln!("task {} `{}` {}", report.id, report.name, report.outcome);
     /// }
     ///
-    /// let builder = TaskRegistry::builder().on_failure(|report| if report.outcome.is_loss() { alert(report) });
+    /// let builder = TaskRegistry::builder().on_failure(|report| {
+    ///     if report.outcome.is_loss() {
+    ///         alert(report);
+    ///     }
+    /// });
     /// # drop(builder);
     /// ```
     ///
-    /// It is an [observer](Self::observe) that hears of failures alone, and is called like one: it must not block, a
-    /// panic is caught and counted, and it is not told of what ends because of it, on its thread, while it runs: a
-    /// hook may spawn. Each call of this adds another hook.
+    /// The hook is called like an [observer](Self::observe), for failures only. It must not block. A panic is caught
+    /// and counted. It may spawn tasks; it is not called for tasks that end on its own thread while it runs. Each call
+    /// of this method adds another hook.
     ///
-    /// A hook that holds a clone of the registry keeps the registry's memory for as long as the process lives;
-    /// nothing else depends on it.
+    /// A hook that holds a clone of the registry keeps the registry's memory until the process ends. It has no other
+    /// effect.
     pub fn on_failure(mut self, hook: impl Fn(&TaskReport) + Send + Sync + 'static) -> Self {
         self.telemetry.push(Arc::new(OnFailure(hook)), false);
         self
     }
 
-    /// Tells `observer` of every task as it comes and goes: see [`TaskObserver`]. Any number of them, called in the
-    /// order in which they were given.
+    /// Adds an observer, which is notified of the events of every task: see [`TaskObserver`]. Observers are called in
+    /// the order in which they were added.
     ///
     /// ```
     /// use postlude::{TaskRegistry, TaskReport};
     ///
-    /// let builder = TaskRegistry::builder().observe(|report: &TaskReport| println!("{} {}", report.id, report.outcome));
+    /// let print = |report: &TaskReport| println!("{} {}", report.id, report.outcome);
+    /// let builder = TaskRegistry::builder().observe(print);
     /// # drop(builder);
     /// ```
     pub fn observe(mut self, observer: impl TaskObserver) -> Self {
@@ -244,33 +253,34 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// How the `tracing` span of a task is related to the one in which it was added, mostly the request's: see
+    /// How the `tracing` span of a task is related to the span in which the task was added, usually the request's: see
     /// [`SpanRelation`].
     pub fn spans(mut self, relation: SpanRelation) -> Self {
         self.telemetry.spans = relation;
         self
     }
 
-    /// How many outcomes are remembered, for [`TaskRegistry::get`] and [`TaskRegistry::history`]. Zero remembers
-    /// none.
+    /// The number of remembered outcomes, for [`TaskRegistry::get`] and [`TaskRegistry::history`].
     ///
-    /// Each takes about two hundred bytes, and keeps the error of a task that failed. Threads remember apart from
-    /// each other, so there may be as many in each of the registry's shards: twice as many as the machine has cores.
+    /// Each outcome takes about two hundred bytes, and keeps the error of a failed task. Each of the registry's shards,
+    /// of which there are about two per core, may hold this number of outcomes.
     pub fn history(mut self, outcomes: usize) -> Self {
         self.history = outcomes;
         self
     }
 
-    /// How many tasks that did not get done are kept, to be looked at and [replayed](crate::DeadLetters). Zero keeps none.
+    /// The number of [dead letters](crate::DeadLetters) that are kept. Zero keeps none.
     ///
-    /// A [retrying](crate::Task::retrying) task is kept with everything that its factory has captured.
+    /// The dead letter of a [retrying](crate::Task::retrying) task keeps everything that the task's factory has
+    /// captured.
     pub fn dead_letters(mut self, letters: usize) -> Self {
         self.dead_letters = letters;
         self
     }
 
-    /// Calls `hook` with each dead letter, once it can be found in the [list](crate::TaskRegistry::dead_letters), and after
-    /// [`on_failure`](Self::on_failure). What holds for that hook holds for this one. Never called if none are kept.
+    /// Calls `hook` with each dead letter, after the letter is in the [list](crate::TaskRegistry::dead_letters) and
+    /// after [`on_failure`](Self::on_failure), whose rules also apply to this hook. The hook is not called if no dead
+    /// letters are kept.
     pub fn on_dead_letter(mut self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) -> Self {
         self.on_dead_letter = Some(Box::new(hook));
         self
@@ -285,9 +295,10 @@ impl TaskRegistryBuilder {
     /// Builds the registry.
     ///
     /// # Errors
-    /// If a limit or the default timeout is zero, a limit is beyond counting, or a name has two limits of one
-    /// sort; if there is no runtime: call it inside one, or give its [`handle`](Self::handle); or if the runtime has no
-    /// timer: build it with `enable_time()`.
+    /// Returns an error if
+    /// - a limit or the default timeout is zero, a limit is too high, or a name has two limits of the same kind,
+    /// - there is no tokio runtime: call this inside one, or pass its [`handle`](Self::handle),
+    /// - the runtime has no timer: build it with `enable_time()`.
     pub fn build(self) -> Result<TaskRegistry, BuildError> {
         let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
             return Err(BuildError::NoRuntime);

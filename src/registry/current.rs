@@ -1,4 +1,4 @@
-//! What code can ask that runs in a request or in a task.
+//! Functions for code that runs in a request or in a task.
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,14 +8,15 @@ use crate::{
     task::{IntoTask, Rejected},
 };
 
-/// Adds a task to the set of the request that is being handled, or of the task that is running.
+/// Adds a task to the current set: of the request that is being handled, or of the task that is running.
 ///
-/// It is [`TaskSet::current`] and [`TaskSet::try_add`] in one, for code far from the handler's arguments.
+/// A shorthand for [`TaskSet::current`](crate::TaskSet::current) and [`TaskSet::try_add`](crate::TaskSet::try_add), for
+/// code that has no access to the handler's arguments.
 ///
 /// # Errors
-/// Gives the task back if there is no such set: outside a [`TaskLayer`](crate::TaskLayer), in a tokio task
-/// that the handler spawned (move a clone of the [`TaskSet`] there), in a task spawned on the registry; or
-/// for a reason of [`TaskSet::try_add`].
+/// Returns the task if no set is current: outside a [`TaskLayer`], in a tokio task that the handler has spawned (move a
+/// clone of the [`TaskSet`](crate::TaskSet) there), and in a task spawned on the registry. Also returns the task for
+/// the reasons of [`TaskSet::try_add`](crate::TaskSet::try_add).
 ///
 /// ```
 /// use postlude::{TaskRegistry, after};
@@ -30,9 +31,15 @@ use crate::{
 /// assert_eq!(answer.await, "thank you");
 /// registry.wait_idle().await;
 /// assert_eq!(registry.metrics().completed, 1);
-/// assert!(after(async {}).is_err(), "no request is being handled here");
+/// assert!(after(async {}).is_err(), "no set is current here");
 /// # }
 /// ```
+///
+#[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+#[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
+#[doc(alias = "background")]
+#[doc(alias = "fire and forget")]
+#[doc(alias = "waitUntil")]
 #[track_caller]
 pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
     let task = task.into_task();
@@ -42,14 +49,14 @@ pub fn after(task: impl IntoTask) -> Result<TaskId, Rejected> {
     }
 }
 
-/// The cancellation token of the task in which it is called, async or blocking. It is cancelled when the
-/// task times out, is aborted, or is still running when a shutdown has run out of time.
+/// The cancellation token of the current task. It is cancelled when the task times out, is aborted, or is still running
+/// at the deadline of a shutdown.
 ///
-/// An async task that yields needs it only to clean up: it is dropped anyway. A blocking closure can't be
-/// stopped from outside; this is how it learns that nobody waits for it any more.
+/// An async task that yields is dropped anyway, and needs the token only to clean up. A blocking closure can't be
+/// stopped from outside, and should check the token to end early.
 ///
-/// Outside a task the token is one that nobody cancels; in a tokio task or a thread that a task has started
-/// by itself, too, so get the token before and move it there.
+/// Outside a task, the token is never cancelled. This includes tokio tasks and threads that a task has started: get the
+/// token before, and move it there.
 ///
 /// ```
 /// use std::time::Duration;
@@ -74,9 +81,9 @@ pub fn cancellation() -> CancellationToken {
     context.token(task)
 }
 
-/// The attempt in which this is called, from 1; 0 outside a task.
+/// The number of the current attempt, from 1; 0 outside a task.
 ///
-/// It is more than 1 only in a [retrying](crate::Task::retrying) task.
+/// The number is greater than 1 only in a [retrying](crate::Task::retrying) task.
 ///
 /// ```
 /// use postlude::{RetryPolicy, Task, TaskRegistry, attempt};
@@ -85,7 +92,7 @@ pub fn cancellation() -> CancellationToken {
 /// # async fn main() {
 /// let registry = TaskRegistry::new();
 /// let flaky = Task::retrying(RetryPolicy::default(), || async {
-///     if attempt() == 1 { Err("once more") } else { Ok(()) }
+///     if attempt() == 1 { Err("try again") } else { Ok(()) }
 /// });
 /// assert!(registry.spawn(flaky).await.is_completed());
 /// assert_eq!(attempt(), 0);

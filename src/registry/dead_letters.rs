@@ -1,4 +1,4 @@
-//! What became of tasks that did not get done: kept for a while, to be looked at and tried again.
+//! Dead letters: failed tasks, kept for inspection and replay.
 
 use crate::{
     ledger::dead_letters::{DeadLetterStore, ReplaySource},
@@ -7,14 +7,17 @@ use crate::{
     task::Task,
 };
 
-/// The tasks that did not get done: those that have used up their attempts, and those that had only one.
+/// The dead letters of a registry: tasks whose last attempt failed, panicked or timed out.
 ///
-/// They are kept in memory, as many as [`TaskRegistryBuilder::dead_letters`](crate::TaskRegistryBuilder::dead_letters)
-/// says, and no longer than the process lives; the oldest goes first, which
-/// [`TaskMetrics::dead_letters_displaced`](crate::TaskMetrics::dead_letters_displaced) counts. Each letter keeps the
-/// errors of its attempts. The letter of a [retrying](Task::retrying) task keeps its factory, too, and so everything
-/// that the factory has captured: a bound of 1,000 and a factory with a megabyte in it make a gigabyte, and a factory
-/// that holds a [`TaskSet`](crate::TaskSet) keeps that set from draining by itself.
+/// Letters are kept in memory, up to the number set by
+/// [`TaskRegistryBuilder::dead_letters`](crate::TaskRegistryBuilder::dead_letters), and do not outlive the process.
+/// When that number is reached, the oldest letter is evicted, which
+/// [`TaskMetrics::dead_letters_evicted`](crate::TaskMetrics::dead_letters_evicted) counts. Each letter keeps the errors
+/// of its attempts.
+///
+/// The letter of a [retrying](Task::retrying) task also keeps the task's factory and everything that the factory has
+/// captured: 1,000 letters with a megabyte each take a gigabyte, and a factory that holds a [`TaskSet`](crate::TaskSet)
+/// prevents that set from draining when its other handles are dropped.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,17 +49,17 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// All that are kept, the oldest first.
+    /// All letters, the oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<DeadLetter> {
         self.store().list()
     }
 
-    /// A page of the letters, the latest first: at most `limit` of them, that came before the one with the number
-    /// `before`. A limit of 0 counts as 1.
+    /// A page of the letters, the latest first: at most `limit` letters with a sequence number below `before`. A limit
+    /// of 0 counts as 1.
     ///
-    /// The cursor is the number of a letter in the order in which they came. It stays valid after the letter is gone, so
-    /// letters that come and go between two pages make the pages neither repeat nor skip other letters.
+    /// The cursor is a letter's sequence number, which stays valid after the letter is gone. Letters that are added or
+    /// removed between two pages do not make the pages repeat or skip other letters.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};
@@ -91,24 +94,24 @@ impl DeadLetters {
         self.store().find(id)
     }
 
-    /// How many are kept.
+    /// The number of letters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.store().len()
     }
 
-    /// Whether none is kept.
+    /// Whether there are no letters.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Spawns the task again, with its name, its time limit and its policy, and takes its letter from the list. It is a
-    /// new task, with an id of its own, that knows whose replay it is; its attempts count from 1, and if it does not get
-    /// done either, it leaves a letter of its own.
+    /// Spawns the task of a letter again, with its name, time limit and retry policy, and removes the letter. The
+    /// replay is a new task with its own id and attempts that count from 1. Its reports name the dead letter in
+    /// `replay_of`. If it fails, it becomes a dead letter of its own.
     ///
-    /// It is spawned, also if the first one was in a set: it starts now, whatever its `delay` and its condition were, and
-    /// it has no request, so [`after`](crate::after) adds to nothing in it.
+    /// A replay is a spawned task, even if the original task was in a set. It starts now, without the original `delay`
+    /// and condition. It has no request, so [`after`](crate::after) returns an error in it.
     ///
     /// # Errors
     /// If there is no such letter, if another replay of it is in progress, if the task can't be made again, or if the
@@ -117,7 +120,11 @@ impl DeadLetters {
         let source = match self.store().take_source(id) {
             ReplaySource::Taken(source) => source,
             ReplaySource::InProgress => return Err(ReplayError::InProgress { id }),
-            ReplaySource::Dropped => return Err(ReplayError::Rejected { id, reason: RejectReason::Closed }),
+            ReplaySource::Dropped => {
+                let has_ended = self.registry.shared.ledger.has_runtime_ended();
+                let reason = if has_ended { RejectReason::RuntimeEnded } else { RejectReason::Closed };
+                return Err(ReplayError::Rejected { id, reason });
+            }
             ReplaySource::None => return Err(ReplayError::NotReplayable { id }),
             ReplaySource::Unknown => return Err(ReplayError::Unknown { id }),
         };
@@ -137,7 +144,8 @@ impl DeadLetters {
         }
     }
 
-    /// Replays every letter that can be, the oldest first, until the registry accepts no more; the others stay.
+    /// Replays all letters that can be replayed, the oldest first, until the registry accepts no more. The other
+    /// letters are kept.
     #[expect(clippy::must_use_candidate, reason = "the handles are optional")]
     pub fn replay_all(&self) -> Vec<TaskHandle> {
         let ids: Vec<_> =
@@ -147,7 +155,7 @@ impl DeadLetters {
             match self.replay(id) {
                 Ok(handle) => handles.push(handle),
                 Err(ReplayError::Rejected { .. }) => break,
-                // Replayed or discarded by somebody else meanwhile.
+                // The letter was replayed or discarded by other code meanwhile.
                 Err(
                     ReplayError::Unknown { .. } | ReplayError::InProgress { .. } | ReplayError::NotReplayable { .. },
                 ) => {}
@@ -156,13 +164,13 @@ impl DeadLetters {
         handles
     }
 
-    /// Throws a letter away. `false` if there is none of that task.
+    /// Discards a letter. Returns `false` if there is no letter of that task.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn discard(&self, id: TaskId) -> bool {
         self.store().take(id).is_some()
     }
 
-    /// Throws all letters away, and returns how many there were.
+    /// Discards all letters, and returns their number.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn clear(&self) -> usize {
         self.store().clear()
@@ -174,7 +182,7 @@ impl DeadLetters {
 }
 
 impl TaskRegistry {
-    /// The tasks that did not get done.
+    /// The dead letters: tasks whose last attempt failed, panicked or timed out.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
         DeadLetters { registry: self.clone() }

@@ -1,4 +1,4 @@
-//! The names of a task and its set, and the handle of a spawned task.
+//! Handles of a spawned task and of a draining set.
 
 use std::{
     future::Future,
@@ -15,9 +15,9 @@ use crate::{
     registry::TaskRegistry,
 };
 
-/// The handle of a spawned task: awaited, it gives the task's [`Outcome`].
+/// The handle of a spawned task. Awaiting it returns the task's [`Outcome`].
 ///
-/// It is optional. Dropping it changes nothing: the registry owns the task.
+/// The handle is optional. Dropping it does not affect the task, because the registry owns the task.
 ///
 /// ```
 /// use postlude::{Outcome, TaskRegistry};
@@ -31,8 +31,8 @@ use crate::{
 /// ```
 ///
 /// # Cancel safety
-/// Awaiting it by reference (`&mut handle`) may be given up and taken up again at any time; the task goes on.
-/// Once it has resolved, it resolves to the same outcome again.
+/// The handle is cancel safe: it can be awaited by reference (`&mut handle`), dropped at any time, and awaited again;
+/// the task is not affected. After it has resolved, it resolves to the same outcome again.
 #[derive(Debug)]
 pub struct TaskHandle {
     id: TaskId,
@@ -56,7 +56,7 @@ impl TaskHandle {
         Self { id, name, registry, state: State::Ended(outcome) }
     }
 
-    /// The task's number.
+    /// The task's id.
     #[must_use]
     pub const fn id(&self) -> TaskId {
         self.id
@@ -68,7 +68,7 @@ impl TaskHandle {
         self.name
     }
 
-    /// Aborts the task: [`TaskRegistry::abort`] with its id. `false` if it had already ended.
+    /// Aborts the task: [`TaskRegistry::abort`] with its id. Returns `false` if it had already ended.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort(&self) -> bool {
         self.registry.abort(self.id)
@@ -95,8 +95,8 @@ impl Future for TaskHandle {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
                 Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_lost(this.id)),
-                // An aborted task that does not yield would keep its handle waiting: the registry knows.
-                Poll::Pending => match this.registry.shared.outcome_from_outside(this.id, context.waker()) {
+                // An aborted task that does not yield does not return, so the handle asks the registry.
+                Poll::Pending => match this.registry.shared.outcome_by_caller(this.id, context.waker()) {
                     Some(outcome) => outcome,
                     None => return Poll::Pending,
                 },
@@ -107,12 +107,13 @@ impl Future for TaskHandle {
     }
 }
 
-/// The handle of a set that was told to drain: awaited, it gives what became of the set's tasks.
+/// The handle of a draining set. Awaiting it returns the outcome counts of the set's tasks.
 ///
-/// It is optional. Dropping it changes nothing.
+/// The handle is optional. Dropping it does not affect the set.
 ///
 /// # Cancel safety
-/// May be given up and taken up again at any time; the set drains on.
+/// The handle is cancel safe: it can be awaited by reference, dropped at any time, and awaited again; the set is not
+/// affected.
 #[derive(Debug)]
 pub struct DrainHandle {
     pub(crate) queue: Arc<SetQueue>,
@@ -125,7 +126,7 @@ impl Future for DrainHandle {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<DrainReport> {
         let this = self.get_mut();
         if let Some(drained) = &mut this.drained {
-            // The sender speaks or is dropped: both mean that nothing more is to come.
+            // Whether the sender has sent or was dropped, the set has drained.
             let Poll::Ready(_) = Pin::new(drained).poll(context) else {
                 return Poll::Pending;
             };

@@ -1,4 +1,4 @@
-//! The registry: what users hold of it.
+//! The registry and the types that its users hold.
 
 pub(crate) mod batcher;
 pub(crate) mod builder;
@@ -50,15 +50,15 @@ const ENTRIES_PER_LOOK: usize = 1_000;
 const OUTCOMES_PER_LOOK: usize = 1_024;
 
 impl TaskRegistry {
-    /// A registry without limits, on the runtime in which this is called.
+    /// Creates a registry with default settings, on the current tokio runtime.
     ///
     /// # Panics
-    /// Outside a tokio runtime, and in one without a timer. [`TaskRegistryBuilder::build`] gives an error instead, and
-    /// [`TaskRegistryBuilder::handle`] takes a runtime's handle.
+    /// Panics outside a tokio runtime, and in a runtime without a timer. [`TaskRegistryBuilder::build`] returns an
+    /// error instead, and [`TaskRegistryBuilder::handle`] takes a runtime's handle.
     #[must_use]
     #[track_caller]
     #[expect(clippy::new_without_default, reason = "a `default()` that panics outside a runtime would surprise")]
-    #[expect(clippy::panic, reason = "documented, with a way around it")]
+    #[expect(clippy::panic, reason = "documented, with an alternative")]
     pub fn new() -> Self {
         match Self::builder().build() {
             Ok(registry) => registry,
@@ -66,17 +66,19 @@ impl TaskRegistry {
         }
     }
 
-    /// A builder, to set limits and hooks.
+    /// Creates a builder, which sets limits and hooks.
     pub fn builder() -> TaskRegistryBuilder {
         TaskRegistryBuilder::default()
     }
 
-    /// Starts a task now. Never fails, never blocks; the handle is optional.
+    /// Starts a task now. This never fails and never blocks. The handle is optional.
     ///
-    /// A task that can't be accepted, because the registry is shut down or full or its admission filter refuses it, ends
-    /// at once as [`Outcome::Discarded`]: logged, counted, reported to the failure hook, and the handle says so. To keep
-    /// such a task, use [`try_spawn`](Self::try_spawn).
+    /// If the task can't be accepted, because the registry is shut down or full or its admission filter refuses it, the
+    /// task ends at once as [`Outcome::Discarded`](crate::Outcome::Discarded), which is logged, counted and reported to
+    /// the failure hook. To keep such a task, use [`try_spawn`](Self::try_spawn).
+    #[doc(alias = "background")]
     #[doc(alias = "fire and forget")]
+    #[doc(alias = "waitUntil")]
     #[track_caller]
     pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
         self.spawn_task(task.into_task()).unwrap_or_else(|rejected| {
@@ -86,17 +88,17 @@ impl TaskRegistry {
         })
     }
 
-    /// Starts a task now, or hands it back. Never blocks.
+    /// Starts a task now, or hands it back. This never blocks.
     ///
     /// # Errors
-    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, or if its
-    /// [admission filter](TaskRegistryBuilder::admit) refuses it. Nothing is counted then.
+    /// Returns the task and the reason if the registry is shut down or at its capacity, or if its
+    /// [admission filter](TaskRegistryBuilder::admit) refuses the task. A task that is handed back is not counted.
     #[track_caller]
     pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
         self.spawn_task(task.into_task())
     }
 
-    /// Starts a blocking closure: short for [`spawn`](Self::spawn) with [`Task::blocking`].
+    /// Starts a blocking closure: a shorthand for [`spawn`](Self::spawn) with [`Task::blocking`].
     #[track_caller]
     pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle
     where
@@ -106,7 +108,7 @@ impl TaskRegistry {
         self.spawn(Task::blocking(closure))
     }
 
-    /// A new, empty set.
+    /// Creates an empty set.
     #[must_use]
     pub fn set(&self) -> TaskSet {
         TaskSet::counted(SetQueue::new(self.clone(), None, 1))
@@ -206,7 +208,7 @@ impl TaskRegistry {
         outcomes
     }
 
-    /// What is live: pending and running tasks, the oldest first.
+    /// The live tasks, pending and running, the oldest first.
     #[must_use]
     pub fn tasks(&self) -> Vec<TaskInfo> {
         let now = Timestamp::now();
@@ -219,7 +221,7 @@ impl TaskRegistry {
         tasks
     }
 
-    /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` of them, with ids after
+    /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` tasks, with ids after
     /// `after`. A limit of 0 counts as 1.
     ///
     /// Unlike [`tasks`](Self::tasks), a page looks at some 10,000 tasks at most, however many a set has, so it may be short, or
@@ -233,7 +235,8 @@ impl TaskRegistry {
     /// # async fn main() {
     /// let registry = TaskRegistry::new();
     /// let tasks = registry.set();
-    /// let [first, second] = ["welcome", "invoice"].map(|name| tasks.add(Task::new(async {}).named(name)));
+    /// let first = tasks.add(Task::new(async {}).named("welcome"));
+    /// let second = tasks.add(Task::new(async {}).named("invoice"));
     ///
     /// let page = registry.live_page(None, 1, |task| task.state == TaskState::Pending);
     /// assert_eq!((page.items[0].id, page.next), (first, Some(first)));
@@ -282,7 +285,7 @@ impl TaskRegistry {
     fn live_piece(&self, number: u64, from: u64, now: Timestamp) -> (Vec<TaskInfo>, Option<u64>) {
         let mut tasks = Vec::new();
         if let Some(set) = self.shared.ledger.set(number) {
-            let next = set.piece(from, |live| tasks.push(live.info(now)));
+            let next = set.chunk(from, |live| tasks.push(live.info(now)));
             return (tasks, next);
         }
         if from == 0 {
@@ -291,7 +294,7 @@ impl TaskRegistry {
         (tasks, None)
     }
 
-    /// What is known of one task, live or ended; `None` if there is none of that id, or its outcome is no longer
+    /// The status of one task, live or ended; `None` if there is no task with this id, or its outcome is no longer
     /// [remembered](crate::TaskRegistryBuilder::history).
     ///
     /// ```
@@ -300,7 +303,8 @@ impl TaskRegistry {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let registry = TaskRegistry::new();
-    /// let id = registry.spawn(Task::new(async { Err::<(), _>("no such mailbox") }).named("mail")).id();
+    /// let mail = Task::new(async { Err::<(), _>("no such mailbox") });
+    /// let id = registry.spawn(mail.named("mail")).id();
     /// assert_eq!(registry.get(id).unwrap().label(), "pending");
     ///
     /// registry.wait_idle().await;
@@ -320,7 +324,8 @@ impl TaskRegistry {
         })
     }
 
-    /// The last outcomes, the latest first: as many as the registry [remembers](crate::TaskRegistryBuilder::history).
+    /// The reports of the last outcomes that the registry [remembers](crate::TaskRegistryBuilder::history), the latest
+    /// first.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};
@@ -343,16 +348,17 @@ impl TaskRegistry {
         let now = Timestamp::now();
         let mut all = self.shared.ledger.history();
         all.sort_by_key(|finished| Reverse((finished.ended, finished.identity.id)));
-        let surplus = all.split_off(all.len().min(self.shared.ledger.history_room()));
+        let surplus = all.split_off(all.len().min(self.shared.ledger.history_capacity()));
         surplus.into_iter().for_each(drop_catching);
         all.into_iter().map(|finished| finished.report(now)).collect()
     }
 
-    /// A page of the remembered outcomes that `filter` accepts, the latest first: at most `limit` of them, that come
-    /// after the outcome of the task `after` in this order. A limit of 0 counts as 1.
+    /// A page of the remembered outcomes that `filter` accepts, the latest first: at most `limit` reports, which follow
+    /// the one of the task `after` in this order. A limit of 0 counts as 1.
     ///
-    /// If the outcome of `after` is no longer [remembered](crate::TaskRegistryBuilder::history), the page is empty, because
-    /// all that would come after it is older and no longer remembered either. The filter runs without a lock.
+    /// If the outcome of `after` is no longer [remembered](crate::TaskRegistryBuilder::history), the page is empty,
+    /// because all later reports in this order are older and no longer remembered either. The filter runs without a
+    /// lock.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};
@@ -388,24 +394,25 @@ impl TaskRegistry {
         page
     }
 
-    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`], is counted at once, and its
-    /// [`cancellation()`](crate::cancellation) token is cancelled. Its future is dropped before the next task of its set
-    /// starts; a future that is inside a poll, or a closure that has its thread, goes on by itself.
+    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`](crate::Outcome::Aborted), is counted at
+    /// once, and its [`cancellation()`](crate::cancellation) token is cancelled. Its future is dropped before the next
+    /// task of its set starts. A future that is inside a poll, and a closure that is running, can't be stopped and are
+    /// abandoned.
     ///
-    /// `false` if no such task is live.
+    /// Returns `false` if no such task is live.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort(&self, id: TaskId) -> bool {
         self.shared.abort(id)
     }
 
-    /// [Aborts](Self::abort) all live tasks of a set, and returns how many there were.
+    /// [Aborts](Self::abort) all live tasks of a set, and returns their number.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort_set(&self, set: SetId) -> usize {
         self.shared.ledger.set(set.0).map_or(0, |set| set.transition(|step| step.abort_all(|_| true)))
     }
 
-    /// [Aborts](Self::abort) all live tasks of a name, and returns how many there were. Tasks that are added meanwhile may
-    /// be left.
+    /// [Aborts](Self::abort) all live tasks of a name, and returns their number. Tasks that are added meanwhile may not
+    /// be aborted.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};
@@ -432,7 +439,7 @@ impl TaskRegistry {
         aborted + sets.iter().map(|set| set.transition(|step| step.abort_all(is_named))).sum::<usize>()
     }
 
-    /// Everything that happens to tasks from now on, as a stream.
+    /// Subscribes to the events of all tasks from now on, as a stream.
     ///
     /// ```
     /// use postlude::{Task, TaskEvent, TaskRegistry};
@@ -453,19 +460,19 @@ impl TaskRegistry {
     /// # }
     /// ```
     ///
-    /// A reader delays no task: the latest 4,096 events are kept for those that are behind, and one that is
-    /// further behind loses the oldest and gets [`TaskEvent::Missed`] in their place. Nothing is kept, and nothing
-    /// is paid but a branch, while there is no reader.
+    /// A reader never delays a task. The latest 4,096 events are kept for slow readers. A reader that is further behind
+    /// loses the oldest events and gets [`TaskEvent::Missed`](crate::TaskEvent::Missed) in their place. Without
+    /// readers, no event is kept, and an event costs one branch.
     ///
-    /// The stream ends when the registry is gone: after the last clone of it, and its last task. What waits for that
-    /// end must not hold a clone.
-    #[must_use = "events are kept for it as long as it lives"]
+    /// The stream ends after the last clone of the registry was dropped and its last task has ended. Code that waits
+    /// for the end of the stream must not hold a clone.
+    #[must_use = "events are kept for the subscription until it is dropped"]
     pub fn subscribe(&self) -> TaskEvents {
         EventBuffer::subscribe(self.shared.telemetry.buffer())
     }
 
-    /// Whether a [`shutdown`](Self::shutdown) has begun. From then on the tasks that are live come to their end, and
-    /// the registry closes when the last one has ended, or at the deadline.
+    /// Whether a [`shutdown`](Self::shutdown) has begun. The registry then closes when the last live task has ended, or
+    /// at the deadline.
     ///
     /// ```
     /// use std::time::Duration;
@@ -476,7 +483,7 @@ impl TaskRegistry {
     /// let registry = TaskRegistry::new();
     /// assert!(!registry.is_shutting_down());
     /// registry.shutdown(Duration::ZERO).await;
-    /// assert!(registry.is_shutting_down()); // and it stays so
+    /// assert!(registry.is_shutting_down()); // also after the shutdown
     /// # }
     /// ```
     #[must_use]
@@ -502,8 +509,8 @@ impl TaskRegistry {
         self.shared.ledger.is_closed()
     }
 
-    /// Whether as many tasks are live as the registry's [capacity](TaskRegistryBuilder::capacity) allows: a task that is
-    /// added now is discarded, or handed back by `try_add` and `try_spawn`. Always `false` without a capacity.
+    /// Whether the registry is at its [capacity](TaskRegistryBuilder::capacity). If it is, a new task is discarded, or
+    /// handed back by `try_add` and `try_spawn`. Always `false` without a capacity.
     ///
     /// ```
     /// use postlude::TaskRegistry;
@@ -524,19 +531,20 @@ impl TaskRegistry {
 
     /// A token that is cancelled when the registry closes: at the end of a shutdown, or at its deadline.
     ///
-    /// It is for work outside the registry that should end with it. Cancelling it cancels nothing else.
+    /// Use it for work outside the registry that should end with it. Cancelling this token cancels nothing else.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.shared.token.child_token()
     }
 
-    /// Waits until no task is live: every task that was added has its outcome. Work that was abandoned because it can't be
-    /// stopped may still go on; [`TaskMetrics::stuck`] counts it.
+    /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;
+    /// [`TaskMetrics::stuck`] counts it.
     ///
-    /// A set whose request is in progress counts once it has a task. A task that waits for this waits for itself.
+    /// A set whose request is in progress counts as soon as it has a task. A task must not await this, because it would
+    /// wait for itself.
     ///
     /// # Cancel safety
-    /// May be dropped at any time.
+    /// This method is cancel safe.
     pub async fn wait_idle(&self) {
         self.shared.ledger.wait_idle().await;
     }
@@ -551,7 +559,7 @@ impl TaskRegistry {
         }
     }
 
-    /// Gives a task that is to be spawned its number, and asks the admission filter. Never under a lock.
+    /// Gives a task that will be spawned its number, and asks the admission filter. Never call this under a lock.
     #[inline]
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
         let id = TaskId { number: next_number(), index: 0 };
@@ -562,8 +570,8 @@ impl TaskRegistry {
         }
     }
 
-    /// Counts and lists a task that is to be spawned, if it is accepted; says whether a high-water mark was reached. From
-    /// here on it must be [started](Self::start).
+    /// Counts and lists a task that will be spawned, if it is accepted. Returns whether a high-water mark was reached.
+    /// If this succeeds, the task must be [started](Self::start).
     #[inline]
     pub(crate) fn admit(&self, task: &Task) -> Result<bool, RejectReason> {
         let mut live = LiveTask::new(task.meta().identity());

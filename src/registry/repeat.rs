@@ -1,4 +1,4 @@
-//! What is done again and again.
+//! Repeating tasks.
 
 use std::{panic::Location, sync::Arc};
 
@@ -19,21 +19,21 @@ use crate::{
 };
 
 impl TaskRegistry {
-    /// Spawns a task again and again: `factory` makes the task of each run.
+    /// Spawns a task repeatedly: `factory` makes the task of each run.
     ///
-    /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition; nor does a
-    /// factory that panics, which is logged and counted. Runs never overlap: the beats that a long run misses
-    /// are skipped. (A blocking closure that has timed out may still be running when the next run starts.) It ends when
-    /// a shutdown begins, or by its handle, which is optional.
+    /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition.
+    /// Neither does a panic of the factory, which is logged and counted. Runs never overlap: beats that pass during a
+    /// long run are skipped. (A blocking closure that has timed out may still be running when the next run starts.) The
+    /// repetition ends when a shutdown begins, or with [`RepeatHandle::stop`]. The handle is optional.
     ///
-    /// Between two runs nothing of it is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next one.
+    /// Between two runs no task is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next run.
     ///
     /// ```
     /// use std::time::Duration;
     /// use postlude::{RepeatPolicy, Task, TaskRegistry};
     ///
     /// async fn sweep() -> Result<(), std::io::Error> {
-    ///     Ok(()) // remove what has expired
+    ///     Ok(()) // remove expired entries
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -41,7 +41,7 @@ impl TaskRegistry {
     /// let registry = TaskRegistry::new();
     /// registry.spawn_every(Duration::from_secs(60), || Task::new(sweep()).named("sweep"));
     ///
-    /// // a little late, so that many processes do not sweep at the same moment
+    /// // up to a minute late, so that many processes do not sweep at the same moment
     /// let policy = RepeatPolicy::every(Duration::from_secs(3600)).jitter(Duration::from_secs(60));
     /// let hourly = registry.spawn_every(policy, sweep);
     ///
@@ -63,31 +63,31 @@ impl TaskRegistry {
             current: Mutex::default(),
         });
         if run.stop.is_cancelled() {
-            tracing::warn!(target: "postlude", location = %Location::caller(), "the registry is shut down: nothing will be repeated");
+            tracing::warn!(target: "postlude", location = %Location::caller(), "the registry is shut down, so the task will not be repeated");
         }
-        // However it ends, also with its runtime: the handle is to know.
+        // Cancelled at any end of the repetition, also with its runtime, so that the handle is up to date.
         let stopped = run.stop.clone().drop_guard();
         self.shared.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
         RepeatHandle { run }
     }
 }
 
-/// The handle of what is [spawned again and again](TaskRegistry::spawn_every). Dropping it changes nothing.
+/// The handle of a [repeating task](TaskRegistry::spawn_every). Dropping it does not end the repetition.
 #[derive(Clone, Debug)]
 pub struct RepeatHandle {
     run: Arc<Run>,
 }
 
 impl RepeatHandle {
-    /// Starts no further run. One that is under way, or just being made, goes on to its end.
+    /// Starts no further run. The current run is not stopped.
     pub fn stop(&self) {
         self.run.stop.cancel();
     }
 
-    /// Starts no further run, and [aborts](TaskRegistry::abort) the one that is under way.
+    /// Starts no further run, and [aborts](TaskRegistry::abort) the current one.
     pub fn abort(&self) {
         self.stop();
-        // SeqCst, here and in `repeat`: either the new run's id is seen here, or this is seen there.
+        // SeqCst, here and in `repeat`: either the new run's id is seen here, or this store is seen there.
         self.run.aborted.store(true, Ordering::SeqCst);
         self.run.abort_current();
     }
@@ -99,7 +99,7 @@ impl RepeatHandle {
     }
 }
 
-/// What a repetition and its handles share.
+/// The state that a repetition and its handles share.
 #[derive(Debug)]
 struct Run {
     registry: TaskRegistry,
@@ -132,7 +132,7 @@ async fn repeat<F, T>(
     let mut last = None;
     loop {
         let beat = policy.next_beat(last, start.elapsed());
-        let due = beat.saturating_add(policy.lateness(fastrand::f64()));
+        let due = beat.saturating_add(policy.random_jitter(fastrand::f64()));
         let wait = shared.timer.sleep(due.saturating_sub(start.elapsed()));
         if run.stop.run_until_cancelled(wait).await.is_none() {
             return;

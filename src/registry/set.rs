@@ -1,4 +1,4 @@
-//! The set of tasks that a request, or any other scope, collects.
+//! Sets of tasks.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -13,11 +13,10 @@ use crate::{
     task::{IntoTask, Rejected, Task, TaskOutput},
 };
 
-/// The tasks that one request leaves behind: added while it is handled, run in order when its response has
-/// left.
+/// The tasks of one request: added while the request is handled, and run in order after the response has left.
 ///
-/// With a [`TaskLayer`](crate::TaskLayer), a handler gets its request's set as an axum extractor, from the
-/// request's extensions, or from [`TaskSet::current`]. Anywhere else, [`TaskRegistry::set`] makes one.
+/// With a [`TaskLayer`], a handler gets the set of its request as an axum extractor, from the request's extensions, or
+/// from [`TaskSet::current`]. Anywhere else, [`TaskRegistry::set`] creates a set.
 ///
 /// ```
 /// use postlude::{Task, TaskRegistry};
@@ -36,38 +35,35 @@ use crate::{
 /// ```
 ///
 /// # Order
-/// First in, first out, one at a time. (Work that can't be stopped is the exception: a blocking closure that has
-/// timed out or was aborted may still be running when the next task starts.) A task that fails, panics or times out does not stop the next one,
-/// unless the set [stops on failure](Self::stop_on_failure). Tasks may be added at any time: by a task of the
-/// set while it drains, they run after those before them; after it has drained, it drains again.
+/// First in, first out, one at a time. The only exception is work that can't be stopped: a blocking closure that has
+/// timed out or was aborted may still be running when the next task starts. A task that fails, panics or times out does
+/// not stop the next one, unless the set [stops on failure](Self::stop_on_failure). Tasks can be added at any time. A
+/// task that is added while the set drains, for example by one of its tasks, runs after the tasks before it. A set that
+/// has drained drains again when a task is added.
 ///
 /// # When it drains
-/// When the response has left, for the set of a request; when [`drain`](Self::drain) says so; or when the
-/// last handle is dropped. A `TaskSet` is such a handle, and so is each clone: a task that holds a clone of
-/// the set it waits in keeps that last moment from coming. The registry knows of such a set all the same,
-/// and a shutdown ends it.
+/// The set of a request drains when the response has left. Other sets drain when [`drain`](Self::drain) is called or
+/// the last handle is dropped. Each `TaskSet` is a handle, and so is each clone. A pending task that holds a clone of
+/// its own set prevents the set from draining this way; a shutdown ends it.
+///
+#[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+#[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
+#[doc(alias = "background")]
+#[doc(alias = "BackgroundTasks")]
+#[doc(alias = "queue")]
+#[doc(alias = "waitUntil")]
 pub struct TaskSet {
     queue: Arc<SetQueue>,
 }
 
 impl TaskSet {
-    /// A handle that the queue has counted already.
-    pub(crate) const fn counted(queue: Arc<SetQueue>) -> Self {
-        Self { queue }
-    }
-
-    /// One more handle of a queue.
-    pub(crate) fn of(queue: Arc<SetQueue>) -> Self {
-        queue.handle_made();
-        Self { queue }
-    }
-
-    /// Adds a task to the end of the set. Never fails, never blocks.
+    /// Adds a task to the end of the set. This never fails and never blocks.
     ///
-    /// What cannot be accepted, because the registry is shut down or full or its rule says no, or the set's request ended in a
-    /// way that a condition refuses, ends at once as [`Outcome::Discarded`](crate::Outcome::Discarded): it is
-    /// logged, counted and reported to the failure hook like any other outcome. To keep such a task, use
-    /// [`try_add`](Self::try_add).
+    /// If the task can't be accepted, for one of the reasons listed at [`try_add`](Self::try_add), the task ends at
+    /// once as [`Outcome::Discarded`](crate::Outcome::Discarded), which is logged, counted and reported to the failure
+    /// hook. To keep such a task, use `try_add`.
+    #[doc(alias = "fire and forget")]
+    #[doc(alias = "waitUntil")]
     #[track_caller]
     pub fn add(&self, task: impl IntoTask) -> TaskId {
         self.queue.offer(task.into_task()).unwrap_or_else(|rejected| {
@@ -76,19 +72,19 @@ impl TaskSet {
         })
     }
 
-    /// Adds a task to the end of the set, or hands it back. Never blocks.
+    /// Adds a task to the end of the set, or hands it back. This never blocks.
     ///
     /// # Errors
-    /// Gives the task back, with the reason, if the registry is shut down or at its capacity, if its
-    /// [rule](crate::TaskRegistryBuilder::admit) says no, if a condition
-    /// refused the set's request, or if a task failed in a set that stops on failure. Nothing is counted
-    /// then.
+    /// Returns the task and the reason if the registry is shut down or at its capacity, if its
+    /// [admission filter](crate::TaskRegistryBuilder::admit) refuses the task, if a condition refused the ending of the
+    /// set's request, or if a task has failed in a set that stops on failure. A task that is handed back is not
+    /// counted.
     #[track_caller]
     pub fn try_add(&self, task: impl IntoTask) -> Result<TaskId, Rejected> {
         self.queue.offer(task.into_task())
     }
 
-    /// Adds a blocking closure: short for [`add`](Self::add) with [`Task::blocking`].
+    /// Adds a blocking closure: a shorthand for [`add`](Self::add) with [`Task::blocking`].
     #[track_caller]
     pub fn add_blocking<F, T>(&self, closure: F) -> TaskId
     where
@@ -98,52 +94,34 @@ impl TaskSet {
         self.add(Task::blocking(closure))
     }
 
-    /// Makes a task that has started and does not get done (it fails, panics, times out or is aborted) stop those
-    /// after it:
-    /// they end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed), and so does whatever is added later.
-    pub fn stop_on_failure(&self) {
-        self.queue.stop_on_failure();
-    }
-
-    /// Takes back every task that has not started, and returns how many there were. They end as
-    /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
-    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
-    pub fn clear(&self) -> usize {
-        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
-    }
-
-    /// How many tasks have not started.
+    /// The set of the request that is being handled, or of the task that is running.
+    ///
+    /// The set is known in the request's own tokio task: in the handler, its extractors, the layers and services inside
+    /// the [`TaskLayer`], and the stream of the response's body. It is also known in async, blocking and CPU tasks of a
+    /// set. It is not known in a tokio task that one of these has spawned: move a clone there.
+    ///
+    #[cfg_attr(feature = "http", doc = "[`TaskLayer`]: crate::TaskLayer")]
+    #[cfg_attr(not(feature = "http"), doc = "[`TaskLayer`]: crate#features")]
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether every task that was added has started.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The registry that owns the tasks.
-    #[must_use]
-    pub fn registry(&self) -> &TaskRegistry {
-        &self.queue.registry
+    pub fn current() -> Option<Self> {
+        context::current().0.queue().cloned().map(Self::of)
     }
 
     /// Starts to drain the set now, in the background.
     ///
-    /// The handle may be awaited for a report or dropped. (A task of the set that awaits it waits for itself.) Other handles of the set may go on adding.
+    /// Await the handle for a report, or drop it. A task of the set must not await it, because it would wait for
+    /// itself. Other handles of the set can still add tasks.
     #[expect(clippy::must_use_candidate, reason = "the handle is optional")]
     pub fn drain(self) -> DrainHandle {
         self.queue.drain(None);
         DrainHandle { drained: self.queue.wait_drained(), queue: Arc::clone(&self.queue) }
     }
 
-    /// Handles something with this set as the [current](Self::current) one, and drains it when that has
-    /// completed: for transports that are not HTTP.
+    /// Runs a future with this set as the [current](Self::current) one, and drains the set when the future has
+    /// completed. For transports other than HTTP.
     ///
-    /// If the future is dropped before it completes, or panics, the set drains too. It cannot know when an
-    /// answer has left; it starts when there is one.
+    /// The set also drains if the future is dropped or panics. The set does not know when an answer has left; it drains
+    /// as soon as the future has completed.
     ///
     /// ```
     /// use postlude::{TaskRegistry, after};
@@ -161,7 +139,7 @@ impl TaskSet {
     /// # }
     /// ```
     pub async fn run_after<F: Future>(self, response: F) -> F::Output {
-        /// Drains the set at the end, and when the future is dropped or unwinds.
+        /// Drains the set at the end, and when the future is dropped or panics.
         struct DrainOnDrop(TaskSet);
 
         impl Drop for DrainOnDrop {
@@ -181,14 +159,46 @@ impl TaskSet {
         .await
     }
 
-    /// The set of the request that is being handled, or of the task that is running.
-    ///
-    /// It is known in the request's own tokio task: in the handler, its extractors, the layers and services
-    /// inside the [`TaskLayer`](crate::TaskLayer), the stream of a response's body; and in tasks of a set,
-    /// async or blocking. A tokio task that one of these has spawned knows of none: move a clone there.
+    /// The number of tasks that have not started.
     #[must_use]
-    pub fn current() -> Option<Self> {
-        context::current().0.queue().cloned().map(Self::of)
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether every task that was added has started.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Discards every task that has not started, and returns their number. The tasks end as
+    /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn clear(&self) -> usize {
+        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
+    }
+
+    /// Stops the set when a started task fails, panics, times out or is aborted. The tasks after it, and tasks that are
+    /// added later, end as [`DiscardReason::PreviousFailed`](crate::DiscardReason::PreviousFailed).
+    pub fn stop_on_failure(&self) {
+        self.queue.stop_on_failure();
+    }
+
+    /// The registry that owns the tasks.
+    #[must_use]
+    pub fn registry(&self) -> &TaskRegistry {
+        &self.queue.registry
+    }
+
+    /// A handle that the queue has already counted.
+    pub(crate) const fn counted(queue: Arc<SetQueue>) -> Self {
+        Self { queue }
+    }
+
+    /// Makes one more handle of a queue.
+    pub(crate) fn of(queue: Arc<SetQueue>) -> Self {
+        queue.handle_made();
+        Self { queue }
     }
 
     pub(crate) fn context(&self) -> TaskContext {

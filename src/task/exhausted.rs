@@ -1,21 +1,21 @@
-//! What a task that has used up its attempts leaves.
+//! The remains of a task that has used up its attempts.
 
 use std::{collections::VecDeque, mem};
 
 use crate::{model::Attempt, task::work::BoxedWork, util::panic::drop_catching};
 
-/// How many attempts a dead letter keeps: enough for the defaults of Celery and Sidekiq, and a bound for a policy that never
-/// ends.
+/// The highest number of attempts in a dead letter: enough for the defaults of Celery and Sidekiq, and a bound for
+/// policies without a limit.
 const MAX_KEPT: usize = 32;
 
-/// What a task that has used up its attempts leaves.
+/// The remains of a task that has used up its attempts.
 pub(crate) struct Exhausted {
     pub(crate) failed: FailedAttempts,
-    /// What can make another attempt.
+    /// Can make another attempt.
     pub(crate) source: BoxedWork,
 }
 
-/// The attempts before the last one, as far as they are kept.
+/// The attempts before the last one, at most `MAX_KEPT - 1` of them.
 #[derive(Default)]
 pub(crate) struct FailedAttempts(VecDeque<Attempt>);
 
@@ -33,7 +33,7 @@ impl FailedAttempts {
 }
 
 impl Drop for FailedAttempts {
-    /// One by one, because the drop of each may panic.
+    /// Drops the attempts one by one, because each drop may panic.
     fn drop(&mut self) {
         self.0.drain(..).for_each(drop_catching);
     }

@@ -1,4 +1,4 @@
-//! The work: what it is, where it was made, and the policy it carries.
+//! Tasks: work with a name, a location and a policy.
 
 pub(crate) mod batch_signal;
 pub(crate) mod exhausted;
@@ -25,10 +25,10 @@ use crate::{
     util::panic::drop_catching,
 };
 
-/// One unit of work: a future or a blocking closure, its name, its place in the source and its policy.
+/// One unit of work: a future or a closure, with a name, a source location and a policy.
 ///
-/// A bare future is a task too: [`TaskSet::add`](crate::TaskSet::add) and
-/// [`TaskRegistry::spawn`](crate::TaskRegistry::spawn) take either.
+/// [`TaskSet::add`](crate::TaskSet::add) and [`TaskRegistry::spawn`](crate::TaskRegistry::spawn) also take a plain
+/// future.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,8 +41,11 @@ use crate::{
 /// # drop((mail, audit));
 /// ```
 ///
-/// A task does nothing by itself: dropped without being added, it is gone, like any future.
+/// A task does nothing until it is added to a set or spawned. Like a future, it can be dropped before that.
 #[must_use = "a task does nothing until it is added to a set or spawned"]
+#[doc(alias = "background")]
+#[doc(alias = "job")]
+#[doc(alias = "BackgroundTask")]
 pub struct Task {
     pub(crate) work: BoxedWork,
 }
@@ -50,10 +53,10 @@ pub struct Task {
 impl Task {
     /// A task that polls `future` to its end.
     ///
-    /// An `async` block with `?` in it needs to be told its error: end it with `Ok::<(), postlude::BoxError>(())`.
+    /// An `async` block with `?` needs an error type: end it with `Ok::<(), postlude::BoxError>(())`.
     ///
-    /// The future should yield now and then, as any future should: one that does not can't be timed out or
-    /// aborted, only given up. For work that blocks a thread there is [`Task::blocking`].
+    /// Like any future, it should yield regularly. A future that does not yield can't be stopped when it times out or
+    /// is aborted; it is abandoned. For work that blocks a thread, use [`Task::blocking`].
     #[track_caller]
     pub fn new<F>(future: F) -> Self
     where
@@ -63,12 +66,11 @@ impl Task {
         Self::from_record(Kind::Async, future)
     }
 
-    /// A task that calls `closure` on one of tokio's threads for blocking work.
+    /// A task that calls `closure` on one of tokio's blocking threads.
     ///
-    /// At most [`max_blocking`](crate::TaskRegistryBuilder::max_blocking) of them run at a time. A closure
-    /// can't be stopped from outside: when it times out or is aborted, its outcome is counted at once and
-    /// its set goes on, while the closure runs to its end; it can ask [`cancellation()`](crate::cancellation)
-    /// and end by itself.
+    /// At most [`max_blocking`](crate::TaskRegistryBuilder::max_blocking) blocking tasks run at a time. A closure can't
+    /// be stopped from outside. When it times out or is aborted, its outcome is counted at once and its set goes on,
+    /// while the closure runs to its end. The closure can check [`cancellation()`](crate::cancellation) to end early.
     ///
     /// A closure holds its permit while it waits for another blocking task. If as many as the limit allows do so, all wait
     /// for ever.
@@ -81,19 +83,19 @@ impl Task {
         Self::from_record(Kind::Blocking, Call(Some(closure)))
     }
 
-    /// A task that calls `closure` on a thread of its own, for work that keeps a processor busy.
+    /// A task that calls `closure` on a thread of its own, for CPU-bound work.
     ///
-    /// At most [`max_cpu`](crate::TaskRegistryBuilder::max_cpu) of them run at a time: by default as many as there are
-    /// cores. The others wait, by [priority](Self::priority). They have permits of their own, so a burst of them delays
-    /// neither async nor blocking tasks. [The guide](crate::guide::work) compares the three kinds.
+    /// At most [`max_cpu`](crate::TaskRegistryBuilder::max_cpu) CPU tasks run at a time, by default one per core. The
+    /// others wait, by [priority](Self::priority). CPU tasks have permits of their own, so a burst of them delays
+    /// neither async nor blocking tasks. [The guide][work] compares the three kinds.
     ///
-    /// The thread is one of tokio's threads for blocking work, and runs nothing else until the closure returns. Like a
-    /// [blocking](Self::blocking) closure, it can't be stopped from outside, can ask
-    /// [`cancellation()`](crate::cancellation) to end by itself, and holds up the end of the runtime. What it does with
-    /// rayon's parallel iterators runs on rayon's own pool: get the token before, because the threads of that pool do
-    /// not belong to the task.
+    /// The thread is one of tokio's blocking threads, and runs nothing else until the closure returns. Like a
+    /// [blocking](Self::blocking) closure, the closure can't be stopped from outside, can check
+    /// [`cancellation()`](crate::cancellation) to end early, and delays the shutdown of the runtime. Rayon's parallel
+    /// iterators run on rayon's own pool. The threads of that pool do not belong to the task, so get the token before
+    /// the iteration.
     ///
-    /// A CPU task that waits for another CPU task may wait for ever, if all permits are held by tasks that wait.
+    /// A CPU task that waits for another CPU task may wait forever, if all permits are held by tasks that wait.
     ///
     /// ```
     /// use postlude::{Outcome, Task, TaskRegistry, cancellation};
@@ -110,6 +112,9 @@ impl Task {
     /// assert!(matches!(registry.spawn(primes.named("primes")).await, Outcome::Completed));
     /// # }
     /// ```
+    ///
+    #[cfg_attr(feature = "axum", doc = "[work]: crate::guide::work")]
+    #[cfg_attr(not(feature = "axum"), doc = "[work]: crate#features")]
     #[track_caller]
     pub fn cpu<F, T>(closure: F) -> Self
     where
@@ -119,17 +124,18 @@ impl Task {
         Self::from_record(Kind::Cpu, Call(Some(closure)))
     }
 
-    /// A task that is tried again when it fails: `factory` makes the future of each attempt, and `policy` says when the
-    /// next one follows.
+    /// A task that is retried when it fails: `factory` makes the future of each attempt, and `policy` decides whether
+    /// and when the next one follows.
     ///
-    /// An attempt that returns an error or takes longer than the [`timeout`](Self::timeout) is tried again, one that panics
-    /// only [if asked](RetryPolicy::retry_panics). Between two attempts the task holds no permit, and the next task of
-    /// its set runs: the retry comes by itself. (In a set that [stops on failure](crate::TaskSet::stop_on_failure) the
-    /// others wait.)
-    /// A task that has used up its attempts is kept as a [dead letter](crate::TaskRegistry::dead_letters).
+    /// An attempt is retried if it returns an error or takes longer than the [`timeout`](Self::timeout), and with
+    /// [`retry_panics`](RetryPolicy::retry_panics) also if it panics. Between two attempts the task holds no permit,
+    /// and the next task of its set runs. (In a set that [stops on failure](crate::TaskSet::stop_on_failure), the
+    /// others wait.) A task that has used up its attempts is kept as a
+    /// [dead letter](crate::TaskRegistry::dead_letters).
     ///
-    /// The factory should only make the future, and leave the work to that. It is called in the task, so
-    /// [`attempt()`](crate::attempt) tells which attempt it is for; its panics count as the attempt's.
+    /// The factory should only make the future, and do the work inside it. It is called within the attempt, so
+    /// [`attempt()`](crate::attempt) returns the attempt's number, and a panic of the factory counts as a panic of the
+    /// attempt.
     ///
     /// ```
     /// use std::time::Duration;
@@ -163,10 +169,10 @@ impl Task {
         Self::from_source(Kind::Async, policy, move |meta| Box::pin(Record { meta, future: factory() }))
     }
 
-    /// The same for a [blocking](Self::blocking) closure, which is called anew for each attempt.
+    /// Like [`retrying`](Self::retrying), for a [blocking](Self::blocking) closure, which is called for each attempt.
     ///
-    /// A closure that has timed out can't be stopped and may still be running when the next attempt calls it: hence
-    /// `Fn + Sync`.
+    /// A closure that has timed out can't be stopped and may still be running when the next attempt calls it. This is
+    /// why it must be `Fn + Sync`.
     #[track_caller]
     pub fn retrying_blocking<F, T>(policy: RetryPolicy, closure: F) -> Self
     where
@@ -180,64 +186,64 @@ impl Task {
         })
     }
 
-    /// Names the task, by a literal. Names become metric labels and appear in logs: keep their number small, and
-    /// put no ids into them. An empty name counts as none: `unnamed`.
+    /// Names the task, with a string literal. Names are metric labels and appear in logs, so keep the number of names
+    /// small, and put no ids into them. An empty name counts as no name: `unnamed`.
     pub fn named(mut self, name: impl Into<TaskName>) -> Self {
         self.meta_mut().name = name.into();
         self
     }
 
-    /// Ends an attempt that takes longer than `limit` as [`Outcome::TimedOut`], in place of the registry's
-    /// [`default_timeout`](crate::TaskRegistryBuilder::default_timeout).
+    /// Ends an attempt that takes longer than `limit` as [`Outcome::TimedOut`](crate::Outcome::TimedOut), in place of
+    /// the registry's [`default_timeout`](crate::TaskRegistryBuilder::default_timeout).
     ///
-    /// Waiting for a turn does not count. A limit of zero is over before the first poll: the work never
-    /// begins. `Duration::MAX` is no limit.
+    /// Waiting for a permit does not count. With a limit of zero the attempt times out before the first poll.
+    /// `Duration::MAX` is no limit.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.policy_mut().timeout = Some(limit);
         self
     }
 
-    /// Starts the task this much later than its turn: after it was spawned, or, in a set, after the response has left and
-    /// the tasks before it have ended.
+    /// Delays the start of the task. The delay begins when the task is spawned or, in a set, after the response has
+    /// left and the tasks before it have ended.
     ///
-    /// While it waits it holds no permit, and the next task of its set runs. (In a set that
-    /// [stops on failure](crate::TaskSet::stop_on_failure) the others wait.) A shutdown does not wait for a task that is due
-    /// after its deadline. `Duration::MAX` never comes.
+    /// During the delay the task holds no permit, and the next task of its set runs. (In a set that
+    /// [stops on failure](crate::TaskSet::stop_on_failure), the others wait.) A shutdown does not wait for a task that
+    /// is due after its deadline. With `Duration::MAX` the task never starts.
     pub fn delay(mut self, duration: Duration) -> Self {
         self.policy_mut().delay = Some(duration);
         self
     }
 
-    /// Where the task has to wait for its turn, it goes before those of a lower [`Priority`]. Default:
+    /// Sets the [`Priority`]: of the tasks that wait for a permit, those of a higher priority start first. Default:
     /// [`Priority::Normal`].
     ///
-    /// It has an effect only where tasks wait: for the limit on their name, on async, blocking or CPU tasks, or
-    /// for their rate. Tasks of a set keep their order among themselves.
+    /// The priority only has an effect on tasks that wait for a limit: on their name, on their kind (async, blocking or
+    /// CPU), or on their rate. It does not change the order within a set.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.meta_mut().priority = priority;
         self
     }
 
-    /// Runs the task only if `condition` says so of how the request ended; otherwise it ends as
+    /// Runs the task only if `condition` returns `true` for the ending of the request. Otherwise the task ends as
     /// [`DiscardReason::Ending`](crate::DiscardReason::Ending).
     ///
-    /// It is asked when the task's turn has come, after the layer's own
-    /// [`drain_when`](crate::TaskLayer::drain_when). Where there is no request (a spawned task, a set that
-    /// was drained by hand), there is no ending, and the task runs. A condition that panics is logged and
-    /// counted, and the task runs.
+    /// The condition is evaluated when the task is the next one of its set, after the layer's own
+    /// [`drain_when`](crate::TaskLayer::drain_when). Without a request (a spawned task, or a set that is drained by
+    /// hand) there is no ending, and the task runs. If the condition panics, the panic is logged and counted, and the
+    /// task runs.
     #[cfg(feature = "http")]
     pub fn when(mut self, condition: impl Fn(&Ending) -> bool + Send + 'static) -> Self {
         self.policy_mut().when = Some(Box::new(condition));
         self
     }
 
-    /// The name it was given, or `unnamed`.
+    /// The task's name, or `unnamed`.
     #[must_use]
     pub fn name(&self) -> TaskName {
         self.meta().name
     }
 
-    /// Where it was made.
+    /// Where in the source the task was made.
     #[must_use]
     pub fn location(&self) -> &'static Location<'static> {
         self.meta().location
@@ -265,7 +271,7 @@ impl Task {
         self.work.meta()
     }
 
-    /// A dead letter, to be tried again from the start.
+    /// The task of a dead letter, which starts again with the first attempt.
     pub(crate) fn replay(source: BoxedWork, dead: TaskId) -> Self {
         let mut task = Self { work: source };
         task.meta_mut().started = false;
@@ -274,7 +280,7 @@ impl Task {
         task
     }
 
-    /// A task with another location than the one that made it.
+    /// Makes a task and replaces its location.
     pub(crate) fn made_at(location: &'static Location<'static>, task: impl IntoTask) -> Self {
         let mut task = task.into_task();
         task.meta_mut().location = location;
@@ -290,7 +296,7 @@ impl Task {
         self.meta_mut().policy.get_or_insert_default()
     }
 
-    /// Makes the task of a batch wait for more items, until its signal is ready.
+    /// Makes the task of a batch wait for more items, until the signal is ready or `at_most` is over.
     pub(crate) fn batched(mut self, at_most: Duration, signal: Arc<BatchSignal>) -> Self {
         let policy = self.policy_mut();
         policy.delay = Some(at_most);
@@ -299,8 +305,8 @@ impl Task {
     }
 }
 
-/// Drops tasks one by one, because the drop of each may panic. A task may hold the last handle of another set, whose tasks
-/// are then dropped, too: they are dropped here, one after another, and not each inside the drop of the one before.
+/// Drops tasks one by one, because each drop may panic. A task may hold the last handle of another set, whose tasks are
+/// then dropped, too. The outermost call drops those after its own, so that drops do not nest.
 pub(crate) fn drop_tasks(tasks: Vec<Task>) {
     thread_local! {
         static DROPPING: RefCell<Option<Vec<Task>>> = const { RefCell::new(None) };
@@ -310,7 +316,7 @@ pub(crate) fn drop_tasks(tasks: Vec<Task>) {
         return;
     }
     let mut tasks = Some(tasks);
-    // On a thread that is ending, they are dropped here and now.
+    // On a thread that is ending, the thread-local is gone and the tasks are dropped here.
     let is_outermost = DROPPING.try_with(|dropping| match &mut *dropping.borrow_mut() {
         Some(outer) => {
             outer.extend(tasks.take().into_iter().flatten());
@@ -344,17 +350,17 @@ impl fmt::Debug for Task {
     }
 }
 
-/// What becomes a [`Task`]: every future that is `Send + 'static` and whose output is a [`TaskOutput`], and
+/// Conversion into a [`Task`]: implemented by every `Send + 'static` future whose output is a [`TaskOutput`], and by
 /// `Task` itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be run as a task",
     label = "not a task",
     note = "a task is a `Send + 'static` future whose output is `()` or `Result<(), E>`, or a `postlude::Task`",
-    note = "move what it needs into it (`async move`), and end it with `Ok(())` or `()`; \
-            for a blocking closure there is `Task::blocking`"
+    note = "move what the future needs into it (`async move`), and end it with `Ok(())` or `()`; \
+            for a blocking closure, use `Task::blocking`"
 )]
 pub trait IntoTask {
-    /// Makes the task.
+    /// Converts the value into a task.
     #[track_caller]
     fn into_task(self) -> Task;
 }

@@ -1,12 +1,12 @@
-//! What a task may return.
+//! The output of a task.
 
 use std::sync::Arc;
 
-use super::rejected::without_refused;
+use super::rejected::without_rejected;
 use crate::model::{BoxError, Outcome};
 
-/// What a task may return: `()`, `Result<(), E>` of anything that is or becomes an error, and `!`, the type
-/// of a loop without end.
+/// The output of a task: `()`, `Result<(), E>` with an `E` that converts into [`BoxError`](crate::BoxError), or `!`,
+/// the type of an endless loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::model::{BoxError, Outcome};
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() {
 /// let registry = TaskRegistry::new();
-/// registry.spawn(async { /* nothing to tell */ });
+/// registry.spawn(async { /* returns `()` */ });
 /// registry.spawn(async {
 ///     std::fs::read("/dev/null")?;
 ///     Ok::<(), std::io::Error>(())
@@ -33,15 +33,15 @@ use crate::model::{BoxError, Outcome};
 #[diagnostic::on_unimplemented(
     message = "a task can't return `{Self}`",
     label = "neither `()` nor `Result<(), E>`",
-    note = "a task's result goes nowhere: end the block with `Ok(())` or `()`, as in \
-            `work().await?; Ok::<(), postlude::BoxError>(())`; what it has computed goes through a channel",
+    note = "nobody receives the output of a task: end the block with `Ok(())` or `()`, as in \
+            `work().await?; Ok::<(), postlude::BoxError>(())`; send results through a channel",
     note = "of a `Result<T, E>`, only `T = ()` is allowed, because the `Ok(Err(error))` of a timeout would count as \
             completed: end it with `work().await??; Ok(())`",
     note = "its error must be, or become, a `Box<dyn std::error::Error + Send + Sync>`"
 )]
 pub trait TaskOutput: IntoOutcome + Send + 'static {}
 
-/// What this crate knows of an output. It can't be named outside, so nothing else can be an output.
+/// Seals [`TaskOutput`]: this trait can't be named outside the crate.
 mod sealed {
     use crate::model::Outcome;
 
@@ -72,7 +72,7 @@ where
     fn into_outcome(self) -> Outcome {
         match self {
             Ok(()) => Outcome::Completed,
-            Err(error) => Outcome::Failed(Arc::from(without_refused(error.into()))),
+            Err(error) => Outcome::Failed(Arc::from(without_rejected(error.into()))),
         }
     }
 }
@@ -87,7 +87,7 @@ impl IntoOutcome for <fn() -> ! as never::FnOutput>::Output {
 
 /// Names the type `!` on a stable compiler.
 mod never {
-    #[expect(unnameable_types, reason = "a detour to a type that has no name of its own")]
+    #[expect(unnameable_types, reason = "a way to name a type that has no stable name")]
     pub trait FnOutput {
         type Output;
     }

@@ -1,4 +1,4 @@
-//! Every way in which a task can be refused, and how it is handed back.
+//! Errors that hand back a task or an item that was not accepted.
 
 use std::{cell::Cell, error::Error, fmt, sync::Arc};
 
@@ -12,8 +12,8 @@ use crate::{
 
 /// A task that was not accepted, and why.
 ///
-/// It holds the task: [`into_task`](Self::into_task) gives it back, to be added again, here or to another
-/// registry. What the task has captured stays in it: to do the work in another way, keep a copy of the data.
+/// It holds the task: [`into_task`](Self::into_task) returns it, so that it can be added again, to this or another
+/// registry. The data that the task has captured can't be taken out: to do the work in another way, keep a copy.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,9 +32,9 @@ use crate::{
 pub struct Rejected {
     name: TaskName,
     reason: RejectReason,
-    /// The error of the admission filter.
+    /// The error of the registry's admission filter.
     refusal: Option<SharedError>,
-    /// The lock makes the error `Sync`, as `?` wants it.
+    /// The mutex makes the error `Sync`, which `BoxError` requires.
     task: Mutex<Task>,
 }
 
@@ -68,7 +68,7 @@ impl Rejected {
         self.reason
     }
 
-    /// The task, as it was.
+    /// The task, unchanged.
     pub fn into_task(self) -> Task {
         self.task.into_inner()
     }
@@ -88,12 +88,13 @@ impl fmt::Debug for Rejected {
 
 impl Error for Rejected {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        note_refused();
+        note_rejected();
         self.refusal.as_ref().map(|refusal| &**refusal as _)
     }
 }
 
-/// 503 (Service Unavailable) with `Retry-After: 1`: the request may be sent again when tasks have ended.
+/// The response 503 (Service Unavailable) with `Retry-After: 1`: the client can retry the request when tasks have
+/// ended.
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Rejected {
     fn into_response(self) -> axum_core::response::Response {
@@ -104,19 +105,19 @@ impl axum_core::response::IntoResponse for Rejected {
 }
 
 thread_local! {
-    /// Whether a refused task or item was found in the error that is being looked at, if one is.
+    /// While an error's sources are being walked: whether a rejected task or item was found among them.
     static FOUND: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Called wherever the source of an error that holds a refused task or item is asked for. So one can be found in a chain of
-/// errors although its type is not known there.
-fn note_refused() {
+/// Called by the `source` of errors that hold a rejected task or item. This finds such an error in a chain of errors
+/// although its type is unknown there.
+fn note_rejected() {
     let _on_an_ending_thread = FOUND.try_with(|found| found.set(found.get().map(|_| true)));
 }
 
-/// The error as reports keep it: if it holds a refused task or item, its text without that. A registry must not keep what it
-/// has refused.
-pub(crate) fn without_refused(error: BoxError) -> BoxError {
+/// The error that reports keep. If it holds a rejected task or item, this is its text only, because a registry must not
+/// keep tasks that it has rejected.
+pub(crate) fn without_rejected(error: BoxError) -> BoxError {
     let _on_an_ending_thread = FOUND.try_with(|found| found.set(Some(false)));
     // `source` is foreign code.
     let walked = catch_panic(|| {
@@ -138,7 +139,7 @@ pub(crate) fn without_refused(error: BoxError) -> BoxError {
     }
 }
 
-/// The text of an error and of its sources.
+/// The texts of an error and of its sources.
 #[derive(Debug)]
 struct ErrorText {
     text: String,
@@ -176,7 +177,7 @@ impl<T> RejectedItem<T> {
         Self { name, reason, refusal: None, item: Mutex::new(item) }
     }
 
-    /// For the reason for which the task of a new batch was not accepted.
+    /// The item of a new batch whose task was not accepted.
     pub(crate) fn with_task(rejected: Rejected, item: T) -> Self {
         let (name, reason) = (rejected.name, rejected.reason);
         Self { refusal: rejected.refusal, ..Self::new(name, reason, item) }
@@ -208,7 +209,7 @@ impl<T> fmt::Display for RejectedItem<T> {
 
 impl<T> Error for RejectedItem<T> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        note_refused();
+        note_rejected();
         self.refusal.as_ref().map(|refusal| &**refusal as _)
     }
 }

@@ -1,4 +1,4 @@
-//! What a task is made of: one allocation, with its work and what is known of it; and how work is polled.
+//! The work of a task: one allocation for the future and its metadata; and how work is polled.
 
 use std::{
     future::Future,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Where a task's work runs.
+/// The kind of a task, which decides where its work runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Async,
@@ -31,20 +31,20 @@ pub(crate) enum Kind {
 
 pub(crate) type Condition = Box<dyn Fn(&Ending) -> bool + Send>;
 
-/// What only some tasks carry, so that the others pay one pointer for it.
+/// The settings that few tasks have. Boxed, so that the others only pay for a pointer.
 #[derive(Default)]
 pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
-    /// May end the delay.
+    /// Ends the delay early when the batch is ready.
     pub(crate) batched: Option<BatchGuard>,
     pub(crate) retry: Option<RetryPolicy>,
-    /// The dead letter that this is a replay of.
+    /// The dead letter of which the task is a replay.
     pub(crate) replay_of: Option<TaskId>,
 }
 
-/// What is known of a task besides its work.
+/// The metadata of a task.
 pub(crate) struct Meta {
     id: TaskId,
     pub(crate) name: TaskName,
@@ -55,7 +55,7 @@ pub(crate) struct Meta {
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
     pub(crate) started: bool,
-    /// It has waited: whoever ends it can wake the tokio task that runs it.
+    /// Whether the waker of the tokio task that runs it is stored with the live task.
     pub(crate) parked: bool,
 }
 
@@ -80,7 +80,8 @@ impl Meta {
         self.id
     }
 
-    /// Gives the task its id and, if anybody wants it, its span: made while the request's own span is open.
+    /// Gives the task its id and, if a subscriber is interested, its span. The span is made here, because the request's
+    /// span is open now.
     #[inline]
     pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, telemetry: &Telemetry) {
         self.id = id;
@@ -91,14 +92,14 @@ impl Meta {
         });
     }
 
-    /// For work that runs on behalf of this: its wrapper, or one of its attempts.
+    /// The metadata for other work of the same task: a wrapper, or one attempt.
     pub(crate) fn on_behalf(&self, kind: Kind) -> Self {
         Self {
             id: self.id,
             name: self.name,
             location: self.location,
             added: self.added,
-            // The subscriber may panic.
+            // The clone calls the subscriber, which may panic.
             span: catch_panic(|| self.span.clone()).unwrap_or_default(),
             policy: None,
             kind,
@@ -120,7 +121,7 @@ impl Meta {
 }
 
 pin_project! {
-    /// A task's one allocation: what is known of it, and its work.
+    /// The single allocation of a task: its metadata and its future.
     pub(crate) struct Record<F> {
         pub(crate) meta: Meta,
         #[pin]
@@ -146,7 +147,7 @@ where
     }
 }
 
-/// What makes the work of each attempt of a retrying task. It is never polled itself.
+/// Makes the work of each attempt of a retrying task. It is never polled itself.
 pub(crate) struct Source<M> {
     pub(crate) meta: Meta,
     pub(crate) make: M,
@@ -179,7 +180,7 @@ where
     }
 }
 
-/// A blocking closure as a future that is ready at its first poll, which takes as long as the closure takes.
+/// A closure as a future: the first poll calls the closure and returns its result.
 pub(crate) struct Call<F>(pub(crate) Option<F>);
 
 impl<F> Unpin for Call<F> {}
@@ -200,24 +201,24 @@ where
 
 pub(crate) type BoxedWork = Pin<Box<dyn Work>>;
 
-/// A task's work, behind one pointer.
+/// The work of a task, as a trait object.
 pub(crate) trait Work: Send {
     fn meta(&self) -> &Meta;
     fn meta_mut(self: Pin<&mut Self>) -> &mut Meta;
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End>;
 
-    /// The work of the next attempt, from what can be tried more than once.
+    /// The work of the next attempt; `None` for work that has only one.
     fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
         None
     }
 }
 
-/// Polls work inside its span and catches its panics. Whatever comes out, the work is dropped before
-/// its end is returned, and a panic of that drop is caught too.
+/// Polls work inside its span and catches its panics. The work is dropped before its end is returned, and a panic of
+/// that drop is caught, too.
 #[inline]
 fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
     let mut end = None;
-    // The poll and the drop under one guard.
+    // One `catch_panic` for both the poll and the drop.
     let polled = catch_panic(|| {
         let _entered = span.map(Span::enter);
         let Some(work) = slot else { return };
@@ -228,11 +229,11 @@ fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mu
     });
     match (polled, end) {
         (Ok(()), None) => Poll::Pending,
-        // The panic of its drop.
+        // The drop has panicked.
         (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
         (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
         (Err(panic), None) => {
-            let _its_drop_may_panic_too = catch_panic(|| {
+            let _caught = catch_panic(|| {
                 let _entered = span.map(Span::enter);
                 *slot = None;
             });
@@ -241,7 +242,8 @@ fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mu
     }
 }
 
-/// The same, and leaves the span at the end, which is reported inside it.
+/// Like [`poll_catching`], but takes the span from the work. At the end the span is left in `span`, so that the end is
+/// reported inside it.
 #[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,
@@ -256,16 +258,16 @@ pub(crate) fn poll_to_end(
     polled
 }
 
-/// The same, to its outcome.
+/// Like [`poll_to_end`], but drops the span and returns the outcome.
 pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>) -> Poll<Outcome> {
     let mut span = None;
     let polled = poll_to_end(slot, &mut span, context).map(End::into_outcome);
-    // The subscriber is foreign code: a panic of it goes no further.
+    // Dropping the span calls the subscriber, which may panic.
     span.into_iter().for_each(drop_catching);
     polled
 }
 
-/// Drops work and catches what its `Drop` throws.
+/// Drops work and catches a panic of the drop.
 #[inline]
 pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
     catch_panic(|| drop(slot.take()))

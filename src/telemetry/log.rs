@@ -1,4 +1,4 @@
-//! The lines of the log: how a task ended, how an attempt did, and how every line is emitted.
+//! Log events: for the end of a task and of an attempt, and the way in which all events are emitted.
 
 use std::{
     cell::Cell,
@@ -18,20 +18,20 @@ use crate::{
 };
 
 thread_local! {
-    /// The subscriber is being called for something of ours on this thread.
+    /// Whether this crate is calling the subscriber on this thread.
     static EMITTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lines and spans that were not emitted because the subscriber was just being called for another one.
+/// The number of log events and spans that were not emitted, because the subscriber was being called for another one.
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// Calls the `tracing` subscriber, for a line or a span. A subscriber that adds a task while it is called would be called for
-/// that again, without end: such an inner call is counted and not made, and `None` is returned.
+/// Calls the `tracing` subscriber, for a log event or a span. A subscriber that adds a task while it is called would
+/// cause endless recursion. So an inner call is not made: it is counted, and `None` is returned.
 ///
 /// # Errors
 /// The panic of the subscriber.
 pub(crate) fn call_subscriber<R>(call: impl FnOnce() -> R) -> Result<Option<R>, Panic> {
-    // On a thread that is ending, nothing is known: then the call is made.
+    // On a thread that is ending, the thread-local is gone, and the call is made.
     if EMITTING.try_with(|emitting| emitting.replace(true)).unwrap_or(false) {
         // Relaxed: a statistic.
         SUPPRESSED.fetch_add(1, Ordering::Relaxed);
@@ -42,23 +42,23 @@ pub(crate) fn call_subscriber<R>(call: impl FnOnce() -> R) -> Result<Option<R>, 
     result.map(Some)
 }
 
-/// Emits a line.
+/// Emits a log event.
 ///
 /// # Errors
 /// The panic of the subscriber.
-pub(crate) fn emit(line: impl FnOnce()) -> Result<(), Panic> {
-    call_subscriber(line).map(|_suppressed| ())
+pub(crate) fn emit(event: impl FnOnce()) -> Result<(), Panic> {
+    call_subscriber(event).map(|_suppressed| ())
 }
 
-/// How many lines and spans of this process were not emitted: see [`call_subscriber`].
+/// The number of log events and spans of this process that were not emitted: see [`call_subscriber`].
 pub(crate) fn suppressed() -> u64 {
     SUPPRESSED.load(Ordering::Relaxed)
 }
 
-/// Whether anybody wants lines of this level. A subscriber that panics does not.
+/// Whether a subscriber is interested in events of this level. One that panics is not.
 #[inline]
 pub(crate) fn is_enabled(level: Level) -> bool {
-    // The common answer costs one load.
+    // The common case costs one load.
     if level > tracing::level_filters::LevelFilter::current() {
         return false;
     }
@@ -68,7 +68,8 @@ pub(crate) fn is_enabled(level: Level) -> bool {
     }
 }
 
-/// How a task ended: an error if it went wrong, a warning if somebody asked for the end, and `debug` if it completed.
+/// Logs the end of a task: an error if the task failed or was discarded against the caller's will, a warning if
+/// somebody asked for the end, and `debug` if it completed.
 pub(crate) fn finished(report: &TaskReport) {
     macro_rules! event {
         ($level:ident, $($field:tt)*) => {
@@ -105,7 +106,7 @@ pub(crate) fn finished(report: &TaskReport) {
     }
 }
 
-/// An attempt that failed, and that another one follows.
+/// Logs a failed attempt that will be retried.
 pub(crate) fn attempt_failed(report: &TaskReport, next_in: Duration) {
     tracing::warn!(
         target: "postlude",

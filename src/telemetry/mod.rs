@@ -1,4 +1,4 @@
-//! Who is notified of tasks, and how foreign code is called for that.
+//! Notifies observers, subscribers and the log, and calls foreign code safely.
 
 pub(crate) mod log;
 pub(crate) mod observer;
@@ -23,16 +23,16 @@ use crate::{
     },
 };
 
-/// Which tasks are accepted.
+/// Decides whether a task is accepted.
 pub(crate) type AdmissionFilter = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
 
-/// The observers, which are called, the subscribers, who read at their own pace, and the log.
+/// The observers, the buffer of the subscribers, the admission filter and the log of a registry.
 #[derive(Default)]
 pub(crate) struct Telemetry {
     observers: Vec<Arc<dyn TaskObserver>>,
-    /// One of the observers wants more than failures.
+    /// Whether an observer wants more than failures.
     observes_all: bool,
-    /// Made for the first subscriber.
+    /// Created for the first subscriber.
     buffer: OnceLock<Arc<EventBuffer>>,
     pub(crate) filter: Option<Box<AdmissionFilter>>,
     pub(crate) spans: SpanRelation,
@@ -48,24 +48,24 @@ pub(crate) enum EventRef<'a> {
     Finished(&'a TaskReport),
 }
 
-/// The registries whose foreign code a thread runs.
+/// The registries whose foreign code a thread is running.
 type Inside = LocalKey<RefCell<Vec<usize>>>;
 
 impl Telemetry {
-    /// Adds an observer, of all that happens or of failures only.
+    /// Adds an observer. `observes_all`: it wants more than failures.
     pub(crate) fn push(&mut self, observer: Arc<dyn TaskObserver>, observes_all: bool) {
         self.observers.push(observer);
         self.observes_all |= observes_all;
     }
 
-    /// Whether anybody wants to know of more than failures.
+    /// Whether an observer or subscriber wants more than failures.
     #[inline]
     pub(crate) fn has_observers(&self) -> bool {
         self.observes_all || self.read_buffer().is_some()
     }
 
-    /// Whether anybody wants to know of tasks that completed. Never under a lock, because a subscriber of `tracing` is
-    /// asked.
+    /// Whether an observer, a subscriber or the log wants tasks that completed. Never call this under a lock, because
+    /// it calls the `tracing` subscriber.
     #[inline]
     pub(crate) fn observes_completed(&self) -> bool {
         self.has_observers() || log::is_enabled(Level::DEBUG)
@@ -76,12 +76,12 @@ impl Telemetry {
         self.buffer.get_or_init(Arc::default)
     }
 
-    /// The buffer, if anybody reads it.
+    /// The buffer, if it has readers.
     fn read_buffer(&self) -> Option<&Arc<EventBuffer>> {
         self.buffer.get().filter(|buffer| buffer.has_readers())
     }
 
-    /// Notifies the subscribers and the observers. Never under a lock.
+    /// Notifies the subscribers and the observers. Never call this under a lock.
     #[cold]
     pub(crate) fn notify(&self, event: EventRef<'_>) {
         if let Some(buffer) = self.read_buffer() {
@@ -97,15 +97,15 @@ impl Telemetry {
         }
     }
 
-    /// Emits a line of the log. A panic of the subscriber is counted.
-    pub(crate) fn log(&self, line: impl FnOnce()) {
-        if let Err(panic) = log::emit(line) {
+    /// Emits a log event. A panic of the `tracing` subscriber is counted.
+    pub(crate) fn log(&self, event: impl FnOnce()) {
+        if let Err(panic) = log::emit(event) {
             self.hook_panicked("the log", &panic);
         }
     }
 
-    /// Calls a hook, unless this comes from within one: a hook that spawns at a registry which refuses would be called for
-    /// ever.
+    /// Calls a hook, unless a hook of this registry is already running on this thread. Otherwise a hook that spawns on
+    /// a registry that refuses tasks would cause endless recursion.
     pub(crate) fn call(&self, whose: &'static str, hook: impl FnOnce()) {
         thread_local! {
             static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -116,8 +116,8 @@ impl Telemetry {
         }
     }
 
-    /// Asks the admission filter whether a task is accepted. If it panics, the panic is counted and the task is accepted.
-    /// Tasks that the filter itself adds are accepted without a question: it might add one for each that it adds.
+    /// Asks the admission filter whether a task is accepted. If it panics, the panic is counted and the task is
+    /// accepted. Tasks that the filter itself adds are accepted without calling it, which prevents endless recursion.
     #[inline]
     pub(crate) fn ask_filter(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
         thread_local! {
@@ -136,8 +136,8 @@ impl Telemetry {
         }
     }
 
-    /// Evaluates a user condition. If it panics, the panic is counted and the condition is treated as true: nothing is
-    /// dropped that nobody asked to drop.
+    /// Evaluates a user condition. If it panics, the panic is counted and the condition is treated as true, so that no
+    /// task is discarded by mistake.
     pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
         catch_panic(condition).unwrap_or_else(|panic| {
             self.hook_panicked(whose, &panic);
@@ -145,7 +145,7 @@ impl Telemetry {
         })
     }
 
-    /// Calls other foreign code, such as a waker. A panic of it is counted.
+    /// Calls other foreign code, such as a waker. A panic is counted.
     pub(crate) fn run_foreign(&self, whose: &'static str, foreign: impl FnOnce()) {
         if let Err(panic) = catch_panic(foreign) {
             self.hook_panicked(whose, &panic);
@@ -156,17 +156,17 @@ impl Telemetry {
     pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
         // Relaxed: a statistic.
         self.hook_panics.fetch_add(1, Ordering::Relaxed);
-        let _counted_already = log::emit(|| {
+        let _already_counted = log::emit(|| {
             tracing::error!(target: "postlude", error = %Escaped(panic), "{whose} panicked; the panic was caught, and the task goes on");
         });
     }
 
-    /// How many panics of hooks, conditions and other foreign code were caught.
+    /// The number of caught panics of hooks, conditions and other foreign code.
     pub(crate) fn hook_panics(&self) -> u64 {
         self.hook_panics.load(Ordering::Relaxed)
     }
 
-    /// Calls foreign code that may come back here on its own thread: `None` if this comes from within it.
+    /// Calls foreign code that may call back into this function. Returns `None` for such an inner call.
     fn call_outermost<R>(&self, inside: &'static Inside, foreign: impl FnOnce() -> R) -> Option<Result<R, Panic>> {
         let own = std::ptr::from_ref(self).addr();
         let enter = |inside: &RefCell<Vec<usize>>| {
@@ -177,7 +177,7 @@ impl Telemetry {
             }
             is_within
         };
-        // A thread that is ending has no such list any more.
+        // On a thread that is ending, the thread-local is gone.
         if inside.try_with(enter).unwrap_or(false) {
             return None;
         }

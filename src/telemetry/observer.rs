@@ -1,11 +1,10 @@
-//! Who is told of tasks as they come and go.
+//! Observers of tasks.
 
 use std::sync::Arc;
 
 use crate::model::{TaskInfo, TaskReport};
 
-/// Is told of every task as it comes and goes. Given to a registry by
-/// [`observe`](crate::TaskRegistryBuilder::observe).
+/// Is notified of the events in the life of every task. Registered by [`observe`](crate::TaskRegistryBuilder::observe).
 ///
 /// ```
 /// use std::sync::atomic::{AtomicI64, Ordering};
@@ -35,29 +34,28 @@ use crate::model::{TaskInfo, TaskReport};
 /// # }
 /// ```
 ///
-/// A closure `Fn(&TaskReport)` is an observer of [`finished`](Self::finished); an `Arc` and a
-/// `Box` of an observer are observers, too.
+/// A closure `Fn(&TaskReport)` is an observer of [`finished`](Self::finished). An `Arc` or a `Box` of an observer is an
+/// observer, too.
 ///
 /// # How it is called
-/// - On the thread on which it happens: a worker of the runtime, the thread that adds, or a `Drop`. It **must not
-///   block**: what takes time goes through a channel to a task of its own.
-/// - Never under a lock of the registry: it may call whatever the registry has.
+/// - On the thread on which the event happens: a worker of the runtime, the thread that adds a task, or within a
+///   `Drop`. An observer **must not block**: send work that takes time through a channel to another task.
+/// - Never under a lock of the registry: it may call all methods of the registry.
 /// - A panic is caught, logged and counted ([`hook_panics`](crate::TaskMetrics::hook_panics)); the task and
 ///   the other observers go on.
-/// - What happens to its registry because of an observer, while it runs and on its thread, is logged and counted, but told
-///   to no observer: one that spawns would be told of that for ever. [`subscribe`](crate::TaskRegistry::subscribe)
-///   tells of everything.
-/// - [`wait_idle`](crate::TaskRegistry::wait_idle) and [`shutdown`](crate::TaskRegistry::shutdown) wait until it has
-///   been told of every end.
+/// - Events that an observer causes on its own thread, for example by spawning a task, are logged and counted, but no
+///   observer is notified of them. This prevents endless recursion. [`subscribe`](crate::TaskRegistry::subscribe)
+///   delivers all events.
+/// - [`wait_idle`](crate::TaskRegistry::wait_idle) and [`shutdown`](crate::TaskRegistry::shutdown) wait until every
+///   observer was notified of every end.
 ///
-/// # In which order
-/// Of one task: `added`, then `started`, then (for each attempt that another one follows) `attempt_failed` and
-/// `started` again, then `finished`, which comes exactly once. Calls that two threads make may overlap, and so change
-/// places, in these cases: a task is ended from outside (an abort, a shutdown) while it is just being added or
-/// started; or it is added to a set that is draining, by anything but that set's own tasks.
+/// # Order of calls
+/// For one task: `added`, then `started`, then `attempt_failed` and `started` for each retry, then `finished` exactly
+/// once. Calls from two threads may overlap, and so be out of order, in two cases: a task is aborted while it is being
+/// added or started; or a task is added to a draining set from outside that set's own tasks.
 ///
-/// # What it costs
-/// Without observers, one branch at each of these moments.
+/// # Cost
+/// Without observers, each of these events costs one branch.
 ///
 /// # With the `metrics` facade
 /// ```
@@ -65,8 +63,9 @@ use crate::model::{TaskInfo, TaskReport};
 /// use postlude::{TaskRegistry, TaskReport};
 ///
 /// fn record(report: &TaskReport) {
-///     counter!("tasks", "name" => report.name.as_str(), "outcome" => report.outcome.label()).increment(1);
-///     histogram!("task_seconds", "name" => report.name.as_str()).record(report.ran_for);
+///     let (name, outcome) = (report.name.as_str(), report.outcome.label());
+///     counter!("tasks", "name" => name, "outcome" => outcome).increment(1);
+///     histogram!("task_seconds", "name" => name).record(report.ran_for);
 /// }
 ///
 /// let builder = TaskRegistry::builder().observe(record);
@@ -80,26 +79,27 @@ use crate::model::{TaskInfo, TaskReport};
 ///
 /// let seconds = global::meter("tasks").f64_histogram("task.duration").with_unit("s").build();
 /// let builder = TaskRegistry::builder().observe(move |report: &TaskReport| {
-///     let labels = [KeyValue::new("task.name", report.name.as_str()), KeyValue::new("outcome", report.outcome.label())];
+///     let name = KeyValue::new("task.name", report.name.as_str());
+///     let labels = [name, KeyValue::new("outcome", report.outcome.label())];
 ///     seconds.record(report.ran_for.as_secs_f64(), &labels);
 /// });
 /// # drop(builder);
 /// ```
-#[expect(unused_variables, reason = "the names are for whoever implements it")]
+#[expect(unused_variables, reason = "the names are for implementors")]
 pub trait TaskObserver: Send + Sync + 'static {
-    /// A task was added or spawned; also one that is then discarded at once. Not one that a `try_` method hands
-    /// back.
+    /// A task was added or spawned, even if it is then discarded at once. Not called for a task that a `try_` method
+    /// hands back.
     #[inline]
     fn added(&self, task: &TaskInfo) {}
 
-    /// An attempt of a task begins.
+    /// An attempt of a task starts.
     #[inline]
     fn started(&self, task: &TaskInfo) {}
 
-    /// An attempt failed, and another one follows.
+    /// An attempt failed, and another one will follow.
     fn attempt_failed(&self, report: &TaskReport) {}
 
-    /// A task has its outcome, which has been counted.
+    /// A task has ended, and its outcome was counted.
     fn finished(&self, report: &TaskReport) {}
 }
 
@@ -148,7 +148,7 @@ impl TaskObserver for Box<dyn TaskObserver> {
     }
 }
 
-/// A failure hook as an observer.
+/// Adapts a failure hook to an observer.
 pub(crate) struct OnFailure<F>(pub(crate) F);
 
 impl<F> TaskObserver for OnFailure<F>

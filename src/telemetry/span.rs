@@ -8,9 +8,10 @@ use crate::{
     util::panic::{Panic, catch_panic, drop_catching},
 };
 
-/// How the span of a task is related to the span in which it was added, mostly the request's.
+/// How the span of a task is related to the span in which it was added, usually the request's.
 ///
-/// What a task logs, and the line that says how it ended, stand in a span of its own: `task{id, name, set}`.
+/// Each task has a span of its own, `task{id, name, set}`. The events that the task logs and the event for its end are
+/// inside that span.
 ///
 /// ```
 /// use postlude::{SpanRelation, TaskRegistry};
@@ -24,17 +25,18 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpanRelation {
-    /// It follows from that span, which is closed with the response, whatever the task takes: a trace shows a request of
-    /// the length that the client saw, and a link from the task to it. A log line of the task does not show the fields of
-    /// the request.
+    /// The task's span follows from the request's span, which closes with the response, no matter how long the task
+    /// runs. A trace shows the request with the duration that the client saw, and a link from the task to it. Log
+    /// events of the task do not show the fields of the request.
     #[default]
     FollowsFrom,
-    /// It is a child of that span, which stays open until its last task has ended: a log line of the task shows the fields
-    /// of the request, such as its id, and a trace shows one tree. A span that measures the request measures its tasks, too.
+    /// The task's span is a child of the request's span, which stays open until its last task has ended. Log events of
+    /// the task show the fields of the request, such as its id, and a trace shows one tree. The duration of the
+    /// request's span includes its tasks.
     ChildOf,
 }
 
-/// The span in which the task's work runs, if anybody wants it.
+/// The span of a task, if a subscriber is interested in it.
 ///
 /// # Errors
 /// The panic of the subscriber.
@@ -64,13 +66,13 @@ fn make_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Option<Box<S
     Some(Box::new(span))
 }
 
-/// Runs our own code inside a task's span, and then drops the span.
+/// Runs code of this crate inside a task's span, and then drops the span.
 #[inline]
 pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R {
     let Some(span) = span else {
         return then();
     };
-    // The subscriber is foreign code: a panic of it goes no further.
+    // Entering and dropping the span calls the subscriber, which may panic.
     let entered = catch_panic(|| span.enter()).ok();
     let result = then();
     drop_catching(entered);

@@ -1,4 +1,4 @@
-//! What happens to tasks, as a stream that costs nothing until somebody reads it.
+//! The events of tasks as a stream, which costs nothing without readers.
 
 use std::{
     collections::VecDeque,
@@ -25,22 +25,22 @@ use crate::{
     },
 };
 
-/// How many events are kept for readers that are behind.
-const ROOM: usize = 4096;
+/// The number of events that are kept for slow readers.
+const MAX_KEPT: usize = 4096;
 
-/// A subscription to what happens to tasks: see [`TaskRegistry::subscribe`].
+/// A subscription to the events of tasks: see [`TaskRegistry::subscribe`](crate::TaskRegistry::subscribe).
 pub struct TaskEvents {
     buffer: Arc<EventBuffer>,
     number: u64,
-    /// The event to be read next.
+    /// The number of the next event to read.
     next: u64,
 }
 
 impl TaskEvents {
-    /// The next event; `None` when the registry is gone.
+    /// Receives the next event; `None` after the registry is dropped.
     ///
     /// # Cancel safety
-    /// May be given up at any time: no event is lost by it.
+    /// This method is cancel safe: if the future is dropped, no event is lost.
     pub async fn recv(&mut self) -> Option<TaskEvent> {
         poll_fn(|context| self.poll_recv(context)).await
     }
@@ -53,8 +53,8 @@ impl TaskEvents {
             self.next = state.first;
             return Poll::Ready(Some(TaskEvent::Missed(missed)));
         }
-        let place = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
-        if let Some(event) = state.events.get(place) {
+        let index = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+        if let Some(event) = state.events.get(index) {
             self.next += 1;
             return Poll::Ready(Some(event.clone()));
         }
@@ -99,19 +99,19 @@ impl fmt::Debug for TaskEvents {
     }
 }
 
-/// The latest events, and the readers that wait for the next one. Not one of tokio's channels: those drop what they evict
-/// under their lock, and an event may hold a foreign error, whose `Drop` may do anything.
+/// The latest events, and the wakers of the readers that wait for the next one. Tokio's channels do not fit: they drop
+/// evicted values under their lock, and an event may hold a user error, whose `Drop` is foreign code.
 #[derive(Default)]
 pub(crate) struct EventBuffer {
-    /// Written under the lock, and read without it: relaxed, because an event that comes at the same moment as a reader may
-    /// be missed by it.
+    /// Written under the lock and read without it. Relaxed is enough: a reader may miss an event that happens while it
+    /// subscribes.
     has_readers: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The number of the first event that is still here.
+    /// The number of the oldest event that is kept.
     first: u64,
     events: VecDeque<TaskEvent>,
     readers: usize,
@@ -144,7 +144,7 @@ impl EventBuffer {
         self.has_readers.load(Ordering::Relaxed)
     }
 
-    /// Never under a lock: it wakes, and drops what is evicted.
+    /// Adds an event. Never call this under a lock: it wakes readers and drops the evicted event.
     pub(crate) fn push(&self, event: EventRef<'_>) {
         let event = match event {
             EventRef::Added(task) => TaskEvent::Added(task.clone()),
@@ -158,7 +158,7 @@ impl EventBuffer {
             drop_catching(event);
             return;
         }
-        let evicted = if state.events.len() < ROOM { None } else { state.events.pop_front() };
+        let evicted = if state.events.len() < MAX_KEPT { None } else { state.events.pop_front() };
         state.first += u64::from(evicted.is_some());
         state.events.push_back(event);
         let waiting = mem::take(&mut state.waiting);
@@ -167,7 +167,7 @@ impl EventBuffer {
         wake_all(waiting);
     }
 
-    /// No event comes any more. Those that are kept can still be read.
+    /// Marks the end of the stream. Kept events can still be read.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -177,7 +177,7 @@ impl EventBuffer {
     }
 }
 
-/// Wakes the readers. The waker of an executor that is not tokio's may be foreign code.
+/// Wakes the readers. A waker may be foreign code, because a reader may run on another executor than tokio's.
 fn wake_all(waiting: FxHashMap<u64, Waker>) {
     for waker in waiting.into_values() {
         drop(catch_panic(|| waker.wake()));

@@ -20,7 +20,7 @@ use crate::util::{
     panic::{catch_panic, drop_catching},
 };
 
-/// How many entries one poll of the driver expires before the runtime runs something else.
+/// How many entries one poll of the driver expires before it yields to the runtime.
 const ENTRIES_PER_POLL: usize = 64;
 
 /// Keeps the timer armed for a while after the last entry, so that a busy server need not re-arm it on the response
@@ -29,13 +29,15 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Values that expire, and tasks that [sleep](Self::sleep), on the clock of one runtime.
 ///
-/// A tokio timer for each wait would be a registration and a waker for each. Over HTTP/2, a task that is woken or
-/// spawned at the end of a body runs before the task that writes it. So all waits share one tokio timer and one driver.
+/// A tokio timer for each wait would cost a registration and a waker per wait. Over HTTP/2, a task that is woken or
+/// spawned at the end of a body would also run before the task that writes the body. So all waits share one tokio timer
+/// and one driver.
 ///
 /// # Invariants
-/// 1. While there is an entry, the timer is armed for the earliest one or before it, or the driver is about to run.
-/// 2. When the driver is dropped with its runtime, every entry expires, and so does every later one at once.
-/// 3. The lock is taken alone: no other lock of this crate is taken under it. Wakers and values run outside it.
+/// 1. While there is an entry, the timer is armed for the earliest entry or an earlier time, or the driver is scheduled
+///    to run.
+/// 2. When the driver is dropped with its runtime, every entry expires, and every later one expires at once.
+/// 3. No other lock of this crate is taken under this lock. Wakers are woken and values expire without it.
 pub(crate) struct DelayQueue<T> {
     runtime: Handle,
     /// How long after its insertion a value expires that is given no moment.
@@ -45,17 +47,17 @@ pub(crate) struct DelayQueue<T> {
 }
 
 struct State<T> {
-    /// Values that all wait equally long, the earliest first.
+    /// Values with the queue's own delay, the earliest first.
     soon: VecDeque<(Instant, T)>,
     /// All other entries.
     timed: BTreeMap<Key, Entry<T>>,
     next_number: u64,
     timer: Option<Timer>,
-    /// The driver's waker, once it has run.
+    /// The driver's waker; `None` before its first run.
     driver: Option<Waker>,
-    /// An entry was inserted since the driver last found none.
+    /// Whether an entry was inserted since the driver last found none.
     is_busy: bool,
-    /// The runtime has ended.
+    /// Whether the runtime has ended.
     is_closed: bool,
 }
 
@@ -64,11 +66,11 @@ enum Entry<T> {
     Sleeper(Waker),
 }
 
-/// Finds an entry.
+/// The key of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     at: Instant,
-    /// Tells entries of one moment apart.
+    /// Distinguishes entries of the same time.
     number: u64,
 }
 
@@ -92,7 +94,7 @@ impl<T: Send + 'static> DelayQueue<T> {
         Arc::new(Self { runtime, delay, expire, state: Mutex::new(state) })
     }
 
-    /// Whether the runtime can wait for a time. Tokio has no other way to ask.
+    /// Whether the runtime has a timer. Tokio has no other way to check this.
     pub(crate) fn has_timer(runtime: &Handle) -> bool {
         let made = catch_panic(|| {
             let _entered = runtime.enter();
@@ -101,13 +103,13 @@ impl<T: Send + 'static> DelayQueue<T> {
         made.is_ok()
     }
 
-    /// The time on the runtime's clock, which may be paused while the caller's is not.
+    /// The time on the runtime's clock, which may be paused even if the caller's clock is not.
     pub(crate) fn now(&self) -> Instant {
         let now = catch_panic(|| {
             let _entered = self.runtime.enter();
             Instant::now()
         });
-        // On a thread that is ending, no runtime can be entered.
+        // On a thread that is ending, entering a runtime panics.
         now.unwrap_or_else(|_| Instant::now())
     }
 
@@ -120,8 +122,8 @@ impl<T: Send + 'static> DelayQueue<T> {
         }
     }
 
-    /// Expires the value after `delay`, unless it is removed before. `None` if there is nothing to remove: the value has
-    /// expired at once because the runtime has ended, or it never expires because the moment can't be represented.
+    /// Expires the value after `delay`, unless it is removed before. `None` if there is nothing to remove: the value
+    /// has expired at once because the runtime has ended, or it never expires because the time can't be represented.
     pub(crate) fn insert_after(self: &Arc<Self>, delay: Duration, value: T) -> Option<Key> {
         let at = self.now().checked_add(delay)?;
         match self.write(at, value, |state, value| state.add(at, Entry::Value(value))) {
@@ -139,18 +141,18 @@ impl<T: Send + 'static> DelayQueue<T> {
         self.state.lock().is_closed
     }
 
-    /// Takes an entry out; the caller drops it without a lock.
+    /// Removes an entry, and drops it without the lock.
     pub(crate) fn remove(&self, key: Key) {
         let removed = self.state.lock().timed.remove(&key);
         drop(removed);
     }
 
-    /// Waits for `duration`, or for ever if the moment can't be represented.
+    /// Waits for `duration`, or forever if the time can't be represented.
     pub(crate) fn sleep(self: &Arc<Self>, duration: Duration) -> Sleep<T> {
         Sleep { queue: Arc::clone(self), until: self.now().checked_add(duration), key: None }
     }
 
-    /// Adds an entry and sees to it that the driver comes in time. Gives the value back if the runtime has ended.
+    /// Adds an entry, and arms the timer or spawns the driver if needed. Returns the value if the runtime has ended.
     fn write<V, R>(self: &Arc<Self>, at: Instant, value: V, add: impl FnOnce(&mut State<T>, V) -> R) -> Result<R, V> {
         let mut state = self.state.lock();
         if state.is_closed {
@@ -173,15 +175,16 @@ impl<T: Send + 'static> DelayQueue<T> {
         drop(self.runtime.spawn(driver));
     }
 
-    /// Arms the timer for the driver without waking the driver, which would put it before the caller's next task.
+    /// Arms the driver's timer without waking the driver, because the driver would then run before other tasks that the
+    /// caller wakes.
     fn arm(&self, at: Instant) {
-        // The runtime may have ended, or this thread may be ending: then there is no timer.
+        // If the runtime has ended, or this thread is ending, there is no timer.
         let sleep = catch_panic(|| {
             let _entered = self.runtime.enter();
             Box::pin(time::sleep_until(at))
         });
         let mut state = self.state.lock();
-        // Until the driver has run for the first time, that is still to come.
+        // If the driver has not run yet, it will arm the timer itself.
         let Some(driver) = state.driver.clone() else { return };
         if !state.is_late(at) {
             return;
@@ -199,7 +202,7 @@ impl<T: Send + 'static> DelayQueue<T> {
         drop(replaced);
     }
 
-    /// Expires what is due, and says when to look again.
+    /// Expires entries that are due. Returns their number and the time of the next poll.
     pub(crate) fn poll_expired(&self, context: &mut Context<'_>) -> (usize, Option<Instant>) {
         let now = self.now();
         let mut state = self.state.lock();
@@ -208,7 +211,7 @@ impl<T: Send + 'static> DelayQueue<T> {
         }
         let due = state.take_due(now);
         let next = state.earliest().or_else(|| mem::take(&mut state.is_busy).then(|| now + LINGER));
-        // A timer that was armed for an entry which is gone is armed anew.
+        // Drop the timer if it was armed for another time or has fired.
         let spent = state.timer.take_if(|timer| {
             next != Some(timer.at)
                 || catch_panic(|| timer.sleep.as_mut().poll(context)).map_or(true, |poll| poll.is_ready())
@@ -220,7 +223,7 @@ impl<T: Send + 'static> DelayQueue<T> {
         (count, next)
     }
 
-    /// Expires every entry, and from here on each new one at once.
+    /// Expires every entry, and from now on each new one at once.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
@@ -237,7 +240,7 @@ impl<T: Send + 'static> DelayQueue<T> {
         for entry in entries {
             match entry {
                 Entry::Value(value) => (self.expire)(value),
-                // The waker of an executor that is not tokio's may be foreign code.
+                // The waker may be foreign code, if the sleeping task runs on another executor than tokio's.
                 Entry::Sleeper(waker) => drop(catch_panic(|| waker.wake())),
             }
         }
@@ -245,7 +248,7 @@ impl<T: Send + 'static> DelayQueue<T> {
 }
 
 impl<T> State<T> {
-    /// Whether the timer would come too late for this moment.
+    /// Whether the timer would fire too late for this time.
     fn is_late(&self, at: Instant) -> bool {
         self.timer.as_ref().is_none_or(|timer| at < timer.at)
     }
@@ -271,7 +274,7 @@ impl<T> State<T> {
         while due.len() < ENTRIES_PER_POLL && self.timed.first_key_value().is_some_and(|(key, _)| key.at <= now) {
             due.extend(self.timed.pop_first().map(|(_, entry)| entry));
         }
-        // Give most of the room back when most of it is empty.
+        // Free memory when most of the capacity is unused.
         if self.soon.capacity() > 1024 && self.soon.len() < self.soon.capacity() / 8 {
             self.soon.shrink_to(self.soon.len() * 2);
         }
@@ -281,7 +284,7 @@ impl<T> State<T> {
 
 impl<T> Drop for DelayQueue<T> {
     fn drop(&mut self) {
-        // The driver has nothing to wait for any more, and ends.
+        // Wake the driver, so that it ends.
         if let Some(driver) = self.state.get_mut().driver.take() {
             driver.wake();
         }
@@ -323,15 +326,15 @@ impl<T: Send + 'static> Drop for DelayDriver<T> {
     }
 }
 
-/// A wait, on the clock of the queue's runtime. It is over at once when that runtime has ended.
+/// A wait on the clock of the queue's runtime. It ends at once when that runtime has ended.
 ///
 /// # Cancel safety
-/// Dropped, it leaves the queue.
+/// If it is dropped, its entry is removed.
 pub(crate) struct Sleep<T> {
     queue: Arc<DelayQueue<T>>,
-    /// `None`: for ever.
+    /// `None` to wait forever.
     until: Option<Instant>,
-    /// Once it was polled.
+    /// Set at the first poll.
     key: Option<Key>,
 }
 

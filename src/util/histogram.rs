@@ -1,4 +1,4 @@
-//! A histogram of durations.
+//! Histograms of durations.
 
 use std::{fmt, time::Duration};
 
@@ -12,13 +12,12 @@ const MAX_VALUE_POWER: u8 = 46;
 
 const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 
-/// How long attempts ran, or how long tasks waited: a histogram of durations, and their sum. See
-/// [`TaskMetrics::run_times`](crate::TaskMetrics::run_times) and
+/// A histogram of durations and their sum. See [`TaskMetrics::run_times`](crate::TaskMetrics::run_times) and
 /// [`TaskMetrics::wait_times`](crate::TaskMetrics::wait_times).
 ///
-/// The buckets are logarithmic with linear steps, as in HDR histograms: 16 buckets for each power of two of nanoseconds,
-/// so the upper bound of a bucket is at most 1/16 above the durations in it. A bucket ends at the last nanosecond before
-/// each power of two. A duration of more than 2^46 ns (about 19 hours) counts in the last bucket.
+/// The buckets are logarithmic with linear steps, as in HDR histograms: 16 buckets for each power of two of
+/// nanoseconds, so the upper bound of a bucket is at most 1/16 above the durations in it. Each power of two is the
+/// start of a bucket. A duration of more than 2^46 ns (about 19 hours) counts in the last bucket.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,9 +43,9 @@ const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 /// ```
 #[derive(Clone, Default)]
 pub struct DurationHistogram {
-    /// Takes no room until the first duration.
+    /// Allocated for the first duration.
     histogram: Option<Box<Histogram>>,
-    /// All of them added up, in nanoseconds: enough for five centuries.
+    /// The sum in nanoseconds: enough for five centuries.
     total: u64,
 }
 
@@ -73,7 +72,7 @@ impl DurationHistogram {
         }
     }
 
-    /// All durations added up.
+    /// The sum of all durations.
     #[must_use]
     pub const fn total(&self) -> Duration {
         Duration::from_nanos(self.total)
@@ -82,26 +81,26 @@ impl DurationHistogram {
     pub(crate) fn absorb(&mut self, other: &Self) {
         self.total = self.total.saturating_add(other.total);
         if let (Some(other), Some(histogram)) = (other.histogram.as_deref(), self.histogram()) {
-            // Refused only for another configuration or beyond 2^64 values.
+            // Fails only for another configuration or beyond 2^64 values.
             let _added = histogram.checked_add_assign(other);
         }
     }
 
-    /// How many durations were recorded.
+    /// The number of recorded durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets().map(|(_, count)| count).sum()
     }
 
-    /// The buckets that are not empty, the shortest durations first: the longest duration that belongs into the bucket, and
-    /// how many are in it.
+    /// The non-empty buckets, the shortest durations first: the inclusive upper bound of the bucket, and the number of
+    /// durations in it.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let buckets = self.histogram.iter().flat_map(|histogram| histogram.iter());
         buckets.filter(|bucket| bucket.count() > 0).map(|bucket| (Duration::from_nanos(bucket.end()), bucket.count()))
     }
 
-    /// The duration that a share `q` of the durations stays within: `quantile(0.5)` is the median. At most 1/16 too high;
-    /// zero if nothing was recorded; `q` outside 0 to 1 counts as the nearer end.
+    /// The duration that a share `q` of the durations does not exceed: `quantile(0.5)` is the median. The value is at
+    /// most 1/16 too high, and zero if the histogram is empty. `q` is clamped to 0 to 1.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Duration {
         let bucket =
@@ -118,7 +117,7 @@ impl fmt::Debug for DurationHistogram {
     }
 }
 
-/// As the median and two later quantiles, in seconds.
+/// An object with the quantiles `p50`, `p90` and `p99`, in seconds.
 #[cfg(feature = "serde")]
 impl serde::Serialize for DurationHistogram {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -146,10 +145,10 @@ mod tests {
                 durations.record(nanos);
             }
         }
-        for (place, power) in powers.enumerate() {
+        for (index, power) in powers.enumerate() {
             let bound = Duration::from_nanos((1 << power) - 1);
             let up_to_it: u64 = durations.buckets().filter(|(end, _)| *end <= bound).map(|(_, count)| count).sum();
-            assert_eq!(up_to_it, 4 * place as u64 + 2, "2^{power} ns");
+            assert_eq!(up_to_it, 4 * index as u64 + 2, "2^{power} ns");
         }
         assert_eq!(durations.count(), 4 * u64::from(MAX_VALUE_POWER - 10));
     }

@@ -1,5 +1,5 @@
-//! The locks and atomics of the state that several threads touch: the real ones, or those of the model checker
-//! loom, which tries every order in which threads may meet.
+//! Locks and atomics of shared state: the real ones, or those of the model checker loom, which tests all interleavings
+//! of threads.
 
 #[cfg(not(all(test, postlude_loom)))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
@@ -9,7 +9,7 @@ pub(crate) use std::sync::atomic;
 #[cfg(all(test, postlude_loom))]
 pub(crate) use self::model::{Mutex, MutexGuard, atomic};
 
-/// For statics, which loom's atomics can't be.
+/// For statics, because loom's atomics can't be statics.
 pub(crate) use std::sync::atomic::{AtomicU64 as StaticU64, AtomicUsize as StaticUsize};
 
 #[cfg(all(test, postlude_loom))]

@@ -1,4 +1,4 @@
-//! Tools that know nothing of tasks.
+//! Utilities that do not depend on tasks.
 
 pub(crate) mod clock;
 pub(crate) mod delay_queue;

@@ -1,4 +1,4 @@
-//! Foreign code may panic: caught here, with the message kept.
+//! Catches panics of foreign code, and keeps their messages.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -7,13 +7,13 @@ use std::{any::Any, fmt, sync::Arc};
 pub struct Panic(Arc<Box<str>>);
 
 impl Panic {
-    /// The panic's message; a fixed text if its payload was not a string.
+    /// The panic's message, or a fixed text if its payload was not a string.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0
     }
 
-    /// Keeps the message and gets rid of the payload, whose own `Drop` may panic in turn.
+    /// Keeps the message and drops the payload, whose `Drop` may panic, too.
     pub(crate) fn from_payload(payload: Box<dyn Any + Send>) -> Self {
         let message = if let Some(text) = payload.downcast_ref::<&str>() {
             Box::from(*text)
@@ -39,14 +39,11 @@ pub(crate) fn catch_panic<R>(foreign: impl FnOnce() -> R) -> Result<R, Panic> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(foreign)).map_err(Panic::from_payload)
 }
 
-/// Drops a foreign value and swallows whatever its `Drop` throws.
+/// Drops a foreign value and ignores a panic of its `Drop`.
 #[inline]
 pub(crate) fn drop_catching<T>(value: T) {
-    if let Err(bomb) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
-        #[expect(
-            clippy::mem_forget,
-            reason = "the payload of a panic in a payload's drop: a third chance would not end well"
-        )]
-        std::mem::forget(bomb);
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
+        #[expect(clippy::mem_forget, reason = "dropping the payload of a panic in a drop may panic again")]
+        std::mem::forget(payload);
     }
 }

@@ -1,4 +1,4 @@
-//! How values are serialised: durations as seconds, moments as seconds since 1970, locations as `file:line`.
+//! Serialisation: durations as seconds, system times as seconds since 1970, locations as `file:line`.
 
 use std::{
     panic::Location,
@@ -15,9 +15,9 @@ pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, seria
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }
 
-/// Below zero before 1970.
-pub(crate) fn since_1970<S: Serializer>(moment: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(match moment.duration_since(UNIX_EPOCH) {
+/// Negative before 1970.
+pub(crate) fn since_1970<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(match time.duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),
     })

@@ -101,6 +101,7 @@ mod instance {
 
     // Two processes: this one, and a child that runs this test and prints its own.
     #[test]
+    #[expect(clippy::print_stdout, reason = "its parent reads it")]
     fn differs_between_processes() {
         println!("instance={}", TaskId::instance());
         if std::env::var_os("POSTLUDE_TEST_CHILD").is_some() {

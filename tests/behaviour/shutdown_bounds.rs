@@ -190,7 +190,7 @@ fn a_closure_that_never_got_a_thread_is_not_stuck_and_its_permit_is_free() {
         let (begun, has_begun) = mpsc::channel();
         let other = tokio::task::spawn_blocking(move || {
             begun.send(()).unwrap();
-            drop(held.recv());
+            _ = held.recv();
         });
         has_begun.recv().unwrap();
         let first = registry.spawn(Task::blocking(|| {}));

@@ -136,7 +136,10 @@ fn admit_gives_reason_of_refusal() {
     });
     let [line] = <[String; 1]>::try_from(text.lines_with("task discarded")).unwrap();
     assert!(line.contains("WARN") && line.contains(r#"name="report""#), "{line}");
-    assert!(line.contains("no tasks at night") && line.contains("a rule of the registry refused it"), "{line}");
+    assert!(
+        line.contains("no tasks at night") && line.contains("the registry's admission filter refused it"),
+        "{line}"
+    );
 }
 
 /// An error may quote a client: it must neither begin a line of its own nor command the terminal.

@@ -1,4 +1,4 @@
-//! When batches are handled.
+//! When batches are handled, and how many items they hold.
 
 use std::time::Duration;
 
@@ -29,27 +29,29 @@ impl Default for BatchPolicy {
 }
 
 impl BatchPolicy {
-    /// How many items make a batch full, so that it is handled at once. Zero counts as 1, and no batch is larger than the
-    /// capacity.
+    /// The number of items at which a batch is full and is handled at once. Zero counts as 1, and no batch is larger
+    /// than the capacity.
     pub fn max_items(mut self, items: usize) -> Self {
         self.max_items = items;
         self
     }
 
-    /// How long the first item of a batch waits for others at most. With zero it waits for none: a batch has the items that
-    /// came until its task started. With `Duration::MAX` only size, a flush and the end count.
+    /// The longest time that the first item of a batch waits for others. With zero it does not wait: a batch holds the
+    /// items that were pushed before its task started. With `Duration::MAX` a batch waits until it is full, flushed, or
+    /// a shutdown begins.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// How many items there may be at a time, waiting or being handled, between attempts too. Zero counts as 1.
+    /// The highest number of items at a time, whether they wait, are being handled, or are between two attempts. Zero
+    /// counts as 1.
     pub fn capacity(mut self, items: usize) -> Self {
         self.capacity = items;
         self
     }
 
-    /// The same with sizes that make sense, up to `most`.
+    /// The same policy with its sizes clamped to valid values, up to `most`.
     pub(crate) fn within(self, most: usize) -> Self {
         let capacity = self.capacity.clamp(1, most);
         Self { max_items: self.max_items.clamp(1, capacity), capacity, ..self }
@@ -61,9 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_that_make_no_sense_become_the_nearest_that_do() {
+    fn invalid_sizes_are_clamped_to_the_nearest_valid_ones() {
         let table = [
-            // (max_items, capacity, what they become)
+            // (max_items, capacity, expected)
             (0, 0, (1, 1)),
             (0, 5, (1, 5)),
             (5, 0, (1, 1)),

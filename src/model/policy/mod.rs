@@ -1,4 +1,4 @@
-//! How tasks are run: plain data, which the engine interprets.
+//! Policies: plain data on how tasks are run, which the engine interprets.
 
 mod batch;
 mod jitter;

@@ -1,8 +1,8 @@
-//! Which tasks go first.
+//! Priorities of tasks that wait.
 
 use std::{fmt, time::Duration};
 
-/// Which tasks go first where tasks have to wait for their turn.
+/// Which tasks start first when tasks have to wait for a permit.
 ///
 /// ```
 /// use postlude::{Priority, Task, TaskRegistry};
@@ -23,21 +23,21 @@ use std::{fmt, time::Duration};
 ///
 /// # No task starves
 /// A task that waits is promoted by one priority after each
-/// [`promote_after`](crate::TaskRegistryBuilder::promote_after), 10 s by default. So a task is overtaken only by
-/// tasks of a higher priority that came less than that time after it; by those two priorities higher, less than
-/// twice that time. Among tasks of one priority, the first that came is the first to go.
+/// [`promote_after`](crate::TaskRegistryBuilder::promote_after), 10 s by default. So a task is overtaken only by tasks
+/// of a higher priority that arrive less than that time after it, or less than twice that time for a priority two steps
+/// higher. Tasks of one priority start in order of arrival.
 ///
-/// It works without a timer: whoever waits is ranked by when it came, plus a penalty of one or two such times for
-/// a lower priority.
+/// Promotion needs no timer: a waiting task is ranked by its time of arrival, plus a penalty of one or two times
+/// `promote_after` for a lower priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// After the others.
+    /// After tasks of the other priorities.
     Low,
-    /// What every task has that was given none.
+    /// The default.
     #[default]
     Normal,
-    /// Before the others.
+    /// Before tasks of the other priorities.
     High,
 }
 
@@ -51,12 +51,12 @@ impl fmt::Display for Priority {
     }
 }
 
-/// The longest time that is added up without a thought for overflow.
+/// The longest `promote_after` that can be multiplied without overflow.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl Priority {
-    /// When a task of this priority that came at `arrival` would have had to come with the highest one, to be as
-    /// far in the queue.
+    /// The rank of a task of this priority that arrived at `arrival`: the arrival time at which a task of the highest
+    /// priority would have the same position in the queue.
     pub(crate) fn rank(self, arrival: Duration, promote_after: Duration) -> Duration {
         let penalties = match self {
             Self::High => 0,
@@ -72,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_less_than_the_difference_in_priority_later_overtakes() {
+    fn a_later_task_overtakes_within_the_difference_in_priority() {
         let seconds = Duration::from_secs;
         let overtakes = [
-            // (the one that waits, the one that comes later, how much later, whether it goes first)
+            // (waiting, coming later, seconds later, whether the later one starts first)
             (Priority::Low, Priority::Low, 0, false),
             (Priority::Low, Priority::Low, 1, false),
             (Priority::Low, Priority::Normal, 9, true),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn promotion_at_once_leaves_the_order_of_arrival_and_none_at_all_leaves_that_within_a_priority() {
+    fn without_delay_promotion_keeps_the_order_of_arrival_and_without_promotion_that_of_priorities() {
         let arrivals = [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(1_000_000)];
         for priority in [Priority::Low, Priority::Normal, Priority::High] {
             for arrival in arrivals {

@@ -1,4 +1,4 @@
-//! How often tasks start.
+//! How often the tasks of a name may start.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// [`TaskRegistryBuilder::rate_limit`](crate::TaskRegistryBuilder::rate_limit).
 ///
 /// # Default
-/// - [`burst`](Self::burst): 1, or as many tasks as fall due within 10 ms
+/// - [`burst`](Self::burst): the number of tasks that the rate allows in 10 ms, and at least 1
 ///
 /// ```
 /// use std::time::Duration;
@@ -14,20 +14,20 @@ use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), postlude::BuildError> {
-/// let registry = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_second(2)).build()?;
+/// let limit = RateLimit::per_second(2);
+/// let registry = TaskRegistry::builder().rate_limit("webhook", limit).build()?;
 /// let start = tokio::time::Instant::now();
 /// for _ in 0..5 {
 ///     registry.spawn(Task::new(async { /* call it */ }).named("webhook"));
 /// }
 /// registry.wait_idle().await;
-/// assert_eq!(start.elapsed(), Duration::from_secs(2)); // one at once, then one every half a second
+/// assert_eq!(start.elapsed(), Duration::from_secs(2)); // one at once, then one every 500 ms
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// The algorithm is the generic cell rate algorithm, in governor's version: a start takes one of `burst` places, of
-/// which one becomes free again at each interval. So within any minute, `per_minute(100).burst(10)` starts up to 110
-/// tasks.
+/// The algorithm is the generic cell rate algorithm, as implemented by governor: each start takes one of `burst` cells,
+/// and one cell is refilled at each interval. So within any minute, `per_minute(100).burst(10)` starts up to 110 tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     tasks: u32,
@@ -35,57 +35,57 @@ pub struct RateLimit {
     burst: Option<u32>,
 }
 
-/// Timers are no finer than a millisecond, and late by some. At a rate beyond that, what falls due meanwhile would be
+/// Timers have a resolution of a millisecond and fire late. At higher rates, starts that fall due in between would be
 /// lost without a burst.
 const BURST_OF: Duration = Duration::from_millis(10);
 
 impl RateLimit {
-    /// This many tasks in each `period`.
+    /// Up to `tasks` starts in each `period`.
     #[must_use]
     pub const fn new(tasks: u32, period: Duration) -> Self {
         Self { tasks, per: period, burst: None }
     }
 
-    /// This many tasks a second.
+    /// Up to `tasks` starts per second.
     #[must_use]
     pub const fn per_second(tasks: u32) -> Self {
         Self::new(tasks, Duration::from_secs(1))
     }
 
-    /// This many tasks a minute.
+    /// Up to `tasks` starts per minute.
     #[must_use]
     pub const fn per_minute(tasks: u32) -> Self {
         Self::new(tasks, Duration::from_secs(60))
     }
 
-    /// This many tasks an hour.
+    /// Up to `tasks` starts per hour.
     #[must_use]
     pub const fn per_hour(tasks: u32) -> Self {
         Self::new(tasks, Duration::from_secs(60 * 60))
     }
 
-    /// How many tasks may start at once when none has for a while.
+    /// How many tasks may start at once after a time without starts.
     #[must_use]
     pub const fn burst(self, tasks: u32) -> Self {
         Self { burst: Some(tasks), ..self }
     }
 
-    /// Whether it would let nothing start.
+    /// Whether the limit would let no task start.
     pub(crate) fn is_zero(self) -> bool {
         self.tasks == 0 || self.per.is_zero() || self.burst == Some(0)
     }
 
-    /// From one start to the next, when there is no place for a burst.
+    /// The time from one start to the next when the burst is used up.
     pub(crate) fn interval(self) -> Duration {
         (self.per / self.tasks.max(1)).max(Duration::from_nanos(1))
     }
 
-    /// How many may start at once; within what can be counted in nanoseconds.
-    pub(crate) fn places(self) -> u32 {
+    /// How many tasks may start at once, bounded so that `burst * interval` fits in nanoseconds.
+    pub(crate) fn cells(self) -> u32 {
         let interval = self.interval().as_nanos();
-        let most = u128::from(u64::MAX) / 8 / interval;
+        let max = u128::from(u64::MAX) / 8 / interval;
         let wanted = self.burst.map_or_else(|| BURST_OF.as_nanos() / interval, u128::from);
-        u32::try_from(wanted.clamp(1, most.max(1))).unwrap_or(u32::MAX)
+        u32::try_from(wanted.clamp(1, max.max(1))).unwrap_or(u32::MAX)
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_an_interval_and_a_number_of_places() {
+    fn a_rate_has_an_interval_and_a_number_of_cells() {
         let table = [
             (RateLimit::per_second(2), Duration::from_millis(500), 1),
             (RateLimit::per_minute(100).burst(10), Duration::from_millis(600), 10),
@@ -102,11 +102,11 @@ mod tests {
             (RateLimit::per_second(1000), Duration::from_millis(1), 10),
             (RateLimit::per_second(1000).burst(1), Duration::from_millis(1), 1),
             (RateLimit::per_second(u32::MAX), Duration::from_nanos(1), 10_000_000),
-            // 73 years of it: more than anybody has seen a process live.
+            // Bounded to 73 years of starts.
             (RateLimit::per_hour(1).burst(u32::MAX), Duration::from_secs(3600), 640_511),
         ];
-        for (limit, interval, places) in table {
-            assert_eq!((limit.interval(), limit.places()), (interval, places), "{limit:?}");
+        for (limit, interval, cells) in table {
+            assert_eq!((limit.interval(), limit.cells()), (interval, cells), "{limit:?}");
             assert!(!limit.is_zero());
         }
         for zero in [RateLimit::per_second(0), RateLimit::per_minute(5).burst(0)] {

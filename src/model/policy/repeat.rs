@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use super::jitter::scaled;
 
-/// How often something is repeated: see [`TaskRegistry::spawn_every`](crate::TaskRegistry::spawn_every).
+/// How often a task is repeated: see [`TaskRegistry::spawn_every`](crate::TaskRegistry::spawn_every).
 ///
-/// A bare `Duration` is a policy too: that period, and nothing else.
+/// A `Duration` converts into a policy with that period.
 ///
 /// ```
 /// use std::time::Duration;
 /// use postlude::RepeatPolicy;
 ///
-/// // Each hour, the first time in five minutes, and each time up to a minute late.
+/// // Every hour, first after five minutes, and up to a minute late each time.
 /// let policy = RepeatPolicy::every(Duration::from_secs(3600))
 ///     .first_after(Duration::from_secs(300))
 ///     .jitter(Duration::from_secs(60));
@@ -26,32 +26,33 @@ pub struct RepeatPolicy {
     jitter: Duration,
 }
 
-/// The shortest period: the timer counts in milliseconds.
+/// The shortest period, because tokio's timer counts in milliseconds.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl RepeatPolicy {
-    /// The time from one run's start to the next one's. The first run starts at once, unless told otherwise.
+    /// Repeats with `period` between the starts of two runs. The first run starts at once, unless
+    /// [`first_after`](Self::first_after) is set.
     ///
-    /// A period under a millisecond counts as one.
+    /// A period shorter than a millisecond counts as one millisecond.
     pub fn every(period: Duration) -> Self {
         Self { period: period.max(SHORTEST), first_after: Duration::ZERO, jitter: Duration::ZERO }
     }
 
-    /// How long to wait before the first run.
+    /// The time to wait before the first run.
     pub fn first_after(mut self, delay: Duration) -> Self {
         self.first_after = delay;
         self
     }
 
-    /// Starts each run later by up to this much, drawn evenly anew each time, so that many processes do not all start at the
-    /// same moment. The beat itself stays where it is.
+    /// Delays the start of each run by a random time up to `jitter`, so that many processes do not start at the same
+    /// moment. The delays do not add up: they do not shift the schedule.
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// When the run after one that ended `now` is due, counted like `now` from the moment of `spawn_every`: at the next beat
-    /// that is not past. `last` is the beat of the run that ended; `None` before the first.
+    /// When the next run is due after one that ended at `now`: at the next beat that has not passed. `last` is the beat
+    /// of the run that ended, or `None` before the first. All times count from the call of `spawn_every`.
     pub(crate) fn next_beat(&self, last: Option<Duration>, now: Duration) -> Duration {
         let Some(last) = last else { return self.first_after };
         let next = last.saturating_add(self.period);
@@ -63,8 +64,8 @@ impl RepeatPolicy {
         u64::try_from(skipped).map_or(Duration::MAX, |nanos| next.saturating_add(Duration::from_nanos(nanos)))
     }
 
-    /// How much later than its beat a run starts; `random` is drawn evenly from 0 to 1.
-    pub(crate) fn lateness(&self, random: f64) -> Duration {
+    /// The jitter of one run; `random` is uniform between 0 and 1.
+    pub(crate) fn random_jitter(&self, random: f64) -> Duration {
         scaled(self.jitter, random)
     }
 }
@@ -82,7 +83,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn missed_beats_are_skipped_and_the_beat_is_kept() {
+    fn missed_beats_are_skipped_and_the_schedule_is_kept() {
         let policy = RepeatPolicy::every(10 * SECOND).first_after(3 * SECOND);
         for (last, now, next) in [
             (None, 0, 3),
@@ -106,6 +107,6 @@ mod tests {
         let huge = RepeatPolicy::every(Duration::MAX);
         assert_eq!(huge.next_beat(Some(SECOND), 2 * SECOND), Duration::MAX);
         assert_eq!(zero.next_beat(Some(Duration::ZERO), Duration::MAX), Duration::MAX);
-        assert_eq!(huge.jitter(Duration::MAX).lateness(2.0), Duration::MAX);
+        assert_eq!(huge.jitter(Duration::MAX).random_jitter(2.0), Duration::MAX);
     }
 }

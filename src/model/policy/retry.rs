@@ -1,17 +1,17 @@
-//! When a failed task is tried again.
+//! When a failed task is retried.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use super::jitter::scaled;
 use crate::model::outcome::Outcome;
 
-/// When a task that did not get done is tried again, and when no more.
+/// When a failed task is retried, and when it is not.
 ///
 /// ```
 /// use std::{io, time::Duration};
 /// use postlude::RetryPolicy;
 ///
-/// // Up to 8 attempts within an hour, and only where it is worth trying.
+/// // Up to 8 attempts within an hour, and only after I/O errors.
 /// let policy = RetryPolicy::exponential()
 ///     .first_delay(Duration::from_millis(500))
 ///     .max_delay(Duration::from_secs(60))
@@ -24,24 +24,23 @@ use crate::model::outcome::Outcome;
 /// # Default
 /// [`RetryPolicy::default`] is [`exponential`](Self::exponential):
 /// - [`first_delay`](Self::first_delay) 1 s, [`factor`](Self::factor) 2, [`max_delay`](Self::max_delay) 600 s,
-///   [`full_jitter`](Self::full_jitter) on, [`attempts`](Self::attempts) 4: the first and three more, as Celery does with
-///   `retry_backoff`. The jitter is "full": a delay is drawn evenly between zero and the computed one, which spreads
-///   many that failed at the same time best (Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture
-///   Blog, 2015).
+///   [`full_jitter`](Self::full_jitter) on, [`attempts`](Self::attempts) 4 (one attempt and three retries), as Celery
+///   does with `retry_backoff`. With full jitter, a delay is uniform between zero and the computed one, which best
+///   spreads the retries of tasks that failed at the same time (Marc Brooker, "Exponential Backoff And Jitter", AWS
+///   Architecture Blog, 2015).
 /// - [`give_up_after`](Self::give_up_after): no limit
-/// - [`retry_if`](Self::retry_if): every error is worth another attempt, and so is a timeout
+/// - [`retry_if`](Self::retry_if): every error and every timeout is retried
 /// - [`retry_panics`](Self::retry_panics): no
 ///
-/// Sidekiq's way, 25 retries over three weeks, is
-/// `RetryPolicy::delays((0..25_u64).map(|n| Duration::from_secs(n.pow(4) + 15)))`; mind that nothing here outlives
-/// the process.
+/// Sidekiq's policy of 25 retries over three weeks is `RetryPolicy::delays((0..25_u64).map(|n|
+/// Duration::from_secs(n.pow(4) + 15)))`. Note that retries do not outlive the process.
 #[derive(Clone)]
 #[must_use = "a policy does nothing until it is given to a task"]
 pub struct RetryPolicy {
     first_delay: Duration,
     factor: f64,
     max_delay: Duration,
-    /// In place of the computed ones.
+    /// Listed delays, which replace the computed ones.
     delays: Option<Arc<[Duration]>>,
     jitter: bool,
     attempts: u32,
@@ -53,7 +52,7 @@ pub struct RetryPolicy {
 type RetryCondition = dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync;
 
 impl RetryPolicy {
-    /// Delays that grow by a factor, with full jitter: see [the defaults](Self#default).
+    /// Exponential backoff with full jitter: see [the defaults](Self#default).
     pub fn exponential() -> Self {
         Self {
             first_delay: Duration::from_secs(1),
@@ -68,15 +67,15 @@ impl RetryPolicy {
         }
     }
 
-    /// The same delay before each further attempt, without jitter. Four attempts, unless told otherwise.
+    /// The same delay before each retry, without jitter. Four attempts, unless [`attempts`](Self::attempts) is set.
     pub fn constant(delay: Duration) -> Self {
         Self { first_delay: delay, factor: 1.0, max_delay: Duration::MAX, jitter: false, ..Self::exponential() }
     }
 
-    /// These delays, one before each further attempt, without jitter; so one attempt more than there are delays.
+    /// The given delays, one before each retry, without jitter. There is one attempt more than there are delays.
     ///
-    /// With more [`attempts`](Self::attempts), the last delay goes on. [`first_delay`](Self::first_delay) and
-    /// [`factor`](Self::factor) have no effect on a list; without any delay in it, the task is tried once.
+    /// With more [`attempts`](Self::attempts), the last delay is repeated. [`first_delay`](Self::first_delay) and
+    /// [`factor`](Self::factor) have no effect on listed delays. With an empty list, the task has one attempt.
     pub fn delays(delays: impl IntoIterator<Item = Duration>) -> Self {
         let delays: Arc<[Duration]> = delays.into_iter().collect();
         let attempts = u32::try_from(delays.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -89,7 +88,7 @@ impl RetryPolicy {
         self
     }
 
-    /// By how much each delay is longer than the one before. Below 1, or not a number, it counts as 1.
+    /// The ratio of each delay to the one before. A factor below 1 or NaN counts as 1.
     pub fn factor(mut self, factor: f64) -> Self {
         self.factor = if factor > 1.0 { factor } else { 1.0 };
         self
@@ -101,30 +100,31 @@ impl RetryPolicy {
         self
     }
 
-    /// Whether each delay is drawn evenly between zero and the computed one.
+    /// Whether each delay is random, uniform between zero and the computed one.
     pub fn full_jitter(mut self, on: bool) -> Self {
         self.jitter = on;
         self
     }
 
-    /// How many attempts there are at most; the first counts, and always takes place: zero counts as 1. With
-    /// `u32::MAX` it is tried for as long as the process lives.
+    /// The highest number of attempts, including the first one. Zero counts as 1. With `u32::MAX` the task is retried
+    /// without a limit.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = if attempts == 0 { 1 } else { attempts };
         self
     }
 
-    /// No attempt is due later than this after the start of the first; it may then wait for its turn. It does not cut
-    /// short an attempt under way: that is what [`Task::timeout`](crate::Task::timeout) does.
+    /// Makes no attempt that would be due later than `limit` after the start of the first one. An attempt that is due
+    /// before may still wait for a permit beyond the limit, and a running attempt is not stopped: see
+    /// [`Task::timeout`](crate::Task::timeout).
     pub fn give_up_after(mut self, limit: Duration) -> Self {
         self.give_up_after = limit;
         self
     }
 
-    /// Tries again only if `condition` says so of the error. Without it, every error is worth another attempt.
+    /// Retries only after errors for which `condition` returns `true`. Without a condition, every error is retried.
     ///
-    /// Timeouts have no error: they are always worth one. A condition that panics is logged and counted, and taken
-    /// for a yes.
+    /// A timeout has no error, so it is always retried. If the condition panics, the panic is logged and counted, and
+    /// the condition is treated as true.
     pub fn retry_if(
         mut self,
         condition: impl Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync + 'static,
@@ -133,13 +133,13 @@ impl RetryPolicy {
         self
     }
 
-    /// Tries again after a panic, too.
+    /// Retries after a panic, too.
     pub fn retry_panics(mut self) -> Self {
         self.retry_panics = true;
         self
     }
 
-    /// Whether this outcome of an attempt is worth another one. Asks the user's condition, which may panic.
+    /// Whether another attempt follows this outcome. Evaluates the user's condition, which may panic.
     pub(crate) fn is_worth_another(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Failed(error) => self.retry_if.as_ref().is_none_or(|condition| condition(error)),
@@ -149,8 +149,8 @@ impl RetryPolicy {
         }
     }
 
-    /// How long to wait before the next attempt; `None` if there is none. `failed` attempts have been made, the first
-    /// of which started `since_first` ago; `random` is drawn evenly from 0 to 1.
+    /// The delay before the next attempt; `None` if there is none. `failed` is the number of attempts made,
+    /// `since_first` the time since the first one started, and `random` is uniform between 0 and 1.
     pub(crate) fn next_delay(&self, failed: u32, since_first: Duration, random: f64) -> Option<Duration> {
         if failed >= self.attempts && self.attempts != u32::MAX {
             return None;
@@ -160,7 +160,7 @@ impl RetryPolicy {
         (since_first.saturating_add(delay) <= self.give_up_after).then_some(delay)
     }
 
-    /// Before jitter; `None` from a list without any.
+    /// The delay before jitter; `None` if the list of delays is empty.
     fn computed_delay(&self, failed: u32) -> Option<Duration> {
         let nth = failed.saturating_sub(1);
         let delay = match &self.delays {
@@ -172,7 +172,7 @@ impl RetryPolicy {
             None => {
                 let exponent = i32::try_from(nth).unwrap_or(i32::MAX);
                 let seconds = self.first_delay.as_secs_f64() * self.factor.powi(exponent);
-                // Beyond what a `Duration` holds, it is beyond the longest delay, too.
+                // A value that does not fit in a `Duration` is above `max_delay`, too.
                 Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
             }
         };
@@ -208,7 +208,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const NONE: Duration = Duration::ZERO;
 
-    /// The delay before the attempt after `failed` ones, drawn in the middle.
+    /// Checks the delay after `failed` attempts, with a random number of 0.5.
     #[track_caller]
     fn expect(policy: &RetryPolicy, failed: u32, since_first: Duration, delay: Option<Duration>) {
         assert_eq!(policy.next_delay(failed, since_first, 0.5), delay, "{policy:?}, {failed} failed");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn listed_delays_are_kept_and_the_last_goes_on() {
+    fn listed_delays_are_kept_and_the_last_is_repeated() {
         let policy = RetryPolicy::delays([SECOND, 5 * SECOND]);
         for (failed, delay) in [(1, Some(SECOND)), (2, Some(5 * SECOND)), (3, None)] {
             expect(&policy, failed, NONE, delay);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn no_attempt_begins_after_the_total_limit() {
+    fn no_attempt_is_due_after_the_total_limit() {
         let policy = RetryPolicy::constant(SECOND).attempts(u32::MAX).give_up_after(10 * SECOND);
         expect(&policy, 1, 9 * SECOND, Some(SECOND));
         expect(&policy, 1, 9 * SECOND + Duration::from_nanos(1), None);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_worth_another_attempt_and_a_panic_only_if_asked() {
+    fn a_timeout_is_retried_and_a_panic_only_on_request() {
         let failed = |text: &str| Outcome::Failed(Arc::from(crate::model::BoxError::from(text)));
         let panicked = Outcome::Panicked(crate::Panic::from_payload(Box::new("oh")));
         let policy = RetryPolicy::default().retry_if(|error| error.to_string() == "busy");
