@@ -5,11 +5,11 @@ use rustc_hash::FxHashMap;
 /// A part has the numbers that differ in this many low bits only: at most 4,096 in a shard of four, mostly far fewer.
 const PART_BITS: u32 = 14;
 
-/// How many parts are kept although they are empty, so that a shard with few live tasks makes none for each.
+/// How many parts there are before an empty one is removed, so that a shard with few live tasks makes none for each.
 const KEPT: usize = 16;
 
 /// The most entries that an empty part keeps room for.
-const KEPT_ROOM: usize = 128;
+const KEPT_ROOM: usize = 1_024;
 
 /// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part that is
 /// full grows alone, and a reader of all numbers reads a part at a time.
@@ -37,10 +37,7 @@ impl<T> Entries<T> {
         let key = number >> PART_BITS;
         match self.find(key) {
             Ok(index) => self.last = index,
-            Err(index) => {
-                self.parts.insert(index, Part { key, entries: FxHashMap::default() });
-                self.last = index;
-            }
+            Err(_) => self.last = self.add_part(key),
         }
         if let Some(part) = self.parts.get_mut(self.last) {
             part.entries.insert(number, entry);
@@ -68,6 +65,17 @@ impl<T> Entries<T> {
             self.give_room_back();
         }
         Some(removed)
+    }
+
+    /// Adds a part, in the room of an empty one if there is one: as the numbers go up, most parts follow one that has become
+    /// empty. Returns its index.
+    #[cold]
+    fn add_part(&mut self, key: u64) -> usize {
+        let empty = self.parts.iter().take(KEPT).position(|part| part.entries.is_empty());
+        let entries = empty.map(|empty| self.parts.remove(empty).entries).unwrap_or_default();
+        let index = self.parts.partition_point(|part| part.key < key);
+        self.parts.insert(index, Part { key, entries });
+        index
     }
 
     /// Gives back the room of the part that was used last, which is empty.
