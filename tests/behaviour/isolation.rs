@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{Outcome, RateLimit, RetryPolicy, Task, TaskInfo, TaskObserver, TaskRegistry, TaskReport};
+use postlude::{Outcome, RetryPolicy, Task, TaskInfo, TaskObserver, TaskRegistry, TaskReport};
 use tokio::runtime::Builder;
 
 use crate::support::{Journal, assert_conserved, until};
@@ -234,11 +234,13 @@ mod notified {
     }
 }
 
+#[cfg(feature = "rate-limit")]
 mod order {
+    use postlude::RateLimit;
+
     use super::*;
 
     /// First in, first out, through the rate, the limit of the name and that of the kind.
-    #[cfg(feature = "rate-limit")]
     #[test]
     fn is_kept_through_a_rate_and_limits() {
         for workers in [0, 2] {
