@@ -32,14 +32,6 @@ impl Drop for Alive {
     }
 }
 
-fn runtime(workers: usize) -> tokio::runtime::Runtime {
-    let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    if workers > 0 {
-        builder.worker_threads(workers);
-    }
-    builder.enable_all().build().unwrap()
-}
-
 mod stopped {
     use super::*;
 
@@ -239,6 +231,14 @@ mod order {
     use postlude::RateLimit;
 
     use super::*;
+
+    fn runtime(workers: usize) -> tokio::runtime::Runtime {
+        let mut builder = if workers == 0 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+        if workers > 0 {
+            builder.worker_threads(workers);
+        }
+        builder.enable_all().build().unwrap()
+    }
 
     /// First in, first out, through the rate, the limit of the name and that of the kind.
     #[test]
