@@ -1,3 +1,5 @@
+//! Whether a request to act may have come from a page of another site.
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, Uri, header, request::Parts},

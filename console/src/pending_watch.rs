@@ -1,3 +1,5 @@
+//! The age of the oldest pending task, looked for by one request at a time.
+
 use std::{
     sync::{
         Arc,

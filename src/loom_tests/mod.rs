@@ -231,9 +231,9 @@ fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness
     });
 }
 
-/// Seeded: `SetQueue::answered` asks for the shutdown before it notes the answer: neither launches the set.
+/// Seeded: `SetQueue::answered` asks for the shutdown before it notes the answer: neither drains the set.
 #[test]
-fn a_shutdown_that_meets_an_answer_launches_the_set() {
+fn a_shutdown_that_meets_an_answer_drains_the_set() {
     check(|| {
         let registry = registry(None);
         let (tasks, queue) = set(&registry);
@@ -249,9 +249,9 @@ fn a_shutdown_that_meets_an_answer_launches_the_set() {
     });
 }
 
-/// Seeded: `SetQueue::offer` launches late answers in phase `Open` only: a set that was empty when the shutdown looked.
+/// Seeded: `SetQueue::offer` drains late answers in phase `Open` only: a set that was empty when the shutdown looked.
 #[test]
-fn a_shutdown_that_meets_an_add_to_a_leaving_set_launches_it() {
+fn a_shutdown_that_meets_an_add_to_a_leaving_set_drains_it() {
     check(|| {
         let registry = registry(None);
         let (tasks, queue) = set(&registry);

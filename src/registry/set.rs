@@ -148,7 +148,7 @@ impl TaskSet {
             }
         }
 
-        // Dropped after the set was launched.
+        // Dropped after the drain was spawned.
         let _request = RequestGuard::new(self.queue.shared());
         let drain = DrainOnDrop(self);
         let mut current = drain.0.context();
