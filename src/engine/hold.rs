@@ -126,7 +126,7 @@ pub(crate) struct HoldLimit {
     queue: Arc<SetQueue>,
     within: Duration,
     due: Timestamp,
-    /// It was found over too late once.
+    /// The limit was already found expired too late once.
     looks_again: bool,
 }
 

@@ -44,7 +44,7 @@ struct BodyState {
     /// Taken when the body ends.
     guard: Option<ResponseGuard>,
     status: StatusCode,
-    /// Complete with the head, whatever becomes of the body.
+    /// The response is complete when its head is sent, even if the body is never polled.
     without_body: bool,
     /// Bytes still to come, if it is known.
     remaining: Option<u64>,

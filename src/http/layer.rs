@@ -75,7 +75,7 @@ impl TaskLayer {
     /// ask for more: if it does not, the set drains as [`Stalled`](Ending::Stalled). A body that waits for its own next
     /// frame is not stalled.
     ///
-    /// Zero waits for nothing but the body's end, and may start tasks before it was written. A body for which the
+    /// With zero, a set waits only for the body's end, so tasks may start before it is written. A body for which the
     /// server does not ask is then waited for as by default.
     #[must_use]
     pub fn drain_within(self, limit: Duration) -> Self {
@@ -106,7 +106,7 @@ impl TaskLayer {
     /// # }
     /// ```
     ///
-    /// `Retry-After` is 1 to 5 s, one after the other: a place is free as soon as any task ends, and clients that
+    /// `Retry-After` is 1, 2, 3, 4 and 5 s in turn: a slot is free as soon as any task ends, and clients that
     /// were turned away together should not come back together. The answer has no body.
     /// [`TaskMetrics::shed`](crate::TaskMetrics::shed) counts the requests, and a line in the log says so at the
     /// first and whenever their number has doubled.
