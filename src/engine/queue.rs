@@ -10,7 +10,11 @@
 //! 4. A task that is added in phase `Idle` starts a drain, under the same lock under which the previous drain found the
 //!    queue empty. So no add is lost.
 
-use std::{fmt, mem, sync::Arc};
+use std::{
+    fmt, mem,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -64,6 +68,10 @@ pub(crate) enum PollPermission {
     /// The task was ended, and another drain has taken over.
     Superseded,
 }
+
+// No foreign code runs under a lock, so a panic of it leaves nothing half done.
+impl UnwindSafe for SetQueue {}
+impl RefUnwindSafe for SetQueue {}
 
 impl SetQueue {
     /// Creates a queue of which the caller has this many handles.

@@ -1,6 +1,12 @@
 //! The state that all clones of a registry share. The only file that spawns tasks on the runtime.
 
-use std::{future::Future, sync::Arc, task::Waker, time::Duration};
+use std::{
+    future::Future,
+    panic::{RefUnwindSafe, UnwindSafe},
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
 
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -113,6 +119,10 @@ pub(crate) struct Shared {
     /// The parent of every task's token.
     pub(crate) token: CancellationToken,
 }
+
+// No foreign code runs under a lock, so a panic of it leaves nothing half done.
+impl UnwindSafe for Shared {}
+impl RefUnwindSafe for Shared {}
 
 impl Shared {
     /// Starts the timer, whose driver is also the first to learn of the end of the runtime.

@@ -180,3 +180,12 @@ mod metrics {
         assert!(started <= 2400 - metrics.discarded, "{started}: {metrics:?}");
     }
 }
+
+/// A handler that panics under `catch_unwind` may hold them.
+#[test]
+fn is_unwind_safe() {
+    fn check<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    check::<TaskRegistry>();
+    check::<postlude::TaskSet>();
+    check::<postlude::DeadLetters>();
+}
