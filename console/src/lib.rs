@@ -32,7 +32,7 @@
 //! | `GET /health` | 200; or 503 and the reasons: the registry is shut down or shutting down, is at its capacity, or exceeds a [limit](StatusRouter) |
 //!
 //! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400. `OPTIONS` lists
-//! the methods of a route that are on. Every answer forbids caches to store it.
+//! the methods of a route that are on. Every response has the header `Cache-Control: no-store`.
 //!
 //! # Ids
 //! Ids are [external](postlude::TaskId::to_external): `1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp`, the short id of the log and the
@@ -66,7 +66,7 @@
 //! # Features
 //! - `prometheus` (default): `TaskCollector` for the `Registry` of `prometheus-client`, and the route `GET /metrics`.
 //!
-//! Public dependencies, whose major versions set the pace of this crate's own: `postlude`, `axum` and, with the feature,
+//! These public dependencies determine the major version of this crate: `postlude`, `axum` and, with the feature,
 //! `prometheus-client`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -175,7 +175,7 @@ impl TaskRegistry {
     }
 
     /// The outcomes of the last `within`, counted: of those that the registry
-    /// [remembers](crate::TaskRegistryBuilder::history), and of the latest 1,024 that each of its shards does.
+    /// [remembers](crate::TaskRegistryBuilder::history), and at most the latest 1,024 of each shard.
     ///
     /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be counted
     /// only when the next task of the set has ended.
