@@ -1,0 +1,589 @@
+//! The methods of `TaskRegistry`: spawn, look up, list, abort, measure.
+
+use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    engine::{
+        queue::{RequestInProgress, SetQueue},
+        run::under_policy,
+        shared::TaskRegistry,
+        spawned::Spawned,
+    },
+    ledger::{
+        live::LiveTask,
+        metrics::{RuntimeMetrics, TaskMetrics},
+    },
+    model::{OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskStatus, next_number},
+    registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
+    task::{IntoTask, Rejected, Task, TaskOutput},
+    telemetry::{
+        log,
+        subscription::{EventBuffer, TaskEvents},
+    },
+    util::{clock::Timestamp, loom::atomic::Ordering, panic::drop_catching},
+};
+
+/// How many live tasks are looked at for one page, except that a piece is not broken off.
+const TASKS_PER_PAGE: usize = 10_000;
+
+/// How many sets and spawned tasks of a shard are looked at for completions that are not counted yet, by a reader that must
+/// not take long.
+const ENTRIES_PER_LOOK: usize = 1_000;
+
+/// How many outcomes of a shard are looked at for [`TaskRegistry::recent_outcomes`].
+const OUTCOMES_PER_LOOK: usize = 1_024;
+
+impl TaskRegistry {
+    /// Creates a registry with default settings, on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Panics outside a tokio runtime, and in a runtime without a timer. [`TaskRegistryBuilder::build`] returns an
+    /// error instead, and [`TaskRegistryBuilder::handle`] takes a runtime's handle.
+    #[must_use]
+    #[track_caller]
+    #[expect(clippy::new_without_default, reason = "a `default()` that panics outside a runtime would surprise")]
+    #[expect(clippy::panic, reason = "documented, with an alternative")]
+    pub fn new() -> Self {
+        match Self::builder().build() {
+            Ok(registry) => registry,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Creates a builder, which sets limits and hooks.
+    pub fn builder() -> TaskRegistryBuilder {
+        TaskRegistryBuilder::default()
+    }
+
+    /// Starts a task now. This never fails and never blocks. The handle is optional.
+    ///
+    /// If the task can't be accepted, because the registry is shut down or full or its admission filter refuses it, the
+    /// task ends at once as [`Outcome::Discarded`](crate::Outcome::Discarded), which is logged, counted and reported to
+    /// the failure hook. To keep such a task, use [`try_spawn`](Self::try_spawn).
+    #[doc(alias = "background")]
+    #[doc(alias = "fire and forget")]
+    #[doc(alias = "waitUntil")]
+    #[track_caller]
+    pub fn spawn(&self, task: impl IntoTask) -> TaskHandle {
+        self.spawn_task(task.into_task()).unwrap_or_else(|rejected| {
+            let (name, outcome) = (rejected.name(), rejected.outcome());
+            let id = self.shared.discard(rejected);
+            TaskHandle::ended(id, name, self.clone(), outcome)
+        })
+    }
+
+    /// Starts a task now, or hands it back. This never blocks.
+    ///
+    /// # Errors
+    /// Returns the task and the reason if the registry is shut down or at its capacity, or if its
+    /// [admission filter](TaskRegistryBuilder::admit) refuses the task. A task that is handed back is not counted.
+    #[track_caller]
+    pub fn try_spawn(&self, task: impl IntoTask) -> Result<TaskHandle, Rejected> {
+        self.spawn_task(task.into_task())
+    }
+
+    /// Starts a blocking closure: a shorthand for [`spawn`](Self::spawn) with [`Task::blocking`].
+    #[track_caller]
+    pub fn spawn_blocking<F, T>(&self, closure: F) -> TaskHandle
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: TaskOutput,
+    {
+        self.spawn(Task::blocking(closure))
+    }
+
+    /// Creates an empty set.
+    #[must_use]
+    pub fn set(&self) -> TaskSet {
+        TaskSet::counted(SetQueue::new(self.clone(), None, 1))
+    }
+
+    /// What has been counted so far. Takes time in proportion to the sets and spawned tasks that are live, and locks for a few
+    /// of them at a time.
+    #[must_use]
+    pub fn metrics(&self) -> TaskMetrics {
+        let shared = &*self.shared;
+        let mut metrics = TaskMetrics::default();
+        let now = Timestamp::now();
+        let mut oldest = None::<Timestamp>;
+        let mut look = |since: Option<Timestamp>| oldest = oldest.into_iter().chain(since).min();
+        for set in shared.ledger.survey(|task| look(task.pending_since())) {
+            match set.oldest_pending() {
+                Ok(since) => look(since),
+                // It may be a stream without end.
+                Err(RequestInProgress) => metrics.open_sets += 1,
+            }
+            set.flush();
+        }
+        shared.ledger.sum(&mut metrics);
+        metrics.oldest_pending = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
+        (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
+        metrics.stuck = shared.abandoned.len() as u64;
+        metrics.runtime = RuntimeMetrics::of(&shared.handle);
+        metrics.hook_panics = shared.telemetry.hook_panics();
+        metrics.log_suppressed = log::suppressed();
+        // Relaxed: a statistic.
+        metrics.shed = shared.shed.load(Ordering::Relaxed);
+        metrics
+    }
+
+    /// How long the oldest pending task has been waiting for its turn: [`TaskMetrics::oldest_pending`] alone.
+    ///
+    /// It looks at a few tasks at a time and yields in between, so it keeps no worker busy, however many are live. If no task
+    /// is pending, it looks at none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+    /// registry.spawn(std::future::pending::<()>());
+    /// registry.spawn(Task::new(async {}).named("waits for the first one"));
+    /// tokio::time::sleep(Duration::from_secs(30)).await;
+    /// assert_eq!(registry.oldest_pending().await.as_secs(), 30);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// May be dropped at any time.
+    pub async fn oldest_pending(&self) -> Duration {
+        let mut oldest = None::<Timestamp>;
+        for (spawned, sets) in self.shared.ledger.survey_pending(LiveTask::pending_since) {
+            let in_sets = sets.iter().filter_map(|set| set.oldest_pending().ok().flatten());
+            oldest = oldest.into_iter().chain(spawned).chain(in_sets).min();
+            tokio::task::yield_now().await;
+        }
+        oldest.map(|oldest| Timestamp::now().since(oldest)).unwrap_or_default()
+    }
+
+    /// The outcomes of the last `within`, counted: of those that the registry
+    /// [remembers](crate::TaskRegistryBuilder::history), and at most the latest 1,024 of each shard.
+    ///
+    /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be counted
+    /// only when the next task of the set has ended.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(async { Err::<(), _>("long ago") }).await;
+    /// tokio::time::sleep(Duration::from_secs(600)).await;
+    /// registry.spawn(async {}).await;
+    /// let recent = registry.recent_outcomes(Duration::from_secs(300));
+    /// assert_eq!((recent.completed, recent.failed), (1, 0));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn recent_outcomes(&self, within: Duration) -> OutcomeCounts {
+        for set in self.shared.ledger.some_sets(ENTRIES_PER_LOOK) {
+            set.flush();
+        }
+        let (now, mut outcomes) = (Timestamp::now(), OutcomeCounts::default());
+        self.shared.ledger.look_at_latest(OUTCOMES_PER_LOOK, |finished| {
+            if now.since(finished.ended) <= within {
+                outcomes.count(finished.outcome().kind());
+            }
+        });
+        outcomes
+    }
+
+    /// The live tasks, pending and running, the oldest first.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<TaskInfo> {
+        let now = Timestamp::now();
+        let mut tasks = Vec::new();
+        let mut list = |task: &LiveTask| tasks.push(task.info(now));
+        for set in self.shared.ledger.survey(&mut list) {
+            set.survey(&mut list);
+        }
+        tasks.sort_by_key(|task| (Reverse(task.age), task.id));
+        tasks
+    }
+
+    /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` tasks, with ids after
+    /// `after`. A limit of 0 counts as 1.
+    ///
+    /// Unlike [`tasks`](Self::tasks), a page looks at some 10,000 tasks at most, however many a set has, so it may be short, or
+    /// empty, although there is a [next](Page::next) one. Tasks that are added or end between two pages make the pages neither
+    /// repeat nor skip other tasks. The filter runs without a lock.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry, TaskState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let tasks = registry.set();
+    /// let first = tasks.add(Task::new(async {}).named("welcome"));
+    /// let second = tasks.add(Task::new(async {}).named("invoice"));
+    ///
+    /// let page = registry.live_page(None, 1, |task| task.state == TaskState::Pending);
+    /// assert_eq!((page.items[0].id, page.next), (first, Some(first)));
+    /// let page = registry.live_page(page.next, 1, |task| task.state == TaskState::Pending);
+    /// assert_eq!((page.items[0].id, page.next), (second, None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn live_page(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        mut filter: impl FnMut(&TaskInfo) -> bool,
+    ) -> Page<TaskInfo> {
+        let mut page = Page::new();
+        let now = Timestamp::now();
+        let mut looked_at = 0;
+        // All tasks up to here were looked at.
+        let mut last = after;
+        // Two more: that of `after`, which may have been looked at, and one by which it is known whether there is a next page.
+        for number in self.shared.ledger.numbers_from(after.map_or(0, |id| id.number), TASKS_PER_PAGE + 2) {
+            let mut from = match after {
+                Some(after) if after.number == number => after.index.checked_add(1),
+                _ => Some(0),
+            };
+            while let Some(index) = from {
+                if looked_at >= TASKS_PER_PAGE {
+                    page.next = last;
+                    return page;
+                }
+                let (tasks, next) = self.live_piece(number, index, now);
+                looked_at += tasks.len().max(1);
+                for task in tasks {
+                    if filter(&task) && !page.push(task, limit, |last| last.id) {
+                        return page;
+                    }
+                }
+                last = Some(TaskId { number, index: next.map_or(u64::MAX, |next| next - 1) });
+                from = next;
+            }
+        }
+        page
+    }
+
+    /// Some of the live tasks of a set, from an index on, and the index to go on from; or a spawned task, whose index is 0.
+    fn live_piece(&self, number: u64, from: u64, now: Timestamp) -> (Vec<TaskInfo>, Option<u64>) {
+        let mut tasks = Vec::new();
+        if let Some(set) = self.shared.ledger.set(number) {
+            let next = set.chunk(from, |live| tasks.push(live.info(now)));
+            return (tasks, next);
+        }
+        if from == 0 {
+            tasks.extend(self.shared.ledger.shard(number).spawned(number).map(|live| live.info(now)));
+        }
+        (tasks, None)
+    }
+
+    /// The status of one task, live or ended; `None` if there is no task with this id, or its outcome is no longer
+    /// [remembered](crate::TaskRegistryBuilder::history).
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry, TaskStatus};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let mail = Task::new(async { Err::<(), _>("no such mailbox") });
+    /// let id = registry.spawn(mail.named("mail")).id();
+    /// assert_eq!(registry.get(id).unwrap().label(), "pending");
+    ///
+    /// registry.wait_idle().await;
+    /// let Some(TaskStatus::Ended(report)) = registry.get(id) else { panic!("it has ended") };
+    /// assert_eq!(report.outcome.to_string(), "failed: no such mailbox");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn get(&self, id: TaskId) -> Option<TaskStatus> {
+        // In this order: a task is removed from the ledger and remembered under one lock.
+        let live = self.shared.info(id).map(TaskStatus::Live);
+        live.or_else(|| {
+            if let Some(set) = self.shared.ledger.set(id.number) {
+                set.flush();
+            }
+            self.shared.ledger.finished(id).map(|finished| TaskStatus::Ended(finished.report(Timestamp::now())))
+        })
+    }
+
+    /// The reports of the last outcomes that the registry [remembers](crate::TaskRegistryBuilder::history), the latest
+    /// first.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// for name in ["first", "second"] {
+    ///     registry.spawn(Task::new(async {}).named(name)).await;
+    /// }
+    /// let names: Vec<_> = registry.history().iter().map(|report| report.name).collect();
+    /// assert_eq!(names, ["second", "first"]);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn history(&self) -> Vec<TaskReport> {
+        for set in self.shared.ledger.survey(|_| ()) {
+            set.flush();
+        }
+        let now = Timestamp::now();
+        let mut all = self.shared.ledger.history();
+        all.sort_by_key(|finished| Reverse((finished.ended, finished.identity.id)));
+        let surplus = all.split_off(all.len().min(self.shared.ledger.history_capacity()));
+        surplus.into_iter().for_each(drop_catching);
+        all.into_iter().map(|finished| finished.report(now)).collect()
+    }
+
+    /// A page of the remembered outcomes that `filter` accepts, the latest first: at most `limit` reports, which follow
+    /// the one of the task `after` in this order. A limit of 0 counts as 1.
+    ///
+    /// If the outcome of `after` is no longer [remembered](crate::TaskRegistryBuilder::history), the page is empty,
+    /// because all later reports in this order are older and no longer remembered either. The filter runs without a
+    /// lock.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(Task::new(async { Err::<(), _>("no such mailbox") }).named("mail")).await;
+    /// registry.spawn(Task::new(async {}).named("mail")).await;
+    ///
+    /// let page = registry.history_page(None, 10, |report| !report.outcome.is_completed());
+    /// assert_eq!(page.items[0].outcome.to_string(), "failed: no such mailbox");
+    /// assert_eq!((page.items.len(), page.next), (1, None));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn history_page(
+        &self,
+        after: Option<TaskId>,
+        limit: usize,
+        mut filter: impl FnMut(&TaskReport) -> bool,
+    ) -> Page<TaskReport> {
+        let mut page = Page::new();
+        let mut history = self.history().into_iter();
+        if let Some(after) = after {
+            history.by_ref().find(|report| report.id == after);
+        }
+        for report in history {
+            if filter(&report) && !page.push(report, limit, |last| last.id) {
+                break;
+            }
+        }
+        page
+    }
+
+    /// Aborts a task, pending or running. Its outcome, [`Outcome::Aborted`](crate::Outcome::Aborted), is counted at
+    /// once, and its [`cancellation()`](crate::cancellation) token is cancelled. Its future is dropped before the next
+    /// task of its set starts. A future that is inside a poll, and a closure that is running, can't be stopped and are
+    /// abandoned.
+    ///
+    /// Returns `false` if no such task is live.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn abort(&self, id: TaskId) -> bool {
+        self.shared.abort(id)
+    }
+
+    /// [Aborts](Self::abort) all live tasks of a set, and returns their number.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn abort_set(&self, set: SetId) -> usize {
+        self.shared.ledger.set(set.0).map_or(0, |set| set.transition(|step| step.abort_all(|_| true)))
+    }
+
+    /// [Aborts](Self::abort) all live tasks of a name, and returns their number. Tasks that are added meanwhile may not
+    /// be aborted.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// for _ in 0..3 {
+    ///     registry.spawn(Task::new(std::future::pending::<()>()).named("import"));
+    /// }
+    /// assert_eq!(registry.abort_named("import"), 3);
+    /// # }
+    /// ```
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn abort_named(&self, name: &str) -> usize {
+        let is_named = |task: &LiveTask| task.identity.name == *name;
+        let mut spawned = Vec::new();
+        let sets = self.shared.ledger.survey(|task| {
+            if is_named(task) {
+                spawned.push(task.identity.id);
+            }
+        });
+        let aborted = spawned.into_iter().filter(|id| self.shared.abort(*id)).count();
+        aborted + sets.iter().map(|set| set.transition(|step| step.abort_all(is_named))).sum::<usize>()
+    }
+
+    /// Subscribes to the events of all tasks from now on, as a stream.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskEvent, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let mut events = registry.subscribe();
+    /// registry.spawn(Task::new(async {}).named("mail"));
+    ///
+    /// while let Some(event) = events.recv().await {
+    ///     println!("{} {:?}", event.label(), event.id());
+    ///     if let TaskEvent::Finished(report) = event {
+    ///         assert_eq!(report.name, "mail");
+    ///         break;
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// A reader never delays a task. The latest 4,096 events are kept for slow readers. A reader that is further behind
+    /// loses the oldest events and gets [`TaskEvent::Missed`](crate::TaskEvent::Missed) in their place. Without
+    /// readers, no event is kept, and an event costs one branch.
+    ///
+    /// The stream ends after the last clone of the registry was dropped and its last task has ended. Code that waits
+    /// for the end of the stream must not hold a clone.
+    #[must_use = "events are kept for the subscription until it is dropped"]
+    pub fn subscribe(&self) -> TaskEvents {
+        EventBuffer::subscribe(self.shared.telemetry.buffer())
+    }
+
+    /// Whether a [`shutdown`](Self::shutdown) has begun. The registry then closes when the last live task has ended, or
+    /// at the deadline.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// assert!(!registry.is_shutting_down());
+    /// registry.shutdown(Duration::ZERO).await;
+    /// assert!(registry.is_shutting_down()); // also after the shutdown
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shared.losses.has_begun()
+    }
+
+    /// Whether the registry accepts no more tasks: a [`shutdown`](Self::shutdown) has closed it, or its runtime has ended.
+    ///
+    /// ```
+    /// use postlude::{RejectReason, TaskRegistry};
+    ///
+    /// let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    /// let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    /// assert!(!registry.is_closed());
+    ///
+    /// drop(runtime);
+    /// assert!(registry.is_closed());
+    /// assert_eq!(registry.try_spawn(async {}).unwrap_err().reason(), RejectReason::RuntimeEnded);
+    /// ```
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.ledger.is_closed()
+    }
+
+    /// Whether the registry is at its [capacity](TaskRegistryBuilder::capacity). If it is, a new task is discarded, or
+    /// handed back by `try_add` and `try_spawn`. Always `false` without a capacity.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+    /// let tasks = registry.set();
+    /// assert!(!registry.is_full());
+    /// tasks.add(async {});
+    /// assert!(registry.is_full());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.ledger.is_full()
+    }
+
+    /// A token that is cancelled when the registry closes: at the end of a shutdown, or at its deadline.
+    ///
+    /// Use it for work outside the registry that should end with it. Cancelling this token cancels nothing else.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.shared.token.child_token()
+    }
+
+    /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;
+    /// [`TaskMetrics::stuck`] counts it.
+    ///
+    /// A set whose request is in progress counts as soon as it has a task. A task must not await this, because it would
+    /// wait for itself.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe.
+    pub async fn wait_idle(&self) {
+        self.shared.ledger.wait_idle().await;
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(crate) fn spawn_task(&self, task: Task) -> Result<TaskHandle, Rejected> {
+        let task = self.prepare(task)?;
+        match self.admit(&task) {
+            Ok(passed_mark) => Ok(self.start(task, passed_mark)),
+            Err(reason) => Err(Rejected::new(task, reason)),
+        }
+    }
+
+    /// Gives a task that will be spawned its number, and asks the admission filter. Never call this under a lock.
+    #[inline]
+    pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
+        let id = TaskId { number: next_number(), index: 0 };
+        task.meta_mut().accept(id, Timestamp::now(), &self.shared.telemetry);
+        match self.shared.consider(task.meta()) {
+            Ok(()) => Ok(task),
+            Err(refusal) => Err(Rejected::refused(task, refusal)),
+        }
+    }
+
+    /// Counts and lists a task that will be spawned, if it is accepted. Returns whether a high-water mark was reached.
+    /// If this succeeds, the task must be [started](Self::start).
+    #[inline]
+    pub(crate) fn admit(&self, task: &Task) -> Result<bool, RejectReason> {
+        let mut live = LiveTask::new(task.meta().identity());
+        if let Some(dead) = task.meta().policy.as_ref().and_then(|policy| policy.replay_of) {
+            live.replays(dead);
+        }
+        self.shared.admit_spawned(live)
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(crate) fn start(&self, task: Task, passed_mark: bool) -> TaskHandle {
+        let shared = &self.shared;
+        let identity = task.meta().identity();
+        let work = if shared.runs_plain(task.meta()) { task.work } else { under_policy(task.work, shared, None) };
+        shared.added(identity);
+        let join = shared.spawn(Spawned::new(work, Arc::clone(shared)));
+        if passed_mark {
+            shared.warn_of_high_water(identity.id.number);
+        }
+        TaskHandle::live(identity.id, identity.name, self.clone(), join)
+    }
+}
+
+impl fmt::Debug for TaskRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskRegistry").field("live", &self.shared.ledger.live()).finish_non_exhaustive()
+    }
+}
