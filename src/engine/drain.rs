@@ -313,14 +313,15 @@ fn drop_in_set(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) 
 fn runtime_ended(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>) {
     if let Some(id) = work.as_ref().map(|work| work.meta().id()) {
         drop_in_set(queue, work, id);
-        let is_stopped = queue.mark.is_stopped(id.index);
-        let (is_current, is_sleeping) = queue.transition(|transition| {
+        let (is_current, is_sleeping, is_stopped) = queue.transition(|transition| {
             if let Some(current) = transition.state.take_current(id) {
                 let outcome = current.unfinished(DiscardReason::RuntimeEnded);
                 transition.end(current, outcome, EndedBy::Runner);
-                return (true, false);
+                return (true, false, false);
             }
-            (false, transition.end_sleeping(id, |task| task.unfinished(DiscardReason::RuntimeEnded)))
+            let is_sleeping = transition.end_sleeping(id, |task| task.unfinished(DiscardReason::RuntimeEnded));
+            // Under the lock: an abort that meets this drop leaves the queue to this drain.
+            (false, is_sleeping, queue.mark.is_stopped(id.index))
         });
         if !is_current && !is_sleeping {
             queue.shared().abandoned.dropped(id);

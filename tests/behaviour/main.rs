@@ -11,6 +11,7 @@ mod abort;
 mod admit;
 mod bare;
 mod batcher;
+mod chaos;
 mod context;
 mod cpu;
 mod dead_letters;
