@@ -266,7 +266,10 @@ impl TaskSet {
     /// use bytes::Bytes;
     /// use postlude::{TaskBody, TaskRegistry};
     ///
-    /// async fn handle<B>(request: Request<B>, registry: TaskRegistry) -> Response<TaskBody<Full<Bytes>>> {
+    /// async fn handle<B>(
+    ///     request: Request<B>,
+    ///     registry: TaskRegistry,
+    /// ) -> Response<TaskBody<Full<Bytes>>> {
     ///     let tasks = registry.set();
     ///     tasks.add(async { /* send the mail */ });
     ///     tasks.attach(Response::new(Full::from("accepted")))

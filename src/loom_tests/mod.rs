@@ -1,5 +1,6 @@
 //! Models for loom, which runs them in every order in which their threads may meet. Run by
-//! `RUSTFLAGS='--cfg postlude_loom -A unused' cargo test --no-default-features --features http --lib`.
+//! `RUSTFLAGS='--cfg postlude_loom -A unused' cargo test -p postlude --no-default-features
+//! --features http --lib`.
 //!
 //! Tokio's part is played by hand: a drain that would be spawned is queued here, and a model's threads run it
 //! as the tokio task would. Each model says which seeded bug it was seen to catch.

@@ -13,7 +13,8 @@ use http::StatusCode;
 /// use postlude::{Ending, Task};
 ///
 /// let receipt = Task::new(async {}).when(Ending::is_success);
-/// let apology = Task::new(async {}).when(|ending| matches!(ending, Ending::HandlerPanicked | Ending::Cancelled));
+/// let apology = Task::new(async {})
+///     .when(|ending| matches!(ending, Ending::HandlerPanicked | Ending::Cancelled));
 /// # drop((receipt, apology));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
