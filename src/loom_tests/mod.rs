@@ -167,7 +167,7 @@ fn an_abort_that_meets_completion_counts_one_outcome_and_the_next_task_runs() {
 
 /// Seeded: `Ledger::told` reads the number of waiters before the end is counted: the wake-up is missed.
 #[test]
-fn whoever_waits_for_idleness_sees_the_last_end_or_is_woken_by_it() {
+fn a_wait_for_idleness_sees_the_last_end_or_is_woken_by_it() {
     check(|| {
         let registry = registry(None);
         let (tasks, queue) = set(&registry);

@@ -56,7 +56,7 @@ impl SignalWatch {
             match listening {
                 Err(error) => _ = ready.send(Err(error)),
                 Ok((runtime, listener)) => {
-                    // Whoever has dropped the service meanwhile hears nothing.
+                    // If the service was dropped meanwhile, nobody receives this.
                     let _unheard = ready.send(Ok(()));
                     runtime.block_on(listener.watch(policy, stop, served));
                 }

@@ -112,41 +112,31 @@ where
     }
 }
 
-impl<T: TaskObserver + ?Sized> TaskObserver for Arc<T> {
-    fn added(&self, task: &TaskInfo) {
-        (**self).added(task);
-    }
+/// A pointer forwards every event. The methods have defaults, so the compiler finds none that is missing here.
+macro_rules! forward {
+    ($($implementation:tt)+) => {
+        $($implementation)+ {
+            fn added(&self, task: &TaskInfo) {
+                (**self).added(task);
+            }
 
-    fn started(&self, task: &TaskInfo) {
-        (**self).started(task);
-    }
+            fn started(&self, task: &TaskInfo) {
+                (**self).started(task);
+            }
 
-    fn attempt_failed(&self, report: &TaskReport) {
-        (**self).attempt_failed(report);
-    }
+            fn attempt_failed(&self, report: &TaskReport) {
+                (**self).attempt_failed(report);
+            }
 
-    fn finished(&self, report: &TaskReport) {
-        (**self).finished(report);
-    }
+            fn finished(&self, report: &TaskReport) {
+                (**self).finished(report);
+            }
+        }
+    };
 }
 
-impl TaskObserver for Box<dyn TaskObserver> {
-    fn added(&self, task: &TaskInfo) {
-        (**self).added(task);
-    }
-
-    fn started(&self, task: &TaskInfo) {
-        (**self).started(task);
-    }
-
-    fn attempt_failed(&self, report: &TaskReport) {
-        (**self).attempt_failed(report);
-    }
-
-    fn finished(&self, report: &TaskReport) {
-        (**self).finished(report);
-    }
-}
+forward!(impl<T: TaskObserver + ?Sized> TaskObserver for Arc<T>);
+forward!(impl TaskObserver for Box<dyn TaskObserver>);
 
 /// Adapts a failure hook to an observer.
 pub(crate) struct OnFailure<F>(pub(crate) F);

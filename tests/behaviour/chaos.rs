@@ -136,7 +136,7 @@ impl Round {
         }
     }
 
-    /// Adds until the threads have added so many tasks together.
+    /// Adds tasks until the adders together have added `tasks` of them.
     fn adder(self, seed: u64, tasks: u64) {
         let mut random = Rng::with_seed(seed);
         while self.added.load(Ordering::SeqCst) < tasks {

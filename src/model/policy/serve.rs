@@ -45,7 +45,7 @@ impl ServePolicy {
 
     /// Whether SIGTERM or Ctrl-C exits the process, with the same status, after `serve` has returned.
     ///
-    /// Whoever has listened for a signal through tokio can't have its default action back: without this, such a signal does
+    /// Tokio never restores the default action of a signal that it has listened for: without this, such a signal does
     /// nothing from then on. Leave it on unless the process listens for signals itself.
     pub const fn exit_after_serving(mut self, exits: bool) -> Self {
         self.exits_after = exits;
