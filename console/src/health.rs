@@ -52,13 +52,9 @@ impl Limits {
     }
 }
 
-/// The share of outcomes that are failures, panics or timeouts; `None` if there are too few outcomes. Neither an abort nor a
-/// discard says how well tasks do.
-#[expect(clippy::cast_precision_loss, reason = "a share needs no 53 bits")]
+/// The [failure rate](OutcomeCounts::failure_rate); `None` if there are too few outcomes.
 pub(crate) fn failure_rate(outcomes: OutcomeCounts) -> Option<f64> {
-    let bad = outcomes.failed + outcomes.panicked + outcomes.timed_out;
-    let all = outcomes.completed + bad;
-    (all >= ENOUGH).then(|| bad as f64 / all as f64)
+    (outcomes.completed + outcomes.failures() >= ENOUGH).then(|| outcomes.failure_rate())
 }
 
 #[cfg(test)]

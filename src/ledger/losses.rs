@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ledger::finished::Finish,
-    model::{DiscardReason, Outcome, TaskInfo},
+    model::{OutcomeKind, TaskInfo},
     util::loom::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -69,25 +69,14 @@ impl Losses {
 
     /// Remembers a task that was lost in a shutdown; says whether the log is to name it.
     pub(crate) fn record(&self, finish: &Finish) -> Naming {
-        if !self.has_begun() {
+        if !self.has_begun() || finish.outcome.is_failure() || !finish.outcome.is_loss() {
             return Naming::Named;
         }
         let mut lost = self.lost.lock();
         let lost = &mut *lost;
-        let list = match &finish.outcome {
-            Outcome::Aborted => &mut lost.aborted,
-            Outcome::Discarded(
-                DiscardReason::Closed
-                | DiscardReason::RuntimeEnded
-                | DiscardReason::Capacity
-                | DiscardReason::Refused
-                | DiscardReason::PreviousFailed,
-            ) => &mut lost.discarded,
-            Outcome::Discarded(DiscardReason::Ending | DiscardReason::Cleared)
-            | Outcome::Completed
-            | Outcome::Failed(_)
-            | Outcome::Panicked(_)
-            | Outcome::TimedOut(_) => return Naming::Named,
+        let list = match finish.outcome.kind() {
+            OutcomeKind::Discarded => &mut lost.discarded,
+            _ => &mut lost.aborted,
         };
         let naming = if list.len() < MAX_NAMED { Naming::Named } else { Naming::Counted };
         match naming {

@@ -33,11 +33,8 @@ impl NameCounters {
             return;
         }
         self.queued.record(finished.queued_for());
-        match kind {
-            OutcomeKind::Completed | OutcomeKind::Failed | OutcomeKind::Panicked | OutcomeKind::TimedOut => {
-                self.durations.record(finished.ran_for());
-            }
-            OutcomeKind::Aborted | OutcomeKind::Discarded => {}
+        if kind == OutcomeKind::Completed || kind.is_failure() {
+            self.durations.record(finished.ran_for());
         }
     }
 
@@ -156,14 +153,7 @@ impl TaskMetrics {
     /// The mean duration of the tasks that completed, failed, panicked or timed out; zero without any.
     #[must_use]
     pub fn average_duration(&self) -> Duration {
-        average(self.total_time, self.completed + self.all_failed())
-    }
-
-    /// The share of tasks that failed, panicked or timed out, of these and the completed ones, from 0 to 1; zero
-    /// without any.
-    #[must_use]
-    pub fn failure_rate(&self) -> f64 {
-        rate(self.all_failed(), self.completed)
+        average(self.total_time, self.completed + self.failures())
     }
 
     /// The duration within which a share `q` of the attempts ended: `quantile(0.5)` is the median. The value is at most
@@ -227,7 +217,7 @@ impl fmt::Display for TaskMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} added: {} pending, {} running", self.added, self.pending, self.running)?;
         for (kind, count) in self.outcomes.iter() {
-            write!(f, ", {count} {}", kind.label().replace('_', " "))?;
+            write!(f, ", {count} {}", kind.words())?;
         }
         write!(
             f,
@@ -304,13 +294,7 @@ impl NameMetrics {
     /// Like [`TaskMetrics::average_duration`].
     #[must_use]
     pub fn average_duration(&self) -> Duration {
-        average(self.total_time, self.completed + self.all_failed())
-    }
-
-    /// Like [`TaskMetrics::failure_rate`].
-    #[must_use]
-    pub fn failure_rate(&self) -> f64 {
-        rate(self.all_failed(), self.completed)
+        average(self.total_time, self.completed + self.failures())
     }
 
     /// Like [`TaskMetrics::quantile`].
@@ -365,12 +349,4 @@ fn average(total: Duration, count: u64) -> Duration {
     }
     let nanos = total.as_nanos() / u128::from(count);
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a ratio does not need 53 bits")]
-fn rate(bad: u64, good: u64) -> f64 {
-    match bad + good {
-        0 => 0.0,
-        all => bad as f64 / all as f64,
-    }
 }

@@ -33,5 +33,5 @@ pub use self::{
 };
 pub(crate) use self::{
     id::{Identity, SEATS, next_number},
-    outcome::{Chain, SharedError},
+    outcome::{Cause, SharedError},
 };

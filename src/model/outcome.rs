@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
+use tracing::Level;
+
 use crate::util::{escape::Escaped, panic::Panic};
 
 /// The error of a failed task. A `?` in the task's body converts any error into it.
@@ -115,10 +117,7 @@ impl Outcome {
     /// Whether the work ran and failed, panicked or timed out. Such a task can be retried, or kept as a dead letter.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
-        match self {
-            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => true,
-            Self::Completed | Self::Aborted | Self::Discarded(_) => false,
-        }
+        self.kind().is_failure()
     }
 
     /// Whether the work started and did not complete: this stops a set that
@@ -128,6 +127,36 @@ impl Outcome {
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) | Self::Aborted => true,
             Self::Completed | Self::Discarded(_) => false,
         }
+    }
+
+    /// The level of the log event: an error if the task failed or was discarded against the caller's will, a warning if
+    /// somebody asked for the end.
+    pub(crate) const fn level(&self) -> Level {
+        match self {
+            Self::Completed => Level::DEBUG,
+            Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) => Level::ERROR,
+            Self::Aborted => Level::WARN,
+            Self::Discarded(reason) => match reason {
+                DiscardReason::Capacity | DiscardReason::Closed | DiscardReason::RuntimeEnded => Level::ERROR,
+                DiscardReason::Ending
+                | DiscardReason::Cleared
+                | DiscardReason::PreviousFailed
+                | DiscardReason::Refused => Level::WARN,
+            },
+        }
+    }
+
+    /// The error, limit or reason that the log event carries.
+    pub(crate) fn details(&self) -> Details<'_> {
+        let mut details = Details::default();
+        match self {
+            Self::Failed(error) => details.error = Some(Cause::Error(&**error)),
+            Self::Panicked(panic) => details.error = Some(Cause::Panic(panic)),
+            Self::TimedOut(limit) => details.limit = Some(*limit),
+            Self::Discarded(reason) => details.reason = Some(*reason),
+            Self::Completed | Self::Aborted => {}
+        }
+        details
     }
 }
 
@@ -145,10 +174,33 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The only list of the outcome kinds. Each row gives the variant, the field in [`OutcomeCounts`] (also the label), and
-/// the doc text.
+/// What the log event of an end says beside the kind of the outcome.
+#[derive(Default)]
+pub(crate) struct Details<'a> {
+    pub(crate) error: Option<Cause<'a>>,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) reason: Option<DiscardReason>,
+}
+
+/// Foreign text that says why a task did not complete. It is escaped.
+pub(crate) enum Cause<'a> {
+    Error(&'a (dyn std::error::Error + Send + Sync + 'static)),
+    Panic(&'a Panic),
+}
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => Escaped(Chain(*error)).fmt(f),
+            Self::Panic(panic) => Escaped(panic).fmt(f),
+        }
+    }
+}
+
+/// The only list of the outcome kinds. Each row gives the variant, the field in [`OutcomeCounts`] (also the label), the
+/// words for a sentence, and the doc text.
 macro_rules! outcome_kinds {
-    ($($kind:ident, $field:ident: $doc:literal;)+) => {
+    ($($kind:ident, $field:ident, $words:literal: $doc:literal;)+) => {
         /// The kind of an [`Outcome`], without the error, the panic, the limit or the reason.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -166,6 +218,13 @@ macro_rules! outcome_kinds {
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$kind => stringify!($field),)+
+                }
+            }
+
+            /// The label as the words of a sentence, such as `timed out`.
+            pub(crate) const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $words,)+
                 }
             }
         }
@@ -198,12 +257,23 @@ macro_rules! outcome_kinds {
 }
 
 outcome_kinds! {
-    Completed, completed: "Tasks that ran to their end without an error.";
-    Failed, failed: "Tasks that returned an error.";
-    Panicked, panicked: "Tasks that panicked.";
-    TimedOut, timed_out: "Tasks that took longer than their limit.";
-    Aborted, aborted: "Tasks that were aborted.";
-    Discarded, discarded: "Tasks that never started.";
+    Completed, completed, "completed": "Tasks that ran to their end without an error.";
+    Failed, failed, "failed": "Tasks that returned an error.";
+    Panicked, panicked, "panicked": "Tasks that panicked.";
+    TimedOut, timed_out, "timed out": "Tasks that took longer than their limit.";
+    Aborted, aborted, "aborted": "Tasks that were aborted.";
+    Discarded, discarded, "discarded": "Tasks that never started.";
+}
+
+impl OutcomeKind {
+    /// Whether the work ran and failed, panicked or timed out: see [`Outcome::is_failure`].
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Failed | Self::Panicked | Self::TimedOut => true,
+            Self::Completed | Self::Aborted | Self::Discarded => false,
+        }
+    }
 }
 
 impl fmt::Display for OutcomeKind {
@@ -238,9 +308,21 @@ impl OutcomeCounts {
         self.iter().map(|(_, count)| count).sum()
     }
 
-    /// Tasks that failed, panicked or timed out.
-    pub(crate) const fn all_failed(&self) -> u64 {
-        self.failed + self.panicked + self.timed_out
+    /// The sum of the tasks that failed, panicked or timed out.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count).sum()
+    }
+
+    /// The share of [failures](Self::failures) in the tasks that completed or failed, from 0 to 1; zero without any.
+    /// Aborted and discarded tasks do not count: they do not say how well tasks do.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio does not need 53 bits")]
+    pub fn failure_rate(&self) -> f64 {
+        match self.completed + self.failures() {
+            0 => 0.0,
+            all => self.failures() as f64 / all as f64,
+        }
     }
 
     #[inline]

@@ -95,7 +95,7 @@ impl TaskRegistry {
         self.for_each_set(SetQueue::flush).await;
         let mut metrics = TaskMetrics::default();
         self.shared.ledger.sum(&mut metrics);
-        self.shared.losses.begin(metrics.completed, metrics.all_failed());
+        self.shared.losses.begin(metrics.completed, metrics.failures());
         self.for_each_set(SetQueue::drain_if_answered).await;
     }
 
@@ -305,7 +305,7 @@ impl TaskRegistry {
         }
         ShutdownReport {
             completed: metrics.completed.saturating_sub(lost.completed_before),
-            failed: metrics.all_failed().saturating_sub(lost.failed_before),
+            failed: metrics.failures().saturating_sub(lost.failed_before),
             aborted: lost.aborted,
             discarded: lost.discarded,
             unnamed,

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -10,11 +9,8 @@ use std::{
 use tracing::{Level, field};
 
 use crate::{
-    model::{Chain, DiscardReason, Outcome, TaskReport},
-    util::{
-        escape::Escaped,
-        panic::{Panic, catch_panic},
-    },
+    model::{Cause, TaskReport},
+    util::panic::{Panic, catch_panic},
 };
 
 thread_local! {
@@ -68,11 +64,13 @@ pub(crate) fn is_enabled(level: Level) -> bool {
     }
 }
 
-/// Logs the end of a task: an error if the task failed or was discarded against the caller's will, a warning if
-/// somebody asked for the end, and `debug` if it completed.
+/// Logs the end of a task, at the [level](Outcome::level) of its outcome.
 pub(crate) fn finished(report: &TaskReport) {
+    let outcome = &report.outcome;
+    let details = outcome.details();
+    let error = details.error.or_else(|| report.refusal.as_deref().map(Cause::Error));
     macro_rules! event {
-        ($level:ident, $($field:tt)*) => {
+        ($level:ident) => {
             tracing::$level!(
                 target: "postlude",
                 id = %report.id,
@@ -80,29 +78,22 @@ pub(crate) fn finished(report: &TaskReport) {
                 location = %report.location,
                 set = report.set.map(|set| set.0),
                 attempt = report.attempt,
-                replay_of = report.replay_of.map(tracing::field::display),
+                replay_of = report.replay_of.map(field::display),
                 queued_for = ?report.queued_for,
                 ran_for = ?report.ran_for,
-                $($field)*
+                error = error.map(field::display),
+                limit = details.limit.map(field::debug),
+                reason = details.reason.map(field::display),
+                "task {}",
+                outcome.kind().words(),
             )
         };
     }
 
-    match &report.outcome {
-        Outcome::Completed => event!(debug, "task completed"),
-        Outcome::Failed(error) => event!(error, error = %Escaped(Chain(error)), "task failed"),
-        Outcome::Panicked(panic) => event!(error, error = %Escaped(panic), "task panicked"),
-        Outcome::TimedOut(limit) => event!(error, ?limit, "task timed out"),
-        Outcome::Aborted => event!(warn, "task aborted"),
-        Outcome::Discarded(
-            reason @ (DiscardReason::Capacity | DiscardReason::Closed | DiscardReason::RuntimeEnded),
-        ) => {
-            event!(error, %reason, "task discarded");
-        }
-        Outcome::Discarded(reason) => {
-            let error = report.refusal.as_deref().map(|refusal| field::display(Escaped(Chain(refusal))));
-            event!(warn, %reason, error, "task discarded");
-        }
+    match outcome.level() {
+        Level::ERROR => event!(error),
+        Level::WARN => event!(warn),
+        _ => event!(debug),
     }
 }
 
@@ -117,19 +108,8 @@ pub(crate) fn attempt_failed(report: &TaskReport, next_in: Duration) {
         attempt = report.attempt,
         ran_for = ?report.ran_for,
         ?next_in,
-        error = %Cause(&report.outcome),
+        error = report.outcome.details().error.map(field::display),
+        limit = report.outcome.details().limit.map(field::debug),
         "attempt failed, another will follow"
     );
-}
-
-/// Why an attempt failed.
-struct Cause<'a>(&'a Outcome);
-
-impl fmt::Display for Cause<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Outcome::Failed(error) => Escaped(Chain(error)).fmt(f),
-            outcome => outcome.fmt(f),
-        }
-    }
 }

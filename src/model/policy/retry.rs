@@ -143,9 +143,8 @@ impl RetryPolicy {
     pub(crate) fn is_worth_another(&self, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Failed(error) => self.retry_if.as_ref().is_none_or(|condition| condition(error)),
-            Outcome::TimedOut(_) => true,
             Outcome::Panicked(_) => self.retry_panics,
-            Outcome::Completed | Outcome::Aborted | Outcome::Discarded(_) => false,
+            outcome => outcome.is_failure(),
         }
     }
 
