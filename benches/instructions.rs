@@ -15,16 +15,26 @@ use postlude::{Task, TaskLayer, TaskRegistry, TaskSet};
 use postlude_floor::{Bag, Until, floor};
 use tokio::runtime::Builder;
 use tower::ServiceExt;
+use tracing::Level;
 
+/// A time limit that is not met.
+const MINUTE: Duration = Duration::from_secs(60);
 /// Tasks, or requests, in a round.
 const WINDOW: usize = 128;
 /// More than a set waits after its response was released.
 const LAST_WRITE: Duration = Duration::from_millis(10);
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 10] = [
+const SCENARIOS: [(&str, Side, Side); 17] = [
     ("spawn", Side::Spawned, Side::Tokio),
-    ("spawn with a name", Side::Named, Side::Tokio),
+    ("spawn with a name", NAMED, Side::Tokio),
+    ("a subscriber at INFO, against none", Side::Named(Setting::Info), NAMED),
+    ("a span at INFO, against none", Side::Named(Setting::InfoSpan), NAMED),
+    ("`max_concurrent`, never met, against none", Side::Named(Setting::MaxConcurrent), NAMED),
+    ("a limit of the name, never met, against none", Side::Named(Setting::LimitOfName), NAMED),
+    ("a time limit, not met, against none", Side::Named(Setting::Timeout), NAMED),
+    ("a set of 4 with a time limit, against none", Side::LimitedSets(4), Side::Sets(4)),
+    ("a set of 4, drained by hand, against its last handle", Side::DrainedSets(4), Side::Sets(4)),
     ("set of 1", Side::Sets(1), Side::Tokio),
     ("set of 4", Side::Sets(4), Side::Tokio),
     ("set of 16", Side::Sets(16), Side::Tokio),
@@ -42,15 +52,35 @@ enum Side {
     /// `TaskRegistry::spawn`.
     Spawned,
     /// The same of a task with a name.
-    Named,
+    Named(Setting),
     /// Sets of this many tasks.
     Sets(usize),
+    /// The same, each task with a time limit.
+    LimitedSets(usize),
+    /// The same, drained by a call whose handle is dropped.
+    DrainedSets(usize),
     /// Calls of a router with a layer, whose handler adds this many tasks.
     Layer(usize),
     /// The same with a layer that does the least that it can.
     Floor(usize),
     /// Calls of a router without a layer, whose handler spawns this many.
     Handler(usize),
+}
+
+/// A named task with nothing else.
+const NAMED: Side = Side::Named(Setting::Nothing);
+
+/// What a service sets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Nothing,
+    /// A subscriber that logs at INFO.
+    Info,
+    /// The same, with the spans of tasks at INFO.
+    InfoSpan,
+    MaxConcurrent,
+    LimitOfName,
+    Timeout,
 }
 
 impl Side {
@@ -63,7 +93,7 @@ impl Side {
     /// How many tasks of a round a registry runs.
     const fn known_tasks(self) -> usize {
         match self {
-            Self::Spawned | Self::Named | Self::Sets(_) => WINDOW,
+            Self::Spawned | Self::Named(_) | Self::Sets(_) | Self::LimitedSets(_) | Self::DrainedSets(_) => WINDOW,
             Self::Layer(tasks) => WINDOW * tasks,
             Self::Tokio | Self::Floor(_) | Self::Handler(_) => 0,
         }
@@ -88,16 +118,28 @@ fn main() {
 }
 
 async fn run(side: Side, rounds: usize) {
-    let registry = TaskRegistry::new();
+    let registry = registry(side);
     let router = router(side, &registry);
     for _ in 0..rounds {
         match side {
             Side::Tokio => (0..WINDOW).for_each(|_| drop(tokio::spawn(async {}))),
             Side::Spawned => (0..WINDOW).for_each(|_| drop(registry.spawn(async {}))),
-            Side::Named => (0..WINDOW).for_each(|_| drop(registry.spawn(Task::new(async {}).named("work")))),
+            Side::Named(setting) => (0..WINDOW).for_each(|_| {
+                let task = Task::new(async {}).named("work");
+                drop(registry.spawn(if setting == Setting::Timeout { task.timeout(MINUTE) } else { task }));
+            }),
             Side::Sets(size) => (0..WINDOW / size).for_each(|_| {
                 let set = registry.set();
                 (0..size).for_each(|_| _ = set.add(async {}));
+            }),
+            Side::LimitedSets(size) => (0..WINDOW / size).for_each(|_| {
+                let set = registry.set();
+                (0..size).for_each(|_| _ = set.add(Task::new(async {}).timeout(MINUTE)));
+            }),
+            Side::DrainedSets(size) => (0..WINDOW / size).for_each(|_| {
+                let set = registry.set();
+                (0..size).for_each(|_| _ = set.add(async {}));
+                drop(set.drain());
             }),
             Side::Layer(_) | Side::Floor(_) | Side::Handler(_) => {
                 for _ in 0..WINDOW {
@@ -117,6 +159,22 @@ async fn run(side: Side, rounds: usize) {
     }
     // Those that postlude knows of.
     assert_eq!(registry.metrics().completed, (rounds * side.known_tasks()) as u64);
+}
+
+fn registry(side: Side) -> TaskRegistry {
+    let Side::Named(setting) = side else {
+        return TaskRegistry::new();
+    };
+    if matches!(setting, Setting::Info | Setting::InfoSpan) {
+        tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(std::io::sink).init();
+    }
+    let builder = TaskRegistry::builder();
+    let builder = match setting {
+        Setting::MaxConcurrent => builder.max_concurrent(10_000),
+        Setting::LimitOfName => builder.limit_by_name("work", 10_000),
+        Setting::Nothing | Setting::Info | Setting::InfoSpan | Setting::Timeout => builder,
+    };
+    builder.build().unwrap()
 }
 
 /// Tokio comes back to this after 61 polls of tasks: by then, the spawned tasks have run.
@@ -161,6 +219,6 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
             )
         }
         .layer(TaskLayer::new(registry.clone())),
-        Side::Tokio | Side::Spawned | Side::Named | Side::Sets(_) => Router::new(),
+        _ => Router::new(),
     }
 }
