@@ -31,8 +31,9 @@
 //!
 //! # Guarantees
 //! A task that is added to a set runs after the response has left, no matter how the request ended. It starts at most
-//! once, unless it has a retry policy, and ends in exactly one counted [`Outcome`]. A task is only discarded for a reason
-//! that you have set or caused (a limit, a condition, a shutdown), and every discarded task is counted and logged.
+//! once, unless it has a retry policy, and ends in exactly one counted [`Outcome`]. A task is only discarded for a
+//! reason that you have set or caused (a limit, a condition, a shutdown), and every discarded task is counted and
+//! logged.
 //!
 //! # Overview
 //! | purpose | items |
@@ -58,8 +59,8 @@
 //! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
 //! [shutdown][shutting down], [tests][testing] of handlers that add tasks, and [measurements on the wire][wire].
 //!
-//! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how to
-//! observe tasks.
+//! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how
+//! to observe tasks.
 //!
 //! # Features
 //! - `axum` (default): [`TaskSet`] as an axum extractor. Implies `http`.

@@ -11,8 +11,8 @@ use serde::Serialize;
 /// A response of 202: the work is accepted, and a client can poll its task.
 ///
 /// `Location` and the JSON body, `{"id": "1088.2-0f3k…", "status": "/tasks/1088.2-0f3k…"}`, name the [status route](crate) of the task, by its
-/// [external id](TaskId::to_external): after a restart, or at another replica, it is unknown there, and not another task. If
-/// the routes are nested, give their path to [`under`](Self::under).
+/// [external id](TaskId::to_external): after a restart, or at another replica, it is unknown there, and not another
+/// task. If the routes are nested, give their path to [`under`](Self::under).
 ///
 /// ```
 /// use postlude::{Task, TaskSet};
@@ -24,8 +24,9 @@ use serde::Serialize;
 /// }
 /// ```
 ///
-/// Your authentication must admit the client that polls, and the client sees all that the status route shows of this task.
-/// If that is too much, answer with a route of your own that calls [`TaskRegistry::get`](postlude::TaskRegistry::get).
+/// Your authentication must admit the client that polls, and the client sees all that the status route shows of this
+/// task. If that is too much, answer with a route of your own that calls
+/// [`TaskRegistry::get`](postlude::TaskRegistry::get).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a response does nothing until it is returned"]
 pub struct Accepted {

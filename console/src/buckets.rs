@@ -2,7 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-/// Each bound is the last nanosecond before one of these powers of two: from 262 µs to 73 min, each twice the one before.
+/// Each bound is the last nanosecond before one of these powers of two: from 262 µs to 73 min, each twice the one
+/// before.
 const POWERS: RangeInclusive<u32> = 18..=42;
 
 /// The number of durations up to each bound, in seconds, that are above the bound before. The last bound is infinite.

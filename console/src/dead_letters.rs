@@ -39,7 +39,8 @@ fn parse(params: Params) -> Result<PageQuery<LetterCursor>, String> {
     Ok(query)
 }
 
-/// The number of a letter, written with the instance of the process like an id: in another process it is another letter's.
+/// The number of a letter, written with the instance of the process like an id: in another process it is another
+/// letter's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LetterCursor(u64);
 

@@ -31,17 +31,17 @@
 //! | `GET /metrics` | the same for Prometheus, with the feature `prometheus` |
 //! | `GET /health` | 200; or 503 and the reasons: the registry is shut down or shutting down, is at its capacity, or exceeds a [limit](StatusRouter) |
 //!
-//! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400. `OPTIONS` lists
-//! the methods of a route that are on. Every response has the header `Cache-Control: no-store`.
+//! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400. `OPTIONS`
+//! lists the methods of a route that are on. Every response has the header `Cache-Control: no-store`.
 //!
 //! # Ids
-//! Ids are [external](postlude::TaskId::to_external): `1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp`, the short id of the log and the
-//! random instance of the process. An id of another process, or of an earlier run, is unknown: 404.
+//! Ids are [external](postlude::TaskId::to_external): `1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp`, the short id of the log and
+//! the random instance of the process. An id of another process, or of an earlier run, is unknown: 404.
 //!
 //! # Actions
-//! A request that acts must have the header `x-requested-with`, with any value, which a form on a page of another site can't
-//! send. If it has `Sec-Fetch-Site`, that must be `same-origin` or `none`; if it has only `Origin`, that must name the
-//! host to which the request was sent. Otherwise it is answered with 403:
+//! A request that acts must have the header `x-requested-with`, with any value, which a form on a page of another site
+//! can't send. If it has `Sec-Fetch-Site`, that must be `same-origin` or `none`; if it has only `Origin`, that must
+//! name the host to which the request was sent. Otherwise it is answered with 403:
 //!
 //! ```sh
 //! curl -X DELETE -H 'x-requested-with: curl' http://127.0.0.1:3000/admin/tasks/1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp
@@ -52,16 +52,16 @@
 //! `completed`, `failed`, `panicked`, `timed_out`, `aborted` or `discarded`: these list the outcomes that the registry
 //! [remembers](postlude::TaskRegistryBuilder::history), the latest first. The answer is
 //! `{"tasks": [..], "next": "1088.2-0f3k…"}`. Send `next` back as `cursor` to get the next page, until `next` is `null`. Tasks that
-//! are added or end between two pages make the pages neither repeat nor skip other tasks. A page may be short although there
-//! is a next one, because a page looks at a bounded number of tasks.
+//! are added or end between two pages make the pages neither repeat nor skip other tasks. A page may be short although
+//! there is a next one, because a page looks at a bounded number of tasks.
 //!
 //! Dead letters are paged alike, as `{"dead_letters": [..], "next": "9-0f3k…"}`, the latest first.
 //!
 //! # What it costs the tasks
-//! A request locks a part of the registry for a few tasks at a time, and once to read the numbers of the live sets and spawned
-//! tasks. Nothing is serialised under a lock. Lists and metrics are computed one at a time, regardless of how many clients
-//! ask, and on tokio's threads for blocking work. A page looks at some 10,000 tasks at most, however many a set has. Health
-//! waits for none of them.
+//! A request locks a part of the registry for a few tasks at a time, and once to read the numbers of the live sets and
+//! spawned tasks. Nothing is serialised under a lock. Lists and metrics are computed one at a time, regardless of how
+//! many clients ask, and on tokio's threads for blocking work. A page looks at some 10,000 tasks at most, however many
+//! a set has. Health waits for none of them.
 //!
 //! # Features
 //! - `prometheus` (default): `TaskCollector` for the `Registry` of `prometheus-client`, and the route `GET /metrics`.
@@ -79,21 +79,21 @@ mod accepted;
 mod action;
 #[cfg(feature = "prometheus")]
 mod buckets;
-#[cfg(feature = "prometheus")]
-mod collector;
 mod dead_letters;
 mod error;
 #[cfg(all(any(doc, doctest), feature = "prometheus"))]
 pub mod guide;
 mod health;
 mod pending_watch;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod query;
 mod router;
 mod routes;
 mod tasks;
 
 #[cfg(feature = "prometheus")]
-pub use self::collector::TaskCollector;
+pub use self::prometheus::TaskCollector;
 pub use self::{
     accepted::Accepted,
     router::{StatusRouter, router},

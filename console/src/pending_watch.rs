@@ -14,8 +14,8 @@ use tokio::{sync::watch, time::timeout};
 /// How long a request waits for a look: enough for one at some hundred thousand tasks.
 const MAX_WAIT: Duration = Duration::from_millis(50);
 
-/// How long the oldest pending task has been waiting: found by one look at a time, beside the requests that ask for it. A
-/// request that can't wait for its look gets the result of the one before.
+/// How long the oldest pending task has been waiting: found by one look at a time, beside the requests that ask for it.
+/// A request that can't wait for its look gets the result of the one before.
 #[derive(Debug, Default)]
 pub(crate) struct PendingWatch {
     is_looking: AtomicBool,

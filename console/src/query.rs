@@ -28,7 +28,8 @@ pub(crate) fn parse_query<Q>(
     parse(params).map_err(ApiError::bad_request)
 }
 
-/// The extractor of the id in a path, as text. The path under which the routes are nested may have parameters of its own.
+/// The extractor of the id in a path, as text. The path under which the routes are nested may have parameters of its
+/// own.
 pub(crate) struct IdText(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for IdText {

@@ -69,8 +69,8 @@ impl StatusRouter {
 
     /// `GET /health` answers 503 while more than this share, from 0 to 1, of the tasks of the last five minutes failed,
     /// panicked or timed out. The share is taken of the outcomes that the registry
-    /// [remembers](postlude::TaskRegistryBuilder::history), if at least ten of them completed, failed, panicked or timed
-    /// out.
+    /// [remembers](postlude::TaskRegistryBuilder::history), if at least ten of them completed, failed, panicked or
+    /// timed out.
     pub const fn max_failure_rate(mut self, rate: f64) -> Self {
         self.limits.failure_rate = Some(rate);
         self

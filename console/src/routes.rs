@@ -59,8 +59,8 @@ async fn forbid_storing(mut response: Response) -> Response {
 pub(crate) struct Status {
     pub(crate) registry: TaskRegistry,
     limits: Limits,
-    /// Held while many tasks are looked at, so that many requests at once take the registry's locks no more often than one
-    /// client would. Health does not wait for it.
+    /// Held while many tasks are looked at, so that many requests at once take the registry's locks no more often than
+    /// one client would. Health does not wait for it.
     exclusive: Arc<Mutex<()>>,
     pending: Arc<PendingWatch>,
 }

@@ -46,9 +46,9 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Whether a task still runs after it was told to stop and had the time to be dropped. The runtime drops tasks about in
-    /// the order in which they were stopped. So a task has had its time if one that was stopped later was dropped, or if
-    /// all `had_time`.
+    /// Whether a task still runs after it was told to stop and had the time to be dropped. The runtime drops tasks
+    /// about in the order in which they were stopped. So a task has had its time if one that was stopped later was
+    /// dropped, or if all `had_time`.
     fn is_stuck(&self, entry: &Entry, now: Timestamp, had_time: bool) -> bool {
         entry.has_started
             && (entry.is_running

@@ -12,8 +12,8 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     engine::{
         context::{self, AttemptState, TaskContext},
-        limit::LimitGuard,
         shared::Shared,
+        time_limit::TimeLimitGuard,
     },
     limits::{AdmitRequest, Permits, semaphore::Acquire},
     model::{DiscardReason, Identity, Outcome, TaskId},
@@ -67,7 +67,7 @@ pub(crate) async fn attempt(
                 // The limit may be over before the first poll returns.
                 leave_waker(shared, id).await;
             }
-            let guard = LimitGuard::new(shared, id, number, limit, retries);
+            let guard = TimeLimitGuard::new(shared, id, number, limit, retries);
             run_future(work, || guard.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
         }
         (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,

@@ -5,7 +5,7 @@ use std::{cell::Cell, mem, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::{queue::SetQueue, shared::Shared},
+    engine::{set_queue::SetQueue, shared::Shared},
     limits::Permits,
     model::TaskId,
     task::work::BoxedWork,

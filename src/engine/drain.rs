@@ -1,4 +1,4 @@
-//! Draining a set: one task after another, in one tokio task.
+//! Draining a set: one task after another, in one tokio task. See the invariants of `set_queue`.
 
 use std::{
     future::Future,
@@ -13,9 +13,9 @@ use tracing::Span;
 use crate::{
     engine::{
         context::{self, TaskContext},
-        queue::{PollPermission, SetQueue},
+        queue_state::QueueState,
         run::under_policy,
-        state::QueueState,
+        set_queue::{PollPermission, SetQueue},
         transition::Transition,
     },
     ledger::{finished::EndedBy, live::LiveTask},
@@ -275,7 +275,7 @@ fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
     }
     let id = work.meta().id();
     let work = if is_plain {
-        queue.shared().started(id);
+        queue.shared().notify_started(id);
         work
     } else {
         under_policy(work, queue.shared(), ending)

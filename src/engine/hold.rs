@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    engine::{queue::SetQueue, shared::Expiry},
+    engine::{set_queue::SetQueue, shared::Expiry},
     util::{
         clock::Timestamp,
         delay_queue::Key,
@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// A limit that is found over so much too late is not trusted at once: the machine was suspended, and the client has had no
-/// chance since.
+/// A limit that is found over so much too late is not trusted at once: the machine was suspended, and the client has
+/// had no chance since.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// The holds of a set: one of the response's body, and one of each chunk that the server has not released.
@@ -120,8 +120,8 @@ impl HoldState {
 
 /// The limit of a set's wait for its client, as an entry of the registry's timer.
 ///
-/// There is one entry a response. Polls of the body and releases of chunks only note their time, and the entry is inserted
-/// again when it expires too early.
+/// There is one entry a response. Polls of the body and releases of chunks only note their time, and the entry is
+/// inserted again when it expires too early.
 pub(crate) struct HoldLimit {
     queue: Arc<SetQueue>,
     within: Duration,

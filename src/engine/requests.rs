@@ -9,7 +9,8 @@ use crate::{
     util::loom::atomic::{AtomicUsize, Ordering},
 };
 
-/// How many requests are in flight: from the call of the service until there is the head of a response, or none will come.
+/// How many requests are in flight: from the call of the service until there is the head of a response, or none will
+/// come.
 #[derive(Default)]
 pub(crate) struct Requests {
     count: AtomicUsize,

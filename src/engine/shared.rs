@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldLimit;
 use crate::{
-    engine::{abandoned::Abandoned, queue::SetQueue, requests::Requests},
+    engine::{abandoned::Abandoned, requests::Requests, set_queue::SetQueue},
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -82,14 +82,14 @@ pub(crate) enum Expiry {
     #[cfg(feature = "http")]
     HoldLimit(HoldLimit),
     /// The time limit of an attempt is over.
-    Limit(Limit),
+    TimeLimit(TimeLimit),
 }
 
 /// The time limit of one attempt of a future.
 ///
 /// A future that waits is dropped by the tokio task that runs it. A future that is inside a poll can't be dropped: it
 /// is abandoned, and its set goes on. If another attempt may follow, it waits until the poll returns.
-pub(crate) struct Limit {
+pub(crate) struct TimeLimit {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: TaskId,
     pub(crate) attempt: u32,
@@ -136,8 +136,9 @@ impl Shared {
         });
     }
 
-    /// The runtime has ended: from here on, nothing is accepted. The runtime drops what it runs, and a set that is still
-    /// open is discarded when it would drain. Called by whatever the runtime drops first, before that frees anything.
+    /// The runtime has ended: from here on, nothing is accepted. The runtime drops what it runs, and a set that is
+    /// still open is discarded when it would drain. Called by whatever the runtime drops first, before that frees
+    /// anything.
     pub(crate) fn runtime_ended(&self) {
         if self.ledger.has_runtime_ended() {
             return;
@@ -209,7 +210,7 @@ impl Shared {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.start(id, now)),
             None => self.ledger.shard(id.number).start_spawned(id.number, now),
         };
-        started && self.started(id)
+        started && self.notify_started(id)
     }
 
     /// The info of a live task.

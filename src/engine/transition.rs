@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::{
-        queue::SetQueue,
-        state::{Phase, QueueState},
+        queue_state::{Phase, QueueState},
+        set_queue::SetQueue,
     },
     ledger::{
         finished::{EndedBy, Finish},
@@ -200,7 +200,8 @@ impl<'a> Transition<'a> {
         ids.into_iter().filter(|id| self.abort(*id)).count()
     }
 
-    /// Ends everything, a few tasks at a time: `true` if it must be called again. From the first call on, no task starts.
+    /// Ends everything, a few tasks at a time: `true` if it must be called again. From the first call on, no task
+    /// starts.
     pub(crate) fn shut_down(&mut self) -> bool {
         self.state.is_shut_down = true;
         if self.discard_some_pending(DiscardReason::Closed) {
@@ -213,7 +214,8 @@ impl<'a> Transition<'a> {
         false
     }
 
-    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task, a few at a time:
+    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task, a few at a
+    /// time:
     /// `true` if it must be called again.
     pub(crate) fn end_due_after(&mut self, deadline: Timestamp) -> bool {
         let waits = self.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline));

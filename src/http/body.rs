@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    http::{config::DRAIN_WITHIN, response::ResponseGuard},
+    http::{config::DEFAULT_DRAIN_WITHIN, response::ResponseGuard},
     model::Ending,
     registry::set::TaskSet,
 };
@@ -35,8 +35,8 @@ pin_project! {
 /// The most that is handed on at once of a chunk that holds the set.
 ///
 /// A server that does not write vectored (over most TLS streams) copies what it is given into a buffer of its own, and
-/// releases it then. But it asks for the next piece only while that buffer has room: so the bytes that are released before
-/// they were written are no more than the buffer holds, however long the body is.
+/// releases it then. But it asks for the next piece only while that buffer has room: so the bytes that are released
+/// before they were written are no more than the buffer holds, however long the body is.
 const PIECE: usize = 128 << 10;
 
 /// What the body carries besides the bytes. Drains the set when dropped.
@@ -213,7 +213,8 @@ impl BodyState {
         }
     }
 
-    /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to wait.
+    /// There is a response, or its body was polled: the wait for the client begins anew, or ends if the body has to
+    /// wait.
     fn polled(&mut self, is_pending: bool) {
         let Some(guard) = &self.guard else { return };
         if self.is_limited {
@@ -285,6 +286,6 @@ impl TaskSet {
             || status == StatusCode::NOT_MODIFIED
             // To a HEAD request, whatever length the head declares.
             || response.body().is_end_stream();
-        TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.queue()), DRAIN_WITHIN), without_body)
+        TaskBody::attach(response, ResponseGuard::new(Arc::clone(self.queue()), DEFAULT_DRAIN_WITHIN), without_body)
     }
 }

@@ -1,16 +1,17 @@
-//! What every request of a layer shares.
+//! The settings of a `TaskLayer`, and their defaults.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    engine::queue::{DrainCondition, SetQueue},
+    engine::set_queue::{DrainCondition, SetQueue},
     http::response::ResponseGuard,
     registry::{TaskRegistry, set::TaskSet},
 };
 
-pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// The default of [`TaskLayer::drain_within`](crate::TaskLayer::drain_within); also used where no layer sets it.
+pub(crate) const DEFAULT_DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What every request of a layer shares.
+/// The settings of a [`TaskLayer`](crate::TaskLayer), which all its requests share.
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) registry: TaskRegistry,
@@ -21,7 +22,7 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, drain_when: None, drain_within: DRAIN_WITHIN, sheds: false }
+        Self { registry, drain_when: None, drain_within: DEFAULT_DRAIN_WITHIN, sheds: false }
     }
 
     /// A set for a request, and the guard that drains it.

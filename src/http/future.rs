@@ -93,7 +93,8 @@ impl<F: fmt::Debug> fmt::Debug for ResponseFuture<F> {
 pub(crate) struct InFlight {
     /// Taken when there is a response.
     guard: Option<ResponseGuard>,
-    /// Dropped after the drain was spawned, or the set is known to have a response: a shutdown then waits for the set's tasks.
+    /// Dropped after the drain was spawned, or the set is known to have a response: a shutdown then waits for the set's
+    /// tasks.
     request: Option<RequestGuard>,
     /// The ending if this is dropped now.
     if_dropped: Ending,

@@ -31,6 +31,11 @@ use crate::{
 /// # }
 /// ```
 ///
+/// # Default
+/// - [`drain_when`](Self::drain_when): every set drains
+/// - [`drain_within`](Self::drain_within): 5 s
+/// - [`shed_at_capacity`](Self::shed_at_capacity): off
+///
 /// # Where it belongs
 /// Outermost, so that it sees the bytes that really go to the server, and so that a timeout or a caught panic
 /// inside it is a response like any other. A compressing layer outside it takes the bytes apart: the tasks

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     engine::{
         hold::HoldLimit,
-        queue::SetQueue,
+        set_queue::SetQueue,
         shared::{Expiry, FLUSH_DELAY},
     },
     model::Ending,

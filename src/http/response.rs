@@ -8,11 +8,11 @@ use crate::{
     engine::{
         context::{Entered, TaskContext},
         hold::HoldLimit,
-        queue::SetQueue,
         requests::RequestGuard,
+        set_queue::SetQueue,
     },
     http::{
-        config::DRAIN_WITHIN,
+        config::DEFAULT_DRAIN_WITHIN,
         release::{Hold, releasing},
     },
     model::{Ending, TaskId},
@@ -79,7 +79,7 @@ impl ResponseGuard {
                 queue.holds.polled(true);
             }
             // Zero means not to wait for bytes. That a client takes none must still not hold the set for ever.
-            let within = if self.drain_within.is_zero() { DRAIN_WITHIN } else { self.drain_within };
+            let within = if self.drain_within.is_zero() { DEFAULT_DRAIN_WITHIN } else { self.drain_within };
             HoldLimit::start(queue, within);
         }
     }

@@ -131,7 +131,8 @@ impl DeadLetterStore {
         }
     }
 
-    /// Ends a replay that was refused, and gives the source back. If the letter was removed meanwhile, the source is dropped.
+    /// Ends a replay that was refused, and gives the source back. If the letter was removed meanwhile, the source is
+    /// dropped.
     pub(crate) fn put_back(&self, id: TaskId, mut source: Option<BoxedWork>) {
         let mut letters = self.letters.lock();
         if let Some(kept) = letters.find(id) {

@@ -11,8 +11,8 @@ const KEPT: usize = 16;
 /// The most entries that an empty part keeps room for.
 const KEPT_ROOM: usize = 1_024;
 
-/// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part that is
-/// full grows alone, and a reader of all numbers reads a part at a time.
+/// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part
+/// that is full grows alone, and a reader of all numbers reads a part at a time.
 pub(crate) struct Entries<T> {
     parts: Vec<Part<T>>,
     /// The index of the part that was used last.
@@ -67,8 +67,8 @@ impl<T> Entries<T> {
         Some(removed)
     }
 
-    /// Adds a part, in the room of an empty one if there is one: as the numbers go up, most parts follow one that has become
-    /// empty. Returns its index.
+    /// Adds a part, in the room of an empty one if there is one: as the numbers go up, most parts follow one that has
+    /// become empty. Returns its index.
     #[cold]
     fn add_part(&mut self, key: u64) -> usize {
         let empty = self.parts.iter().take(KEPT).position(|part| part.entries.is_empty());

@@ -29,7 +29,8 @@ impl History {
         self.capacity
     }
 
-    /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user code.
+    /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user
+    /// code.
     #[inline]
     pub(crate) fn push(&mut self, finished: FinishedTask) -> Option<SharedError> {
         if self.capacity == 0 {

@@ -76,7 +76,11 @@ impl Losses {
         let lost = &mut *lost;
         let list = match finish.outcome.kind() {
             OutcomeKind::Discarded => &mut lost.discarded,
-            _ => &mut lost.aborted,
+            OutcomeKind::Aborted
+            | OutcomeKind::Completed
+            | OutcomeKind::Failed
+            | OutcomeKind::Panicked
+            | OutcomeKind::TimedOut => &mut lost.aborted,
         };
         let naming = if list.len() < MAX_NAMED { Naming::Named } else { Naming::Counted };
         match naming {
@@ -87,8 +91,8 @@ impl Losses {
         naming
     }
 
-    /// The losses, for the report. Later losses are not part of it, apart from those of the `live` tasks that the shutdown is
-    /// still ending.
+    /// The losses, for the report. Later losses are not part of it, apart from those of the `live` tasks that the
+    /// shutdown is still ending.
     pub(crate) fn report(&self, live: u64) -> Lost {
         let mut lost = self.lost.lock();
         if !std::mem::replace(&mut lost.is_reported, true) {

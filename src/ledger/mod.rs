@@ -176,9 +176,9 @@ impl<S> Ledger<S> {
         sets
     }
 
-    /// Goes on with a walk over everything that is listed: calls `task` for a few spawned tasks, under a lock, and adds a few
-    /// sets to `sets`. Returns how many it has looked at; none at the end. What is listed or ends meanwhile may be left
-    /// out.
+    /// Goes on with a walk over everything that is listed: calls `task` for a few spawned tasks, under a lock, and adds
+    /// a few sets to `sets`. Returns how many it has looked at; none at the end. What is listed or ends meanwhile may
+    /// be left out.
     pub(crate) fn step(&self, walk: &mut Walk, task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) -> usize {
         while walk.numbers.is_empty() {
             let Some(shard) = self.shards.get(walk.next_shard) else {
@@ -262,8 +262,8 @@ impl<S> Ledger<S> {
         all
     }
 
-    /// Calls `look` for the latest outcomes that are remembered of each shard, up to `count` of each, under a lock that is held
-    /// for a few at a time.
+    /// Calls `look` for the latest outcomes that are remembered of each shard, up to `count` of each, under a lock that
+    /// is held for a few at a time.
     pub(crate) fn look_at_latest(&self, count: usize, mut look: impl FnMut(&FinishedTask)) {
         for shard in &self.shards {
             let mut end = Some(u64::MAX);
@@ -390,8 +390,8 @@ pub(crate) struct Walk {
 }
 
 impl<S> Shard<S> {
-    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of them, and some more. The lock is
-    /// held for a part of them at a time.
+    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of them, and some more. The
+    /// lock is held for a part of them at a time.
     fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
         let (mut numbers, mut from) = (Vec::new(), Some(first));
         while let Some(first) = from.filter(|_| numbers.len() < count) {

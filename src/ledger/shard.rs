@@ -116,7 +116,8 @@ impl<S> ShardState<S> {
         counters.running += i64::from(started);
     }
 
-    /// Counts and remembers the end of a task that was running and has completed. Returns the error that the history evicts.
+    /// Counts and remembers the end of a task that was running and has completed. Returns the error that the history
+    /// evicts.
     #[must_use = "drop it without the lock"]
     #[inline]
     pub(crate) fn complete(&mut self, finished: FinishedTask) -> Option<SharedError> {

@@ -1,4 +1,6 @@
 //! Limits: decides when tasks may start.
+//!
+//! Who is first among those that wait, and when a task is promoted, is decided by `Priority::rank` in `model`.
 
 #[cfg(feature = "rate-limit")]
 mod rate;
@@ -252,8 +254,8 @@ impl AdmissionControl {
     }
 }
 
-/// Waits for a permit, and warns each time that no task was given one for a long time. Tasks that hold permits while they
-/// wait for tasks that need one would wait for ever.
+/// Waits for a permit, and warns each time that no task was given one for a long time. Tasks that hold permits while
+/// they wait for tasks that need one would wait for ever.
 async fn warn_while_waiting<F>(
     acquire: Acquire,
     watch: Watch,

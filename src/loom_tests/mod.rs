@@ -31,7 +31,7 @@ use tokio::runtime::Runtime;
 use crate::{
     engine::{
         drain::{finish, next},
-        queue::SetQueue,
+        set_queue::SetQueue,
     },
     ledger::finished::EndedBy,
     model::{Ending, Outcome},
@@ -203,7 +203,8 @@ fn a_close_at_idle_that_meets_an_add_refuses_it_or_waits_for_it() {
     });
 }
 
-/// Seeded: `SetQueue::admit` leaves an add to an empty queue account: the registry closes while a task is pending. Seeded:
+/// Seeded: `SetQueue::admit` leaves an add to an empty queue account: the registry closes while a task is pending.
+/// Seeded:
 /// `SetAccount` counts a start that was counted before: the counters do not add up.
 #[test]
 fn adds_and_ends_that_are_booked_later_are_neither_missed_nor_taken_for_idleness() {

@@ -7,7 +7,7 @@ use loom::thread;
 use crate::{
     engine::{
         drain::{finish, next},
-        queue::{PollPermission, SetQueue},
+        set_queue::{PollPermission, SetQueue},
     },
     ledger::live::LiveTask,
     loom_tests::{SPAWNED, check, registry, run_drains, set},

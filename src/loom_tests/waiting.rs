@@ -5,12 +5,12 @@ use std::{sync::Arc, task::Waker};
 use loom::{sync::atomic::Ordering, thread};
 
 use crate::{
-    engine::{drain::next, queue::PollPermission},
+    engine::{drain::next, set_queue::PollPermission},
     loom_tests::{SPAWNED, Woken, check, registry, run_drains, set},
 };
 
-/// Seeded: `PollMark::stop` stores `STOPPED` without a look whether the task is inside a poll: the drain that polls it goes
-/// on with the set, and so does another.
+/// Seeded: `PollMark::stop` stores `STOPPED` without a look whether the task is inside a poll: the drain that polls it
+/// goes on with the set, and so does another.
 #[test]
 fn an_abort_that_meets_a_poll_leaves_the_set_to_one_drain() {
     check(|| {

@@ -71,12 +71,12 @@ impl TaskId {
 
     /// Reads an id that [`to_external`](Self::to_external) wrote.
     ///
-    /// In an axum handler, take a `Path<String>` and answer 404 to [`ParseIdError::OtherProcess`], as to a task that the
-    /// registry no longer remembers.
+    /// In an axum handler, take a `Path<String>` and answer 404 to [`ParseIdError::OtherProcess`], as to a task that
+    /// the registry no longer remembers.
     ///
     /// # Errors
-    /// If the text is none that `to_external` writes, also if it is a short id without an instance; and if it is an id of
-    /// another process, or of an earlier run of this program.
+    /// If the text is none that `to_external` writes, also if it is a short id without an instance; and if it is an id
+    /// of another process, or of an earlier run of this program.
     pub fn from_external(text: &str) -> Result<Self, ParseIdError> {
         let (short, of) = text.split_once('-').ok_or(ParseIdError::Malformed)?;
         let id = short.parse()?;
@@ -153,7 +153,8 @@ pub enum ParseIdError {
 
 /// The number of a set, from the same sequences as the numbers of spawned tasks.
 ///
-/// [`TaskRegistry::abort_set`](crate::TaskRegistry::abort_set) takes it. It is displayed and serialised like a [`TaskId`].
+/// [`TaskRegistry::abort_set`](crate::TaskRegistry::abort_set) takes it. It is displayed and serialised like a
+/// [`TaskId`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId(pub(crate) u64);
 
@@ -199,15 +200,16 @@ fn draw_instance() -> String {
 pub(crate) const SEATS: usize = 64;
 
 thread_local! {
-    /// Spreads the threads over the sequences, and so over the shards of a ledger, so that two of them rarely meet in one.
+    /// Spreads the threads over the sequences, and so over the shards of a ledger, so that two of them rarely meet in
+    /// one.
     static SEAT: usize = {
         static NEXT: StaticUsize = StaticUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed) % SEATS
     };
 }
 
-/// A number for a new set or spawned task, which nothing else in this process has. Its remainder by [`SEATS`] is the seat of
-/// this thread.
+/// A number for a new set or spawned task, which nothing else in this process has. Its remainder by [`SEATS`] is the
+/// seat of this thread.
 #[inline]
 pub(crate) fn next_number() -> u64 {
     /// Aligned so that two of them never share a cache line, nor the pair that the processor fetches together.

@@ -161,8 +161,9 @@ impl Outcome {
 }
 
 impl fmt::Display for Outcome {
-    /// Says it in a sentence of one line, with the whole source chain of an error. Control characters in the error, or in
-    /// the message of a panic, are escaped: they may come from a client, and must not write lines of their own into a log.
+    /// Says it in a sentence of one line, with the whole source chain of an error. Control characters in the error, or
+    /// in the message of a panic, are escaped: they may come from a client, and must not write lines of their own into
+    /// a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(error) => write!(f, "failed: {}", Escaped(Chain(&**error))),

@@ -46,8 +46,8 @@ impl<T, C> Page<T, C> {
         Self { items: Vec::new(), next: None }
     }
 
-    /// Adds an item. If the page already has `limit` items, sets `next` to the cursor of the last one, and returns `false`.
-    /// A limit of 0 counts as 1, because a page without an item has no cursor.
+    /// Adds an item. If the page already has `limit` items, sets `next` to the cursor of the last one, and returns
+    /// `false`. A limit of 0 counts as 1, because a page without an item has no cursor.
     pub(crate) fn push(&mut self, item: T, limit: usize, cursor: impl FnOnce(&T) -> C) -> bool {
         if self.items.len() >= limit.max(1) {
             self.next = self.items.last().map(cursor);

@@ -269,7 +269,8 @@ pub struct ShutdownReport {
     /// Tasks that never started, for want of time or room, or because a task before them failed in a set that
     /// stops on failure. Tasks that a condition or a `clear` took back are not in the list.
     pub discarded: Vec<TaskInfo>,
-    /// Tasks that were aborted, discarded or stuck beyond the first 10,000 of a kind. They are counted, and named nowhere.
+    /// Tasks that were aborted, discarded or stuck beyond the first 10,000 of a kind. They are counted, and named
+    /// nowhere.
     pub unnamed: u64,
     /// Tasks whose work still runs although they were aborted or timed out: closures that have not returned, and
     /// futures that do not yield. Their outcomes are counted like any other.

@@ -9,10 +9,10 @@ use crate::{
     engine::{
         abandoned::Abandoned,
         drain::Drain,
-        limit,
-        queue::SetQueue,
         requests::Requests,
+        set_queue::SetQueue,
         shared::{FLUSH_DELAY, Shared, Timer},
+        time_limit,
     },
     ledger::{
         Ledger,
@@ -47,6 +47,8 @@ use crate::{
 /// - [`spans`](Self::spans): [`SpanRelation::FollowsFrom`]
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
+///
+/// What concerns requests, such as `drain_within`, is set on `TaskLayer`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -313,7 +315,7 @@ impl TaskRegistryBuilder {
         let shared = Shared {
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             admission: AdmissionControl::new(&self.limits)?,
-            timer: Timer::new(handle.clone(), FLUSH_DELAY, limit::expire),
+            timer: Timer::new(handle.clone(), FLUSH_DELAY, time_limit::expire),
             handle,
             spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),

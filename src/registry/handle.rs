@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
-    engine::queue::SetQueue,
+    engine::set_queue::SetQueue,
     model::{DrainReport, Outcome, TaskId, TaskName},
     registry::TaskRegistry,
 };

@@ -22,9 +22,9 @@ impl TaskRegistry {
     /// Spawns a task repeatedly: `factory` makes the task of each run.
     ///
     /// Each run is a task of its own, with its own outcome. A run that fails or panics does not end the repetition.
-    /// Neither does a panic of the factory, which is logged and counted. Runs never overlap: starts that come due during a
-    /// long run are skipped. (A blocking closure that has timed out may still be running when the next run starts.) The
-    /// repetition ends when a shutdown begins, or with [`RepeatHandle::stop`]. The handle is optional.
+    /// Neither does a panic of the factory, which is logged and counted. Runs never overlap: starts that come due
+    /// during a long run are skipped. (A blocking closure that has timed out may still be running when the next run
+    /// starts.) The repetition ends when a shutdown begins, or with [`RepeatHandle::stop`]. The handle is optional.
     ///
     /// Between two runs no task is live: [`wait_idle`](Self::wait_idle) and a shutdown do not wait for the next run.
     ///

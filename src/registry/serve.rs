@@ -18,13 +18,13 @@ impl TaskRegistry {
     /// `server` makes the server. It is given a token that is cancelled at the first signal: for the server's own graceful
     /// shutdown, and for handlers whose responses would otherwise not end, such as server-sent events and web sockets.
     ///
-    /// Connections may use all of the grace but the settle time; a server that has not ended then is dropped. When half of
-    /// the grace is over, sets whose response exists drain, whatever their client does, so that a client that does not read
-    /// leaves time for the tasks.
+    /// Connections may use all of the grace but the settle time; a server that has not ended then is dropped. When half
+    /// of the grace is over, sets whose response exists drain, whatever their client does, so that a client that does
+    /// not read leaves time for the tasks.
     ///
-    /// A second signal exits the process at once, with the status that shells use for it (130 for Ctrl-C, 143 for SIGTERM):
-    /// live tasks are lost then, as in a crash. The same signal within 500 ms counts once. After this method has returned,
-    /// or was dropped, SIGTERM or Ctrl-C exits with the same status. [`ServePolicy`] switches both off.
+    /// A second signal exits the process at once, with the status that shells use for it (130 for Ctrl-C, 143 for
+    /// SIGTERM): live tasks are lost then, as in a crash. The same signal within 500 ms counts once. After this method
+    /// has returned, or was dropped, SIGTERM or Ctrl-C exits with the same status. [`ServePolicy`] switches both off.
     ///
     /// ```no_run
     /// use std::time::Duration;

@@ -5,8 +5,8 @@ use std::{fmt, future::Future, sync::Arc};
 use crate::{
     engine::{
         context::{self, TaskContext},
-        queue::SetQueue,
         requests::RequestGuard,
+        set_queue::SetQueue,
     },
     model::TaskId,
     registry::{TaskRegistry, handle::DrainHandle},

@@ -5,7 +5,7 @@ use std::{future::Future, mem, sync::Arc, time::Duration};
 use tokio::task::yield_now;
 
 use crate::{
-    engine::{abandoned::DROPPED_WITHIN, context, queue::SetQueue, shared::Shared},
+    engine::{abandoned::DROPPED_WITHIN, context, set_queue::SetQueue, shared::Shared},
     ledger::{Walk, finished::EndedBy, live::LiveTask, losses::MAX_NAMED, metrics::TaskMetrics},
     model::{DiscardReason, ShutdownReport, TaskId, TaskInfo},
     registry::TaskRegistry,
@@ -49,8 +49,8 @@ impl TaskRegistry {
     /// A task that waits for a time after the deadline, for its [delay](crate::Task::delay) or another
     /// [attempt](crate::Task::retrying), is ended as soon as only such tasks are left. The report lists it.
     ///
-    /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the drops
-    /// of tasks take longer. The report and the log name at most 10,000 tasks of each kind, and count the others.
+    /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the
+    /// drops of tasks take longer. The report and the log name at most 10,000 tasks of each kind, and count the others.
     ///
     /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second
     /// call, also at the same time, is harmless and reports the same losses.
@@ -99,8 +99,8 @@ impl TaskRegistry {
         self.for_each_set(SetQueue::drain_if_answered).await;
     }
 
-    /// Waits until nothing is live and no request is in flight. Tasks that are due after the deadline are ended when nothing
-    /// else is left.
+    /// Waits until nothing is live and no request is in flight. Tasks that are due after the deadline are ended when
+    /// nothing else is left.
     async fn close_when_idle(&self, deadline: Timestamp) {
         let shared = &*self.shared;
         let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
@@ -215,8 +215,8 @@ impl TaskRegistry {
         for_all.min(settle / 2).max(settle / 10).max(DROPPED_WITHIN)
     }
 
-    /// Waits until the tasks that were stopped have been dropped. `true` if it has waited for long enough, and those that are
-    /// left have had their time; `false` if tasks may still wait for their turn to be dropped.
+    /// Waits until the tasks that were stopped have been dropped. `true` if it has waited for long enough, and those
+    /// that are left have had their time; `false` if tasks may still wait for their turn to be dropped.
     async fn wait_dropped(&self, latest: Timestamp) -> bool {
         let shared = &*self.shared;
         let soon = Timestamp::now().plus(DROPPED_WITHIN.max(shared.settle_time / 10));

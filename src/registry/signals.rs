@@ -1,7 +1,7 @@
 //! The signals that end a service, heard on a thread of their own.
 //!
-//! The thread has a runtime of its own, because that of the service may be busy, or waiting for a closure, when a signal has
-//! to be handled. The thread outlives the service: tokio never restores the default action of a signal.
+//! The thread has a runtime of its own, because that of the service may be busy, or waiting for a closure, when a
+//! signal has to be handled. The thread outlives the service: tokio never restores the default action of a signal.
 
 use std::{
     io,

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        queue::{RequestInProgress, SetQueue},
         run::under_policy,
+        set_queue::{RequestInProgress, SetQueue},
         shared::TaskRegistry,
         spawned::Spawned,
     },
@@ -28,8 +28,8 @@ use crate::{
 /// How many live tasks are looked at for one page, except that a piece is not broken off.
 const TASKS_PER_PAGE: usize = 10_000;
 
-/// How many sets and spawned tasks of a shard are looked at for completions that are not counted yet, by a reader that must
-/// not take long.
+/// How many sets and spawned tasks of a shard are looked at for completions that are not counted yet, by a reader that
+/// must not take long.
 const ENTRIES_PER_LOOK: usize = 1_000;
 
 /// How many outcomes of a shard are looked at for [`TaskRegistry::recent_outcomes`].
@@ -100,8 +100,8 @@ impl TaskRegistry {
         TaskSet::counted(SetQueue::new(self.clone(), None, 1))
     }
 
-    /// What has been counted so far. Takes time in proportion to the sets and spawned tasks that are live, and locks for a few
-    /// of them at a time.
+    /// What has been counted so far. Takes time in proportion to the sets and spawned tasks that are live, and locks
+    /// for a few of them at a time.
     #[must_use]
     pub fn metrics(&self) -> TaskMetrics {
         let shared = &*self.shared;
@@ -131,8 +131,8 @@ impl TaskRegistry {
 
     /// How long the oldest pending task has been waiting for its turn: [`TaskMetrics::oldest_pending`] alone.
     ///
-    /// It looks at a few tasks at a time and yields in between, so it keeps no worker busy, however many are live. If no task
-    /// is pending, it looks at none.
+    /// It looks at a few tasks at a time and yields in between, so it keeps no worker busy, however many are live. If
+    /// no task is pending, it looks at none.
     ///
     /// ```
     /// use std::time::Duration;
@@ -163,8 +163,8 @@ impl TaskRegistry {
     /// The outcomes of the last `within`, counted: of those that the registry
     /// [remembers](crate::TaskRegistryBuilder::history), and at most the latest 1,024 of each shard.
     ///
-    /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be counted
-    /// only when the next task of the set has ended.
+    /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be
+    /// counted only when the next task of the set has ended.
     ///
     /// ```
     /// use std::time::Duration;
@@ -210,9 +210,9 @@ impl TaskRegistry {
     /// A page of the live tasks that `filter` accepts, in the order of their ids: at most `limit` tasks, with ids after
     /// `after`. A limit of 0 counts as 1.
     ///
-    /// Unlike [`tasks`](Self::tasks), a page looks at some 10,000 tasks at most, however many a set has, so it may be short, or
-    /// empty, although there is a [next](Page::next) one. Tasks that are added or end between two pages make the pages neither
-    /// repeat nor skip other tasks. The filter runs without a lock.
+    /// Unlike [`tasks`](Self::tasks), a page looks at some 10,000 tasks at most, however many a set has, so it may be
+    /// short, or empty, although there is a [next](Page::next) one. Tasks that are added or end between two pages make
+    /// the pages neither repeat nor skip other tasks. The filter runs without a lock.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry, TaskState};
@@ -242,7 +242,8 @@ impl TaskRegistry {
         let mut looked_at = 0;
         // All tasks up to here were looked at.
         let mut last = after;
-        // Two more: that of `after`, which may have been looked at, and one by which it is known whether there is a next page.
+        // Two more: that of `after`, which may have been looked at, and one by which it is known whether there is a
+        // next page.
         for number in self.shared.ledger.numbers_from(after.map_or(0, |id| id.number), TASKS_PER_PAGE + 2) {
             let mut from = match after {
                 Some(after) if after.number == number => after.index.checked_add(1),
@@ -267,7 +268,8 @@ impl TaskRegistry {
         page
     }
 
-    /// Some of the live tasks of a set, from an index on, and the index to go on from; or a spawned task, whose index is 0.
+    /// Some of the live tasks of a set, from an index on, and the index to go on from; or a spawned task, whose index
+    /// is 0.
     fn live_piece(&self, number: u64, from: u64, now: Timestamp) -> (Vec<TaskInfo>, Option<u64>) {
         let mut tasks = Vec::new();
         if let Some(set) = self.shared.ledger.set(number) {
@@ -477,7 +479,8 @@ impl TaskRegistry {
         self.shared.losses.has_begun()
     }
 
-    /// Whether the registry accepts no more tasks: a [`shutdown`](Self::shutdown) has closed it, or its runtime has ended.
+    /// Whether the registry accepts no more tasks: a [`shutdown`](Self::shutdown) has closed it, or its runtime has
+    /// ended.
     ///
     /// ```
     /// use postlude::{RejectReason, TaskRegistry};
@@ -573,7 +576,7 @@ impl TaskRegistry {
         let shared = &self.shared;
         let identity = task.meta().identity();
         let work = if shared.runs_plain(task.meta()) { task.work } else { under_policy(task.work, shared, None) };
-        shared.added(identity);
+        shared.notify_added(identity);
         let join = shared.spawn(Spawned::new(work, Arc::clone(shared)));
         if passed_mark {
             shared.warn_of_high_water(identity.id.number);

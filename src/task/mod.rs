@@ -72,8 +72,8 @@ impl Task {
     /// be stopped from outside. When it times out or is aborted, its outcome is counted at once and its set goes on,
     /// while the closure runs to its end. The closure can check [`cancellation()`](crate::cancellation) to end early.
     ///
-    /// A closure holds its permit while it waits for another blocking task. If as many as the limit allows do so, all wait
-    /// for ever.
+    /// A closure holds its permit while it waits for another blocking task. If as many as the limit allows do so, all
+    /// wait for ever.
     #[track_caller]
     pub fn blocking<F, T>(closure: F) -> Self
     where

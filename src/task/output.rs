@@ -1,4 +1,4 @@
-//! The output of a task.
+//! The output of a task, and how it becomes an `Outcome`.
 
 use std::sync::Arc;
 

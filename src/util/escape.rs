@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 
-/// Displays a value on one line: control characters are escaped as in a Rust string, so that foreign text can neither begin
-/// a line of its own nor command a terminal. Everything else, backslashes too, stays as it is.
+/// Displays a value on one line: control characters are escaped as in a Rust string, so that foreign text can neither
+/// begin a line of its own nor command a terminal. Everything else, backslashes too, stays as it is.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: fmt::Display> fmt::Display for Escaped<T> {

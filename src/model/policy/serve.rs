@@ -27,17 +27,17 @@ pub struct ServePolicy {
 }
 
 impl ServePolicy {
-    /// The time that the server and the registry have together from the first signal on, before the registry cancels its
-    /// tasks.
+    /// The time that the server and the registry have together from the first signal on, before the registry cancels
+    /// its tasks.
     pub const fn within(grace: Duration) -> Self {
         Self { grace, exits_on_second: true, exits_after: true }
     }
 
     /// Whether a second signal exits the process at once, with the status 130 for Ctrl-C and 143 for SIGTERM.
     ///
-    /// The same signal within 500 ms is no second signal, because some senders deliver one stop twice: to the process and to
-    /// its group. The exit comes from a thread of its own, so neither busy workers nor a runtime that waits for a closure
-    /// delay it. Destructors do not run.
+    /// The same signal within 500 ms is no second signal, because some senders deliver one stop twice: to the process
+    /// and to its group. The exit comes from a thread of its own, so neither busy workers nor a runtime that waits for
+    /// a closure delay it. Destructors do not run.
     pub const fn exit_on_second_signal(mut self, exits: bool) -> Self {
         self.exits_on_second = exits;
         self

@@ -1,3 +1,5 @@
+//! The metrics of registries for Prometheus.
+
 use std::{borrow::Cow, fmt, iter};
 
 use postlude::{DurationHistogram, NameMetrics, TaskMetrics, TaskRegistry};
@@ -31,8 +33,8 @@ use crate::buckets::by_bound;
 /// # }
 /// ```
 ///
-/// Several registries go into one collector, because an exposition describes each family once. The label `registry` tells
-/// them apart:
+/// Several registries go into one collector, because an exposition describes each family once. The label `registry`
+/// tells them apart:
 ///
 /// ```
 /// use postlude::TaskRegistry;
@@ -72,10 +74,9 @@ use crate::buckets::by_bound;
 ///
 /// # Buckets
 /// 25 for both histograms, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575 and so on
-/// (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min).
-/// The numbers are odd because the counts are exact: a bound is the last nanosecond before a power of two, at which a bucket
-/// of the registry's own, finer histogram ends. An alert at one second takes 1.073741823; [`TaskMetrics::quantile`] has
-/// finer quantiles.
+/// (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min). The numbers are odd because the counts are
+/// exact: a bound is the last nanosecond before a power of two, at which a bucket of the registry's own, finer
+/// histogram ends. An alert at one second takes 1.073741823; [`TaskMetrics::quantile`] has finer quantiles.
 #[derive(Clone, Debug)]
 pub struct TaskCollector {
     registries: Vec<(Option<Cow<'static, str>>, TaskRegistry)>,
@@ -91,8 +92,8 @@ impl TaskCollector {
         Self { registries: vec![(None, registry)] }
     }
 
-    /// A collector of the metrics of several registries, each with the value of its label `registry`. The values have to
-    /// differ: Prometheus refuses an exposition that has a series twice.
+    /// A collector of the metrics of several registries, each with the value of its label `registry`. The values have
+    /// to differ: Prometheus refuses an exposition that has a series twice.
     #[must_use]
     pub fn labelled<L>(registries: impl IntoIterator<Item = (L, TaskRegistry)>) -> Self
     where

@@ -18,7 +18,8 @@ use crate::{
 pub(crate) struct QueueState {
     pub(crate) phase: Phase,
     pub(crate) pending: Pending,
-    /// The current task: it has started, or waits for a permit.
+    /// The current task: it has started, or waits for a permit. At most one: see invariant 2 of `set_queue`, on which
+    /// the [mark](crate::engine::poll_mark) and the phase rely.
     pub(crate) current: Option<LiveTask>,
     /// Sleeping tasks, which wait for a time while the queue drains, by index.
     #[expect(clippy::box_collection, reason = "one word per queue, because few queues need it")]
@@ -48,7 +49,7 @@ pub(crate) enum Phase {
     /// Its request is in progress.
     #[default]
     Collecting,
-    /// The response is on its way: [`SetQueue::release`](crate::engine::queue::SetQueue::release) follows.
+    /// The response is on its way: [`SetQueue::release`](crate::engine::set_queue::SetQueue::release) follows.
     Holding,
     /// A drain is running.
     Draining,
@@ -93,10 +94,11 @@ impl QueueState {
         self.current.iter().chain(self.sleeping.iter().flat_map(|sleeping| sleeping.values()))
     }
 
-    /// Looks at some of the live tasks whose index is `from` or above, in the order of their indexes. Returns the index to go
-    /// on from; `None` after the last one. Short, because it is called under the lock.
+    /// Looks at some of the live tasks whose index is `from` or above, in the order of their indexes. Returns the index
+    /// to go on from; `None` after the last one. Short, because it is called under the lock.
     pub(crate) fn chunk(&self, from: u64, mut look: impl FnMut(&LiveTask)) -> Option<u64> {
-        // Each kind is read up to an index of its own, and what lies above the lowest of them is left to the next piece.
+        // Each kind is read up to an index of its own, and what lies above the lowest of them is left to the next
+        // piece.
         let mut read_to = u64::MAX;
         let (pending, more) = self.pending.chunk(from);
         if let Some(last) = pending.last().filter(|_| more) {
@@ -131,7 +133,8 @@ impl QueueState {
         current.into_iter().chain(first).min()
     }
 
-    /// The same for some of those that wait beside the queue, whose index is `from` or above; and the index to go on from.
+    /// The same for some of those that wait beside the queue, whose index is `from` or above; and the index to go on
+    /// from.
     pub(crate) fn oldest_sleeping(&self, from: u64) -> (Option<Timestamp>, Option<u64>) {
         let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
         let oldest = later.by_ref().take(CHUNK).filter_map(|(_, task)| task.pending_since()).min();

@@ -1,4 +1,4 @@
-//! The effects of an add, a start, a failed attempt and an end, outside all locks.
+//! Tells observers, the log and waiting code of an add, a start, a failed attempt and an end, outside all locks.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
 /// All of these methods are called without a lock.
 impl Shared {
     /// Notifies observers that a task was added, even if it was then discarded.
-    pub(crate) fn added(&self, identity: Identity) {
+    pub(crate) fn notify_added(&self, identity: Identity) {
         if self.telemetry.has_observers() {
             self.telemetry.notify(EventRef::Added(&LiveTask::new(identity).info(identity.added)));
         }
@@ -27,7 +27,7 @@ impl Shared {
 
     /// Notifies observers that an attempt has started. Called before its first poll. Returns `false` if the task was
     /// ended meanwhile.
-    pub(crate) fn started(&self, id: TaskId) -> bool {
+    pub(crate) fn notify_started(&self, id: TaskId) -> bool {
         if !self.telemetry.has_observers() {
             return true;
         }
@@ -165,7 +165,7 @@ impl Shared {
         let finished = live.finished(outcome.clone(), now);
         let evicted = self.ledger.shard(identity.id.number).refuse(finished);
         drop_catching(evicted);
-        self.added(identity);
+        self.notify_added(identity);
         self.report(Finish { task: live, outcome, now, by: EndedBy::Caller });
         identity.id
     }

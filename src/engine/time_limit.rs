@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    engine::shared::{Expiry, Limit, Shared},
+    engine::shared::{Expiry, Shared, TimeLimit},
     ledger::{finished::EndedBy, live::LiveTask},
     model::{Outcome, TaskId, TaskState},
     util::delay_queue::Key,
@@ -17,11 +17,11 @@ pub(crate) fn expire(expiry: Expiry) {
         Expiry::Hold(queue) => queue.release(),
         #[cfg(feature = "http")]
         Expiry::HoldLimit(limit) => limit.expire(),
-        Expiry::Limit(limit) => limit.expire(),
+        Expiry::TimeLimit(limit) => limit.expire(),
     }
 }
 
-impl Limit {
+impl TimeLimit {
     fn expire(self) {
         let Self { shared, id, attempt, duration, retries } = self;
         // The end of the runtime expires every entry. The runtime drops the task then, which has not timed out.
@@ -41,18 +41,18 @@ impl Limit {
 }
 
 /// Keeps a limit in the registry's timer until dropped.
-pub(crate) struct LimitGuard<'a> {
+pub(crate) struct TimeLimitGuard<'a> {
     shared: &'a Shared,
     /// `None` if the time can't be represented: the limit is never over.
     until: Option<Instant>,
     key: Option<Key>,
 }
 
-impl<'a> LimitGuard<'a> {
+impl<'a> TimeLimitGuard<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, id: TaskId, attempt: u32, duration: Duration, retries: bool) -> Self {
-        let limit = Limit { shared: Arc::clone(shared), id, attempt, duration, retries };
+        let limit = TimeLimit { shared: Arc::clone(shared), id, attempt, duration, retries };
         let until = shared.timer.now().checked_add(duration);
-        let key = shared.timer.insert_after(duration, Expiry::Limit(limit));
+        let key = shared.timer.insert_after(duration, Expiry::TimeLimit(limit));
         Self { shared, until, key }
     }
 
@@ -61,7 +61,7 @@ impl<'a> LimitGuard<'a> {
     }
 }
 
-impl Drop for LimitGuard<'_> {
+impl Drop for TimeLimitGuard<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.shared.timer.remove(key);

@@ -23,8 +23,8 @@ use crate::engine::hold::HoldState;
 use crate::{
     engine::{
         poll_mark::PollMark,
+        queue_state::{Phase, QueueState},
         shared::{Shared, TaskRegistry},
-        state::{Phase, QueueState},
         transition::Transition,
     },
     ledger::live::LiveTask,
@@ -169,7 +169,7 @@ impl SetQueue {
             && (state.phase == Phase::Holding || state.phase == Phase::Collecting && state.response.is_some());
         drop(state);
         if let Some(identity) = added {
-            shared.added(identity);
+            shared.notify_added(identity);
         }
         if drain {
             self.spawn_drain();
@@ -329,8 +329,8 @@ impl SetQueue {
         Some(LiveTask::new(pending.meta().identity()).info(now))
     }
 
-    /// Calls `task`, under the lock, for some of the live tasks whose index is `from` or above, by index. Returns the index to
-    /// go on from; `None` after the last one.
+    /// Calls `task`, under the lock, for some of the live tasks whose index is `from` or above, by index. Returns the
+    /// index to go on from; `None` after the last one.
     pub(crate) fn chunk(&self, from: u64, task: impl FnMut(&LiveTask)) -> Option<u64> {
         self.state.lock().chunk(from, task)
     }
@@ -343,8 +343,8 @@ impl SetQueue {
         }
     }
 
-    /// Since when the oldest pending task could have started; `Err` if the set's request is still in progress, which its
-    /// tasks wait for.
+    /// Since when the oldest pending task could have started; `Err` if the set's request is still in progress, which
+    /// its tasks wait for.
     pub(crate) fn oldest_pending(&self) -> Result<Option<Timestamp>, RequestInProgress> {
         let state = self.state.lock();
         if state.phase == Phase::Collecting && !state.pending.is_empty() {
@@ -361,7 +361,8 @@ impl SetQueue {
         Ok(oldest)
     }
 
-    /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the queue.
+    /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the
+    /// queue.
     pub(crate) fn first_infos(&self, count: usize, now: Timestamp) -> Vec<TaskInfo> {
         let state = self.state.lock();
         let dequeued = state.dequeued().map(|task| task.info(now));
