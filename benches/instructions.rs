@@ -170,9 +170,10 @@ fn registry(side: Side) -> TaskRegistry {
     }
     let builder = TaskRegistry::builder();
     let builder = match setting {
+        Setting::InfoSpan => builder.span_level(Level::INFO),
         Setting::MaxConcurrent => builder.max_concurrent(10_000),
         Setting::LimitOfName => builder.limit_by_name("work", 10_000),
-        Setting::Nothing | Setting::Info | Setting::InfoSpan | Setting::Timeout => builder,
+        Setting::Nothing | Setting::Info | Setting::Timeout => builder,
     };
     builder.build().unwrap()
 }

@@ -31,7 +31,7 @@ use postlude_console::{Accepted, StatusRouter};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, Level, info, info_span};
 
 #[derive(Clone)]
 struct App {
@@ -111,6 +111,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let registry = TaskRegistry::builder()
         .spans(SpanRelation::ChildOf)
+        .span_level(Level::INFO)
         .on_failure(|report| {
             if report.outcome.is_loss() {
                 alert(report);

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::{
     engine::{
@@ -45,6 +46,7 @@ use crate::{
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are always logged
 /// - [`history`](Self::history): the last 1,024 outcomes
 /// - [`spans`](Self::spans): [`SpanRelation::FollowsFrom`]
+/// - [`span_level`](Self::span_level): `DEBUG`
 /// - [`dead_letters`](Self::dead_letters): 1,000; [`on_dead_letter`](Self::on_dead_letter): none
 /// - [`handle`](Self::handle): the runtime in which [`build`](Self::build) is called
 ///
@@ -258,7 +260,28 @@ impl TaskRegistryBuilder {
     /// How the `tracing` span of a task is related to the span in which the task was added, usually the request's: see
     /// [`SpanRelation`].
     pub fn spans(mut self, relation: SpanRelation) -> Self {
-        self.telemetry.spans = relation;
+        self.telemetry.spans.relation = relation;
+        self
+    }
+
+    /// The level of the `tracing` spans of tasks. The default is `DEBUG`, as for the request spans of tower-http.
+    ///
+    /// A span is made only if a subscriber is interested in its level: a service that logs at `INFO` makes none, and does
+    /// not pay for them. The log event of a task that did not complete has the task's id, name, location and set itself.
+    /// With `INFO`, what a task itself logs shows its id and name, too, and a trace shows the task.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    /// use tracing::Level;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder().span_level(Level::INFO).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn span_level(mut self, level: Level) -> Self {
+        self.telemetry.spans.level = level;
         self
     }
 

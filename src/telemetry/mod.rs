@@ -13,7 +13,7 @@ use std::{
 
 use tracing::Level;
 
-use self::{observer::TaskObserver, span::SpanRelation, subscription::EventBuffer};
+use self::{observer::TaskObserver, span::SpanSettings, subscription::EventBuffer};
 use crate::{
     model::{BoxError, TaskInfo, TaskReport},
     util::{
@@ -35,7 +35,7 @@ pub(crate) struct Telemetry {
     /// Created for the first subscriber.
     buffer: OnceLock<Arc<EventBuffer>>,
     pub(crate) filter: Option<Box<AdmissionFilter>>,
-    pub(crate) spans: SpanRelation,
+    pub(crate) spans: SpanSettings,
     hook_panics: AtomicU64,
 }
 

@@ -1,6 +1,6 @@
 //! The span of a task.
 
-use tracing::{Level, Span, field, level_filters::LevelFilter};
+use tracing::{Level, Span, level_filters::LevelFilter};
 
 use crate::{
     model::{TaskId, TaskName},
@@ -10,8 +10,9 @@ use crate::{
 
 /// How the span of a task is related to the span in which it was added, usually the request's.
 ///
-/// Each task has a span of its own, `task{id, name, set}`. The events that the task logs and the event for its end are
-/// inside that span.
+/// Each task has a span of its own, `task{id, name, set}`, if a subscriber is interested in spans of its
+/// [level](crate::TaskRegistryBuilder::span_level). The events that the task logs and the event for its end are inside
+/// that span.
 ///
 /// ```
 /// use postlude::{SpanRelation, TaskRegistry};
@@ -36,32 +37,53 @@ pub enum SpanRelation {
     ChildOf,
 }
 
+/// The settings of the spans of a registry's tasks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpanSettings {
+    pub(crate) relation: SpanRelation,
+    pub(crate) level: Level,
+}
+
+impl Default for SpanSettings {
+    fn default() -> Self {
+        Self { relation: SpanRelation::default(), level: Level::DEBUG }
+    }
+}
+
 /// The span of a task, if a subscriber is interested in it.
 ///
 /// # Errors
 /// The panic of the subscriber.
 #[inline]
-pub(crate) fn task_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Result<Option<Box<Span>>, Panic> {
-    if LevelFilter::current() < Level::INFO {
+pub(crate) fn task_span(id: TaskId, name: TaskName, settings: SpanSettings) -> Result<Option<Box<Span>>, Panic> {
+    // The common case costs one load.
+    if LevelFilter::current() < settings.level {
         return Ok(None);
     }
-    call_subscriber(|| make_span(id, name, relation)).map(Option::flatten)
+    call_subscriber(|| make_span(id, name, settings)).map(Option::flatten)
 }
 
-fn make_span(id: TaskId, name: TaskName, relation: SpanRelation) -> Option<Box<Span>> {
-    let (name, set) = (name.as_str(), field::Empty);
-    let span = match relation {
-        SpanRelation::FollowsFrom => tracing::info_span!(target: "postlude", parent: None, "task", %id, name, set),
-        SpanRelation::ChildOf => tracing::info_span!(target: "postlude", "task", %id, name, set),
+fn make_span(id: TaskId, name: TaskName, settings: SpanSettings) -> Option<Box<Span>> {
+    let (name, set) = (name.as_str(), id.set().map(|set| set.0));
+    let current = Span::current();
+    let parent = match settings.relation {
+        SpanRelation::FollowsFrom => None,
+        SpanRelation::ChildOf => current.id(),
     };
+    // A span's level is a constant of its call site.
+    macro_rules! span {
+        ($($level:ident),+) => {
+            match settings.level {
+                $(Level::$level => tracing::span!(target: "postlude", parent: parent, Level::$level, "task", %id, name, set),)+
+            }
+        };
+    }
+    let span = span!(TRACE, DEBUG, INFO, WARN, ERROR);
     if span.is_disabled() {
         return None;
     }
-    if let Some(set) = id.set() {
-        span.record("set", set.0);
-    }
-    if relation == SpanRelation::FollowsFrom {
-        span.follows_from(Span::current());
+    if settings.relation == SpanRelation::FollowsFrom {
+        span.follows_from(current);
     }
     Some(Box::new(span))
 }

@@ -48,7 +48,8 @@ fn has_every_outcome_but_completed() {
 #[test]
 fn line_of_end_is_in_span_of_its_task() {
     let text = logged(async {
-        TaskRegistry::new().spawn(Task::new(broken()).named("mail")).await;
+        let registry = TaskRegistry::builder().span_level(tracing::Level::INFO).build().unwrap();
+        registry.spawn(Task::new(broken()).named("mail")).await;
     });
     let line = &text.lines_with("task failed")[0];
     let (_time, line) = line.split_once("ERROR ").unwrap();

@@ -7,7 +7,7 @@ use std::{
 
 use postlude::{RetryPolicy, SpanRelation, Task, TaskRegistry};
 use tracing::{
-    Instrument, info, info_span,
+    Instrument, Level, info, info_span,
     instrument::{Instrumented, WithSubscriber},
 };
 use tracing_subscriber::{layer::SubscriberExt, registry::LookupSpan};
@@ -40,7 +40,7 @@ where
 #[test]
 fn of_task_has_id_name_and_set() {
     let text = logged(async {
-        let registry = TaskRegistry::new();
+        let registry = TaskRegistry::builder().span_level(Level::INFO).build().unwrap();
         let set = registry.set();
         let id = set.add(Task::new(async { info!("hello from inside") }).named("mail"));
         set.drain().await;
@@ -57,9 +57,27 @@ fn of_task_has_id_name_and_set() {
 }
 
 #[test]
+fn of_task_is_made_only_at_its_level() {
+    for (level, is_made) in
+        [(None, false), (Some(Level::DEBUG), false), (Some(Level::INFO), true), (Some(Level::ERROR), true)]
+    {
+        let text = logged(async {
+            let builder = TaskRegistry::builder();
+            let builder = if let Some(level) = level { builder.span_level(level) } else { builder };
+            let registry = builder.build().unwrap();
+            registry.spawn(Task::new(async { info!("hello") }).named("mail")).await;
+            registry.spawn(Task::new(broken()).named("mail")).await;
+        });
+        assert_eq!(text.lines_with("hello")[0].contains("task{id="), is_made, "{level:?}");
+        let end = &text.lines_with("task failed")[0];
+        assert!(end.contains(" id=") && end.contains(" name=\"mail\" "), "{level:?}: {end}");
+    }
+}
+
+#[test]
 fn child_of_has_fields_of_request() {
     let text = logged(async {
-        let registry = TaskRegistry::builder().spans(SpanRelation::ChildOf).build().unwrap();
+        let registry = TaskRegistry::builder().spans(SpanRelation::ChildOf).span_level(Level::INFO).build().unwrap();
         let set = registry.set();
         info_span!("request", request_id = 42).in_scope(|| {
             set.add(Task::new(broken()).named("mail"));
@@ -81,7 +99,7 @@ fn made_in_task_adds_fields() {
         work.instrument(info_span!("for", request_id))
     }
     let text = logged(async {
-        let set = TaskRegistry::new().set();
+        let set = TaskRegistry::builder().span_level(Level::INFO).build().unwrap().set();
         info_span!("request").in_scope(|| {
             set.add(async { drop(with_request_id(42, broken()).await) });
         });
