@@ -116,8 +116,22 @@ impl Future for TaskHandle {
 /// affected.
 #[derive(Debug)]
 pub struct DrainHandle {
-    pub(crate) queue: Arc<SetQueue>,
-    pub(crate) drained: Option<oneshot::Receiver<()>>,
+    queue: Arc<SetQueue>,
+    wait: Wait,
+}
+
+/// What a handle knows of its set. Nothing is registered for a handle that is not awaited.
+#[derive(Debug)]
+enum Wait {
+    NotAwaited,
+    Awaited(oneshot::Receiver<()>),
+    Drained,
+}
+
+impl DrainHandle {
+    pub(crate) const fn new(queue: Arc<SetQueue>) -> Self {
+        Self { queue, wait: Wait::NotAwaited }
+    }
 }
 
 impl Future for DrainHandle {
@@ -125,12 +139,15 @@ impl Future for DrainHandle {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<DrainReport> {
         let this = self.get_mut();
-        if let Some(drained) = &mut this.drained {
+        if let Wait::NotAwaited = this.wait {
+            this.wait = this.queue.wait_drained().map_or(Wait::Drained, Wait::Awaited);
+        }
+        if let Wait::Awaited(drained) = &mut this.wait {
             // Whether the sender has sent or was dropped, the set has drained.
             let Poll::Ready(_) = Pin::new(drained).poll(context) else {
                 return Poll::Pending;
             };
-            this.drained = None;
+            this.wait = Wait::Drained;
         }
         Poll::Ready(this.queue.report())
     }

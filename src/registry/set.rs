@@ -114,7 +114,7 @@ impl TaskSet {
     #[expect(clippy::must_use_candidate, reason = "the handle is optional")]
     pub fn drain(self) -> DrainHandle {
         self.queue.drain(None);
-        DrainHandle { drained: self.queue.wait_drained(), queue: Arc::clone(&self.queue) }
+        DrainHandle::new(Arc::clone(&self.queue))
     }
 
     /// Runs a future with this set as the [current](Self::current) one, and drains the set when the future has
