@@ -13,12 +13,12 @@ use crate::{
     engine::{
         context::{self, AttemptState, TaskContext},
         shared::Shared,
-        time_limit::TimeLimitGuard,
+        time_limit,
     },
-    limits::{AdmitRequest, Permits, semaphore::Acquire},
+    limits::AdmitRequest,
     model::{DiscardReason, Identity, Outcome, TaskId},
-    task::work::{BoxedWork, Kind, Meta, Policy, drop_work, poll_work},
-    util::{clock::Timestamp, panic::catch_panic},
+    task::work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
+    util::{clock::Timestamp, panic::catch_panic, semaphore::Acquire},
 };
 
 /// The settings that are the same for each attempt of a task.
@@ -31,7 +31,7 @@ pub(crate) struct Terms {
 
 impl Terms {
     pub(crate) fn of(meta: &Meta, policy: &Policy, retries: bool, shared: &Shared) -> Self {
-        Self { request: AdmitRequest::of(meta), limit: policy.timeout.or(shared.default_timeout), retries }
+        Self { request: AdmitRequest::of(meta), limit: shared.time_limit(Some(policy)), retries }
     }
 }
 
@@ -47,10 +47,14 @@ pub(crate) async fn attempt(
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let permits = shared.admission.admit(request, entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
+    let mut started = Timestamp::now();
     // A closure is started on its thread.
-    if (kind == Kind::Async || is_over_at_once) && !shared.start(id) {
-        // The task was ended meanwhile, and its outcome is already counted.
-        return Outcome::Aborted;
+    if kind == Kind::Async || is_over_at_once {
+        match shared.start(id) {
+            Some(now) => started = now,
+            // The task was ended meanwhile, and its outcome is already counted.
+            None => return Outcome::Aborted,
+        }
     }
     if let (Some(limit), true) = (limit, is_over_at_once) {
         return Outcome::TimedOut(limit);
@@ -67,8 +71,8 @@ pub(crate) async fn attempt(
                 // The limit may be over before the first poll returns.
                 leave_waker(shared, id).await;
             }
-            let guard = TimeLimitGuard::new(shared, id, number, limit, retries);
-            run_future(work, || guard.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
+            let running = time_limit::start(shared, id, number, limit, retries, started);
+            run_future(work, || running.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
         }
         (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,
     }
@@ -161,7 +165,7 @@ impl AttemptTask {
         };
         let mut work = Some(work);
         let mut current = TaskContext::Closure(Arc::clone(&self.state));
-        if !self.shared.start(id) {
+        if self.shared.start(id).is_none() {
             // The task was ended while it waited for a thread, and its outcome is already counted.
             let _caught = context::enter(&mut current, id, || drop_work(&mut work));
             return Outcome::Aborted;

@@ -6,9 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{set_queue::SetQueue, shared::Shared},
-    limits::Permits,
     model::TaskId,
-    task::work::BoxedWork,
+    task::work::{BoxedWork, Permits},
     util::loom::Mutex,
 };
 

@@ -39,8 +39,8 @@ pub(crate) struct Drain {
 /// The next task of a set.
 struct Next {
     work: BoxedWork,
-    /// Whether it has no policy and no limit: it has started, and is polled directly.
-    is_plain: bool,
+    /// When it has started. `None` if it may have to wait, or is not polled directly.
+    started: Option<Timestamp>,
     /// Whether it is marked as being polled.
     is_marked: bool,
     ending: Option<Ending>,
@@ -231,7 +231,7 @@ fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
     is_current
 }
 
-/// Takes the next task out of `pending`, and starts it if it has no policy and no limit.
+/// Takes the next task out of `pending`, and starts it if it can be polled directly.
 #[inline]
 fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
     if state.is_shut_down {
@@ -240,22 +240,22 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
     let task = state.pending.pop()?;
     let shared = queue.shared();
     let meta = task.meta();
-    let is_plain = shared.runs_plain(meta);
+    let started = shared.runs_plain(meta).then_some(now);
     let index = meta.id().index;
     let mut current = LiveTask::new(meta.identity());
-    if is_plain {
+    if started.is_some() {
         current.start(now);
         state.account.start(current.identity.name);
     }
     state.current = Some(current);
     // Observers are notified of the start before the first poll, and may abort the task.
-    let is_marked = is_plain && !shared.telemetry.has_observers();
+    let is_marked = started.is_some() && !shared.telemetry.has_observers();
     if is_marked {
         queue.mark.set_polling(index);
     } else {
         queue.mark.set_idle(index);
     }
-    Some(Next { work: task.work, is_plain, is_marked, ending: state.ending })
+    Some(Next { work: task.work, started, is_marked, ending: state.ending })
 }
 
 fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
@@ -269,17 +269,22 @@ fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp
 /// Prepares the task for its first poll. `None` if it was ended before.
 #[inline]
 fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
-    let Next { work, is_plain, is_marked, ending } = next;
+    let Next { mut work, mut started, is_marked, ending } = next;
+    let (shared, id) = (queue.shared(), work.meta().id());
+    let is_direct = started.is_some() || shared.runs_with_permits(&mut work);
+    if is_direct && !is_marked {
+        started = match started {
+            Some(started) => shared.notify_started(id, started),
+            None => shared.start(id),
+        };
+    }
+    if let Some(started) = started {
+        shared.start_time_limit(&mut work, started);
+    }
     if is_marked {
         return Some(work);
     }
-    let id = work.meta().id();
-    let work = if is_plain {
-        queue.shared().notify_started(id);
-        work
-    } else {
-        under_policy(work, queue.shared(), ending)
-    };
+    let work = if is_direct { work } else { under_policy(work, shared, ending) };
     if queue.mark.begin(id.index) {
         return Some(work);
     }

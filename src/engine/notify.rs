@@ -25,16 +25,15 @@ impl Shared {
         }
     }
 
-    /// Notifies observers that an attempt has started. Called before its first poll. Returns `false` if the task was
-    /// ended meanwhile.
-    pub(crate) fn notify_started(&self, id: TaskId) -> bool {
+    /// Notifies observers that an attempt started at `started`. Called before its first poll. Returns the time from which
+    /// on its time limit counts: the observers' time is not the task's. `None` if the task was ended meanwhile.
+    pub(crate) fn notify_started(&self, id: TaskId, started: Timestamp) -> Option<Timestamp> {
         if !self.telemetry.has_observers() {
-            return true;
+            return Some(started);
         }
-        let now = Timestamp::now();
-        let Some(task) = self.with_live(id, |live| live.info(now)) else { return false };
+        let task = self.with_live(id, |live| live.info(started))?;
         self.telemetry.notify(EventRef::Started(&task));
-        self.with_live(id, |_| ()).is_some()
+        self.with_live(id, |_| Timestamp::now())
     }
 
     /// Counts and reports a failed attempt; the next one is due after `delay`. `None` if the task has ended meanwhile.

@@ -7,13 +7,12 @@ use crate::{
         attempt::{Terms, attempt},
         shared::Shared,
     },
-    limits::semaphore::Acquire,
     model::{Attempt, Outcome, RetryPolicy},
     task::{
         exhausted::{Exhausted, FailedAttempts},
         work::{BoxedWork, Policy},
     },
-    util::{clock::Timestamp, panic::drop_catching},
+    util::{clock::Timestamp, panic::drop_catching, semaphore::Acquire},
 };
 
 pub(crate) async fn attempts(

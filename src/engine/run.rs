@@ -15,9 +15,10 @@ use crate::{
         retry::attempts,
         shared::Shared,
     },
-    limits::{AdmitRequest, semaphore::Acquire},
+    limits::AdmitRequest,
     model::{DiscardReason, Ending, Outcome},
     task::work::{BoxedWork, End, Kind, Meta, Work},
+    util::semaphore::Acquire,
 };
 
 pin_project! {

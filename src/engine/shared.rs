@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldLimit;
 use crate::{
-    engine::{abandoned::Abandoned, requests::Requests, set_queue::SetQueue},
+    engine::{abandoned::Abandoned, requests::Requests, set_queue::SetQueue, time_limit},
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -24,7 +24,7 @@ use crate::{
     },
     limits::AdmissionControl,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
-    task::work::Meta,
+    task::work::{BoxedWork, Kind, Meta, Policy},
     telemetry::Telemetry,
     util::{clock::Timestamp, delay_queue::DelayQueue, loom::atomic::AtomicU64, panic::drop_catching},
 };
@@ -147,10 +147,38 @@ impl Shared {
         self.telemetry.run_foreign("a waker", || self.token.cancel());
     }
 
-    /// Whether a task can be polled directly: it is async, has no policy, and waits for nothing.
+    /// The time limit of each attempt of a task.
+    #[inline]
+    pub(crate) fn time_limit(&self, policy: Option<&Policy>) -> Option<Duration> {
+        policy.and_then(|policy| policy.timeout).or(self.default_timeout)
+    }
+
+    /// Whether a task can be polled directly and without a permit: it is async, waits for nothing, and has no policy
+    /// other than a time limit.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
-        meta.policy.is_none() && self.default_timeout.is_none() && self.admission.is_unlimited(meta)
+        meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) && self.admission.is_unlimited(meta)
+    }
+
+    /// The same for a task that needs permits, if they are free: it is given them.
+    pub(crate) fn runs_with_permits(&self, work: &mut BoxedWork) -> bool {
+        let meta = work.as_mut().meta_mut();
+        if meta.kind != Kind::Async || !meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) {
+            return false;
+        }
+        let Some(permits) = self.admission.try_admit(meta) else { return false };
+        meta.policy.get_or_insert_default().permits = permits;
+        true
+    }
+
+    /// Starts the time limit, if there is one, of a task that is polled directly and that started at `started`.
+    #[inline]
+    pub(crate) fn start_time_limit(self: &Arc<Self>, work: &mut BoxedWork, started: Timestamp) {
+        let meta = work.as_mut().meta_mut();
+        if let Some(limit) = self.time_limit(meta.policy.as_deref()) {
+            let running = time_limit::start(self, meta.id(), 1, limit, false, started);
+            meta.policy.get_or_insert_default().running = Some(running);
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
@@ -202,15 +230,16 @@ impl Shared {
         self.ledger.shard(id.number).spawned(id.number).map(access)
     }
 
-    /// Starts an attempt of a task; `false` if the task has ended, which an observer of the start may also have done.
+    /// Starts an attempt of a task, and returns the time from which on its time limit counts. `None` if the task has ended,
+    /// which an observer of the start may also have done.
     #[inline]
-    pub(crate) fn start(&self, id: TaskId) -> bool {
+    pub(crate) fn start(&self, id: TaskId) -> Option<Timestamp> {
         let now = Timestamp::now();
         let started = match id.set() {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.start(id, now)),
             None => self.ledger.shard(id.number).start_spawned(id.number, now),
         };
-        started && self.notify_started(id)
+        if started { self.notify_started(id, now) } else { None }
     }
 
     /// The info of a live task.

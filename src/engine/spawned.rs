@@ -35,9 +35,15 @@ impl Spawned {
         self.work.as_ref().map_or(TaskId::UNASSIGNED, |work| work.meta().id())
     }
 
-    /// Notes the first poll. Returns whether this is the first poll, and the start must be counted.
-    fn begin(&mut self) -> bool {
-        self.work.as_mut().is_some_and(|work| !mem::replace(&mut work.as_mut().meta_mut().started, true))
+    /// At the first poll, counts the start. `false` if the task was ended before.
+    fn begin(&mut self, shared: &Arc<Shared>, id: TaskId) -> bool {
+        let Some(work) = &mut self.work else { return false };
+        if mem::replace(&mut work.as_mut().meta_mut().started, true) {
+            return true;
+        }
+        let Some(started) = shared.start(id) else { return false };
+        shared.start_time_limit(work, started);
+        true
     }
 
     /// Stores the runner's waker, so that the runner is woken if the task is ended by a caller. `false` if it already
@@ -80,7 +86,7 @@ impl Future for Spawned {
             return Poll::Ready(Outcome::Aborted);
         };
         let id = this.id();
-        if shared.abandoned.is_stopped(id) || this.begin() && !shared.start(id) {
+        if shared.abandoned.is_stopped(id) || !this.begin(&shared, id) {
             return Poll::Ready(this.drop_stopped(&shared, id));
         }
         let (mut current, mut span) = (TaskContext::Spawned(shared), None);

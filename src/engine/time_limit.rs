@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
 use crate::{
     engine::shared::{Expiry, Shared, TimeLimit},
     ledger::{finished::EndedBy, live::LiveTask},
     model::{Outcome, TaskId, TaskState},
-    util::delay_queue::Key,
+    task::work::RunningLimit,
+    util::{clock::Timestamp, delay_queue::EntryGuard},
 };
 
 /// Handles an expired entry of the registry's timer.
@@ -40,31 +39,17 @@ impl TimeLimit {
     }
 }
 
-/// Keeps a limit in the registry's timer until dropped.
-pub(crate) struct TimeLimitGuard<'a> {
-    shared: &'a Shared,
-    /// `None` if the time can't be represented: the limit is never over.
-    until: Option<Instant>,
-    key: Option<Key>,
-}
-
-impl<'a> TimeLimitGuard<'a> {
-    pub(crate) fn new(shared: &'a Arc<Shared>, id: TaskId, attempt: u32, duration: Duration, retries: bool) -> Self {
-        let limit = TimeLimit { shared: Arc::clone(shared), id, attempt, duration, retries };
-        let until = shared.timer.now().checked_add(duration);
-        let key = shared.timer.insert_after(duration, Expiry::TimeLimit(limit));
-        Self { shared, until, key }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| self.shared.timer.now() >= until)
-    }
-}
-
-impl Drop for TimeLimitGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.shared.timer.remove(key);
-        }
-    }
+/// Starts the time limit of attempt `attempt`, which began at `started`.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    id: TaskId,
+    attempt: u32,
+    duration: Duration,
+    retries: bool,
+    started: Timestamp,
+) -> RunningLimit {
+    let limit = TimeLimit { shared: Arc::clone(shared), id, attempt, duration, retries };
+    let until = started.plus(duration);
+    let key = until.to_instant().and_then(|until| shared.timer.insert_at(until, Expiry::TimeLimit(limit)));
+    RunningLimit::new(until, duration, key.map(|key| EntryGuard::new(&shared.timer, key)))
 }

@@ -4,7 +4,6 @@
 
 #[cfg(feature = "rate-limit")]
 mod rate;
-pub(crate) mod semaphore;
 
 use std::{future::Future, pin::pin, sync::Arc, thread, time::Duration};
 
@@ -13,14 +12,16 @@ use tokio::time::Instant;
 
 #[cfg(feature = "rate-limit")]
 use self::rate::RateGate;
-use self::semaphore::{Acquire, Permit, PrioritySemaphore, Watch};
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
     model::{BuildError, Priority, TaskId, TaskName},
-    task::work::{Kind, Meta},
+    task::work::{Kind, Meta, Permits},
     telemetry::log::emit,
-    util::loom::atomic::{AtomicBool, Ordering},
+    util::{
+        loom::atomic::{AtomicBool, Ordering},
+        semaphore::{Acquire, Permit, PrioritySemaphore, Watch},
+    },
 };
 
 /// For how long no permit must be given out, while tasks wait, before the log warns of it for the first time.
@@ -100,12 +101,6 @@ impl AdmitRequest {
     }
 }
 
-/// The permits of a task that may run. Released when dropped.
-pub(crate) struct Permits {
-    _of_name: Option<Permit>,
-    _of_kind: Option<Permit>,
-}
-
 impl AdmissionControl {
     /// # Errors
     /// If a limit is zero or too high, or a name has two limits of the same kind.
@@ -128,6 +123,23 @@ impl AdmissionControl {
     #[inline]
     pub(crate) fn is_unlimited(&self, meta: &Meta) -> bool {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
+    }
+
+    /// The permits of an async task that need not wait; `None` if it has to.
+    pub(crate) fn try_admit(&self, meta: &Meta) -> Option<Permits> {
+        let limits = self.of_name(meta.name);
+        #[cfg(feature = "rate-limit")]
+        if limits.is_some_and(|limits| limits.rate.is_some()) {
+            return None;
+        }
+        let mut permits = Permits::default();
+        let of_name = limits.and_then(|limits| limits.permits.as_ref());
+        for (slot, semaphore) in permits.0.iter_mut().zip([of_name, self.of_kind(meta.kind)]) {
+            if let Some(semaphore) = semaphore {
+                *slot = Some(semaphore.try_acquire()?);
+            }
+        }
+        Some(permits)
     }
 
     /// Logs, once, if the priority of a task has no effect.
@@ -233,8 +245,7 @@ impl AdmissionControl {
                 });
             }
         }
-        let [of_name, of_kind] = acquired;
-        Permits { _of_name: of_name, _of_kind: of_kind }
+        Permits(acquired)
     }
 
     fn rank(&self, request: AdmitRequest) -> Duration {

@@ -11,7 +11,7 @@ use governor::{
 };
 use tokio::time::Instant;
 
-use super::semaphore::{Acquire, Permit, PrioritySemaphore};
+use crate::util::semaphore::{Acquire, Permit, PrioritySemaphore};
 use crate::{model::RateLimit, util::loom::Mutex};
 
 /// Lets the tasks of a name start one after another, at a rate.

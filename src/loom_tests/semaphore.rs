@@ -9,8 +9,8 @@ use std::{
 use loom::thread;
 
 use crate::{
-    limits::semaphore::PrioritySemaphore,
     loom_tests::{Woken, check, poll_once},
+    util::semaphore::PrioritySemaphore,
 };
 
 /// Seeded: `Acquire::drop` leaves the queue, and does not look whether it was handed a permit: nobody has it.

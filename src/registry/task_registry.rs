@@ -573,9 +573,12 @@ impl TaskRegistry {
     #[inline]
     #[track_caller]
     pub(crate) fn start(&self, task: Task, passed_mark: bool) -> TaskHandle {
-        let shared = &self.shared;
-        let identity = task.meta().identity();
-        let work = if shared.runs_plain(task.meta()) { task.work } else { under_policy(task.work, shared, None) };
+        let (shared, mut work) = (&self.shared, task.work);
+        let identity = work.meta().identity();
+        // Permits are taken here, because the runtime does not first poll tasks in the order in which they were spawned.
+        if !shared.runs_plain(work.meta()) && !shared.runs_with_permits(&mut work) {
+            work = under_policy(work, shared, None);
+        }
         shared.notify_added(identity);
         let join = shared.spawn(Spawned::new(work, Arc::clone(shared)));
         if passed_mark {

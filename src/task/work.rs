@@ -17,7 +17,9 @@ use crate::{
     telemetry::{Telemetry, span::task_span},
     util::{
         clock::Timestamp,
+        delay_queue::EntryGuard,
         panic::{Panic, catch_panic, drop_catching},
+        semaphore::Permit,
     },
 };
 
@@ -42,6 +44,40 @@ pub(crate) struct Policy {
     pub(crate) retry: Option<RetryPolicy>,
     /// The dead letter of which the task is a replay.
     pub(crate) replay_of: Option<TaskId>,
+    /// The permits of a task that is polled directly.
+    pub(crate) permits: Permits,
+    /// The time limit of a task that is polled directly and has started.
+    pub(crate) running: Option<RunningLimit>,
+}
+
+impl Policy {
+    /// Whether a task with this policy can be polled directly: it needs permits and a time limit at most.
+    pub(crate) fn has_only_limits(&self) -> bool {
+        let Self { timeout, when, delay, batched, retry, replay_of, permits: _, running: _ } = self;
+        let may_run = timeout.is_none_or(|limit| !limit.is_zero());
+        may_run && when.is_none() && delay.is_none() && batched.is_none() && retry.is_none() && replay_of.is_none()
+    }
+}
+
+/// The permits with which a task runs: of its name, and of its kind. Released when dropped.
+#[derive(Default)]
+pub(crate) struct Permits(pub(crate) [Option<Permit>; 2]);
+
+/// The time limit of a running attempt. Its entry in the registry's timer is removed when this is dropped.
+pub(crate) struct RunningLimit {
+    until: Timestamp,
+    duration: Duration,
+    _entry: Option<EntryGuard>,
+}
+
+impl RunningLimit {
+    pub(crate) const fn new(until: Timestamp, duration: Duration, entry: Option<EntryGuard>) -> Self {
+        Self { until, duration, _entry: entry }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Timestamp::now() >= self.until
+    }
 }
 
 /// The metadata of a task.
@@ -78,6 +114,13 @@ impl Meta {
 
     pub(crate) const fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// The time limit of a task that is polled directly, if it is over. It is not asked before the first poll.
+    #[inline]
+    fn limit_is_over(&self) -> Option<Duration> {
+        let running = self.policy.as_ref()?.running.as_ref()?;
+        (self.parked && running.is_over()).then_some(running.duration)
     }
 
     /// Gives the task its id and, if a subscriber is interested, its span. The span is made here, because the request's
@@ -121,11 +164,12 @@ impl Meta {
 }
 
 pin_project! {
-    /// The single allocation of a task: its metadata and its future.
+    /// The single allocation of a task: its metadata and its future. The future is dropped first, because the permits of
+    /// the task are among its metadata.
     pub(crate) struct Record<F> {
-        pub(crate) meta: Meta,
         #[pin]
         pub(crate) future: F,
+        pub(crate) meta: Meta,
     }
 }
 
@@ -143,7 +187,11 @@ where
     }
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
-        self.project().future.poll(context).map(|output| output.into_outcome().into())
+        let this = self.project();
+        if let Some(limit) = this.meta.limit_is_over() {
+            return Poll::Ready(Outcome::TimedOut(limit).into());
+        }
+        this.future.poll(context).map(|output| output.into_outcome().into())
     }
 }
 

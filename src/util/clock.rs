@@ -19,9 +19,12 @@ impl Timestamp {
     pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
 
     pub(crate) fn now() -> Self {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let origin = ORIGIN.get_or_init(origin);
-        Self::after_origin(nanos(Instant::now().saturating_duration_since(*origin)))
+        Self::after_origin(nanos(Instant::now().saturating_duration_since(*origin())))
+    }
+
+    /// `None` for the last timestamp: a time that can't be represented.
+    pub(crate) fn to_instant(self) -> Option<Instant> {
+        (self != Self::LAST).then(|| origin().checked_add(Duration::from_nanos(self.0.get()))).flatten()
     }
 
     const fn after_origin(nanos: u64) -> Self {
@@ -49,9 +52,12 @@ impl Timestamp {
 
 /// Uses the real clock, because the clock of a runtime may be paused and far ahead.
 #[expect(clippy::disallowed_methods, reason = "the paused clock does not fit here")]
-fn origin() -> Instant {
-    let now = std::time::Instant::now();
-    now.checked_sub(HEAD_START).unwrap_or(now).into()
+fn origin() -> &'static Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    ORIGIN.get_or_init(|| {
+        let now = std::time::Instant::now();
+        now.checked_sub(HEAD_START).unwrap_or(now).into()
+    })
 }
 
 /// A duration in nanoseconds, saturating.
@@ -72,6 +78,7 @@ mod tests {
         // Paused timers are rounded to milliseconds, but the clock is not.
         assert_eq!(Timestamp::now().since(early), step);
         assert_eq!(early.plus(step), Timestamp::now());
+        assert_eq!(Timestamp::now().to_instant(), Some(Instant::now()));
         assert_eq!(early.since(Timestamp::now()), Duration::ZERO);
     }
 
@@ -79,6 +86,7 @@ mod tests {
     fn plus_saturates_at_the_last_timestamp() {
         let last = Timestamp::now().plus(Duration::MAX);
         assert_eq!(last, Timestamp::now().plus(Duration::MAX));
+        assert_eq!(last.to_instant(), None);
         assert!(last.since(Timestamp::now()) > Duration::from_secs(60 * 60 * 24 * 365 * 500));
     }
 }

@@ -124,8 +124,13 @@ impl<T: Send + 'static> DelayQueue<T> {
 
     /// Expires the value after `delay`, unless it is removed before. `None` if there is nothing to remove: the value
     /// has expired at once because the runtime has ended, or it never expires because the time can't be represented.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only responses are held"))]
     pub(crate) fn insert_after(self: &Arc<Self>, delay: Duration, value: T) -> Option<Key> {
-        let at = self.now().checked_add(delay)?;
+        self.insert_at(self.now().checked_add(delay)?, value)
+    }
+
+    /// The same at a moment of the runtime's clock.
+    pub(crate) fn insert_at(self: &Arc<Self>, at: Instant, value: T) -> Option<Key> {
         match self.write(at, value, |state, value| state.add(at, Entry::Value(value))) {
             Ok(key) => Some(key),
             Err(value) => {
@@ -288,6 +293,35 @@ impl<T> Drop for DelayQueue<T> {
         if let Some(driver) = self.state.get_mut().driver.take() {
             driver.wake();
         }
+    }
+}
+
+/// Removes an entry when dropped.
+pub(crate) struct EntryGuard {
+    queue: Arc<dyn Remove>,
+    key: Key,
+}
+
+impl EntryGuard {
+    pub(crate) fn new<T: Send + 'static>(queue: &Arc<DelayQueue<T>>, key: Key) -> Self {
+        Self { queue: Arc::clone(queue) as Arc<dyn Remove>, key }
+    }
+}
+
+impl Drop for EntryGuard {
+    fn drop(&mut self) {
+        self.queue.remove(self.key);
+    }
+}
+
+/// A queue of values of any type.
+trait Remove: Send + Sync {
+    fn remove(&self, key: Key);
+}
+
+impl<T: Send + 'static> Remove for DelayQueue<T> {
+    fn remove(&self, key: Key) {
+        Self::remove(self, key);
     }
 }
 

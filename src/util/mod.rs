@@ -6,5 +6,6 @@ pub(crate) mod escape;
 pub(crate) mod histogram;
 pub(crate) mod loom;
 pub(crate) mod panic;
+pub(crate) mod semaphore;
 #[cfg(feature = "serde")]
 pub(crate) mod serialize;

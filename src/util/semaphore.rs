@@ -63,6 +63,15 @@ impl PrioritySemaphore {
         })
     }
 
+    /// Takes a permit if one is free. Then nobody waits.
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let mut state = self.state.lock();
+        state.free = state.free.checked_sub(1)?;
+        state.granted += 1;
+        drop(state);
+        Some(Permit(Arc::clone(self)))
+    }
+
     /// Waits for a permit, and enters the queue at the first poll. The lowest rank is served first, then in order of
     /// arrival.
     pub(crate) fn acquire(self: &Arc<Self>, rank: Duration) -> Acquire {
