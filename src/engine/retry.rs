@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) async fn attempts(
     mut source: BoxedWork,
-    retry: RetryPolicy,
+    retry: Box<RetryPolicy>,
     policy: Box<Policy>,
     shared: &Arc<Shared>,
     mut entered: Option<Acquire>,

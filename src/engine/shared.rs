@@ -24,7 +24,7 @@ use crate::{
     },
     limits::AdmissionControl,
     model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
-    task::work::{BoxedWork, Kind, Meta, Policy},
+    task::work::{BoxedWork, Kind, Meta, Permits, Policy},
     telemetry::Telemetry,
     util::{clock::Timestamp, delay_queue::DelayQueue, loom::atomic::AtomicU64, panic::drop_catching},
 };
@@ -160,15 +160,20 @@ impl Shared {
         meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) && self.admission.is_unlimited(meta)
     }
 
-    /// The same for a task that needs permits, if they are free: it is given them.
+    /// The same for a task that may need permits: if they are free, it is given them.
     pub(crate) fn runs_with_permits(&self, work: &mut BoxedWork) -> bool {
         let meta = work.as_mut().meta_mut();
         if meta.kind != Kind::Async || !meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) {
             return false;
         }
-        let Some(permits) = self.admission.try_admit(meta) else { return false };
-        meta.policy.get_or_insert_default().permits = permits;
-        true
+        match self.admission.try_admit(meta) {
+            None => false,
+            Some(Permits([None, None])) => true,
+            Some(permits) => {
+                meta.policy.get_or_insert_default().permits = permits;
+                true
+            }
+        }
     }
 
     /// Starts the time limit, if there is one, of a task that is polled directly and that started at `started`.

@@ -19,7 +19,8 @@ use crate::{
     telemetry::span::inside,
 };
 
-/// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain).
+/// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain), and an output of one:
+/// both fit the smaller of the cells that tokio allocates for tasks.
 pub(crate) struct Spawned {
     /// Taken at the end, so that `Drop` can tell a normal end from a runtime that shuts down.
     shared: Option<Arc<Shared>>,
@@ -78,30 +79,30 @@ impl Spawned {
 }
 
 impl Future for Spawned {
-    type Output = Outcome;
+    type Output = End;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
         let this = self.get_mut();
         let Some(shared) = this.shared.take() else {
-            return Poll::Ready(Outcome::Aborted);
+            return Poll::Ready(Outcome::Aborted.into());
         };
         let id = this.id();
         if shared.abandoned.is_stopped(id) || !this.begin(&shared, id) {
-            return Poll::Ready(this.drop_stopped(&shared, id));
+            return Poll::Ready(this.drop_stopped(&shared, id).into());
         }
         let (mut current, mut span) = (TaskContext::Spawned(shared), None);
         let polled = context::enter(&mut current, id, || poll_to_end(&mut this.work, &mut span, context));
         let TaskContext::Spawned(shared) = current else {
-            return Poll::Ready(Outcome::Aborted);
+            return Poll::Ready(Outcome::Aborted.into());
         };
         if let Poll::Ready(end) = polled {
-            return Poll::Ready(inside(span, || Self::finish(&shared, id, end)));
+            return Poll::Ready(inside(span, || Self::finish(&shared, id, end)).into());
         }
         if this.park(&shared, id, context) {
             this.shared = Some(shared);
             return Poll::Pending;
         }
-        Poll::Ready(this.drop_stopped(&shared, id))
+        Poll::Ready(this.drop_stopped(&shared, id).into())
     }
 }
 

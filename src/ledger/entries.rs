@@ -2,8 +2,9 @@
 
 use rustc_hash::FxHashMap;
 
-/// A part has the numbers that differ in this many low bits only: at most 4,096 in a shard of four, mostly far fewer.
-const PART_BITS: u32 = 14;
+/// How many numbers a part spans. Each shard has its share of them, and 7/8 of a power of two fill a hash table, whatever
+/// the number of shards: the tables of parts whose tasks are all live have no unused room.
+const PART: u64 = (1 << 14) / 8 * 7;
 
 /// How many parts there are before an empty one is removed, so that a shard with few live tasks makes none for each.
 const KEPT: usize = 16;
@@ -20,7 +21,7 @@ pub(crate) struct Entries<T> {
 }
 
 struct Part<T> {
-    /// The high bits of its numbers.
+    /// Its numbers, divided by `PART`.
     key: u64,
     entries: FxHashMap<u64, T>,
 }
@@ -34,7 +35,7 @@ impl<T> Default for Entries<T> {
 impl<T> Entries<T> {
     #[inline]
     pub(crate) fn insert(&mut self, number: u64, entry: T) {
-        let key = number >> PART_BITS;
+        let key = number / PART;
         match self.find(key) {
             Ok(index) => self.last = index,
             Err(_) => self.last = self.add_part(key),
@@ -46,19 +47,19 @@ impl<T> Entries<T> {
 
     #[inline]
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
-        let index = self.find(number >> PART_BITS).ok()?;
+        let index = self.find(number / PART).ok()?;
         self.parts.get(index)?.entries.get(&number)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
-        self.last = self.find(number >> PART_BITS).ok()?;
+        self.last = self.find(number / PART).ok()?;
         self.parts.get_mut(self.last)?.entries.get_mut(&number)
     }
 
     #[inline]
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
-        self.last = self.find(number >> PART_BITS).ok()?;
+        self.last = self.find(number / PART).ok()?;
         let part = self.parts.get_mut(self.last)?;
         let removed = part.entries.remove(&number)?;
         if part.entries.is_empty() && (part.entries.capacity() > KEPT_ROOM || self.parts.len() > KEPT) {
@@ -94,10 +95,10 @@ impl<T> Entries<T> {
 
     /// The numbers from `first` on in the first part that has some, in no order, and the number to go on from.
     pub(crate) fn numbers_from(&self, first: u64) -> Option<(impl Iterator<Item = u64>, Option<u64>)> {
-        let begin = self.parts.partition_point(|part| part.key < first >> PART_BITS);
+        let begin = self.parts.partition_point(|part| part.key < first / PART);
         let part = self.parts.get(begin..)?.iter().find(|part| !part.entries.is_empty())?;
         let numbers = part.entries.keys().copied().filter(move |number| *number >= first);
-        Some((numbers, (part.key + 1).checked_mul(1 << PART_BITS)))
+        Some((numbers, (part.key + 1).checked_mul(PART)))
     }
 
     /// The part of a key, or where it would be.
@@ -132,7 +133,7 @@ mod tests {
     // Against a map that is simple: few and many parts, with numbers at random.
     #[test]
     fn behaves_as_a_map_in_order() {
-        for spread in [10, 1 << PART_BITS, 40 << PART_BITS] {
+        for spread in [10, PART, 40 * PART] {
             let mut random = fastrand::Rng::with_seed(spread);
             let (mut entries, mut model) = (Entries::default(), BTreeMap::new());
             for step in 0..20_000 {

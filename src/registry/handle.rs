@@ -13,6 +13,7 @@ use crate::{
     engine::set_queue::SetQueue,
     model::{DrainReport, Outcome, TaskId, TaskName},
     registry::TaskRegistry,
+    task::work::End,
 };
 
 /// The handle of a spawned task. Awaiting it returns the task's [`Outcome`].
@@ -43,12 +44,12 @@ pub struct TaskHandle {
 
 #[derive(Debug)]
 enum State {
-    Live(JoinHandle<Outcome>),
+    Live(JoinHandle<End>),
     Ended(Outcome),
 }
 
 impl TaskHandle {
-    pub(crate) const fn live(id: TaskId, name: TaskName, registry: TaskRegistry, join: JoinHandle<Outcome>) -> Self {
+    pub(crate) const fn live(id: TaskId, name: TaskName, registry: TaskRegistry, join: JoinHandle<End>) -> Self {
         Self { id, name, registry, state: State::Live(join) }
     }
 
@@ -94,7 +95,8 @@ impl Future for TaskHandle {
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
             State::Live(join) => match Pin::new(join).poll(context) {
-                Poll::Ready(joined) => joined.unwrap_or_else(|_| this.registry.shared.outcome_of_lost(this.id)),
+                Poll::Ready(Ok(end)) => end.into_outcome(),
+                Poll::Ready(Err(_)) => this.registry.shared.outcome_of_lost(this.id),
                 // An aborted task that does not yield does not return, so the handle asks the registry.
                 Poll::Pending => match this.registry.shared.outcome_by_caller(this.id, context.waker()) {
                     Some(outcome) => outcome,

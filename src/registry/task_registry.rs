@@ -576,7 +576,7 @@ impl TaskRegistry {
         let (shared, mut work) = (&self.shared, task.work);
         let identity = work.meta().identity();
         // Permits are taken here, because the runtime does not first poll tasks in the order in which they were spawned.
-        if !shared.runs_plain(work.meta()) && !shared.runs_with_permits(&mut work) {
+        if !shared.runs_with_permits(&mut work) {
             work = under_policy(work, shared, None);
         }
         shared.notify_added(identity);

@@ -260,7 +260,7 @@ impl Task {
 
     #[track_caller]
     fn from_source(kind: Kind, retry: RetryPolicy, make: impl FnMut(Meta) -> BoxedWork + Send + 'static) -> Self {
-        let policy = Policy { retry: Some(retry), ..Policy::default() };
+        let policy = Policy { retry: Some(Box::new(retry)), ..Policy::default() };
         let mut meta = Meta::new(kind);
         meta.policy = Some(Box::new(policy));
         Self { work: Box::pin(Source { meta, make }) }

@@ -41,7 +41,7 @@ pub(crate) struct Policy {
     pub(crate) delay: Option<Duration>,
     /// Ends the delay early when the batch is ready.
     pub(crate) batched: Option<BatchGuard>,
-    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) retry: Option<Box<RetryPolicy>>,
     /// The dead letter of which the task is a replay.
     pub(crate) replay_of: Option<TaskId>,
     /// The permits of a task that is polled directly.
@@ -322,6 +322,7 @@ pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
 }
 
 /// An outcome in transit. Boxed so that it fits one word; `None` means completed.
+#[derive(Debug)]
 pub(crate) struct End(Option<Box<Outcome>>);
 
 impl End {
