@@ -232,7 +232,7 @@ impl Shared {
         if id.set().is_some() {
             return self.ledger.set(id.number)?.with_live(id, access);
         }
-        self.ledger.shard(id.number).spawned(id.number).map(access)
+        self.ledger.shard(id.number).spawned.get_mut(id.number).map(access)
     }
 
     /// Starts an attempt of a task, and returns the time from which on its time limit counts. `None` if the task has ended,
@@ -261,7 +261,7 @@ impl Shared {
         let now = Timestamp::now();
         let observed = self.telemetry.observes_completed();
         let mut shard = self.ledger.shard(id.number);
-        let Some(task) = shard.remove_spawned(id.number) else {
+        let Some(task) = shard.spawned.remove(id.number) else {
             // Unlock before `outcome` is dropped, because it may hold a user error.
             drop(shard);
             return false;
@@ -311,7 +311,7 @@ impl Shared {
     pub(crate) fn outcome_by_caller(&self, id: TaskId, waker: &Waker) -> Option<Outcome> {
         let waker = waker.clone();
         let mut shard = self.ledger.shard(id.number);
-        let Some(task) = shard.spawned(id.number) else {
+        let Some(task) = shard.spawned.get_mut(id.number) else {
             drop(shard);
             return self.abandoned.outcome(id);
         };

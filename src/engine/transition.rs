@@ -277,7 +277,7 @@ impl<'a> Transition<'a> {
             self.effects.rare().waiting = mem::take(&mut self.state.waiting);
         }
         if mem::take(&mut self.state.is_listed) {
-            self.effects.removed = self.shard.remove_set(self.queue.number());
+            self.effects.removed = self.shard.sets.remove(self.queue.number());
         }
     }
 }

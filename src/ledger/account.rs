@@ -93,7 +93,7 @@ impl SetAccount {
         if admitted.is_err() {
             ledger.release();
         } else if !*is_listed {
-            shard.insert_set(number, Arc::clone(set));
+            shard.sets.insert(number, Arc::clone(set));
             *is_listed = true;
         }
         admitted

@@ -7,10 +7,10 @@ use rustc_hash::FxHashMap;
 const PART: u64 = (1 << 14) / 8 * 7;
 
 /// How many parts there are before an empty one is removed, so that a shard with few live tasks makes none for each.
-const KEPT: usize = 16;
+const KEPT: usize = 4;
 
 /// The most entries that an empty part keeps room for.
-const KEPT_ROOM: usize = 1_024;
+const KEPT_ROOM: usize = 256;
 
 /// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part
 /// that is full grows alone, and a reader of all numbers reads a part at a time.
@@ -24,6 +24,8 @@ struct Part<T> {
     /// Its numbers, divided by `PART`.
     key: u64,
     entries: FxHashMap<u64, T>,
+    /// The most entries that it has had at a time. The capacity of a map does not tell for how many it has room.
+    most: usize,
 }
 
 impl<T> Default for Entries<T> {
@@ -42,7 +44,13 @@ impl<T> Entries<T> {
         }
         if let Some(part) = self.parts.get_mut(self.last) {
             part.entries.insert(number, entry);
+            part.most = part.most.max(part.entries.len());
         }
+    }
+
+    #[inline]
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.get(number).is_some()
     }
 
     #[inline]
@@ -62,7 +70,7 @@ impl<T> Entries<T> {
         self.last = self.find(number / PART).ok()?;
         let part = self.parts.get_mut(self.last)?;
         let removed = part.entries.remove(&number)?;
-        if part.entries.is_empty() && (part.entries.capacity() > KEPT_ROOM || self.parts.len() > KEPT) {
+        if part.entries.is_empty() && (part.most > KEPT_ROOM || self.parts.len() > KEPT) {
             self.give_room_back();
         }
         Some(removed)
@@ -73,9 +81,11 @@ impl<T> Entries<T> {
     #[cold]
     fn add_part(&mut self, key: u64) -> usize {
         let empty = self.parts.iter().take(KEPT).position(|part| part.entries.is_empty());
-        let entries = empty.map(|empty| self.parts.remove(empty).entries).unwrap_or_default();
+        let (entries, most) = empty
+            .map(|empty| self.parts.remove(empty))
+            .map_or_else(|| (FxHashMap::default(), 0), |empty| (empty.entries, empty.most));
         let index = self.parts.partition_point(|part| part.key < key);
-        self.parts.insert(index, Part { key, entries });
+        self.parts.insert(index, Part { key, entries, most });
         index
     }
 
@@ -85,7 +95,7 @@ impl<T> Entries<T> {
         if self.parts.len() > KEPT {
             self.parts.remove(self.last);
         } else if let Some(part) = self.parts.get_mut(self.last) {
-            part.entries = FxHashMap::default();
+            (part.entries, part.most) = (FxHashMap::default(), 0);
         }
     }
 
@@ -93,12 +103,13 @@ impl<T> Entries<T> {
         self.parts.iter().flat_map(|part| part.entries.values())
     }
 
-    /// The numbers from `first` on in the first part that has some, in no order, and the number to go on from.
-    pub(crate) fn numbers_from(&self, first: u64) -> Option<(impl Iterator<Item = u64>, Option<u64>)> {
+    /// Adds the numbers from `first` on of the first part that has some, in no order. Returns the number to go on from;
+    /// `None` at the end.
+    pub(crate) fn numbers_from(&self, first: u64, numbers: &mut Vec<u64>) -> Option<u64> {
         let begin = self.parts.partition_point(|part| part.key < first / PART);
         let part = self.parts.get(begin..)?.iter().find(|part| !part.entries.is_empty())?;
-        let numbers = part.entries.keys().copied().filter(move |number| *number >= first);
-        Some((numbers, (part.key + 1).checked_mul(PART)))
+        numbers.extend(part.entries.keys().copied().filter(|number| *number >= first));
+        (part.key + 1).checked_mul(PART)
     }
 
     /// The part of a key, or where it would be.
@@ -120,8 +131,9 @@ mod tests {
 
     fn read<T>(entries: &Entries<T>, mut first: u64) -> Vec<u64> {
         let mut read = Vec::new();
-        while let Some((numbers, next)) = entries.numbers_from(first) {
-            let mut part: Vec<_> = numbers.collect();
+        loop {
+            let mut part = Vec::new();
+            let next = entries.numbers_from(first, &mut part);
             part.sort_unstable();
             read.extend(part);
             let Some(next) = next else { break };

@@ -29,7 +29,7 @@ use self::{
     history::{CHUNK, History},
     live::LiveTask,
     metrics::{NameMetrics, TaskMetrics},
-    shard::{Entry, ShardState},
+    shard::ShardState,
 };
 use crate::{
     model::{RejectReason, SEATS, TaskId, TaskName},
@@ -162,10 +162,7 @@ impl<S> Ledger<S> {
 
     /// The listed set with this number.
     pub(crate) fn set(&self, number: u64) -> Option<Arc<S>> {
-        match self.shard(number).entries.get(number) {
-            Some(Entry::Set(set)) => Some(Arc::clone(set)),
-            Some(Entry::Task(_)) | None => None,
-        }
+        self.shard(number).sets.get(number).map(Arc::clone)
     }
 
     /// Calls `task` for each spawned task, under a lock, and returns the listed sets.
@@ -219,10 +216,7 @@ impl<S> Ledger<S> {
         let mut sets = Vec::new();
         for shard in &self.shards {
             let state = shard.state.lock();
-            sets.extend(state.entries.values().take(count).filter_map(|entry| match entry {
-                Entry::Set(set) => Some(Arc::clone(set)),
-                Entry::Task(_) => None,
-            }));
+            sets.extend(state.sets.values().take(count).map(Arc::clone));
         }
         sets
     }
@@ -390,17 +384,18 @@ pub(crate) struct Walk {
 }
 
 impl<S> Shard<S> {
-    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of them, and some more. The
+    /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of each, and some more. The
     /// lock is held for a part of them at a time.
     fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
-        let (mut numbers, mut from) = (Vec::new(), Some(first));
-        while let Some(first) = from.filter(|_| numbers.len() < count) {
-            // Room for a common part is made without the lock.
-            numbers.reserve(CHUNK);
-            let state = self.state.lock();
-            let Some((part, next)) = state.entries.numbers_from(first) else { break };
-            numbers.extend(part);
-            from = next;
+        let mut numbers = Vec::new();
+        for read in [ShardState::set_numbers, ShardState::spawned_numbers] {
+            let enough = numbers.len().saturating_add(count);
+            let mut from = Some(first);
+            while let Some(first) = from.filter(|_| numbers.len() < enough) {
+                // Room for a common part is made without the lock.
+                numbers.reserve(CHUNK);
+                from = read(&self.state.lock(), first, &mut numbers);
+            }
         }
         numbers
     }
@@ -409,10 +404,10 @@ impl<S> Shard<S> {
     fn look_at(&self, few: &[u64], mut task: impl FnMut(&LiveTask), sets: &mut Vec<Arc<S>>) {
         sets.reserve(few.len());
         let state = self.state.lock();
-        for entry in few.iter().filter_map(|number| state.entries.get(*number)) {
-            match entry {
-                Entry::Task(live) => task(live),
-                Entry::Set(set) => sets.push(Arc::clone(set)),
+        for number in few {
+            match state.spawned.get(*number) {
+                Some(live) => task(live),
+                None => sets.extend(state.sets.get(*number).map(Arc::clone)),
             }
         }
     }

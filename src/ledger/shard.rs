@@ -18,8 +18,10 @@ use crate::{
 pub(crate) struct ShardState<S> {
     /// Why nothing is admitted any more.
     pub(crate) closed: Option<RejectReason>,
-    /// Spawned tasks, and sets with live tasks, by number.
-    pub(crate) entries: Entries<Entry<S>>,
+    /// The live spawned tasks, by number.
+    pub(crate) spawned: Entries<LiveTask>,
+    /// The sets with live tasks, by number.
+    pub(crate) sets: Entries<Arc<S>>,
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
@@ -31,17 +33,12 @@ pub(crate) struct ShardState<S> {
     pub(crate) history: History,
 }
 
-/// A set with live tasks, or a spawned task.
-pub(crate) enum Entry<S> {
-    Set(Arc<S>),
-    Task(LiveTask),
-}
-
 impl<S> ShardState<S> {
     pub(crate) fn new(high_water: u64, history: History) -> Self {
         Self {
             closed: None,
-            entries: Entries::default(),
+            spawned: Entries::default(),
+            sets: Entries::default(),
             added: 0,
             pending: 0,
             running: 0,
@@ -163,31 +160,15 @@ impl<S> ShardState<S> {
         self.names.of(name)
     }
 
-    pub(crate) fn insert_set(&mut self, number: u64, set: Arc<S>) {
-        self.entries.insert(number, Entry::Set(set));
-    }
-
     #[inline]
     pub(crate) fn insert_spawned(&mut self, task: LiveTask) {
-        self.entries.insert(task.identity.id.number, Entry::Task(task));
-    }
-
-    pub(crate) fn contains(&self, number: u64) -> bool {
-        self.entries.get(number).is_some()
-    }
-
-    #[inline]
-    pub(crate) fn spawned(&mut self, number: u64) -> Option<&mut LiveTask> {
-        match self.entries.get_mut(number) {
-            Some(Entry::Task(task)) => Some(task),
-            Some(Entry::Set(_)) | None => None,
-        }
+        self.spawned.insert(task.identity.id.number, task);
     }
 
     /// Starts an attempt of a spawned task, unless the task has ended.
     #[inline]
     pub(crate) fn start_spawned(&mut self, number: u64, now: Timestamp) -> bool {
-        let Some(task) = self.spawned(number) else {
+        let Some(task) = self.spawned.get_mut(number) else {
             return false;
         };
         let name = task.identity.name;
@@ -199,24 +180,13 @@ impl<S> ShardState<S> {
         true
     }
 
-    /// Removes a set. The caller drops it after releasing the lock.
-    pub(crate) fn remove_set(&mut self, number: u64) -> Option<Arc<S>> {
-        match self.entries.remove(number) {
-            Some(Entry::Set(set)) => Some(set),
-            Some(Entry::Task(_)) | None => None,
-        }
+    /// Adds the numbers of the first listed sets from `first` on: see [`Entries::numbers_from`].
+    pub(crate) fn set_numbers(&self, first: u64, numbers: &mut Vec<u64>) -> Option<u64> {
+        self.sets.numbers_from(first, numbers)
     }
 
-    /// Removes a spawned task, whose end the caller counts; `None` if it has already ended.
-    #[inline]
-    pub(crate) fn remove_spawned(&mut self, number: u64) -> Option<LiveTask> {
-        match self.entries.remove(number)? {
-            Entry::Task(task) => Some(task),
-            // Unreachable: a number belongs to one set or task forever, and the caller has the number of a task.
-            set @ Entry::Set(_) => {
-                self.entries.insert(number, set);
-                None
-            }
-        }
+    /// The same for the spawned tasks.
+    pub(crate) fn spawned_numbers(&self, first: u64, numbers: &mut Vec<u64>) -> Option<u64> {
+        self.spawned.numbers_from(first, numbers)
     }
 }

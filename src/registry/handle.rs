@@ -81,7 +81,8 @@ impl TaskHandle {
         match &self.state {
             State::Ended(_) => true,
             State::Live(join) => {
-                join.is_finished() || !self.registry.shared.ledger.shard(self.id.number).contains(self.id.number)
+                join.is_finished()
+                    || !self.registry.shared.ledger.shard(self.id.number).spawned.contains(self.id.number)
             }
         }
     }

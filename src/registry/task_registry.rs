@@ -277,7 +277,7 @@ impl TaskRegistry {
             return (tasks, next);
         }
         if from == 0 {
-            tasks.extend(self.shared.ledger.shard(number).spawned(number).map(|live| live.info(now)));
+            tasks.extend(self.shared.ledger.shard(number).spawned.get(number).map(|live| live.info(now)));
         }
         (tasks, None)
     }
