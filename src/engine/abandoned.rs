@@ -1,8 +1,7 @@
 //! Work that may still run although its task's outcome was counted.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeMap, pin::pin, time::Duration};
 
-use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::{
@@ -21,9 +20,6 @@ use crate::{
 /// How long the runner of a stopped task may take to drop the work, before the task counts as stuck.
 pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 
-/// How many entries there is room for while there is none.
-const MAX_ROOM: usize = 1024;
-
 /// Tasks that were ended by a caller, and whose work has not been dropped yet.
 ///
 /// Most entries exist only until the runner drops the future. Tasks whose entries remain are stuck.
@@ -38,7 +34,8 @@ pub(crate) struct Abandoned {
 
 #[derive(Default)]
 struct Tasks {
-    entries: FxHashMap<TaskId, Entry>,
+    /// Very many may be stopped at once: no insertion moves them all.
+    entries: BTreeMap<TaskId, Entry>,
     /// When a runner has last dropped a stopped task.
     last_drop: Option<Timestamp>,
     /// When the latest of those that were dropped was stopped.
@@ -139,10 +136,6 @@ impl Abandoned {
             }
         }
         let is_empty = tasks.entries.is_empty();
-        if is_empty {
-            // A shutdown may have stopped very many.
-            tasks.entries.shrink_to(MAX_ROOM);
-        }
         drop(tasks);
         drop(removed);
         if is_empty {

@@ -14,7 +14,7 @@ use crate::{
     engine::{
         context::{self, TaskContext},
         queue_state::QueueState,
-        run::under_policy,
+        run::{self, under_policy},
         set_queue::{PollPermission, SetQueue},
         transition::Transition,
     },
@@ -41,6 +41,8 @@ struct Next {
     work: BoxedWork,
     /// When it has started. `None` if it may have to wait, or is not polled directly.
     started: Option<Timestamp>,
+    /// Why it must not start.
+    discard: Option<DiscardReason>,
     /// Whether it is marked as being polled.
     is_marked: bool,
     ending: Option<Ending>,
@@ -240,7 +242,8 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
     let task = state.pending.pop()?;
     let shared = queue.shared();
     let meta = task.meta();
-    let started = shared.runs_plain(meta).then_some(now);
+    let discard = state.discards;
+    let started = (discard.is_none() && shared.runs_plain(meta)).then_some(now);
     let index = meta.id().index;
     let mut current = LiveTask::new(meta.identity());
     if started.is_some() {
@@ -255,7 +258,7 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
     } else {
         queue.mark.set_idle(index);
     }
-    Some(Next { work: task.work, started, is_marked, ending: state.ending })
+    Some(Next { work: task.work, started, discard, is_marked, ending: state.ending })
 }
 
 fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
@@ -269,22 +272,26 @@ fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp
 /// Prepares the task for its first poll. `None` if it was ended before.
 #[inline]
 fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
-    let Next { mut work, mut started, is_marked, ending } = next;
+    let Next { mut work, started, discard, is_marked, ending } = next;
     let (shared, id) = (queue.shared(), work.meta().id());
-    let is_direct = started.is_some() || shared.runs_with_permits(&mut work);
-    if is_direct && !is_marked {
-        started = match started {
-            Some(started) => shared.notify_started(id, started),
-            None => shared.start(id),
-        };
-    }
+    let started = match started {
+        Some(started) if is_marked => {
+            shared.start_time_limit(&mut work, started);
+            return Some(work);
+        }
+        Some(started) => shared.notify_started(id, started),
+        None if discard.is_none() && shared.runs_with_permits(&mut work) => shared.start(id),
+        None => {
+            work = match discard {
+                Some(reason) => discarded(queue, work, reason),
+                None => under_policy(work, shared, ending),
+            };
+            None
+        }
+    };
     if let Some(started) = started {
         shared.start_time_limit(&mut work, started);
     }
-    if is_marked {
-        return Some(work);
-    }
-    let work = if is_direct { work } else { under_policy(work, shared, ending) };
     if queue.mark.begin(id.index) {
         return Some(work);
     }
@@ -296,7 +303,7 @@ fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
 fn decide(transition: &mut Transition<'_>, drains: bool) {
     transition.state.is_decided = true;
     if !drains {
-        transition.discard_pending(DiscardReason::Ending);
+        transition.discard_all(DiscardReason::Ending);
         transition.state.refusal = Some(RejectReason::Ending);
     }
 }
@@ -305,6 +312,14 @@ fn decide(transition: &mut Transition<'_>, drains: bool) {
 fn drop_stopped(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {
     drop_in_set(queue, work, id);
     queue.shared().abandoned.dropped(id);
+}
+
+/// Drops the work of a task that must not start. Returns work that ends the task at once.
+#[cold]
+fn discarded(queue: &Arc<SetQueue>, work: BoxedWork, reason: DiscardReason) -> BoxedWork {
+    let (ended, id) = (run::discarded(work.meta(), reason), work.meta().id());
+    drop_in_set(queue, &mut Some(work), id);
+    ended
 }
 
 fn drop_in_set(queue: &Arc<SetQueue>, work: &mut Option<BoxedWork>, id: TaskId) {

@@ -116,10 +116,10 @@ impl Shared {
         self.wake_if_idle(idle);
     }
 
-    /// Wakes the tasks that wait for idleness, if an end has left its shard idle.
+    /// Wakes the tasks that wait for idleness, if an end has left its shard idle, and the other shards are idle, too.
     #[inline]
     fn wake_if_idle(&self, idle: bool) {
-        if idle && self.ledger.has_waiters() {
+        if idle && self.ledger.has_waiters() && self.ledger.is_idle() {
             self.telemetry.run_foreign("a waker", || self.ledger.wake_waiters());
         }
     }

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    mem,
+    iter, mem,
 };
 
 use tokio::sync::oneshot;
 
 use crate::{
     ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
-    model::{Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
+    model::{DiscardReason, Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     task::Task,
     util::clock::Timestamp,
 };
@@ -37,6 +37,8 @@ pub(crate) struct QueueState {
     pub(crate) is_shut_down: bool,
     /// Why the set accepts no more tasks.
     pub(crate) refusal: Option<RejectReason>,
+    /// Why no pending task starts any more: the drain discards one after another.
+    pub(crate) discards: Option<DiscardReason>,
     pub(crate) outcomes: OutcomeCounts,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
@@ -180,15 +182,20 @@ impl QueueState {
 
 /// The pending tasks: first in, first out.
 ///
-/// They are ordered by index, so that a task is found by binary search. A task that is removed from the middle leaves a
-/// gap, so that no other task is moved.
+/// They are ordered by index, so that a task is found by binary search. They are stored in segments, so that no step
+/// takes longer than one segment, however many they are. A task that is removed leaves a gap in its segment, so that no
+/// other task is moved.
 #[derive(Default)]
 pub(crate) struct Pending {
     /// Stored inline, because most sets have one task. It may be empty while the others are not.
     first: Slot,
-    others: VecDeque<Slot>,
-    /// The number of gaps among the others.
-    gaps: usize,
+    /// Those after it, up to one segment.
+    others: Segment,
+    /// The segments after that. None is empty.
+    #[expect(clippy::box_collection, reason = "one word per queue, because few queues need it")]
+    later: Option<Box<VecDeque<Segment>>>,
+    /// The number of tasks.
+    len: usize,
 }
 
 #[derive(Default)]
@@ -198,38 +205,37 @@ struct Slot {
     task: Option<Task>,
 }
 
-impl Pending {
-    /// Adds the task that has drawn `index`.
-    #[inline]
-    pub(crate) fn push(&mut self, index: u64, task: Task) {
-        let slot = Slot { index, task: Some(task) };
-        if self.is_empty() {
-            self.first = slot;
-        } else if self.first.index < index && self.others.back().is_none_or(|last| last.index < index) {
-            self.others.push_back(slot);
-        } else {
-            self.insert(slot);
-        }
+/// Slots in the order of their indexes.
+#[derive(Default)]
+struct Segment {
+    slots: VecDeque<Slot>,
+    /// How many of them are gaps.
+    gaps: usize,
+}
+
+/// The most slots of a segment, apart from tasks that arrive out of order.
+const SEGMENT: usize = 512;
+
+impl Segment {
+    fn of(slot: Slot) -> Self {
+        Self { slots: VecDeque::from([slot]), gaps: 0 }
     }
 
-    /// Two threads that add at the same time may arrive in another order than they drew their indexes.
-    #[cold]
-    fn insert(&mut self, slot: Slot) {
-        if self.first.task.is_some() && self.first.index > slot.index {
-            let first = mem::replace(&mut self.first, slot);
-            self.others.push_front(first);
-            return;
-        }
-        let later = self.others.iter().rev().take_while(|other| other.index > slot.index).count();
-        self.others.insert(self.others.len() - later, slot);
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.gaps = 0;
     }
 
-    #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Task> {
-        if let Some(first) = self.first.task.take() {
-            return Some(first);
-        }
-        while let Some(slot) = self.others.pop_front() {
+    fn last(&self) -> Option<u64> {
+        self.slots.back().map(|slot| slot.index)
+    }
+
+    fn is_full(&self) -> bool {
+        self.slots.len() >= SEGMENT
+    }
+
+    fn pop(&mut self) -> Option<Task> {
+        while let Some(slot) = self.slots.pop_front() {
             match slot.task {
                 Some(task) => return Some(task),
                 None => self.gaps -= 1,
@@ -238,46 +244,161 @@ impl Pending {
         None
     }
 
-    /// Removes a task.
-    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        if self.first.index == id.index {
-            return self.first.task.take();
-        }
-        let position = self.position(id)?;
-        let removed = self.others.get_mut(position)?.task.take()?;
+    fn insert(&mut self, slot: Slot) {
+        let position = self.slots.partition_point(|other| other.index < slot.index);
+        self.slots.insert(position, slot);
+    }
+
+    fn remove(&mut self, index: u64) -> Option<Task> {
+        let position = self.position(index)?;
+        let removed = self.slots.get_mut(position)?.task.take()?;
         self.gaps += 1;
-        if self.gaps > self.others.len() / 2 {
-            self.others.retain(|slot| slot.task.is_some());
+        if self.gaps > self.slots.len() / 2 {
+            self.slots.retain(|slot| slot.task.is_some());
             self.gaps = 0;
         }
         Some(removed)
+    }
+
+    fn find(&self, index: u64) -> Option<&Task> {
+        self.slots.get(self.position(index)?)?.task.as_ref()
+    }
+
+    fn position(&self, index: u64) -> Option<usize> {
+        self.slots.binary_search_by_key(&index, |slot| slot.index).ok()
+    }
+
+    /// The slots whose index is `from` or above.
+    fn range(&self, from: u64) -> impl Iterator<Item = &Slot> {
+        self.slots.range(self.slots.partition_point(|slot| slot.index < from)..)
+    }
+}
+
+impl Pending {
+    /// Adds the task that has drawn `index`.
+    #[inline]
+    pub(crate) fn push(&mut self, index: u64, task: Task) {
+        let slot = Slot { index, task: Some(task) };
+        if self.is_empty() {
+            // What is left are gaps.
+            self.others.clear();
+            self.first = slot;
+        } else if self.later.is_none() && self.first.index < index && self.others.last().is_none_or(|last| last < index)
+        {
+            self.push_other(slot);
+        } else {
+            self.push_later(slot);
+        }
+        self.len += 1;
+    }
+
+    #[inline]
+    fn push_other(&mut self, slot: Slot) {
+        if self.others.is_full() {
+            self.later.get_or_insert_default().push_back(Segment::of(slot));
+        } else {
+            self.others.slots.push_back(slot);
+        }
+    }
+
+    /// Two threads that add at the same time may arrive in another order than they drew their indexes.
+    #[cold]
+    fn push_later(&mut self, slot: Slot) {
+        if self.first.task.is_some() && self.first.index > slot.index {
+            let first = mem::replace(&mut self.first, slot);
+            return self.others.insert(first);
+        }
+        let Some(later) = &mut self.later else { return self.others.insert(slot) };
+        match later.back_mut() {
+            Some(last) if last.last().is_none_or(|last| last < slot.index) && last.is_full() => {
+                later.push_back(Segment::of(slot));
+            }
+            _ => match later.partition_point(|segment| segment.last().is_some_and(|last| last < slot.index)) {
+                0 if self.others.last().is_some_and(|last| last > slot.index) => self.others.insert(slot),
+                position => {
+                    let position = position.min(later.len() - 1);
+                    if let Some(segment) = later.get_mut(position) {
+                        segment.insert(slot);
+                    }
+                }
+            },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        let task = match self.first.task.take() {
+            Some(first) => first,
+            None => self.pop_other()?,
+        };
+        self.len -= 1;
+        Some(task)
+    }
+
+    fn pop_other(&mut self) -> Option<Task> {
+        let task = self.others.pop();
+        if task.is_some() || self.later.is_none() {
+            return task;
+        }
+        self.others = self.later.as_mut()?.pop_front()?;
+        self.forget_empty();
+        self.others.pop()
+    }
+
+    /// Removes a task.
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let removed = if self.first.index == id.index {
+            self.first.task.take()?
+        } else if self.others.last().is_some_and(|last| id.index <= last) {
+            self.others.remove(id.index)?
+        } else {
+            let later = self.later.as_mut()?;
+            let position = later.partition_point(|segment| segment.last().is_some_and(|last| last < id.index));
+            let segment = later.get_mut(position)?;
+            let removed = segment.remove(id.index)?;
+            if segment.slots.is_empty() {
+                later.remove(position);
+                self.forget_empty();
+            }
+            removed
+        };
+        self.len -= 1;
+        Some(removed)
+    }
+
+    fn forget_empty(&mut self) {
+        self.later.take_if(|later| later.is_empty());
     }
 
     pub(crate) fn find(&self, id: TaskId) -> Option<&Task> {
         if self.first.index == id.index {
             return self.first.task.as_ref();
         }
-        self.others.get(self.position(id)?)?.task.as_ref()
-    }
-
-    fn position(&self, id: TaskId) -> Option<usize> {
-        self.others.binary_search_by_key(&id.index, |slot| slot.index).ok()
-    }
-
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        if self.others.last().is_some_and(|last| id.index <= last) {
+            return self.others.find(id.index);
+        }
+        let later = self.later.as_ref()?;
+        let position = later.partition_point(|segment| segment.last().is_some_and(|last| last < id.index));
+        later.get(position)?.find(id.index)
     }
 
     #[inline]
-    pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.task.is_some()) + self.others.len() - self.gaps
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.len
     }
 
     /// Some of the slots whose index is `from` or above, and whether there are more.
     fn chunk(&self, from: u64) -> (Vec<&Slot>, bool) {
         let first = (self.first.task.is_some() && self.first.index >= from).then_some(&self.first);
-        let others = self.others.range(self.others.partition_point(|slot| slot.index < from)..);
+        let later = self.later.iter().flat_map(|later| {
+            later.range(later.partition_point(|segment| segment.last().is_some_and(|last| last < from))..)
+        });
+        let others = iter::once(&self.others).chain(later).flat_map(|segment| segment.range(from));
         let mut slots: Vec<_> = first.into_iter().chain(others).take(CHUNK + 1).collect();
         let more = slots.len() > CHUNK;
         slots.truncate(CHUNK);
@@ -285,13 +406,17 @@ impl Pending {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {
-        self.first.task.iter().chain(self.others.iter().filter_map(|slot| slot.task.as_ref()))
+        let later = self.later.iter().flat_map(|later| later.iter());
+        let others = iter::once(&self.others).chain(later).flat_map(|segment| &segment.slots);
+        self.first.task.iter().chain(others.filter_map(|slot| slot.task.as_ref()))
     }
 
     /// Removes all tasks.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Task> + use<> {
         let taken = mem::take(self);
-        taken.first.task.into_iter().chain(taken.others.into_iter().filter_map(|slot| slot.task))
+        let later = taken.later.into_iter().flat_map(|later| later.into_iter());
+        let others = iter::once(taken.others).chain(later).flat_map(|segment| segment.slots);
+        taken.first.task.into_iter().chain(others.filter_map(|slot| slot.task))
     }
 }
 
@@ -332,7 +457,7 @@ mod tests {
         for index in [9, 10, 2] {
             assert!(pending.remove(id(index)).is_some(), "{index}");
         }
-        let left: Vec<_> = std::iter::from_fn(|| pending.pop()).map(|task| task.meta().id().index).collect();
+        let left: Vec<_> = iter::from_fn(|| pending.pop()).map(|task| task.meta().id().index).collect();
         assert_eq!(left, [3, 7, 8]);
         assert!(pending.is_empty() && pending.pop().is_none());
     }

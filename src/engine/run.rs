@@ -1,7 +1,7 @@
 //! Runs a task under its policy, up to its outcome.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -57,6 +57,12 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
     let meta = meta.on_behalf(Kind::Async);
     let future = run(work, Arc::clone(shared), ending, entered);
     Box::pin(UnderPolicy { meta, future })
+}
+
+/// Work for a task that must not start, and ends at once.
+pub(crate) fn discarded(meta: &Meta, reason: DiscardReason) -> BoxedWork {
+    let future = ready(Outcome::Discarded(reason));
+    Box::pin(UnderPolicy { meta: meta.on_behalf(Kind::Async), future })
 }
 
 async fn run(

@@ -398,8 +398,30 @@ impl SetQueue {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
+        if state.waiting.len() == state.waiting.capacity() {
+            // Those whose handle was dropped. Rarely, so that it does not cost each handle a look at all.
+            state.waiting.retain(|sender| !sender.is_closed());
+        }
         state.waiting.push(sender);
         Some(receiver)
+    }
+
+    /// Ends the live tasks that `wanted` selects, on behalf of a caller, and returns their number. Some are ended at a time,
+    /// so that no add waits for all. Tasks that are added meanwhile are left.
+    pub(crate) fn end_all(self: &Arc<Self>, wanted: impl Fn(&LiveTask) -> bool, outcome: &Outcome) -> usize {
+        if !self.has_number() {
+            return 0;
+        }
+        // Relaxed: whoever added a task before this call has seen its index.
+        let last = self.last_index.load(Ordering::Relaxed);
+        let is_wanted = |task: &LiveTask| task.identity.id.index <= last && wanted(task);
+        let (mut ended, mut from) = (0, Some(0));
+        while let Some(first) = from.filter(|first| *first <= last) {
+            let (some, next) = self.transition(|step| step.end_some(first, is_wanted, outcome));
+            ended += some;
+            from = next;
+        }
+        ended
     }
 
     /// Notes that the log and the observers were notified of this many ends. If the set has drained, returns the

@@ -301,7 +301,9 @@ impl Shared {
     /// Aborts a task in any state; `false` if it has ended.
     pub(crate) fn abort(&self, id: TaskId) -> bool {
         match id.set() {
-            Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.abort(id))),
+            Some(_) => {
+                self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.end_any(id, Outcome::Aborted)))
+            }
             None => self.end_spawned(id, |_| Outcome::Aborted, EndedBy::Caller),
         }
     }

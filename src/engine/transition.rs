@@ -104,7 +104,7 @@ impl<'a> Transition<'a> {
         let index = task.identity.id.index;
         self.count(task, outcome, by);
         if stops {
-            self.discard_pending(DiscardReason::PreviousFailed);
+            self.discard_all(DiscardReason::PreviousFailed);
             self.state.refusal = Some(RejectReason::PreviousFailed);
             // Tasks that slept before `stop_on_failure` was set.
             for later in self.dequeued(|task| !task.has_started() && task.identity.id.index > index) {
@@ -133,6 +133,13 @@ impl<'a> Transition<'a> {
         }
     }
 
+    /// The same: a few of them now, and the others by the drain, so that no step is long.
+    pub(crate) fn discard_all(&mut self, reason: DiscardReason) {
+        if self.discard_some_pending(reason) {
+            self.state.discards = Some(reason);
+        }
+    }
+
     /// The same for a few of them; whether there may be more.
     fn discard_some_pending(&mut self, reason: DiscardReason) -> bool {
         for _ in 0..TASKS_PER_STEP {
@@ -144,14 +151,31 @@ impl<'a> Transition<'a> {
         true
     }
 
-    /// Aborts a task in any state; `false` if it has ended.
-    pub(crate) fn abort(&mut self, id: TaskId) -> bool {
+    /// Ends a task in any state on behalf of a caller; `false` if it has ended.
+    pub(crate) fn end_any(&mut self, id: TaskId, outcome: Outcome) -> bool {
         if let Some(task) = self.state.pending.remove(id) {
-            self.end_pending(task, Outcome::Aborted);
+            self.end_pending(task, outcome);
             self.remove_if_empty();
             return true;
         }
-        self.stop(id, |_| Outcome::Aborted)
+        self.stop(id, |_| outcome)
+    }
+
+    /// Ends those that `wanted` selects of some of the live tasks, from index `from` on. Returns their number, and the index
+    /// to go on from.
+    pub(crate) fn end_some(
+        &mut self,
+        from: u64,
+        wanted: impl Fn(&LiveTask) -> bool,
+        outcome: &Outcome,
+    ) -> (usize, Option<u64>) {
+        let mut ids = Vec::new();
+        let next = self.state.chunk(from, |task| {
+            if wanted(task) {
+                ids.push(task.identity.id);
+            }
+        });
+        (ids.into_iter().filter(|id| self.end_any(*id, outcome.clone())).count(), next)
     }
 
     /// Ends a dequeued task on behalf of a caller; its outcome is counted now. If its drain is not polling it, the
@@ -179,25 +203,6 @@ impl<'a> Transition<'a> {
         // Under the lock, so that the runner finds the entry afterwards.
         self.queue.shared().abandoned.insert_stopped(&task, &outcome, self.now, is_running);
         self.end(task, outcome, EndedBy::Caller);
-    }
-
-    /// Discards the tasks that have not started, and returns their number.
-    pub(crate) fn clear(&mut self) -> usize {
-        let before = self.state.unreported;
-        self.discard_pending(DiscardReason::Cleared);
-        for id in self.dequeued(|task| !task.has_started()) {
-            self.stop(id, |_| Outcome::Discarded(DiscardReason::Cleared));
-        }
-        self.remove_if_empty();
-        self.state.unreported - before
-    }
-
-    /// Aborts all live tasks that `wanted` selects, and returns their number.
-    pub(crate) fn abort_all(&mut self, wanted: impl Fn(&LiveTask) -> bool) -> usize {
-        let pending = self.state.pending.iter().map(|task| LiveTask::new(task.meta().identity()));
-        let mut ids: Vec<_> = pending.filter(&wanted).map(|task| task.identity.id).collect();
-        ids.extend(self.dequeued(wanted));
-        ids.into_iter().filter(|id| self.abort(*id)).count()
     }
 
     /// Ends everything, a few tasks at a time: `true` if it must be called again. From the first call on, no task

@@ -1,10 +1,14 @@
 //! The live sets and spawned tasks of a shard, by number.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
-/// How many numbers a part spans. Each shard has its share of them, and 7/8 of a power of two fill a hash table, whatever
-/// the number of shards: the tables of parts whose tasks are all live have no unused room.
-const PART: u64 = (1 << 14) / 8 * 7;
+use crate::model::SEATS;
+
+/// How many numbers a part spans. Each thread draws every 64th of them, so a part has 896 entries for each thread whose
+/// tasks are in the shard, if all are live. 7/8 of a power of two fill a hash table: full parts have no unused room.
+const PART: u64 = 896 * SEATS as u64;
 
 /// How many parts there are before an empty one is removed, so that a shard with few live tasks makes none for each.
 const KEPT: usize = 4;
@@ -15,7 +19,7 @@ const KEPT_ROOM: usize = 256;
 /// A map in parts, in the order of the numbers. No step under the lock of the shard takes longer than one part: a part
 /// that is full grows alone, and a reader of all numbers reads a part at a time.
 pub(crate) struct Entries<T> {
-    parts: Vec<Part<T>>,
+    parts: VecDeque<Part<T>>,
     /// The index of the part that was used last.
     last: usize,
 }
@@ -30,7 +34,7 @@ struct Part<T> {
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
-        Self { parts: Vec::new(), last: 0 }
+        Self { parts: VecDeque::new(), last: 0 }
     }
 }
 
@@ -82,7 +86,7 @@ impl<T> Entries<T> {
     fn add_part(&mut self, key: u64) -> usize {
         let empty = self.parts.iter().take(KEPT).position(|part| part.entries.is_empty());
         let (entries, most) = empty
-            .map(|empty| self.parts.remove(empty))
+            .and_then(|empty| self.parts.remove(empty))
             .map_or_else(|| (FxHashMap::default(), 0), |empty| (empty.entries, empty.most));
         let index = self.parts.partition_point(|part| part.key < key);
         self.parts.insert(index, Part { key, entries, most });
@@ -94,6 +98,9 @@ impl<T> Entries<T> {
     fn give_room_back(&mut self) {
         if self.parts.len() > KEPT {
             self.parts.remove(self.last);
+            if self.parts.len() < self.parts.capacity() / 8 {
+                self.parts.shrink_to(2 * self.parts.len());
+            }
         } else if let Some(part) = self.parts.get_mut(self.last) {
             (part.entries, part.most) = (FxHashMap::default(), 0);
         }
@@ -107,7 +114,7 @@ impl<T> Entries<T> {
     /// `None` at the end.
     pub(crate) fn numbers_from(&self, first: u64, numbers: &mut Vec<u64>) -> Option<u64> {
         let begin = self.parts.partition_point(|part| part.key < first / PART);
-        let part = self.parts.get(begin..)?.iter().find(|part| !part.entries.is_empty())?;
+        let part = self.parts.range(begin..).find(|part| !part.entries.is_empty())?;
         numbers.extend(part.entries.keys().copied().filter(|number| *number >= first));
         (part.key + 1).checked_mul(PART)
     }
@@ -169,7 +176,7 @@ mod tests {
                     assert_eq!(entries.values().count(), model.len());
                 }
             }
-            assert!(entries.parts.is_sorted_by_key(|part| part.key));
+            assert!(entries.parts.iter().is_sorted_by_key(|part| part.key));
             for number in model.keys() {
                 entries.remove(*number);
             }

@@ -67,8 +67,10 @@ impl CountersByName {
         &mut self.counters[self.last].1
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (TaskName, &NameCounters)> {
-        self.counters.iter().map(|(name, counters)| (*name, counters))
+    /// Some of the names, from the one that came as number `first` on.
+    pub(crate) fn chunk(&self, first: usize, count: usize) -> &[(TaskName, NameCounters)] {
+        let rest = self.counters.get(first..).unwrap_or_default();
+        rest.get(..count).unwrap_or(rest)
     }
 }
 
@@ -76,6 +78,8 @@ impl CountersByName {
 ///
 /// This equation always holds exactly:
 /// `added = pending + running + completed + failed + panicked + timed_out + aborted + discarded`.
+/// The figures of the names add up to these, too, if there are no more than 64 names. Those of more are read a few at a
+/// time, after the totals.
 ///
 /// ```
 /// use postlude::TaskRegistry;
@@ -190,9 +194,16 @@ impl TaskMetrics {
         &self.names
     }
 
+    /// Adds the counters of a shard, which were read under one lock: so the equation holds.
+    pub(crate) fn absorb(&mut self, added: u64, pending: u64, running: u64, outcomes: &OutcomeCounts) {
+        self.added += added;
+        self.pending += pending;
+        self.running += running;
+        self.outcomes.absorb(outcomes);
+    }
+
     pub(crate) fn take_names(&mut self, names: BTreeMap<TaskName, NameMetrics>) {
         for name in names.values() {
-            self.outcomes.absorb(&name.outcomes);
             self.retries += name.retries;
             self.retrying += name.retrying;
             self.total_time = self.total_time.saturating_add(name.total_time);

@@ -39,6 +39,9 @@ use crate::{
     },
 };
 
+/// For how many names the lock of a shard is held at a time, when the counters are read.
+const NAMES_PER_LOOK: usize = 64;
+
 /// The number of live tasks at which the first warning is logged.
 const FIRST_WARNING: u64 = 10_000;
 
@@ -290,16 +293,22 @@ impl<S> Ledger<S> {
         self.shards.iter().map(|shard| shard.state.lock().live()).sum()
     }
 
-    /// Adds the counters of all shards to `metrics`.
+    /// Adds the counters of all shards to `metrics`. The lock is held for a few names at a time.
     pub(crate) fn sum(&self, metrics: &mut TaskMetrics) {
         let mut names: BTreeMap<TaskName, NameMetrics> = BTreeMap::new();
         for shard in &self.shards {
-            let state = shard.state.lock();
-            metrics.added += state.added;
-            metrics.pending += state.pending;
-            metrics.running += state.running;
-            for (name, counters) in state.names.iter() {
-                names.entry(name).or_default().absorb(counters);
+            for first in (0..).step_by(NAMES_PER_LOOK) {
+                let state = shard.state.lock();
+                if first == 0 {
+                    metrics.absorb(state.added, state.pending, state.running, &state.outcomes);
+                }
+                let few = state.names.chunk(first, NAMES_PER_LOOK);
+                for (name, counters) in few {
+                    names.entry(*name).or_default().absorb(counters);
+                }
+                if few.len() < NAMES_PER_LOOK {
+                    break;
+                }
             }
         }
         metrics.take_names(names);
@@ -345,7 +354,7 @@ impl<S> Ledger<S> {
         idle
     }
 
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         // All shards are locked at once. Otherwise a task that ends in one shard could have added another one to a
         // shard that was already checked.
         let all: Vec<_> = self.shards.iter().map(|shard| shard.state.lock()).collect();

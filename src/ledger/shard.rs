@@ -10,7 +10,7 @@ use crate::{
         live::LiveTask,
         metrics::{CountersByName, NameCounters},
     },
-    model::{Outcome, RejectReason, SharedError, TaskName, TaskState},
+    model::{Outcome, OutcomeCounts, RejectReason, SharedError, TaskName, TaskState},
     util::clock::Timestamp,
 };
 
@@ -25,6 +25,7 @@ pub(crate) struct ShardState<S> {
     pub(crate) added: u64,
     pub(crate) pending: u64,
     pub(crate) running: u64,
+    pub(crate) outcomes: OutcomeCounts,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: u64,
     /// The number of live tasks from which on each add checks whether a warning is due.
@@ -42,6 +43,7 @@ impl<S> ShardState<S> {
             added: 0,
             pending: 0,
             running: 0,
+            outcomes: OutcomeCounts::default(),
             unreported: 0,
             high_water,
             names: CountersByName::default(),
@@ -151,6 +153,7 @@ impl<S> ShardState<S> {
     /// Records an end in the counters and the history; returns the error that the history evicts.
     #[inline]
     fn remember(&mut self, finished: FinishedTask) -> Option<SharedError> {
+        self.outcomes.count(finished.outcome().kind());
         self.counters(finished.identity.name).record(&finished);
         self.history.push(finished)
     }

@@ -8,7 +8,7 @@ use crate::{
         requests::RequestGuard,
         set_queue::SetQueue,
     },
-    model::TaskId,
+    model::{DiscardReason, Outcome, TaskId},
     registry::{TaskRegistry, handle::DrainHandle},
     task::{IntoTask, Rejected, Task, TaskOutput},
 };
@@ -173,9 +173,12 @@ impl TaskSet {
 
     /// Discards every task that has not started, and returns their number. The tasks end as
     /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
+    ///
+    /// Tasks that are added meanwhile are not discarded. Some hundred tasks are discarded at a time, so that adds do not wait
+    /// for all of them. If the set drains meanwhile, its next tasks may start in between.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn clear(&self) -> usize {
-        if self.queue.has_number() { self.queue.transition(|step| step.clear()) } else { 0 }
+        self.queue.end_all(|task| !task.has_started(), &Outcome::Discarded(DiscardReason::Cleared))
     }
 
     /// Stops the set when a started task fails, panics, times out or is aborted. The tasks after it, and tasks that are

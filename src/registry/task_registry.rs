@@ -15,7 +15,7 @@ use crate::{
         live::LiveTask,
         metrics::{RuntimeMetrics, TaskMetrics},
     },
-    model::{OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskStatus, next_number},
+    model::{Outcome, OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskStatus, next_number},
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::{
@@ -393,10 +393,11 @@ impl TaskRegistry {
         self.shared.abort(id)
     }
 
-    /// [Aborts](Self::abort) all live tasks of a set, and returns their number.
+    /// [Aborts](Self::abort) all live tasks of a set, and returns their number. Tasks that are added meanwhile are not
+    /// aborted.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort_set(&self, set: SetId) -> usize {
-        self.shared.ledger.set(set.0).map_or(0, |set| set.transition(|step| step.abort_all(|_| true)))
+        self.shared.ledger.set(set.0).map_or(0, |set| set.end_all(|_| true, &Outcome::Aborted))
     }
 
     /// [Aborts](Self::abort) all live tasks of a name, and returns their number. Tasks that are added meanwhile may not
@@ -424,7 +425,7 @@ impl TaskRegistry {
             }
         });
         let aborted = spawned.into_iter().filter(|id| self.shared.abort(*id)).count();
-        aborted + sets.iter().map(|set| set.transition(|step| step.abort_all(is_named))).sum::<usize>()
+        aborted + sets.iter().map(|set| set.end_all(is_named, &Outcome::Aborted)).sum::<usize>()
     }
 
     /// Subscribes to the events of all tasks from now on, as a stream.
