@@ -143,9 +143,13 @@ fn process(kind: &str) {
             println!("reporting");
             wait_for_line();
         }
-        "twice" => {
+        "twice" | "twice, no second" | "twice, not after" => {
+            if kind != "twice" {
+                report_signals(&runtime);
+            }
             runtime.block_on(serve(&registry, policy));
             let builder = TaskRegistry::builder().handle(runtime.handle().clone());
+            let policy = policy.exit_on_second_signal(kind == "twice").exit_after_serving(kind != "twice, not after");
             runtime.block_on(serve(&builder.build().unwrap(), policy));
             // The thread of the first service may be late.
             wait_for_line();
@@ -369,6 +373,29 @@ fn a_second_service_is_ended_by_a_signal_and_not_exited_by_the_first() {
     assert_eq!(process.exit_status(), Some(0));
 }
 
+fn a_second_signal_to_a_second_service_does_nothing_if_that_is_switched_off() {
+    let mut process = Process::start("twice, no second");
+    process.end_first_service();
+    let held = process.request("/held");
+    process.signal("-TERM");
+    process.wait_for("stopping");
+    thread::sleep(LATER);
+    process.signal_in_vain(&["-TERM", "-INT"]);
+    process.send_line();
+    assert!(is_answered(held));
+}
+
+fn a_signal_after_a_second_service_does_nothing_if_that_is_switched_off() {
+    let mut process = Process::start("twice, not after");
+    process.end_first_service();
+    process.signal("-TERM");
+    process.wait_for("served");
+    thread::sleep(LATER);
+    process.signal_in_vain(&["-TERM", "-INT"]);
+    process.send_line();
+    assert_eq!(process.exit_status(), Some(0));
+}
+
 fn a_request_in_flight_may_use_more_than_half_of_the_grace() {
     let mut process = Process::start("short");
     let stream = process.request("/after_half");
@@ -405,6 +432,8 @@ fn run(arguments: &[String]) -> ExitCode {
         a_signal_after_the_service_has_ended_exits,
         a_signal_after_the_service_does_nothing_if_that_is_switched_off,
         a_second_service_is_ended_by_a_signal_and_not_exited_by_the_first,
+        a_second_signal_to_a_second_service_does_nothing_if_that_is_switched_off,
+        a_signal_after_a_second_service_does_nothing_if_that_is_switched_off,
         a_request_in_flight_may_use_more_than_half_of_the_grace,
     ];
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();

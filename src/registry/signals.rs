@@ -36,7 +36,7 @@ static SERVING: AtomicUsize = AtomicUsize::new(0);
 /// The signal that has stopped the latest service, and when. The thread of an earlier service hears it, too.
 static LATEST_STOP: Mutex<Option<Stop>> = Mutex::new(None);
 
-/// Ends the thread that has remained of an earlier service.
+/// Ends the thread that has remained of an earlier service, because the policy of the latest one counts.
 static REMAINING: Mutex<Option<CancellationToken>> = Mutex::new(None);
 
 /// Hears signals for a service until dropped.
@@ -160,17 +160,17 @@ impl Listener {
                 Some(_) => {}
             }
         }
-        if policy.exits_after {
-            self.exit_after().await;
-        }
-    }
-
-    /// Exits at a signal after the service has ended, unless another service has begun.
-    async fn exit_after(&mut self) {
         let replaced = CancellationToken::new();
         if let Some(earlier) = REMAINING.lock().replace(replaced.clone()) {
             earlier.cancel();
         }
+        if policy.exits_after {
+            self.exit_after(replaced).await;
+        }
+    }
+
+    /// Exits at a signal after the service has ended, while there is no other service, and until another one has ended.
+    async fn exit_after(&mut self, replaced: CancellationToken) {
         loop {
             let signal = tokio::select! {
                 biased;
