@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{Outcome, Task, TaskRegistry, TaskStatus};
+use postlude::{Outcome, Task, TaskRegistry, TaskReport, TaskStatus};
 use tokio::{runtime::Builder, task::yield_now, time::advance};
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -149,6 +149,23 @@ async fn lets_others_run_while_it_ends_very_many() {
     // It ends 256 at a time.
     assert!(turns.load(Ordering::SeqCst) >= 10_000 / 256, "{turns:?}");
     assert_conserved(&registry, 10_000);
+}
+
+/// The hooks take longer than a shutdown goes on beyond its time.
+#[tokio::test]
+async fn counts_what_it_has_no_time_to_end_and_ends_it_in_the_background() {
+    const TASKS: u64 = 1_500;
+    let slow = |_: &TaskReport| std::thread::sleep(Duration::from_millis(1));
+    let registry = TaskRegistry::builder().settle(Duration::ZERO).on_failure(slow).build().unwrap();
+    for _ in 0..TASKS {
+        registry.spawn(pending::<()>());
+    }
+    let report = registry.shutdown(Duration::ZERO).await;
+    let named = (report.aborted.len() + report.discarded.len()) as u64;
+    assert!(named < TASKS, "{named} were ended in time");
+    assert_eq!(named + report.unnamed, TASKS);
+    until(|| registry.tasks().is_empty()).await;
+    assert_conserved(&registry, TASKS);
 }
 
 #[tokio::test(start_paused = true)]
