@@ -33,7 +33,10 @@ const LOGGED_WITHIN: Duration = Duration::from_millis(100);
 /// How many services the process has. While there is one, no thread of an earlier one exits the process.
 static SERVING: AtomicUsize = AtomicUsize::new(0);
 
-/// Ends the thread that has remained of an earlier service.
+/// The signal that has stopped the latest service, and when. The thread of an earlier service hears it, too.
+static LATEST_STOP: Mutex<Option<Stop>> = Mutex::new(None);
+
+/// Ends the thread that has remained of an earlier service, because the policy of the latest one counts.
 static REMAINING: Mutex<Option<CancellationToken>> = Mutex::new(None);
 
 /// Hears signals for a service until dropped.
@@ -82,6 +85,9 @@ struct Signal {
     name: &'static str,
     exit_status: i32,
 }
+
+/// The first signal of a service, and when it was heard.
+type Stop = (Signal, Instant);
 
 const INTERRUPT: Signal = Signal { name: "SIGINT", exit_status: 130 };
 
@@ -143,6 +149,7 @@ impl Listener {
             match first {
                 None => {
                     first = Some((signal, Instant::now()));
+                    *LATEST_STOP.lock() = first;
                     let next = if policy.exits_on_second { "; a second signal exits at once" } else { "" };
                     log(move || tracing::info!(target: "postlude", signal = signal.name, "stopping{next}"));
                     stop.cancel();
@@ -153,24 +160,27 @@ impl Listener {
                 Some(_) => {}
             }
         }
-        if policy.exits_after {
-            self.exit_after(first).await;
-        }
-    }
-
-    /// Exits at a signal after the service has ended, unless another service has begun.
-    async fn exit_after(&mut self, first: Option<(Signal, Instant)>) {
         let replaced = CancellationToken::new();
         if let Some(earlier) = REMAINING.lock().replace(replaced.clone()) {
             earlier.cancel();
         }
+        if policy.exits_after {
+            self.exit_after(replaced).await;
+        }
+    }
+
+    /// Exits at a signal after the service has ended, while there is no other service, and until another one has ended.
+    async fn exit_after(&mut self, replaced: CancellationToken) {
         loop {
             let signal = tokio::select! {
                 biased;
                 () = replaced.cancelled() => return,
                 signal = self.next() => signal,
             };
-            if SERVING.load(Ordering::SeqCst) == 0 && first.is_none_or(|first| !is_the_same(first, signal)) {
+            // In this order: a service that has ended has stored its stop before.
+            let is_serving = SERVING.load(Ordering::SeqCst) > 0;
+            let stop = *LATEST_STOP.lock();
+            if !is_serving && stop.is_none_or(|stop| !is_the_same(stop, signal)) {
                 exit_at_once(signal, "a signal after the service has ended: exiting");
             }
         }
@@ -178,7 +188,7 @@ impl Listener {
 }
 
 /// Whether a signal is the first one again, delivered twice.
-fn is_the_same((first, at): (Signal, Instant), signal: Signal) -> bool {
+fn is_the_same((first, at): Stop, signal: Signal) -> bool {
     signal == first && at.elapsed() < ONE_SIGNAL
 }
 

@@ -8,11 +8,12 @@ use futures::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
 use postlude::{Ending, Task, TaskBody, TaskLayer, TaskRegistry};
-use tower::Layer;
+use tokio::sync::mpsc::unbounded_channel;
+use tower::{Layer, ServiceExt};
 
 use crate::support::{
     Journal, assert_conserved,
-    net::{Client, VERSIONS, Version, request, serve_service, within},
+    net::{Client, VERSIONS, Version, reporting_layer, request, serve_service, within},
 };
 
 type AnyBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -109,17 +110,28 @@ async fn body_forwards_length_and_end() {
     assert_conserved(&registry, 3);
 }
 
+/// Statuses, and whether a response that has one is complete without a body.
+const WITHOUT_BODY: [(u16, bool); 5] = [(101, true), (204, true), (304, true), (200, false), (404, false)];
+
+fn expected_of_unpolled((status, is_complete): (u16, bool)) -> (StatusCode, Ending) {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, if is_complete { Ending::Sent(status) } else { Ending::Disconnected(status) })
+}
+
 #[tokio::test]
-async fn dropped_body_is_disconnect() {
-    let registry = TaskRegistry::new();
-    let tasks = registry.set();
-    let (report, reported) = tokio::sync::oneshot::channel();
-    let report = std::sync::Mutex::new(Some(report));
-    tasks.add(Task::new(async {}).when(move |ending| report.lock().unwrap().take().unwrap().send(*ending).is_ok()));
-    drop(tasks.attach(Response::new(body("/full"))));
-    assert_eq!(within(reported).await.unwrap(), Ending::Disconnected(StatusCode::OK));
-    within(registry.wait_idle()).await;
-    assert_eq!(registry.metrics().completed, 1);
+async fn unpolled_body_is_disconnect_unless_status_has_none() {
+    for (status, expected) in WITHOUT_BODY.map(expected_of_unpolled) {
+        let registry = TaskRegistry::new();
+        let tasks = registry.set();
+        let (report, mut endings) = unbounded_channel();
+        tasks.add(Task::new(async {}).when(move |ending| report.send(*ending).is_ok()));
+        let mut response = Response::new(body("/full"));
+        *response.status_mut() = status;
+        drop(tasks.attach(response));
+        assert_eq!(within(endings.recv()).await, Some(expected));
+        within(registry.wait_idle()).await;
+        assert_eq!(registry.metrics().completed, 1);
+    }
 }
 
 mod layer {
@@ -137,6 +149,22 @@ mod layer {
                 }));
             let address = serve_service(version, service);
             check_everything(version, address, &registry, &journal).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn unpolled_body_is_disconnect_unless_status_has_none() {
+        for (status, expected) in WITHOUT_BODY.map(expected_of_unpolled) {
+            let registry = TaskRegistry::new();
+            let (layer, mut endings) = reporting_layer(&registry);
+            let service = layer.layer(tower::service_fn(|_: Request<()>| {
+                postlude::after(async {}).unwrap();
+                let mut response = Response::new(body("/full"));
+                *response.status_mut() = status;
+                std::future::ready(Ok::<_, Infallible>(response))
+            }));
+            drop(service.oneshot(Request::new(())).await.unwrap());
+            assert_eq!(within(endings.recv()).await, Some(expected));
         }
     }
 }

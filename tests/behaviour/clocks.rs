@@ -8,6 +8,8 @@ use postlude::{BatchPolicy, Outcome, Task, TaskLayer, TaskRegistry, TaskSet, Tas
 use tokio::{runtime::Builder, task::yield_now};
 use tower::ServiceExt;
 
+use crate::support::net::within;
+
 const DECADE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 #[test]
@@ -28,7 +30,7 @@ fn a_response_on_a_clock_that_ran_ahead_holds_up_no_other() {
         request().await;
     });
     Builder::new_current_thread().enable_all().build().unwrap().block_on(request());
-    own.block_on(crate::support::sockets::within(registry.wait_idle()));
+    own.block_on(within(registry.wait_idle()));
     assert_eq!(registry.metrics().completed, 2);
 }
 
@@ -46,7 +48,7 @@ async fn a_delay_a_timeout_and_a_batch_of_duration_max_never_end() {
     release.send(()).unwrap();
     assert!(matches!(limited.await, Outcome::Completed));
     // A shutdown neither waits for the delay nor forgets it, and has the batch handled.
-    let report = registry.shutdown(Duration::MAX).await;
+    let report = within(registry.shutdown(Duration::MAX)).await;
     assert_eq!((report.discarded.len(), report.discarded[0].name.as_str()), (1, "delayed"));
     assert_eq!(registry.metrics().completed, 2);
 }

@@ -1,15 +1,15 @@
 //! Tasks that are added while the response is on its way. Time is paused: a second is far more than a set waits after its
 //! last chunk was released.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Mutex, time::Duration};
 
 use axum::http::{Request, Response};
 use bytes::Bytes;
 use futures::{StreamExt, channel::mpsc, stream};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame};
-use postlude::{TaskLayer, TaskRegistry, TaskSet, after};
-use tokio::time::sleep;
+use postlude::{ShutdownReport, TaskLayer, TaskRegistry, TaskSet, after};
+use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{Journal, assert_conserved};
@@ -110,4 +110,67 @@ async fn a_chunk_that_ends_the_body_costs_nothing_if_nobody_can_add() {
     assert!(!next_chunk(&mut body).await.is_unique());
     drop(body);
     registry.wait_idle().await;
+}
+
+mod in_a_shutdown {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Begins a shutdown, which waits for a task that sleeps for a minute.
+    async fn shut_down(registry: &TaskRegistry) -> JoinHandle<ShutdownReport> {
+        registry.spawn(sleep(Duration::from_secs(60)));
+        let own = registry.clone();
+        let report = tokio::spawn(async move { own.shutdown(HOUR).await });
+        sleep(Duration::from_secs(1)).await;
+        assert!(registry.is_shutting_down() && !registry.is_closed());
+        report
+    }
+
+    /// A second is less than a client is waited for.
+    async fn assert_ran(journal: &Journal, report: JoinHandle<ShutdownReport>) {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(journal.read(), ["late"], "it waits for no client");
+        let report = report.await.unwrap();
+        assert_eq!((report.completed, report.is_clean()), (2, true), "{report}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_a_body_that_is_on_its_way_starts_at_once() {
+        let (registry, journal) = (TaskRegistry::new(), Journal::default());
+        let (more, chunks) = mpsc::unbounded::<&str>();
+        let (leave, chunks) = (journal.clone(), Mutex::new(Some(chunks)));
+        let body = answer(&registry, |_set| {
+            let leave = leave.clone();
+            StreamBody::new(chunks.lock().unwrap().take().unwrap().map(move |text| {
+                after(leave.task("late")).unwrap();
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(text.as_bytes())))
+            }))
+        });
+        let mut body = Box::pin(body.await);
+        let report = shut_down(&registry).await;
+        more.unbounded_send("chunk").unwrap();
+        let _kept = next_chunk(&mut body).await;
+        assert_ran(&journal, report).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_response_starts_with_it() {
+        let (registry, journal) = (TaskRegistry::new(), Journal::default());
+        let (answer, may_answer) = oneshot::channel::<()>();
+        let (leave, may_answer) = (journal.clone(), Mutex::new(Some(may_answer)));
+        let service = TaskLayer::new(registry.clone()).layer(service_fn(move |_: Request<()>| {
+            let (leave, may_answer) = (leave.clone(), may_answer.lock().unwrap().take().unwrap());
+            async move {
+                after(leave.task("late")).unwrap();
+                may_answer.await.unwrap();
+                Ok::<_, Infallible>(Response::new(Full::from("an answer")))
+            }
+        }));
+        let response = tokio::spawn(service.oneshot(Request::new(())));
+        let report = shut_down(&registry).await;
+        answer.send(()).unwrap();
+        let _unpolled = response.await.unwrap().unwrap();
+        assert_ran(&journal, report).await;
+    }
 }

@@ -282,7 +282,7 @@ mod history {
     impl Drop for Clinging {
         fn drop(&mut self) {
             self.0.spawn(async {});
-            assert!(!self.0.history().is_empty());
+            drop(self.0.history());
             panic!("in the drop of an error");
         }
     }

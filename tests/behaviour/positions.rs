@@ -70,7 +70,7 @@ mod outer_middleware {
     // The layer saw the response before that: a 200 whose body was dropped.
     #[tokio::test(start_paused = true)]
     async fn that_answers_304_disconnects() {
-        let unchanged = async |_: Response<Body>| StatusCode::NOT_MODIFIED;
+        let unchanged = async |_: Response<Body>| (StatusCode::NOT_MODIFIED, "a body that no server sends");
         for (is_outside, ending) in
             [(true, Ending::Disconnected(StatusCode::OK)), (false, Ending::Sent(StatusCode::NOT_MODIFIED))]
         {

@@ -99,6 +99,7 @@ mod end {
             assert_conserved(&registry, added);
             let metrics = registry.metrics();
             assert_eq!((metrics.pending, metrics.running), (0, 0), "{metrics:?}");
+            assert_eq!(metrics.timed_out, 0, "the limits were not over");
             assert!(registry.tasks().is_empty());
 
             let set = registry.set();

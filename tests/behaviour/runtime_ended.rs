@@ -17,7 +17,7 @@ use tokio::{
     task::yield_now,
 };
 
-use crate::support::{Reports, assert_conserved};
+use crate::support::{Reports, assert_conserved, until};
 
 fn runtimes() -> [Runtime; 2] {
     [
@@ -144,6 +144,8 @@ fn a_closure_that_got_no_thread_is_discarded() {
         std::thread::yield_now();
     }
     let waiting = registry.spawn(Task::blocking(|| {})).id();
+    // The only worker runs this after the task above, which then waits for a thread.
+    runtime.block_on(runtime.spawn(async {})).unwrap();
     runtime.shutdown_background();
     while registry.metrics().pending > 0 || registry.metrics().running > 0 {
         std::thread::yield_now();
@@ -156,6 +158,29 @@ fn a_closure_that_got_no_thread_is_discarded() {
     assert_eq!(label(waiting), "discarded: the registry's runtime has ended");
     assert_eq!(registry.metrics().stuck, 1);
     drop(release);
+}
+
+#[test]
+fn a_closure_that_asks_for_a_thread_when_there_are_none_any_more_is_discarded() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let registry = registry_on(&runtime);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (spawned, id) = std::sync::mpsc::channel();
+    let own = registry.clone();
+    runtime.spawn(async move {
+        spawned.send(own.spawn(Task::blocking(|| {})).id()).unwrap();
+        // The worker goes on with the task above when the runtime has given up its other threads.
+        _ = held.recv();
+    });
+    let id = id.recv().unwrap();
+    runtime.shutdown_background();
+    drop(release);
+    while registry.metrics().pending > 0 {
+        std::thread::yield_now();
+    }
+    let Some(TaskStatus::Ended(report)) = registry.get(id) else { panic!("it has ended") };
+    assert!(matches!(report.outcome, Outcome::Discarded(DiscardReason::RuntimeEnded)), "{}", report.outcome);
+    assert_eq!(registry.metrics().stuck, 0);
 }
 
 #[test]
@@ -219,7 +244,11 @@ fn a_shutdown_of_it_returns_at_once_and_the_reason_stays() {
         let open = registry.set();
         open.add(async {});
         drop(runtime);
-        let report = block_on(registry.shutdown(Duration::from_secs(3600)));
+        let (returned, report) = std::sync::mpsc::channel();
+        let own = registry.clone();
+        // On a thread of its own: it might never yield.
+        std::thread::spawn(move || returned.send(block_on(own.shutdown(Duration::from_secs(3600)))));
+        let report = report.recv_timeout(Duration::from_secs(30)).expect("it returns at once");
         assert_eq!(report.discarded.len(), 1, "the set was still open: {report}");
         assert_eq!(registry.try_spawn(async {}).unwrap_err().reason(), RejectReason::RuntimeEnded);
         assert_conserved(&registry, 1);
@@ -254,14 +283,10 @@ fn what_watches_the_runtime_keeps_no_registry_alive() {
         let registry = builder.on_failure(move |_| _ = &held).build().unwrap();
         runtime.block_on(registry.spawn(async {}));
         let metrics = runtime.metrics();
-        while metrics.num_alive_tasks() > 1 {
-            runtime.block_on(yield_now());
-        }
-        assert_eq!(metrics.num_alive_tasks(), 1, "the driver of its timer");
+        // The driver of its timer.
+        runtime.block_on(until(|| metrics.num_alive_tasks() == 1));
         drop(registry);
         assert!(is_dropped.load(Ordering::SeqCst));
-        while metrics.num_alive_tasks() > 0 {
-            runtime.block_on(yield_now());
-        }
+        runtime.block_on(until(|| metrics.num_alive_tasks() == 0));
     }
 }

@@ -92,6 +92,7 @@ async fn counts_from_the_end_of_the_body_whatever_is_released_then() {
     let (mut body, mut endings) = respond(&TaskRegistry::new(), chunks(2)).await;
     let first = next_chunk(&mut body).await;
     let _last = next_chunk(&mut body).await;
+    sleep(3 * SECOND).await;
     assert!(body.frame().await.is_none());
     sleep(4 * SECOND).await;
     drop(first);

@@ -29,7 +29,6 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("serve::sigterm_ends_streams_and_finishes_tasks", sigterm_ends_streams_and_finishes_tasks),
     ("serve::aborts_and_names_tasks_at_deadline", aborts_and_names_tasks_at_deadline),
-    ("serve::second_signal_exits_at_once", second_signal_exits_at_once),
     ("serve::sigkill_loses_live_tasks_only", sigkill_loses_live_tasks_only),
 ];
 
@@ -171,19 +170,6 @@ fn aborts_and_names_tasks_at_deadline() {
     assert!(report.contains("1 aborted, 0 discarded, 0 stuck"), "{report}");
     assert!(site.server.wait_for("aborted: task").contains(file!()));
     assert!(site.server.process.wait().unwrap().success());
-}
-
-fn second_signal_exits_at_once() {
-    for (second, status) in [("-INT", 130), ("-TERM", 143)] {
-        let mut site = Site::start(Duration::from_secs(3600));
-        site.request("POST", "/hang/one");
-        site.signal("-TERM");
-        site.server.wait_for("stopping");
-        // The same signal within 500 ms would be the first one again.
-        std::thread::sleep(Duration::from_millis(700));
-        site.signal(second);
-        assert_eq!(site.server.process.wait().unwrap().code(), Some(status));
-    }
 }
 
 fn sigkill_loses_live_tasks_only() {

@@ -47,6 +47,8 @@ impl ServePolicy {
     ///
     /// Tokio never restores the default action of a signal that it has listened for: without this, such a signal does
     /// nothing from then on. Leave it on unless the process listens for signals itself.
+    ///
+    /// If a process serves several times, the policy of the service that has ended last counts.
     pub const fn exit_after_serving(mut self, exits: bool) -> Self {
         self.exits_after = exits;
         self
