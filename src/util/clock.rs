@@ -19,9 +19,15 @@ impl Timestamp {
     pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
 
     pub(crate) fn now() -> Self {
+        Self::of(Instant::now)
+    }
+
+    /// The time that `now` returns.
+    #[inline]
+    pub(crate) fn of(now: impl FnOnce() -> Instant) -> Self {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
         let origin = ORIGIN.get_or_init(origin);
-        Self::after_origin(nanos(Instant::now().saturating_duration_since(*origin)))
+        Self::after_origin(nanos(now().saturating_duration_since(*origin)))
     }
 
     const fn after_origin(nanos: u64) -> Self {
