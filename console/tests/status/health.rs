@@ -77,6 +77,25 @@ async fn is_unhealthy_from_the_shutdown_on() {
     assert_eq!((health.status, problems(&health)), (503, 1));
 }
 
+#[tokio::test]
+async fn is_unhealthy_from_the_end_of_the_runtime_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    let with_limits =
+        StatusRouter::new(registry.clone()).max_failure_rate(0.5).max_pending_age(Duration::from_secs(60));
+    let plain = serve_status(StatusRouter::new(registry)).await;
+    let with_limits = serve_status(with_limits).await;
+    for address in [plain, with_limits] {
+        assert_eq!(get(address, "/admin/health").await.status, 200);
+    }
+    runtime.shutdown_background();
+    for address in [plain, with_limits] {
+        let health = get(address, "/admin/health").await;
+        assert_eq!((health.status, problems(&health)), (503, 1));
+        assert!(health.body.contains("its runtime has ended"), "{health:?}");
+    }
+}
+
 // Lists wait for a thread that is taken; health does not.
 #[test]
 fn answers_while_lists_wait() {
