@@ -31,6 +31,23 @@ async fn is_unhealthy_while_too_many_tasks_fail() {
     assert_eq!(get(address, "/admin/health").await.status, 200, "it is better again");
 }
 
+// What failed long ago does not count, although it is remembered.
+#[tokio::test]
+async fn is_healthy_again_five_minutes_after_failures() {
+    let registry = TaskRegistry::new();
+    let address = serve_status(StatusRouter::new(registry.clone()).max_failure_rate(0.5)).await;
+    for _ in 0..20 {
+        registry.spawn(async { Err::<(), _>("down") }).await;
+    }
+    for (passed, status) in [(299, 503), (2, 200)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(passed)).await;
+        tokio::time::resume();
+        assert_eq!(get(address, "/admin/health").await.status, status);
+    }
+    assert_eq!(registry.history().len(), 20);
+}
+
 // Aborted and discarded tasks say nothing about how well tasks do.
 #[tokio::test]
 async fn aborts_are_not_failures() {
