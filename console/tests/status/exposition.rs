@@ -124,6 +124,24 @@ async fn live_tasks_are_counted_by_name_and_the_runtime_is_described() {
     assert_eq!(json["runtime"]["workers"], json!(1));
 }
 
+/// Aborts so many closures that go on until the sender is dropped.
+async fn stuck(registry: &TaskRegistry, closures: usize) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel::<()>();
+    let (held, (started, has_started)) = (Arc::new(Mutex::new(held)), mpsc::channel());
+    for _ in 0..closures {
+        let (held, started) = (Arc::clone(&held), started.clone());
+        let handle = registry.spawn_blocking(move || {
+            started.send(()).unwrap();
+            _ = held.lock().unwrap().recv();
+        });
+        while has_started.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        handle.abort();
+    }
+    release
+}
+
 /// Each figure has a value of its own.
 #[tokio::test]
 async fn each_figure_is_that_of_the_registry() {
@@ -136,20 +154,7 @@ async fn each_figure_is_that_of_the_registry() {
     for _ in 0..5 {
         registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("loud")).await;
     }
-    // 6 closures that go on.
-    let (release, held) = mpsc::channel::<()>();
-    let (held, (started, has_started)) = (Arc::new(Mutex::new(held)), mpsc::channel());
-    for _ in 0..6 {
-        let (held, started) = (Arc::clone(&held), started.clone());
-        let handle = registry.spawn_blocking(move || {
-            started.send(()).unwrap();
-            _ = held.lock().unwrap().recv();
-        });
-        while has_started.try_recv().is_err() {
-            tokio::task::yield_now().await;
-        }
-        handle.abort();
-    }
+    let release = stuck(&registry, 6).await;
     // 10 open sets, and one in which a task waits for 61 s.
     let open: Vec<_> = (0..10).map(|_| registry.set()).collect();
     for set in &open {
