@@ -17,8 +17,13 @@ use crate::{
     },
 };
 
-/// How long the runner of a stopped task may take to drop the work, before the task counts as stuck.
+/// How long the runner of a stopped task may take to drop the work, on a runtime with nothing else to do, before the
+/// task counts as stuck.
 pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
+
+/// The same on a busy runtime, or one that may be: a worker that gets no core for a while drops the tasks in its queue
+/// later than others drop theirs.
+const DROPPED_AT_LAST: Duration = Duration::from_secs(1);
 
 /// Tasks that were ended by a caller, and whose work has not been dropped yet.
 ///
@@ -43,20 +48,14 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Whether a task still runs after it was told to stop and had the time to be dropped. The runtime drops tasks
-    /// about in the order in which they were stopped. So a task has had its time if one that was stopped later was
-    /// dropped, or if all `had_time`.
-    fn is_stuck(&self, entry: &Entry, now: Timestamp, had_time: bool) -> bool {
-        entry.has_started
-            && (entry.is_running
-                || is_over(entry.since, now)
-                    && (had_time || self.latest_dropped.is_some_and(|latest| is_over(entry.since, latest))))
+    /// Whether a task still runs after it was told to stop. Of a future it is not known whether it is inside a poll or
+    /// waits for its turn to be dropped. The runtime drops tasks about in the order in which they were stopped. So a
+    /// task has had its time if one that was stopped long after it was dropped, or if it was stopped for `within`, and
+    /// `had_time`: no others were being dropped.
+    fn is_stuck(&self, entry: &Entry, now: Timestamp, within: Duration, had_time: bool) -> bool {
+        let was_overtaken = || self.latest_dropped.is_some_and(|latest| latest.since(entry.since) >= DROPPED_AT_LAST);
+        entry.has_started && (entry.is_running || had_time && now.since(entry.since) >= within || was_overtaken())
     }
-}
-
-/// Whether a task that was stopped at one moment has had the time to be dropped until the other.
-fn is_over(begin: Timestamp, end: Timestamp) -> bool {
-    end.since(begin) >= DROPPED_WITHIN
 }
 
 struct Entry {
@@ -160,15 +159,15 @@ impl Abandoned {
     pub(crate) fn len(&self) -> usize {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
-        let had_time = tasks.last_drop.is_none_or(|last| is_over(last, now));
-        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time)).count()
+        let had_time = tasks.last_drop.is_none_or(|last| now.since(last) >= DROPPED_AT_LAST);
+        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, DROPPED_AT_LAST, had_time)).count()
     }
 
     /// The first `limit` that are stuck, and how many more there are. `had_time`: all have had the time to be dropped.
     pub(crate) fn list(&self, limit: usize, had_time: bool) -> (Vec<Identity>, usize) {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
-        let mut stuck = tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, had_time));
+        let mut stuck = tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, DROPPED_WITHIN, had_time));
         let named = stuck.by_ref().take(limit).map(|entry| entry.identity).collect();
         (named, stuck.count())
     }
@@ -188,5 +187,57 @@ impl Abandoned {
             }
             emptied.await;
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(postlude_loom))]
+mod tests {
+    use std::panic::Location;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn stop(abandoned: &Abandoned, number: u64) -> TaskId {
+        let (id, now) = (TaskId { number, index: 0 }, Timestamp::now());
+        let identity = Identity { id, name: "task".into(), location: Location::caller(), added: now };
+        let mut task = LiveTask::new(identity);
+        task.start(now);
+        abandoned.insert_stopped(&task, &Outcome::Aborted, now, false);
+        id
+    }
+
+    fn stuck(abandoned: &Abandoned, had_time: bool) -> [usize; 2] {
+        [abandoned.len(), abandoned.list(10, had_time).0.len()]
+    }
+
+    /// A worker that gets no core for a while drops the tasks in its queue later than another worker drops others.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_not_stuck_while_others_are_dropped_unless_long_overtaken() {
+        let abandoned = Abandoned::default();
+        stop(&abandoned, 1);
+        for number in 2..10 {
+            advance(Duration::from_millis(100)).await;
+            abandoned.dropped(stop(&abandoned, number));
+            assert_eq!(stuck(&abandoned, false), [0, 0]);
+        }
+        advance(Duration::from_millis(200)).await;
+        abandoned.dropped(stop(&abandoned, 10));
+        assert_eq!(stuck(&abandoned, false), [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_stuck_when_no_other_is_being_dropped() {
+        let abandoned = Abandoned::default();
+        let id = stop(&abandoned, 1);
+        assert_eq!(stuck(&abandoned, true), [0, 0]);
+        advance(DROPPED_WITHIN).await;
+        // A shutdown has looked whether others are dropped; the metrics have not.
+        assert_eq!(stuck(&abandoned, true), [0, 1]);
+        advance(DROPPED_AT_LAST).await;
+        assert_eq!(stuck(&abandoned, false), [1, 0]);
+        abandoned.dropped(id);
+        assert_eq!(stuck(&abandoned, true), [0, 0]);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     limits::AdmitRequest,
     model::{DiscardReason, Identity, Outcome, TaskId},
     task::work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
-    util::{clock::Timestamp, panic::catch_panic, semaphore::Acquire},
+    util::{clock::Timestamp, panic::Panic, semaphore::Acquire},
 };
 
 /// The settings that are the same for each attempt of a task.
@@ -41,7 +41,7 @@ pub(crate) async fn attempt(
     number: u32,
     shared: &Arc<Shared>,
     entered: Option<Acquire>,
-    make: impl FnOnce() -> Option<BoxedWork>,
+    make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
     let Terms { request: request @ AdmitRequest { id, kind, .. }, limit, retries } = *terms;
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
@@ -59,7 +59,7 @@ pub(crate) async fn attempt(
     if let (Some(limit), true) = (limit, is_over_at_once) {
         return Outcome::TimedOut(limit);
     }
-    let work = match catch_panic(make) {
+    let work = match make() {
         Ok(Some(work)) => work,
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),

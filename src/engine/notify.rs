@@ -25,8 +25,8 @@ impl Shared {
         }
     }
 
-    /// Notifies observers that an attempt started at `started`. Called before its first poll. Returns the time from which
-    /// on its time limit counts: the observers' time is not the task's. `None` if the task was ended meanwhile.
+    /// Notifies observers that an attempt started at `started`. Called before its first poll. Returns the time from
+    /// which on its time limit counts: the observers' time is not the task's. `None` if the task was ended meanwhile.
     pub(crate) fn notify_started(&self, id: TaskId, started: Timestamp) -> Option<Timestamp> {
         if !self.telemetry.has_observers() {
             return Some(started);

@@ -103,5 +103,5 @@ async fn run(
         return attempts(work, retry, policy, &shared, entered).await;
     }
     let terms = Terms::of(work.meta(), &policy, false, &shared);
-    attempt(&terms, 1, &shared, entered, || Some(work)).await
+    attempt(&terms, 1, &shared, entered, || Ok(Some(work))).await
 }

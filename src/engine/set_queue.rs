@@ -406,8 +406,8 @@ impl SetQueue {
         Some(receiver)
     }
 
-    /// Ends the live tasks that `wanted` selects, on behalf of a caller, and returns their number. Some are ended at a time,
-    /// so that no add waits for all. Tasks that are added meanwhile are left.
+    /// Ends the live tasks that `wanted` selects, on behalf of a caller, and returns their number. Some are ended at a
+    /// time, so that no add waits for all. Tasks that are added meanwhile are left.
     pub(crate) fn end_all(self: &Arc<Self>, wanted: impl Fn(&LiveTask) -> bool, outcome: &Outcome) -> usize {
         if !self.has_number() {
             return 0;

@@ -235,8 +235,8 @@ impl Shared {
         self.ledger.shard(id.number).spawned.get_mut(id.number).map(access)
     }
 
-    /// Starts an attempt of a task, and returns the time from which on its time limit counts. `None` if the task has ended,
-    /// which an observer of the start may also have done.
+    /// Starts an attempt of a task, and returns the time from which on its time limit counts. `None` if the task has
+    /// ended, which an observer of the start may also have done.
     #[inline]
     pub(crate) fn start(&self, id: TaskId) -> Option<Timestamp> {
         let now = Timestamp::now();

@@ -19,8 +19,8 @@ use crate::{
     telemetry::span::inside,
 };
 
-/// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain), and an output of one:
-/// both fit the smaller of the cells that tokio allocates for tasks.
+/// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain), and an output of
+/// one: both fit the smaller of the cells that tokio allocates for tasks.
 pub(crate) struct Spawned {
     /// Taken at the end, so that `Drop` can tell a normal end from a runtime that shuts down.
     shared: Option<Arc<Shared>>,

@@ -161,8 +161,8 @@ impl<'a> Transition<'a> {
         self.stop(id, |_| outcome)
     }
 
-    /// Ends those that `wanted` selects of some of the live tasks, from index `from` on. Returns their number, and the index
-    /// to go on from.
+    /// Ends those that `wanted` selects of some of the live tasks, from index `from` on. Returns their number, and the
+    /// index to go on from.
     pub(crate) fn end_some(
         &mut self,
         from: u64,

@@ -1,13 +1,17 @@
 //! The tasks that a shutdown has lost.
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ledger::finished::Finish,
     model::{OutcomeKind, TaskInfo},
-    util::loom::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
+    util::{
+        clock::Timestamp,
+        loom::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
     },
 };
 
@@ -15,12 +19,24 @@ use crate::{
 pub(crate) const MAX_NAMED: usize = 10_000;
 
 /// Whether a shutdown has begun, and the tasks that it has lost.
-#[derive(Default)]
 pub(crate) struct Losses {
     begun: AtomicBool,
     /// Cancelled when a shutdown begins.
     stopping: CancellationToken,
+    /// The earliest deadline of all calls, also of those that were dropped. On the clock of the registry's runtime.
+    deadline: watch::Sender<Timestamp>,
     lost: Mutex<Lost>,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self {
+            begun: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
+            deadline: watch::Sender::new(Timestamp::LAST),
+            lost: Mutex::default(),
+        }
+    }
 }
 
 /// The tasks that a shutdown has lost.
@@ -55,6 +71,20 @@ impl Losses {
         }
         drop(lost);
         self.stopping.cancel();
+    }
+
+    /// Notes the deadline of a call.
+    pub(crate) fn limit(&self, deadline: Timestamp) {
+        self.deadline.send_if_modified(|earliest| {
+            let is_earlier = deadline < *earliest;
+            *earliest = deadline.min(*earliest);
+            is_earlier
+        });
+    }
+
+    /// The earliest deadline, and its changes.
+    pub(crate) fn deadline(&self) -> watch::Receiver<Timestamp> {
+        self.deadline.subscribe()
     }
 
     pub(crate) fn has_begun(&self) -> bool {

@@ -117,7 +117,8 @@ pub struct TaskMetrics {
     pub runtime: RuntimeMetrics,
     /// Sets that have tasks and have not begun to drain: usually of requests in progress.
     pub open_sets: u64,
-    /// Tasks that were aborted or timed out, and whose work still runs.
+    /// Tasks that were aborted or timed out, and whose work still runs. A spawned future counts a second after it was
+    /// stopped, because until then it may only be waiting for the runtime to drop it.
     pub stuck: u64,
     /// Caught panics of hooks, conditions, wakers and the `tracing` subscriber.
     pub hook_panics: u64,

@@ -5,7 +5,13 @@
 #[cfg(feature = "rate-limit")]
 mod rate;
 
-use std::{future::Future, pin::pin, sync::Arc, thread, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -237,11 +243,11 @@ impl AdmissionControl {
         let of_name = self.of_name(request.name).and_then(|limits| limits.permits.as_ref());
         for (slot, semaphore) in acquired.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
             if let Some(semaphore) = semaphore {
-                let acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
-                *slot = Some(match acquire.watch() {
+                let mut acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
+                *slot = Some(match poll_fn(|context| acquire.poll_permit_or_watch(context)).await {
+                    Ok(permit) => permit,
                     // Boxed, so that tasks that do not watch have no room for it.
-                    Some(watch) => Box::pin(warn_while_waiting(acquire, watch, request, sleep)).await,
-                    None => acquire.await,
+                    Err(watch) => Box::pin(warn_while_waiting(acquire, watch, request, sleep)).await,
                 });
             }
         }

@@ -266,9 +266,9 @@ impl TaskRegistryBuilder {
 
     /// The level of the `tracing` spans of tasks. The default is `DEBUG`, as for the request spans of tower-http.
     ///
-    /// A span is made only if a subscriber is interested in its level: a service that logs at `INFO` makes none, and does
-    /// not pay for them. The log event of a task that did not complete has the task's id, name, location and set itself.
-    /// With `INFO`, what a task itself logs shows its id and name, too, and a trace shows the task.
+    /// A span is made only if a subscriber is interested in its level: a service that logs at `INFO` makes none, and
+    /// does not pay for them. The log event of a task that did not complete has the task's id, name, location and set
+    /// itself. With `INFO`, what a task itself logs shows its id and name, too, and a trace shows the task.
     ///
     /// ```
     /// use postlude::TaskRegistry;

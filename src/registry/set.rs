@@ -174,8 +174,8 @@ impl TaskSet {
     /// Discards every task that has not started, and returns their number. The tasks end as
     /// [`DiscardReason::Cleared`](crate::DiscardReason::Cleared).
     ///
-    /// Tasks that are added meanwhile are not discarded. Some hundred tasks are discarded at a time, so that adds do not wait
-    /// for all of them. If the set drains meanwhile, its next tasks may start in between.
+    /// Tasks that are added meanwhile are not discarded. Some hundred tasks are discarded at a time, so that adds do
+    /// not wait for all of them. If the set drains meanwhile, its next tasks may start in between.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn clear(&self) -> usize {
         self.queue.end_all(|task| !task.has_started(), &Outcome::Discarded(DiscardReason::Cleared))

@@ -52,8 +52,9 @@ impl TaskRegistry {
     /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the
     /// drops of tasks take longer. The report and the log name at most 10,000 tasks of each kind, and count the others.
     ///
-    /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second
-    /// call, also at the same time, is harmless and reports the same losses.
+    /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second call, also
+    /// at the same time, is harmless and reports the same losses. The earliest deadline of all calls holds, also if its
+    /// call was dropped.
     ///
     /// A blocking closure, or a future that does not yield, cannot be ended from outside. The report lists it
     /// as [stuck](ShutdownReport::stuck), and dropping a runtime waits for such a closure. End with
@@ -65,15 +66,21 @@ impl TaskRegistry {
     /// `Disconnected`.
     ///
     /// # Cancel safety
-    /// If it is dropped, the registry stays in the phase that it has reached, and another call goes on from there.
+    /// If it is dropped, the registry stays in the phase that it has reached, and another call goes on from there. That
+    /// call can't extend the grace.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let shared = &*self.shared;
         let start = Timestamp::now();
+        let deadline = deadline_after(self.now(), grace);
+        shared.telemetry.run_foreign("a waker", || shared.losses.limit(deadline));
         self.warn_of_waiting_for_itself();
         self.drain_answered_sets().await;
-        let deadline = deadline_after(start, grace);
-        let idle = before(shared, deadline.since(Timestamp::now()), self.close_when_idle(deadline)).await
-            && !shared.ledger.has_runtime_ended();
+        let closed = tokio::select! {
+            biased;
+            () = self.close_when_idle() => true,
+            () = self.until_deadline() => false,
+        };
+        let idle = closed && !shared.ledger.has_runtime_ended();
         shared.ledger.close();
         shared.telemetry.run_foreign("a waker", || shared.token.cancel());
         let latest = Timestamp::now().plus(shared.settle_time).plus(LATE);
@@ -99,12 +106,32 @@ impl TaskRegistry {
         self.for_each_set(SetQueue::drain_if_answered).await;
     }
 
+    /// The time on the clock of the registry's runtime.
+    fn now(&self) -> Timestamp {
+        Timestamp::of(|| self.shared.timer.now())
+    }
+
+    /// Waits until the earliest deadline of all calls is over, also if it is given meanwhile.
+    async fn until_deadline(&self) {
+        let mut deadline = self.shared.losses.deadline();
+        loop {
+            let left = deadline.borrow_and_update().since(self.now());
+            tokio::select! {
+                biased;
+                _ = deadline.changed() => {}
+                () = self.shared.timer.sleep(left) => return,
+            }
+        }
+    }
+
     /// Waits until nothing is live and no request is in flight. Tasks that are due after the deadline are ended when
     /// nothing else is left.
-    async fn close_when_idle(&self, deadline: Timestamp) {
+    async fn close_when_idle(&self) {
         let shared = &*self.shared;
+        let earliest = shared.losses.deadline();
         let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
         loop {
+            let deadline = *earliest.borrow();
             // The look takes time, so something may have been added meanwhile: it goes on.
             if shared.requests.count() == 0 && self.all_due_after(deadline).await {
                 self.end_due_after(deadline).await;

@@ -576,7 +576,8 @@ impl TaskRegistry {
     pub(crate) fn start(&self, task: Task, passed_mark: bool) -> TaskHandle {
         let (shared, mut work) = (&self.shared, task.work);
         let identity = work.meta().identity();
-        // Permits are taken here, because the runtime does not first poll tasks in the order in which they were spawned.
+        // Permits are taken here, because the runtime does not first poll tasks in the order in which they were
+        // spawned.
         if !shared.runs_with_permits(&mut work) {
             work = under_policy(work, shared, None);
         }

@@ -93,7 +93,8 @@ impl Task {
     /// [blocking](Self::blocking) closure, the closure can't be stopped from outside, can check
     /// [`cancellation()`](crate::cancellation) to end early, and delays the shutdown of the runtime. Rayon's parallel
     /// iterators run on rayon's own pool. The threads of that pool do not belong to the task, so get the token before
-    /// the iteration.
+    /// the iteration. A panic in a job that `rayon::spawn` has detached is not the task's: rayon aborts the process,
+    /// unless its pool has a `panic_handler`.
     ///
     /// A CPU task that waits for another CPU task may wait forever, if all permits are held by tasks that wait.
     ///

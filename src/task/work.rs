@@ -164,8 +164,8 @@ impl Meta {
 }
 
 pin_project! {
-    /// The single allocation of a task: its metadata and its future. The future is dropped first, because the permits of
-    /// the task are among its metadata.
+    /// The single allocation of a task: its metadata and its future. The future is dropped first, because the permits
+    /// of the task are among its metadata.
     pub(crate) struct Record<F> {
         #[pin]
         pub(crate) future: F,
@@ -219,12 +219,10 @@ where
         Poll::Ready(Outcome::Aborted.into())
     }
 
-    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
-        let this = self.get_mut();
-        let span = this.meta.span.clone();
-        let _entered = span.as_deref().map(Span::enter);
-        let meta = this.meta.on_behalf(this.meta.kind);
-        Some((this.make)(meta))
+    fn next_attempt(self: Pin<&mut Self>) -> Result<Option<BoxedWork>, Panic> {
+        let Self { meta, make, .. } = self.get_mut();
+        let on_behalf = meta.on_behalf(meta.kind);
+        catch_inside(meta.span.as_deref(), || Some(make(on_behalf)))
     }
 }
 
@@ -256,9 +254,25 @@ pub(crate) trait Work: Send {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End>;
 
     /// The work of the next attempt; `None` for work that has only one.
-    fn next_attempt(self: Pin<&mut Self>) -> Option<BoxedWork> {
-        None
+    ///
+    /// # Errors
+    /// If the factory panics.
+    fn next_attempt(self: Pin<&mut Self>) -> Result<Option<BoxedWork>, Panic> {
+        Ok(None)
     }
+}
+
+/// Runs code of a task inside the task's span and catches its panic. A panic of the subscriber, which is called for
+/// that, is not the task's, and is never a second one while the task's unwinds.
+#[inline]
+fn catch_inside<R>(span: Option<&Span>, code: impl FnOnce() -> R) -> Result<R, Panic> {
+    let Some(span) = span else {
+        return catch_panic(code);
+    };
+    let entered = catch_panic(|| span.enter());
+    let result = catch_panic(code);
+    drop_catching(entered);
+    result
 }
 
 /// Polls work inside its span and catches its panics. The work is dropped before its end is returned, and a panic of
@@ -267,24 +281,21 @@ pub(crate) trait Work: Send {
 fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
     let mut end = None;
     // One `catch_panic` for both the poll and the drop.
-    let polled = catch_panic(|| {
-        let _entered = span.map(Span::enter);
+    let poll = || {
         let Some(work) = slot else { return };
         if let Poll::Ready(ready) = work.as_mut().poll(context) {
             end = Some(ready);
             *slot = None;
         }
-    });
+    };
+    let polled = catch_inside(span, poll);
     match (polled, end) {
         (Ok(()), None) => Poll::Pending,
         // The drop has panicked.
         (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
         (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
         (Err(panic), None) => {
-            let _caught = catch_panic(|| {
-                let _entered = span.map(Span::enter);
-                *slot = None;
-            });
+            let _caught = catch_inside(span, || *slot = None);
             Poll::Ready(Outcome::Panicked(panic).into())
         }
     }

@@ -19,7 +19,14 @@ impl Timestamp {
     pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
 
     pub(crate) fn now() -> Self {
-        Self::after_origin(nanos(Instant::now().saturating_duration_since(*origin())))
+        Self::of(Instant::now)
+    }
+
+    /// The time that `now` returns.
+    #[inline]
+    pub(crate) fn of(now: impl FnOnce() -> Instant) -> Self {
+        let origin = origin();
+        Self::after_origin(nanos(now().saturating_duration_since(*origin)))
     }
 
     /// `None` for the last timestamp: a time that can't be represented.

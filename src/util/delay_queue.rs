@@ -146,10 +146,10 @@ impl<T: Send + 'static> DelayQueue<T> {
         self.state.lock().is_closed
     }
 
-    /// Removes an entry, and drops it without the lock.
+    /// Removes an entry, and drops it without the lock. A panic of its drop is caught.
     pub(crate) fn remove(&self, key: Key) {
         let removed = self.state.lock().timed.remove(&key);
-        drop(removed);
+        drop_catching(removed);
     }
 
     /// Waits for `duration`, or forever if the time can't be represented.
@@ -397,7 +397,7 @@ impl<T: Send + 'static> Future for Sleep<T> {
             Some(entry) => {
                 let replaced = mem::replace(entry, Entry::Sleeper(waker));
                 drop(state);
-                drop(replaced);
+                drop_catching(replaced);
                 Poll::Pending
             }
         }
@@ -409,6 +409,46 @@ impl<T> Drop for Sleep<T> {
         if let Some(key) = self.key {
             let removed = self.queue.state.lock().timed.remove(&key);
             drop_catching(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(postlude_loom))]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Panics in its drop.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a bug in a drop");
+        }
+    }
+
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// Polls with a waker that panics when the entry's clone of it, the last one, is dropped.
+    fn poll<T: Send + 'static>(sleep: Pin<&mut Sleep<T>>) -> bool {
+        let waker = Waker::from(Arc::new(Bomb));
+        let is_ready = sleep.poll(&mut Context::from_waker(&waker)).is_ready();
+        drop_catching(waker);
+        is_ready
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_a_drop_of_an_entry_is_caught() {
+        let queue = DelayQueue::new(Handle::current(), Duration::ZERO, drop_catching::<Bomb>);
+        let key = queue.insert_after(Duration::from_secs(1), Bomb).unwrap();
+        queue.remove(key);
+        let mut sleep = Box::pin(queue.sleep(Duration::from_secs(1)));
+        for _ in 0..2 {
+            assert!(!poll(sleep.as_mut()));
         }
     }
 }

@@ -46,8 +46,8 @@ const ROWS: usize = (MAX_VALUE_POWER - COLUMN_BITS) as usize + 1;
 /// ```
 #[derive(Clone)]
 pub struct DurationHistogram {
-    /// The rows that have a duration, in the order of their first one. The durations of a task take few powers of two, and
-    /// there is a histogram for each name in each shard.
+    /// The rows that have a duration, in the order of their first one. The durations of a task take few powers of two,
+    /// and there is a histogram for each name in each shard.
     rows: Vec<[u64; COLUMNS]>,
     /// For each row its place in `rows`, from 1; 0 if it has no duration.
     places: [u8; ROWS],

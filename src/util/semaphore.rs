@@ -5,6 +5,8 @@
 //!    queue under the same lock.
 //! 2. So an [`Acquire`] that has a ticket and is not in the queue owns a permit. It returns the permit when it is
 //!    polled, and releases it if it is dropped instead.
+//! 3. While the queue is not empty, one of the waiters watches, or one that was woken will when it is polled. It may leave
+//!    the queue before that poll, and then wakes another.
 
 use std::{
     collections::BTreeMap,
@@ -47,6 +49,15 @@ impl State {
         let number = self.next_number;
         self.next_number += 1;
         Ticket { rank, number }
+    }
+
+    /// If nobody watches, the waker of the waiter that is likely to wait longest: its poll makes it watch.
+    fn next_watcher(&mut self) -> Option<Waker> {
+        if self.is_watched {
+            return None;
+        }
+        let mut last = self.queue.last_entry()?;
+        Some(mem::replace(last.get_mut(), Waker::noop().clone()))
     }
 }
 
@@ -119,12 +130,22 @@ impl PrioritySemaphore {
     }
 }
 
-/// The one of those that wait that looks whether any permit is given out.
+/// The one of those that wait that looks whether any permit is given out. When it is dropped, another one takes over.
 pub(crate) struct Watch(pub(crate) Arc<PrioritySemaphore>);
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.state.lock().is_watched = false;
+        let mut state = self.0.state.lock();
+        state.is_watched = false;
+        let next = state.next_watcher();
+        drop(state);
+        wake(next);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -153,13 +174,18 @@ impl Acquire {
         self.rank
     }
 
-    /// Makes this the one that watches, if it has to wait and no other watches.
-    pub(crate) fn watch(&self) -> Option<Watch> {
+    /// Waits for the permit, or until this is the one that has to watch, because no other waiter does.
+    pub(crate) fn poll_permit_or_watch(&mut self, context: &mut Context<'_>) -> Poll<Result<Permit, Watch>> {
+        match Pin::new(&mut *self).poll(context) {
+            Poll::Ready(permit) => Poll::Ready(Ok(permit)),
+            Poll::Pending => self.watch().map_or(Poll::Pending, |watch| Poll::Ready(Err(watch))),
+        }
+    }
+
+    /// Makes this the one that watches, if it waits and no other watches.
+    fn watch(&self) -> Option<Watch> {
         let mut state = self.semaphore.state.lock();
-        let waits = match &self.ticket {
-            Some(ticket) => state.queue.contains_key(ticket),
-            None => state.free == 0,
-        };
+        let waits = self.ticket.is_some_and(|ticket| state.queue.contains_key(&ticket));
         if !waits || mem::replace(&mut state.is_watched, true) {
             return None;
         }
@@ -189,7 +215,9 @@ impl Future for Acquire {
             }
             Some(ticket) => {
                 let Some(waiting) = state.queue.get_mut(&ticket) else {
+                    let next = state.next_watcher();
                     drop(state);
+                    wake(next);
                     this.ticket = None;
                     return Poll::Ready(Permit(Arc::clone(&this.semaphore)));
                 };
@@ -207,7 +235,9 @@ impl Drop for Acquire {
         let Some(ticket) = self.ticket else { return };
         let mut state = self.semaphore.state.lock();
         let removed = state.queue.remove(&ticket);
+        let next = if removed.is_some() { state.next_watcher() } else { None };
         drop(state);
+        wake(next);
         if removed.is_none() {
             self.semaphore.release();
         }

@@ -7,8 +7,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
+use futures::FutureExt;
 use postlude::{Outcome, TaskId, TaskRegistry, TaskSet, TaskState};
 use tokio::sync::oneshot;
 
@@ -106,6 +108,19 @@ async fn between_two_polls_of_the_drain() {
     until(|| registry.metrics().stuck == 0).await;
     assert_eq!(runs.load(Ordering::SeqCst), TASKS - 1);
     assert_conserved(&registry, TASKS as u64);
+}
+
+/// Its thread may be busy, and the runtime drops it when its turn comes.
+#[tokio::test(start_paused = true)]
+async fn task_that_waits_to_be_dropped_is_not_stuck() {
+    let registry = TaskRegistry::new();
+    let handle = registry.spawn(pending::<()>());
+    tokio::task::yield_now().await;
+    assert!(handle.abort());
+    // The clock goes on, and the runtime polls nothing else.
+    let half_a_second = tokio::time::advance(Duration::from_millis(500));
+    assert!(half_a_second.now_or_never().is_none());
+    assert_eq!(registry.metrics().stuck, 0);
 }
 
 mod never_yields {

@@ -107,12 +107,12 @@ mod subscriber {
         assert_conserved(&registry, 3 + spawned);
     }
 
-    /// A subscriber that panics in one of its methods, each time it is called.
+    /// A subscriber that panics in one of its methods, each time it is called. Each task has the outcome of its own work.
     #[tokio::test]
     async fn that_panics_stops_neither_the_set_nor_idleness() {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| {}));
-        for method in ["enabled", "new_span", "record", "event", "exit", "clone_span", "try_close"] {
+        for method in ["enabled", "new_span", "record", "event", "enter", "exit", "clone_span", "try_close"] {
             let registry = TaskRegistry::new();
             let _listening = Acting::listen(move |called| assert_ne!(called, method, "a bug in a subscriber"));
             let set = registry.set();
@@ -121,13 +121,15 @@ mod subscriber {
             set.add(Task::new(async {}).named("limited").timeout(Duration::from_secs(60)));
             set.add(Task::retrying(RetryPolicy::constant(Duration::ZERO).attempts(2), || async { Err::<(), _>("no") }));
             set.add(Task::blocking(|| {}).named("closure"));
+            // The subscriber is called when the span of a task that has panicked is left.
+            set.add(Task::new(async { panic!("a bug in a task") }).named("panics"));
             set.add(Task::new(async {}).named("last"));
             let report = set.drain().await;
-            assert_eq!(report.total(), 6, "{method}: {report:?}");
-            assert_eq!(report.discarded + report.aborted, 0, "{method}: {report:?}");
-            registry.spawn(async {}).await;
+            let counts = [report.completed, report.failed, report.panicked, report.total()];
+            assert_eq!(counts, [4, 2, 1, 7], "{method}: {report:?}");
+            assert!(registry.spawn(async {}).await.is_completed(), "{method}");
             registry.wait_idle().await;
-            assert_conserved(&registry, 7);
+            assert_conserved(&registry, 8);
         }
         std::panic::set_hook(hook);
     }

@@ -1,6 +1,7 @@
 //! The log warns of tasks that hold all permits while others wait for one.
 
 use std::{
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -8,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use postlude::TaskRegistry;
-use tokio::{runtime::Builder, time::sleep};
+use postlude::{Task, TaskRegistry};
+use tokio::{runtime::Builder, sync::oneshot, time::sleep};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     span::{Attributes, Id, Record},
@@ -67,6 +68,37 @@ fn tasks_that_wait_for_tasks_are_warned_of_after_a_minute_and_then_more_rarely()
             seen.push(warnings.count());
         }
         assert_eq!(seen, [0, 1, 1, 2]);
+    });
+}
+
+/// The task that watched has got its permit, and waits for the one behind it, which was there before.
+#[test]
+fn a_task_that_waits_for_one_behind_it_is_warned_of() {
+    with_paused_time(async |warnings| {
+        let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+        registry.spawn(sleep(Duration::from_secs(1)));
+        let (done, is_done) = oneshot::channel();
+        registry.spawn(async { _ = is_done.await });
+        registry.spawn(async { _ = done.send(()) });
+        sleep(Duration::from_secs(62)).await;
+        assert_eq!(warnings.count(), 1);
+    });
+}
+
+#[test]
+fn tasks_that_wait_are_warned_of_although_those_in_front_were_aborted() {
+    with_paused_time(async |warnings| {
+        let registry = TaskRegistry::builder().limit_by_name("report", 1).build().unwrap();
+        let report = || Task::new(pending::<()>()).named("report");
+        registry.spawn(report());
+        let waiting = [report(), report(), report()].map(|task| registry.spawn(task));
+        sleep(Duration::from_secs(1)).await;
+        // The first of them watched, and the last does now. Both go.
+        waiting[0].abort();
+        sleep(Duration::from_secs(1)).await;
+        waiting[2].abort();
+        sleep(Duration::from_secs(61)).await;
+        assert_eq!(warnings.count(), 1);
     });
 }
 

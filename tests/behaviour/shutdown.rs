@@ -236,6 +236,54 @@ mod grace {
         assert_conserved(&registry, 4);
     }
 
+    /// The earliest deadline of all calls holds.
+    #[tokio::test(start_paused = true)]
+    async fn is_not_extended_by_another_call() {
+        let shut_down_later = async |seconds: u32, registry: TaskRegistry| {
+            let start = Instant::now();
+            let report = registry.shutdown(seconds * SECOND).await;
+            assert_eq!(report.aborted.len(), 1, "{report}");
+            start.elapsed().as_secs()
+        };
+        let registry = || {
+            let registry = TaskRegistry::builder().settle(Duration::ZERO).build().unwrap();
+            registry.spawn(pending::<()>());
+            registry
+        };
+        // The one before was dropped: 5 s from its begin, of which one has passed, and then all.
+        for (dropped_after, left) in [(1, 4), (10, 0)] {
+            let registry = registry();
+            let mut before = Box::pin(registry.shutdown(5 * SECOND));
+            assert!(timeout(Duration::from_millis(1), &mut before).await.is_err());
+            drop(before);
+            sleep(dropped_after * SECOND - Duration::from_millis(1)).await;
+            assert_eq!(shut_down_later(60, registry).await, left);
+        }
+        // One comes while another waits: it stays, or is dropped at once.
+        for waits in [60 * SECOND, Duration::ZERO] {
+            let registry = registry();
+            let late = tokio::spawn(shut_down_later(60, registry.clone()));
+            sleep(SECOND).await;
+            assert_eq!(timeout(waits, registry.shutdown(5 * SECOND)).await.is_ok(), !waits.is_zero());
+            assert_eq!(late.await.unwrap(), 6);
+        }
+    }
+
+    /// A deadline is on the clock of the registry's runtime, which is ahead of its caller's here.
+    #[test]
+    fn of_a_caller_on_another_clock_is_not_over_early() {
+        let own = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let registry = TaskRegistry::builder().handle(own.handle().clone()).build().unwrap();
+        own.block_on(async {
+            tokio::time::advance(1000 * SECOND).await;
+            registry.spawn(sleep(100 * SECOND));
+        });
+        let other = Builder::new_current_thread().enable_all().build().unwrap();
+        other.block_on(async { timeout(Duration::ZERO, registry.shutdown(500 * SECOND)).await.unwrap_err() });
+        let report = own.block_on(registry.shutdown(1000 * SECOND));
+        assert_eq!(report.completed, 1, "{report}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn may_be_endless() {
         let registry = TaskRegistry::new();

@@ -1,12 +1,15 @@
 //! The metrics, for Prometheus and as JSON.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
 
-use postlude::{Task, TaskRegistry};
+use postlude::{Task, TaskLayer, TaskRegistry, TaskReport};
 use postlude_console::{StatusRouter, TaskCollector};
 use serde_json::json;
 
-use crate::support::{get, serve_status};
+use crate::support::{dead, get, hanging, serve, serve_status};
 
 #[tokio::test]
 async fn names_are_escaped() {
@@ -119,4 +122,82 @@ async fn live_tasks_are_counted_by_name_and_the_runtime_is_described() {
     let names = &json["by_name"];
     assert_eq!((&names["mail"]["running"], &names["report"]["pending"]), (&json!(2), &json!(1)));
     assert_eq!(json["runtime"]["workers"], json!(1));
+}
+
+/// Aborts so many closures that go on until the sender is dropped.
+async fn stuck(registry: &TaskRegistry, closures: usize) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel::<()>();
+    let (held, (started, has_started)) = (Arc::new(Mutex::new(held)), mpsc::channel());
+    for _ in 0..closures {
+        let (held, started) = (Arc::clone(&held), started.clone());
+        let handle = registry.spawn_blocking(move || {
+            started.send(()).unwrap();
+            _ = held.lock().unwrap().recv();
+        });
+        while has_started.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        handle.abort();
+    }
+    release
+}
+
+/// Each figure has a value of its own.
+#[tokio::test]
+async fn each_figure_is_that_of_the_registry() {
+    let hook = |report: &TaskReport| assert!(report.name != "loud", "a bug in a hook");
+    let registry = TaskRegistry::builder().capacity(40).dead_letters(3).on_failure(hook).build().unwrap();
+    // 10 letters, of which 3 are kept, and 5 panics of the hook.
+    for _ in 0..5 {
+        dead(&registry).await;
+    }
+    for _ in 0..5 {
+        registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("loud")).await;
+    }
+    let release = stuck(&registry, 6).await;
+    // 10 open sets, and one in which a task waits for 61 s.
+    let open: Vec<_> = (0..10).map(|_| registry.set()).collect();
+    for set in &open {
+        set.add(async {});
+    }
+    let set = registry.set();
+    set.add(hanging());
+    set.add(async {});
+    let drained = set.drain();
+    tokio::time::pause();
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    // 8 requests that were turned away.
+    while registry.try_spawn(hanging()).is_ok() {}
+    let app = axum::Router::new().route("/", axum::routing::get(|| async {}));
+    let address = serve(app.layer(TaskLayer::new(registry.clone()).shed_at_capacity())).await;
+    for _ in 0..8 {
+        assert_eq!(get(address, "/").await.status, 503);
+    }
+    // 9 tasks in the queue of the runtime that all workers share.
+    let runtime = tokio::runtime::Handle::current();
+    let other = runtime.clone();
+    std::thread::spawn(move || (0..9).for_each(|_| drop(other.spawn(async {})))).join().unwrap();
+
+    let text = TaskCollector::new(registry.clone()).text();
+    let expected = [
+        "postlude_dead_letters 3".to_owned(),
+        "postlude_dead_letters_evicted_total 7".to_owned(),
+        "postlude_hook_panics_total 5".to_owned(),
+        "postlude_tasks_stuck 6".to_owned(),
+        "postlude_open_sets 10".to_owned(),
+        "postlude_requests_shed_total 8".to_owned(),
+        "postlude_runtime_workers 1".to_owned(),
+        "postlude_runtime_queue_depth 9".to_owned(),
+        format!("postlude_runtime_alive_tasks {}", runtime.metrics().num_alive_tasks()),
+        "postlude_task_retries_total{name=\"webhook\"} 5".to_owned(),
+        format!("postlude_tasks_added_total {}", registry.metrics().added),
+    ];
+    for line in expected {
+        assert!(text.lines().any(|other| other == line), "{line}: {text}");
+    }
+    let oldest = text.lines().find_map(|line| line.strip_prefix("postlude_oldest_pending_seconds ")).unwrap();
+    assert_eq!(oldest.parse::<f64>().unwrap().trunc(), 61.0);
+    drop((release, open, drained));
 }

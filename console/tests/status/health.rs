@@ -31,6 +31,23 @@ async fn is_unhealthy_while_too_many_tasks_fail() {
     assert_eq!(get(address, "/admin/health").await.status, 200, "it is better again");
 }
 
+// What failed long ago does not count, although it is remembered.
+#[tokio::test]
+async fn is_healthy_again_five_minutes_after_failures() {
+    let registry = TaskRegistry::new();
+    let address = serve_status(StatusRouter::new(registry.clone()).max_failure_rate(0.5)).await;
+    for _ in 0..20 {
+        registry.spawn(async { Err::<(), _>("down") }).await;
+    }
+    for (passed, status) in [(299, 503), (2, 200)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(passed)).await;
+        tokio::time::resume();
+        assert_eq!(get(address, "/admin/health").await.status, status);
+    }
+    assert_eq!(registry.history().len(), 20);
+}
+
 // Aborted and discarded tasks say nothing about how well tasks do.
 #[tokio::test]
 async fn aborts_are_not_failures() {
@@ -75,6 +92,25 @@ async fn is_unhealthy_from_the_shutdown_on() {
     registry.shutdown(Duration::ZERO).await;
     let health = get(address, "/admin/health").await;
     assert_eq!((health.status, problems(&health)), (503, 1));
+}
+
+#[tokio::test]
+async fn is_unhealthy_from_the_end_of_the_runtime_on() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+    let with_limits =
+        StatusRouter::new(registry.clone()).max_failure_rate(0.5).max_pending_age(Duration::from_secs(60));
+    let plain = serve_status(StatusRouter::new(registry)).await;
+    let with_limits = serve_status(with_limits).await;
+    for address in [plain, with_limits] {
+        assert_eq!(get(address, "/admin/health").await.status, 200);
+    }
+    runtime.shutdown_background();
+    for address in [plain, with_limits] {
+        let health = get(address, "/admin/health").await;
+        assert_eq!((health.status, problems(&health)), (503, 1));
+        assert!(health.body.contains("its runtime has ended"), "{health:?}");
+    }
 }
 
 // Lists wait for a thread that is taken; health does not.
