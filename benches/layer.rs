@@ -12,7 +12,7 @@ use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
-use postlude_floor::{Bag, Until, floor};
+use postlude_floor::{Bag, Registry, Until, floor, keeping_floor};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, layer::util::Identity};
@@ -74,6 +74,8 @@ fn request(criterion: &mut Criterion) {
         ("the floor, 4 tasks", floor(bag_of(4, tracker.clone()), Until::Taken)),
         ("the watching floor, 1 task", floor(bag_of(1, tracker.clone()), Until::Released)),
         ("the watching floor, 4 tasks", floor(bag_of(4, tracker.clone()), Until::Released)),
+        ("the keeping floor, 1 task", keeping_floor(bag_of(1, tracker.clone()), &Registry::new())),
+        ("the keeping floor, 4 tasks", keeping_floor(bag_of(4, tracker.clone()), &Registry::new())),
         ("1 bare spawn", spawns_of(1, tracker.clone())),
         ("4 bare spawns", spawns_of(4, tracker.clone())),
     ];

@@ -3,12 +3,13 @@
 //! A request costs a bag in its extensions, which is one allocation, and a body that holds on to it. The last reference to
 //! the bag spawns one tokio task for all that is in it; the body has that reference when it was taken to its end or
 //! dropped. To know that the bytes have left as well, the [watching](Until::Released) floor lets each chunk hold a
-//! reference, which is dropped when the server releases the chunk.
+//! reference, which is dropped when the server releases the chunk. The [keeping](keeping_floor) floor does the same for
+//! tasks that are listed, guarded, counted and timed.
 
 use std::{
     mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -24,6 +25,8 @@ use pin_project_lite::pin_project;
 use tower_layer::layer_fn;
 use tower_service::Service;
 
+use crate::{Registry, Set};
+
 /// How long tasks wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -34,28 +37,48 @@ pub enum Until {
 }
 
 /// Takes the tasks of a request. It is in the request's extensions.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Bag(Arc<Tasks>);
 
-#[derive(Default)]
-struct Tasks(Mutex<Vec<BoxFuture<'static, ()>>>);
+enum Tasks {
+    /// Spawned, and forgotten.
+    Plain(Mutex<Vec<BoxFuture<'static, ()>>>),
+    /// In a set of a registry, which is made for the first task.
+    Kept(OnceLock<Arc<Set>>, Registry),
+}
 
 impl Bag {
+    fn new(keeps: Option<&Registry>) -> Self {
+        Self(Arc::new(match keeps {
+            None => Tasks::Plain(Mutex::default()),
+            Some(registry) => Tasks::Kept(OnceLock::new(), registry.clone()),
+        }))
+    }
+
     /// Adds a task.
     pub fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.0.lock().push(task.boxed());
+        match &*self.0 {
+            Tasks::Plain(tasks) => tasks.lock().push(task.boxed()),
+            Tasks::Kept(set, registry) => set.get_or_init(|| registry.set()).add(task),
+        }
     }
 
     #[inline]
     fn is_empty(&self) -> bool {
-        self.0.0.lock().is_empty()
+        match &*self.0 {
+            Tasks::Plain(tasks) => tasks.lock().is_empty(),
+            Tasks::Kept(set, _) => set.get().is_none(),
+        }
     }
 }
 
 impl Drop for Tasks {
     #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
     fn drop(&mut self) {
-        let tasks = mem::take(self.0.get_mut());
+        let tasks = match self {
+            Self::Plain(tasks) => mem::take(tasks.get_mut()),
+            Self::Kept(set, _) => return set.take().into_iter().for_each(Set::drain),
+        };
         if !tasks.is_empty() {
             tokio::spawn(async {
                 for task in tasks {
@@ -68,13 +91,21 @@ impl Drop for Tasks {
 
 /// The router with the layer, which adds a [`Bag`] to the extensions of each request.
 pub fn floor(router: Router, until: Until) -> Router {
-    router.layer(layer_fn(move |inner| Floor { inner, until }))
+    router.layer(layer_fn(move |inner| Floor { inner, until, keeps: None }))
+}
+
+/// The same whose tasks are those of a set of `registry`, with all the promises of this to its tasks. They run when the
+/// server has released the bytes.
+pub fn keeping_floor(router: Router, registry: &Registry) -> Router {
+    let keeps = Some(registry.clone());
+    router.layer(layer_fn(move |inner| Floor { inner, until: Until::Released, keeps: keeps.clone() }))
 }
 
 #[derive(Clone)]
 struct Floor<S> {
     inner: S,
     until: Until,
+    keeps: Option<Registry>,
 }
 
 impl<S> Service<Request<Body>> for Floor<S>
@@ -90,7 +121,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Answer<S::Future> {
-        let bag = Bag::default();
+        let bag = Bag::new(self.keeps.as_ref());
         request.extensions_mut().insert(bag.clone());
         Answer { inner: self.inner.call(request), bag: Some(bag), until: self.until }
     }
@@ -201,6 +232,23 @@ mod tests {
         yield_now().await;
         assert!(ran.load(Ordering::SeqCst));
         assert_eq!(bytes, "ok");
+    }
+
+    #[tokio::test]
+    async fn keeping_floor_counts_tasks_after_release_of_bytes() {
+        let registry = Registry::new();
+        let handler = async |Extension(bag): Extension<Bag>| {
+            bag.add(async {});
+            "ok"
+        };
+        let app = keeping_floor(Router::new().route("/", get(handler)), &registry);
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        yield_now().await;
+        assert_eq!(registry.counts().completed, 0);
+        drop(bytes);
+        yield_now().await;
+        assert_eq!(registry.counts().completed, 1);
     }
 
     #[tokio::test]

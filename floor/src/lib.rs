@@ -18,7 +18,7 @@
 //! | the look at the map when a task ends | who waits until all is done is woken |
 //!
 //! [`floor`] is a layer that lets a handler add tasks to be run after the response, and keeps no other promise: no clock,
-//! no list, no count, no guard.
+//! no list, no count, no guard. [`keeping_floor`] is one that keeps those of [`Set`], too.
 
 mod layer;
 mod registry;
@@ -27,7 +27,7 @@ mod spawned;
 mod state;
 
 pub use self::{
-    layer::{Bag, Until, floor},
+    layer::{Bag, Until, floor, keeping_floor},
     registry::Registry,
     set::Set,
     state::Counts,
