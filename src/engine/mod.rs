@@ -7,6 +7,7 @@ pub(crate) mod drain;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
 pub(crate) mod notify;
+pub(crate) mod pending;
 pub(crate) mod poll_mark;
 pub(crate) mod queue_state;
 pub(crate) mod requests;
