@@ -97,10 +97,24 @@ def add(core):
     return table(["the add alone", "ratio", "ns"], rows)
 
 
-def filtered_off(core):
-    rows = [[name] + [core.ratio(f"filtered_off/{flavor}", peer) for flavor in FLAVORS]
-            for name, peer in (("`TaskRegistry::spawn`", "postlude"), ("sets of 4", "postlude_sets_of_4"))]
-    return table(["a task, against a `TaskTracker::spawn`", *FLAVORS], rows)
+def logging(core):
+    peers = (("`TaskTracker::spawn`", BASE), ("**`TaskRegistry::spawn`** of a future", "postlude"),
+             ("**`TaskRegistry::spawn`** of a task with a name", "postlude_named"))
+    rows = [[name, *(core.across((f"logging/{flavor}", peer), (f"spawn/{flavor}", peer)) for flavor in FLAVORS),
+             core.across((f"logging_json/{FLAVORS[0]}", peer), (f"spawn/{FLAVORS[0]}", peer))] for name, peer in peers]
+    spans = [core.across((f"logging/{flavor}", "spans_at_info"), (f"spawn/{flavor}", "postlude_named"))
+             for flavor in FLAVORS]
+    json_spans = core.across((f"logging_json/{FLAVORS[0]}", "spans_at_info"), (f"spawn/{FLAVORS[0]}", "postlude_named"))
+    rows.append(["the same with `span_level(Level::INFO)`", *spans, json_spans])
+    return table(["at INFO, against no subscriber", *FLAVORS, f"JSON, {FLAVORS[0]}"], rows)
+
+
+def service(core):
+    rows = [["`TaskTracker`, `Semaphore`, `timeout` and `tracing::error!`, by hand", *("1.00" for _ in FLAVORS)],
+            ["**`TaskRegistry::spawn`** with a name, a limit and a time limit",
+             *(core.ratio(f"service/{flavor}", "postlude", "by_hand") for flavor in FLAVORS)],
+            ["by hand, in ns", *(core.nanoseconds(f"service/{flavor}", "by_hand") for flavor in FLAVORS)]]
+    return table(["a task of a service that logs at INFO", *FLAVORS], rows)
 
 
 def policies(core):
@@ -134,7 +148,7 @@ def layer(runs):
     group, bare = "request", {"1 bare spawn": "1 task", "4 bare spawns": "4 tasks"}
     names = ["no layer", "a layer that does nothing", "the floor", "layer, no task"]
     for base, tasks in bare.items():
-        names += [base, f"the floor, {tasks}", f"the watching floor, {tasks}", f"layer, {tasks}"]
+        names += [base, f"the floor, {tasks}", f"the watching floor, {tasks}", f"the keeping floor, {tasks}", f"layer, {tasks}"]
     rows = []
     for name in names:
         base = next((base for base, tasks in bare.items() if name.endswith(tasks)), None)
@@ -152,7 +166,8 @@ def floors(core, request, http):
     for name, base, ours, least in (
             ("no task", "no layer", "layer, no task", "the floor"),
             ("1 task", "1 bare spawn", "layer, 1 task", "the floor, 1 task"),
-            ("1 task, when the bytes have left", "1 bare spawn", "layer, 1 task", "the watching floor, 1 task")):
+            ("1 task, when the bytes have left", "1 bare spawn", "layer, 1 task", "the watching floor, 1 task"),
+            ("1 task, kept", "1 bare spawn", "layer, 1 task", "the keeping floor, 1 task")):
         rows.append([f"a request in process, {name}", base]
                     + [request.ratio("request", peer, base) for peer in (ours, least)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in http.splitlines()]
@@ -161,7 +176,8 @@ def floors(core, request, http):
     for name, base, ours, least in (
             ("no task", "no_layer", "layer_unused", "floor"),
             ("1 task", "spawn_1", "layer_1", "floor_1"),
-            ("1 task, when the bytes have left", "spawn_1", "layer_1", "watching_1")):
+            ("1 task, when the bytes have left", "spawn_1", "layer_1", "watching_1"),
+            ("1 task, kept", "spawn_1", "layer_1", "keeping_1")):
         if (ours, base) in served and (least, base) in served:
             rows.append([f"CPU of a request over loopback, {name}", f"`{base}`", served[ours, base], served[least, base]])
     return table(["", "against", "postlude", "the floor"], rows)
@@ -246,7 +262,7 @@ def write(folder):
 
     core, request = Runs(folder, "core"), Runs(folder, "layer")
     if core.runs:
-        for make in (spawn, sets, add, filtered_off, policies, threads, live):
+        for make in (spawn, sets, add, logging, service, policies, threads, live):
             fill(make.__name__.replace("_", " "), make(core))
         (DOCUMENT.parent / "cost-by-set-size.svg").write_text(plot_sets(core))
         (DOCUMENT.parent / "cost-by-live-tasks.svg").write_text(plot_live(core))
@@ -255,7 +271,7 @@ def write(folder):
     if core.runs and request.runs:
         http = folder / "http.md"
         fill("floors", floors(core, request, http.read_text() if http.exists() else ""))
-    for step in ("memory", "instructions", "http"):
+    for step in ("memory", "worst", "instructions", "http"):
         file = folder / f"{step}.md"
         if file.exists():
             fill(step, file.read_text())

@@ -10,6 +10,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
 mod live;
+mod logging;
 mod peers;
 mod policies;
 mod set;
@@ -74,6 +75,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = spawn::peers, set::sizes, set::add, policies::each, threads::both, live::counts, spawn::filtered_off
+    targets = spawn::peers, set::sizes, set::add, policies::each, threads::both, live::counts, logging::json, logging::info
 }
 criterion_main!(benches);

@@ -1,9 +1,8 @@
-//! A task spawned by itself, beside its peers; without a tracing subscriber, and with one that is filtered off.
+//! A task spawned by itself, beside its peers, without a tracing subscriber.
 
 use criterion::Criterion;
 use postlude_floor::Registry;
 use tokio_metrics::TaskMonitor;
-use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
     WINDOW, measure,
@@ -27,20 +26,5 @@ pub(crate) fn peers(criterion: &mut Criterion) {
         measure(criterion, &group, &runtime, "tokio_metrics", || peers::instrumented(monitor.clone(), WINDOW));
         measure(criterion, &group, &runtime, "FuturesUnordered", || peers::futures_unordered(WINDOW));
         measure(criterion, &group, &runtime, "in_place", || peers::awaited_in_place(WINDOW));
-    }
-}
-
-/// To be run last: the subscriber stays for the rest of the process.
-pub(crate) fn filtered_off(criterion: &mut Criterion) {
-    let quiet = fmt().with_env_filter(EnvFilter::new("postlude=warn")).finish();
-    tracing::subscriber::set_global_default(quiet).unwrap();
-    for (flavor, runtime) in runtimes() {
-        let group = format!("filtered_off/{flavor}");
-        let registry = registry(&runtime);
-        measure(criterion, &group, &runtime, "TaskTracker", || peers::task_tracker(WINDOW));
-        measure(criterion, &group, &runtime, "postlude", || peers::postlude(registry.clone(), WINDOW));
-        measure(criterion, &group, &runtime, "postlude_sets_of_4", || {
-            peers::postlude_sets(registry.clone(), WINDOW / 4, 4)
-        });
     }
 }
