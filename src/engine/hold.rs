@@ -136,9 +136,12 @@ impl HoldLimit {
     }
 
     fn insert(queue: &Arc<SetQueue>, within: Duration, rest: Duration, looks_again: bool) {
-        let limit = Self { queue: Arc::clone(queue), within, due: Timestamp::now().plus(rest), looks_again };
         let timer = &queue.shared().timer;
-        if let Some(key) = timer.insert_after(rest, Expiry::HoldLimit(limit)) {
+        let due = Timestamp::of(|| timer.now()).plus(rest);
+        let limit = Self { queue: Arc::clone(queue), within, due, looks_again };
+        // A time that can't be represented never comes.
+        let key = due.to_instant().and_then(|at| timer.insert_at(at, Expiry::HoldLimit(limit)));
+        if let Some(key) = key {
             if !queue.holds.set_limit(key) {
                 timer.remove(key);
             }
