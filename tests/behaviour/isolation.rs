@@ -266,3 +266,58 @@ mod order {
         }
     }
 }
+
+mod permits {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+        thread,
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// A future that is done at once, and whose drop takes its time.
+    struct SlowToDrop {
+        is_alive: Arc<AtomicBool>,
+        next_has_started: Arc<AtomicBool>,
+    }
+
+    impl Future for SlowToDrop {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    impl Drop for SlowToDrop {
+        fn drop(&mut self) {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(20) && !self.next_has_started.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            self.is_alive.store(false, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn are_released_after_the_future_was_dropped() {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let one = || TaskRegistry::builder().limit_by_name("one", 1);
+            for registry in [one().build().unwrap(), one().max_concurrent(1).build().unwrap()] {
+                let (is_alive, next_has_started) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+                let first =
+                    SlowToDrop { is_alive: Arc::clone(&is_alive), next_has_started: Arc::clone(&next_has_started) };
+                registry.spawn(Task::new(first).named("one"));
+                let next = async move {
+                    next_has_started.store(true, Ordering::SeqCst);
+                    if is_alive.load(Ordering::SeqCst) { Err("the first future is alive") } else { Ok(()) }
+                };
+                let outcome = registry.spawn(Task::new(next).named("one")).await;
+                assert!(outcome.is_completed(), "{outcome}");
+            }
+        });
+    }
+}

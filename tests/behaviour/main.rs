@@ -19,6 +19,7 @@ mod figures;
 mod foreign;
 mod ids;
 mod isolation;
+mod large_sets;
 mod limits;
 mod observe;
 mod on_failure;
