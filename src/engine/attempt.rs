@@ -71,8 +71,9 @@ pub(crate) async fn attempt(
                 // The limit may be over before the first poll returns.
                 leave_waker(shared, id).await;
             }
-            let running = time_limit::start(shared, id, number, limit, retries, started);
-            run_future(work, || running.is_over()).await.unwrap_or(Outcome::TimedOut(limit))
+            let until = started.plus(limit);
+            let _entry = time_limit::start(shared, id, number, limit, retries, started);
+            run_future(work, || Timestamp::now() >= until).await.unwrap_or(Outcome::TimedOut(limit))
         }
         (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,
     }

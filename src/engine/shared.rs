@@ -181,8 +181,8 @@ impl Shared {
     pub(crate) fn start_time_limit(self: &Arc<Self>, work: &mut BoxedWork, started: Timestamp) {
         let meta = work.as_mut().meta_mut();
         if let Some(limit) = self.time_limit(meta.policy.as_deref()) {
-            let running = time_limit::start(self, meta.id(), 1, limit, false, started);
-            meta.policy.get_or_insert_default().running = Some(running);
+            let entry = time_limit::start(self, meta.id(), 1, limit, false, started);
+            meta.policy.get_or_insert_default().time_limit = entry;
         }
     }
 

@@ -6,7 +6,6 @@ use crate::{
     engine::shared::{Expiry, Shared, TimeLimit},
     ledger::{finished::EndedBy, live::LiveTask},
     model::{Outcome, TaskId, TaskState},
-    task::work::RunningLimit,
     util::{clock::Timestamp, delay_queue::EntryGuard},
 };
 
@@ -39,7 +38,7 @@ impl TimeLimit {
     }
 }
 
-/// Starts the time limit of attempt `attempt`, which began at `started`.
+/// Starts the time limit of attempt `attempt`, which began at `started`. The timer forgets it when the guard is dropped.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     id: TaskId,
@@ -47,9 +46,9 @@ pub(crate) fn start(
     duration: Duration,
     retries: bool,
     started: Timestamp,
-) -> RunningLimit {
+) -> Option<EntryGuard> {
     let limit = TimeLimit { shared: Arc::clone(shared), id, attempt, duration, retries };
-    let until = started.plus(duration);
-    let key = until.to_instant().and_then(|until| shared.timer.insert_at(until, Expiry::TimeLimit(limit)));
-    RunningLimit::new(until, duration, key.map(|key| EntryGuard::new(&shared.timer, key)))
+    // A time that can't be represented never comes.
+    let key = shared.timer.insert_at(started.plus(duration).to_instant()?, Expiry::TimeLimit(limit))?;
+    Some(EntryGuard::new(&shared.timer, key))
 }

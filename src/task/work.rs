@@ -46,14 +46,14 @@ pub(crate) struct Policy {
     pub(crate) replay_of: Option<TaskId>,
     /// The permits of a task that is polled directly.
     pub(crate) permits: Permits,
-    /// The time limit of a task that is polled directly and has started.
-    pub(crate) running: Option<RunningLimit>,
+    /// Keeps the time limit of a task that is polled directly in the registry's timer.
+    pub(crate) time_limit: Option<EntryGuard>,
 }
 
 impl Policy {
     /// Whether a task with this policy can be polled directly: it needs permits and a time limit at most.
     pub(crate) fn has_only_limits(&self) -> bool {
-        let Self { timeout, when, delay, batched, retry, replay_of, permits: _, running: _ } = self;
+        let Self { timeout, when, delay, batched, retry, replay_of, permits: _, time_limit: _ } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
         may_run && when.is_none() && delay.is_none() && batched.is_none() && retry.is_none() && replay_of.is_none()
     }
@@ -62,23 +62,6 @@ impl Policy {
 /// The permits with which a task runs: of its name, and of its kind. Released when dropped.
 #[derive(Default)]
 pub(crate) struct Permits(pub(crate) [Option<Permit>; 2]);
-
-/// The time limit of a running attempt. Its entry in the registry's timer is removed when this is dropped.
-pub(crate) struct RunningLimit {
-    until: Timestamp,
-    duration: Duration,
-    _entry: Option<EntryGuard>,
-}
-
-impl RunningLimit {
-    pub(crate) const fn new(until: Timestamp, duration: Duration, entry: Option<EntryGuard>) -> Self {
-        Self { until, duration, _entry: entry }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        Timestamp::now() >= self.until
-    }
-}
 
 /// The metadata of a task.
 pub(crate) struct Meta {
@@ -114,13 +97,6 @@ impl Meta {
 
     pub(crate) const fn id(&self) -> TaskId {
         self.id
-    }
-
-    /// The time limit of a task that is polled directly, if it is over. It is not asked before the first poll.
-    #[inline]
-    fn limit_is_over(&self) -> Option<Duration> {
-        let running = self.policy.as_ref()?.running.as_ref()?;
-        (self.parked && running.is_over()).then_some(running.duration)
     }
 
     /// Gives the task its id and, if a subscriber is interested, its span. The span is made here, because the request's
@@ -187,11 +163,7 @@ where
     }
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<End> {
-        let this = self.project();
-        if let Some(limit) = this.meta.limit_is_over() {
-            return Poll::Ready(Outcome::TimedOut(limit).into());
-        }
-        this.future.poll(context).map(|output| output.into_outcome().into())
+        self.project().future.poll(context).map(|output| output.into_outcome().into())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use postlude::{DiscardReason, Outcome, Task, TaskRegistry, TaskReport, TaskSet};
+use postlude::{DiscardReason, Outcome, TaskRegistry, TaskReport, TaskSet};
 use tokio::{sync::Notify, task::yield_now};
 
 use crate::support::assert_conserved;
@@ -50,9 +50,10 @@ mod clear {
     #[tokio::test]
     async fn leaves_tasks_that_are_added_meanwhile() {
         let added = Arc::new(OnceLock::<TaskSet>::new());
-        let target = Arc::clone(&added);
+        let (target, adds) = (Arc::clone(&added), AtomicUsize::new(0));
         let adds_for_each = move |_: &TaskReport| {
-            if let Some(set) = target.get() {
+            // Bounded, so that it also comes to an end if they are discarded, too.
+            if let Some(set) = target.get().filter(|_| adds.fetch_add(1, Ordering::SeqCst) < MANY) {
                 set.add(async {});
             }
         };
