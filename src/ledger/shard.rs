@@ -10,7 +10,7 @@ use crate::{
         live::LiveTask,
         metrics::{CountersByName, NameCounters},
     },
-    model::{Outcome, OutcomeCounts, RejectReason, SharedError, TaskName, TaskState},
+    model::{Outcome, OutcomeCounts, OutcomeKind, RejectReason, SharedError, TaskName, TaskState},
     util::clock::Timestamp,
 };
 
@@ -77,7 +77,9 @@ impl<S> ShardState<S> {
     pub(crate) fn refuse(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.added += 1;
         self.unreported += 1;
-        self.remember(finished)
+        self.counters(finished.identity.name).record(&finished);
+        self.outcomes.count(finished.outcome().kind());
+        self.history.push(finished)
     }
 
     #[inline]
@@ -121,8 +123,11 @@ impl<S> ShardState<S> {
     #[inline]
     pub(crate) fn complete(&mut self, finished: FinishedTask) -> Option<SharedError> {
         self.running -= 1;
-        self.counters(finished.identity.name).running -= 1;
-        self.remember(finished)
+        let counters = self.names.of(finished.identity.name);
+        counters.running -= 1;
+        counters.record(&finished);
+        self.outcomes.count(OutcomeKind::Completed);
+        self.history.push(finished)
     }
 
     /// Counts and remembers an end. If it is `observed`, a call of [`Ledger::reported`](super::Ledger::reported) must
@@ -147,14 +152,9 @@ impl<S> ShardState<S> {
         }
         // A shutdown must not return, and the process must not exit, before the end is in the log.
         self.unreported += u64::from(observed);
-        self.remember(task.finished(outcome.clone(), now))
-    }
-
-    /// Records an end in the counters and the history; returns the error that the history evicts.
-    #[inline]
-    fn remember(&mut self, finished: FinishedTask) -> Option<SharedError> {
-        self.outcomes.count(finished.outcome().kind());
-        self.counters(finished.identity.name).record(&finished);
+        let finished = task.finished(outcome.clone(), now);
+        counters.record(&finished);
+        self.outcomes.count(outcome.kind());
         self.history.push(finished)
     }
 
