@@ -5,6 +5,7 @@ pub(crate) mod attempt;
 pub(crate) mod context;
 pub(crate) mod drain;
 pub(crate) mod finish;
+pub(crate) mod guards;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
 pub(crate) mod limit;

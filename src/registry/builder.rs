@@ -9,6 +9,7 @@ use crate::{
     engine::{
         abandoned::Abandoned,
         drain::Drain,
+        guards::Guards,
         limit,
         queue::SetQueue,
         requests::Requests,
@@ -318,6 +319,7 @@ impl TaskRegistryBuilder {
             spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),
             requests: Requests::default(),
+            guards: Guards::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             telemetry: self.telemetry,
