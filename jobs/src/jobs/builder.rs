@@ -141,9 +141,8 @@ impl JobsBuilder {
     ///
     /// The expression has five fields (minute, hour, day of the month, month, day of the week), or six with the seconds first.
     pub fn cron<J: Job + Default>(mut self, expression: &str) -> Self {
-        let prepare = |encoder: &Encoder, queue: &dyn Queue| {
-            encoder.encode(queue, &J::default(), PushOptions::default())
-        };
+        let prepare =
+            |encoder: &Encoder, queue: &dyn Queue| encoder.encode(queue, &J::default(), PushOptions::default());
         self.schedules.push((expression.to_owned(), Arc::new(prepare)));
         self
     }

@@ -23,12 +23,7 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    pub(crate) fn encode<J: Job>(
-        &self,
-        queue: &dyn Queue,
-        job: &J,
-        options: PushOptions,
-    ) -> Result<NewJob, PushError> {
+    pub(crate) fn encode<J: Job>(&self, queue: &dyn Queue, job: &J, options: PushOptions) -> Result<NewJob, PushError> {
         let id = options.id.unwrap_or_else(JobId::generate);
         let wrong = |kind| PushError::new(id, J::NAME, kind);
         if J::NAME.is_empty() {

@@ -113,7 +113,11 @@ impl JobError {
 /// The error of a run whose lease ran out.
 pub(crate) fn crash_message(crashes: u32, is_dead: bool) -> String {
     let crashed = "its worker's process ended, or did not renew the lease";
-    if is_dead { format!("{crashed}: {crashes} times, and the job may have no more crashes") } else { crashed.to_owned() }
+    if is_dead {
+        format!("{crashed}: {crashes} times, and the job may have no more crashes")
+    } else {
+        crashed.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -181,7 +181,9 @@ pub enum StartError {
     #[error("no job has a handler, so no job would run: call `handle`, or `producer` to push only")]
     NoHandlers,
     /// A name has two handlers.
-    #[error("the job `{name}` has two handlers: give each kind of job a `NAME` of its own, and call `handle` once for each")]
+    #[error(
+        "the job `{name}` has two handlers: give each kind of job a `NAME` of its own, and call `handle` once for each"
+    )]
     TwoHandlers {
         /// The name.
         name: &'static str,
@@ -190,7 +192,9 @@ pub enum StartError {
     #[error("a job has an empty name: set `Job::NAME`")]
     NoName,
     /// A cron expression can't be parsed.
-    #[error("the cron expression `{expression}` can't be parsed: write minute, hour, day, month and weekday, as in `0 4 * * *`")]
+    #[error(
+        "the cron expression `{expression}` can't be parsed: write minute, hour, day, month and weekday, as in `0 4 * * *`"
+    )]
     Cron {
         /// The expression.
         expression: String,

@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn default_delay_is_sidekiqs() {
-        for (failures, random, seconds) in [(1, 0.0, 15), (2, 0.0, 16), (3, 0.0, 31), (3, 1.0, 61), (25, 0.0, 331_791)] {
+        for (failures, random, seconds) in [(1, 0.0, 15), (2, 0.0, 16), (3, 0.0, 31), (3, 1.0, 61), (25, 0.0, 331_791)]
+        {
             assert_eq!(default_delay(failures, random), Duration::from_secs(seconds), "{failures}, {random}");
         }
         default_delay(u32::MAX, f64::NAN.max(1.0));

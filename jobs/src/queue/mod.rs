@@ -17,16 +17,10 @@ use std::{
 
 use tokio::sync::watch;
 
-pub(crate) use self::operations::{LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tended, Tick};
 use self::capabilities::Capabilities;
+pub(crate) use self::operations::{LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tended, Tick};
 use crate::model::{
-    dead::DeadJob,
-    error::QueueError,
-    id::JobId,
-    info::JobInfo,
-    new_job::NewJob,
-    page::Page,
-    stats::JobStats,
+    dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
 };
 
 /// Where jobs are stored: an adapter over an engine. It is sealed; the adapters are

@@ -35,7 +35,9 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_longest() {
-        for (failures, random, millis) in [(1, 1.0, 100), (1, 0.0, 50), (3, 1.0, 400), (30, 1.0, 10_000), (u32::MAX, 0.0, 5_000)] {
+        for (failures, random, millis) in
+            [(1, 1.0, 100), (1, 0.0, 50), (3, 1.0, 400), (30, 1.0, 10_000), (u32::MAX, 0.0, 5_000)]
+        {
             assert_eq!(delay(failures, random), Duration::from_millis(millis), "{failures}");
         }
     }

@@ -170,7 +170,10 @@ impl Worker {
 }
 
 /// Starts what must outlive a shutdown of the registry: what did not finish has to be released then.
-#[expect(clippy::disallowed_methods, reason = "the only place that spawns; a shutdown guard stands for it in the registry")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only place that spawns; a shutdown guard stands for it in the registry"
+)]
 fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }

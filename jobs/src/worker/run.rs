@@ -48,7 +48,8 @@ pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
     };
     let (alive, dropped) = oneshot::channel();
     let verdict = VerdictSlot::default();
-    let run = Run { key, name: handler.name, failures: job.failures, crashes: job.crashes, max_attempts: job.max_attempts };
+    let run =
+        Run { key, name: handler.name, failures: job.failures, crashes: job.crashes, max_attempts: job.max_attempts };
     let priority = job.priority;
     let work = work(worker, &handler, job, Arc::clone(&verdict), alive);
     let mut task = Task::new(work).named(TaskName::from(handler.name)).priority(priority);

@@ -108,7 +108,11 @@ mod tests {
             (Outcome::Discarded(DiscardReason::Closed), None, 0, true, "release 0ns"),
             (Outcome::Discarded(DiscardReason::Refused), None, 0, false, "release 1s"),
         ] {
-            assert_eq!(words(&outcome, verdict.as_ref(), failures, is_closed), expected, "{outcome}, {failures} failures");
+            assert_eq!(
+                words(&outcome, verdict.as_ref(), failures, is_closed),
+                expected,
+                "{outcome}, {failures} failures"
+            );
         }
     }
 }

@@ -33,8 +33,13 @@ pub(crate) async fn failures_are_capped<E: TestEngine>() {
 
     let dead = jobs.dead(Page::default()).await.unwrap();
     let errors: Vec<_> = dead[0].errors.iter().map(|error| (error.attempt, error.message.as_str())).collect();
-    assert_eq!(errors, [1, 2, 3].map(|n| (n, ["failed: attempt 1 failed", "failed: attempt 2 failed",
-        "failed: attempt 3 failed"][n as usize - 1])));
+    assert_eq!(
+        errors,
+        [1, 2, 3].map(|n| (
+            n,
+            ["failed: attempt 1 failed", "failed: attempt 2 failed", "failed: attempt 3 failed"][n as usize - 1]
+        ))
+    );
     assert_eq!(dead[0].payload(), br#"{"number":1}"#);
 }
 
@@ -61,7 +66,8 @@ pub(crate) async fn crashes_are_capped_apart<E: TestEngine>() {
             Ok(())
         }
     };
-    let jobs = builder.handle(handler).start().await.unwrap();
+    // Long, so that no renewal comes between.
+    let jobs = builder.lease(60 * SECOND).handle(handler).start().await.unwrap();
     let id = jobs.push(Mail { number: 1 }).await.unwrap();
     for attempts in 2..4 {
         until_len(&journal, attempts).await;
@@ -121,9 +127,10 @@ pub(crate) async fn a_crashed_job_runs_alone<E: TestEngine>() {
     let (journal, go) = (Journal::default(), Arc::new(Notify::new()));
     let (builder, _registry) = builder(&engine).await;
     let handler = {
-        let (running, most, journal, go) = (running.clone(), most.clone(), journal.clone(), Arc::clone(&go));
+        let (running, most, journal, go) = (Arc::clone(&running), Arc::clone(&most), journal.clone(), Arc::clone(&go));
         move |mail: Mail| {
-            let (running, most, journal, go) = (running.clone(), most.clone(), journal.clone(), Arc::clone(&go));
+            let (running, most, journal, go) =
+                (Arc::clone(&running), Arc::clone(&most), journal.clone(), Arc::clone(&go));
             async move {
                 let together = Running::enter(&running);
                 journal.mail(&mail);

@@ -1,6 +1,14 @@
 //! The contract, point by point, on each engine. A test bears the engine and the point: `sqlite::unique::is_held_until_settled`.
 //! Tests of an engine whose server is not installed are reported as ignored.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "these are tests, in a harness of their own"
+)]
+
 mod accepted;
 mod at_least_once;
 mod capabilities;
@@ -13,6 +21,9 @@ mod order;
 mod outcomes;
 mod payloads;
 mod registry;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres.rs"]
+mod server;
 mod shutdown;
 mod support;
 mod unique;

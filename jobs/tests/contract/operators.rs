@@ -158,7 +158,8 @@ pub(crate) async fn pause_holds_for_all_workers<E: TestEngine>() {
 pub(crate) async fn retention_keeps_what_completed_for_a_while<E: TestEngine>() {
     let engine = E::create().await;
     let (builder, _registry) = builder(&engine).await;
-    let handler = async |mail: Mail| if mail.number == 2 { JobVerdict::Dead("no".to_owned()) } else { JobVerdict::Done };
+    let handler =
+        async |mail: Mail| if mail.number == 2 { JobVerdict::Dead("no".to_owned()) } else { JobVerdict::Done };
     let jobs = builder.retention(3600 * SECOND).handle(handler).start().await.unwrap();
     let mut ids = Vec::new();
     for (number, state) in [(0, JobState::Completed), (1, JobState::Completed), (2, JobState::Dead)] {

@@ -137,7 +137,7 @@ pub(crate) async fn an_unknown_name_is_left<E: TestEngine>() {
     let (builder, _registry) = builder(&engine).await;
     let (sender, mut reports) = mpsc::unbounded_channel();
     let other = builder.handle(move |report: Report| {
-        let _ = sender.send(report.number);
+        sender.send(report.number).unwrap();
         async {}
     });
     let other = other.start().await.unwrap();

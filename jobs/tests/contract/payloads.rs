@@ -23,7 +23,8 @@ pub(crate) async fn too_large_is_an_error<E: TestEngine>() {
     let limit = 256 * 1024;
     jobs.push(Letter("x".repeat(limit - 2))).await.unwrap();
     let error = jobs.push(Letter("x".repeat(limit - 1))).await.unwrap_err();
-    let is_too_large = matches!(error.kind(), PushErrorKind::TooLarge { bytes, limit: l } if (*bytes, *l) == (limit + 1, limit));
+    let is_too_large =
+        matches!(error.kind(), PushErrorKind::TooLarge { bytes, limit: l } if (*bytes, *l) == (limit + 1, limit));
     assert!(is_too_large && !error.may_be_stored(), "{error:?}");
 
     let registry = postlude::TaskRegistry::new();

@@ -1,6 +1,6 @@
 //! Jobs are tasks of the registry.
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use postlude::{OutcomeKind, TaskState};
 use postlude_jobs::{JobState, Jobs, job};
@@ -45,7 +45,7 @@ pub(crate) async fn current_is_the_job_that_runs<E: TestEngine>() {
             let current = job::current().unwrap();
             tokio::task::yield_now().await;
             assert_eq!(job::current().unwrap().id(), current.id());
-            let elsewhere = tokio::spawn(async { job::current().is_none() });
+            let elsewhere = spawn(async { job::current().is_none() });
             assert!(elsewhere.await.unwrap(), "a tokio task of its own is not the job");
             noted.note(current.id().to_string());
         }
@@ -57,7 +57,7 @@ pub(crate) async fn current_is_the_job_that_runs<E: TestEngine>() {
     assert!(job::current().is_none());
     let (sender, none) = tokio::sync::oneshot::channel();
     registry.spawn(async move {
-        let _ = sender.send(job::current().is_none());
+        sender.send(job::current().is_none()).unwrap();
     });
     assert!(none.await.unwrap(), "a plain task is none");
 }
@@ -65,6 +65,7 @@ pub(crate) async fn current_is_the_job_that_runs<E: TestEngine>() {
 /// Where nothing fails, each job runs exactly once: by the workers' own notes.
 pub(crate) async fn four_producers_and_four_workers<E: TestEngine>() {
     const JOBS: u64 = 1_000;
+    const ALL: usize = 4_000;
     let engine = E::create().await;
     let journal = Journal::default();
     let mut workers = Vec::new();
@@ -74,7 +75,7 @@ pub(crate) async fn four_producers_and_four_workers<E: TestEngine>() {
     let mut producers = Vec::new();
     for producer in 0..4 {
         let jobs = Jobs::producer(engine.queue().await).await.unwrap();
-        producers.push(tokio::spawn(async move {
+        producers.push(spawn(async move {
             let all: Vec<_> = (0..JOBS).map(|number| Mail { number: producer * JOBS + number }).collect();
             for some in all.chunks(10) {
                 let pushes = some.iter().map(|mail| jobs.push(mail.clone()));
@@ -87,7 +88,7 @@ pub(crate) async fn four_producers_and_four_workers<E: TestEngine>() {
     for producer in producers {
         producer.await.unwrap();
     }
-    until_len(&journal, 4 * JOBS as usize).await;
+    until_len(&journal, ALL).await;
     until("all are settled", async || {
         workers.iter().map(|(jobs, _)| jobs.metrics().completed).sum::<u64>() == 4 * JOBS
     })
@@ -100,22 +101,25 @@ pub(crate) async fn four_producers_and_four_workers<E: TestEngine>() {
     assert_eq!(ran, (0..4 * JOBS).map(|number| (number, 1)).collect::<Vec<_>>());
 }
 
+/// Awaits futures together, on one task.
 async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         for (future, output) in &mut futures {
-            if output.is_none() {
-                if let std::task::Poll::Ready(ready) = future.as_mut().poll(context) {
-                    *output = Some(ready);
-                }
+            if output.is_some() {
+                continue;
+            }
+            if let Poll::Ready(ready) = future.as_mut().poll(context) {
+                *output = Some(ready);
             }
         }
-        if futures.iter().all(|(_, output)| output.is_some()) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if futures.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     futures.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a task that is none of the registry's")]
+fn spawn<F: Future<Output: Send> + Send + 'static>(future: F) -> tokio::task::JoinHandle<F::Output> {
+    tokio::spawn(future)
 }

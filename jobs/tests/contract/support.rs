@@ -1,15 +1,12 @@
 //! Shared by the tests.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use postlude::{RetryPolicy, TaskRegistry};
 use postlude_jobs::{Job, JobId, JobInfo, JobPolicy, JobState, Jobs, JobsBuilder, job};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::engine::TestEngine;
 

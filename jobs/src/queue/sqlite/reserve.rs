@@ -89,8 +89,7 @@ async fn first(connection: &mut SqliteConnection, wanted: &Reservation) -> Resul
             continue;
         }
         let count = i64::try_from((*count).min(wanted.limit)).unwrap_or(i64::MAX);
-        let rows: Vec<(i64, i16)> =
-            sqlx::query_as(query).bind(*name).bind(count).fetch_all(&mut *connection).await?;
+        let rows: Vec<(i64, i16)> = sqlx::query_as(query).bind(*name).bind(count).fetch_all(&mut *connection).await?;
         found.extend(rows.into_iter().map(|(seq, priority)| (priority, seq)));
     }
     found.sort_unstable();

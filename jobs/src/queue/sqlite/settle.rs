@@ -120,8 +120,7 @@ impl Step<'_> {
             }
             Settle::Dead { error } => {
                 let query = sqlx::query(DEAD).bind(&self.owner).bind(self.now).bind(&id).bind(run);
-                let result =
-                    query.bind(error.to_stored()).bind(MAX_ERRORS).execute(&mut *self.connection).await?;
+                let result = query.bind(error.to_stored()).bind(MAX_ERRORS).execute(&mut *self.connection).await?;
                 follow(self.connection, settlement.id, self.now).await?;
                 result
             }

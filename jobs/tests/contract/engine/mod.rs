@@ -18,8 +18,7 @@ pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
     /// Runs a statement past the queue: the tables have the same names in all engines.
     fn execute(&self, sql: &'static str) -> impl Future<Output = ()> + Send;
     /// Pushes in a transaction of the user's, and then commits or rolls back.
-    fn push_in(queue: &Self::Queue, engine: &Self, job: NewJob, commits: bool)
-    -> impl Future<Output = JobId> + Send;
+    fn push_in(queue: &Self::Queue, engine: &Self, job: NewJob, commits: bool) -> impl Future<Output = JobId> + Send;
     /// Keeps the queue from writing until the lock is dropped.
     fn lock(&self) -> impl Future<Output = Self::Lock> + Send;
     fn unlock(lock: Self::Lock) -> impl Future<Output = ()> + Send;
