@@ -4,12 +4,16 @@
 mod jobs;
 mod model;
 mod queue;
+#[cfg(feature = "axum")]
+mod routes;
 mod worker;
 
 #[cfg(feature = "postgres")]
 pub use self::queue::postgres;
 #[cfg(feature = "sqlite")]
 pub use self::queue::sqlite;
+#[cfg(feature = "axum")]
+pub use self::routes::{Accepted, JobsRouter, router};
 pub use self::{
     jobs::{builder::JobsBuilder, handle::Jobs},
     model::{
@@ -32,5 +36,5 @@ pub use self::{
 
 /// The job that runs.
 pub mod job {
-    pub use crate::jobs::current::{Current, current};
+    pub use crate::worker::current::{Current, current};
 }

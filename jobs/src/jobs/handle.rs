@@ -211,6 +211,12 @@ impl Jobs {
         self.shared.queue.wake();
     }
 
+    /// The name of the engine.
+    #[must_use]
+    pub fn engine(&self) -> &'static str {
+        self.shared.queue.engine()
+    }
+
     fn require(&self, able: impl Fn(&Capabilities) -> bool, what: &'static str) -> Result<(), QueueError> {
         let queue = &self.shared.queue;
         if able(&queue.capabilities()) {

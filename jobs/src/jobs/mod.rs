@@ -1,7 +1,6 @@
-//! What users hold: the handle, its builder, and the current job.
+//! What users hold: the handle, and its builder.
 
 pub(crate) mod builder;
-pub(crate) mod current;
 pub(crate) mod encoder;
 pub(crate) mod handle;
 pub(crate) mod stats_cache;

@@ -5,6 +5,7 @@
 
 mod backoff;
 pub(crate) mod cron;
+pub(crate) mod current;
 pub(crate) mod handler;
 mod held;
 pub(crate) mod metrics;

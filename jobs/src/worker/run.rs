@@ -8,6 +8,7 @@ use tracing::Instrument as _;
 
 use super::{
     Worker,
+    current::Current,
     handler::Handler,
     held::RunKey,
     settle::{Ended, Run},
@@ -15,7 +16,6 @@ use super::{
     verdict::rejected,
 };
 use crate::{
-    jobs::current::Current,
     model::output::{JobVerdict, VerdictSlot},
     queue::Reserved,
 };

@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: &[String]) {
         let noted = log.clone();
         let builder = builder(address, registry.clone()).await.concurrency(8).lease(lease);
         let jobs = builder.handle(move |work: Work| act(work, noted.clone())).start().await.unwrap();
-        writeln!(std::io::stdout(), "ready").unwrap();
+        std::io::stdout().write_all(b"ready\n").unwrap();
         // Its standard input ends when the test drops it.
         let (sender, ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
