@@ -1,5 +1,5 @@
 //! The routes, without a server: their answers, and that they act only when they may.
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may stop where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test may stop where it stands")]
 
 use std::time::Duration;
 

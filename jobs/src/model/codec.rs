@@ -4,7 +4,7 @@ use postlude::BoxError;
 
 /// Turns the JSON of a payload into the bytes that are stored, and back: for encryption, or for compression.
 ///
-/// The [guide](crate::guide::jobs) shows one with an authenticated cipher. All producers and workers of a queue need
+/// The guide shows one with an authenticated cipher. All producers and workers of a queue need
 /// the same codec. A payload that can't be decoded is retried, because a newer worker may know its key, and is dead when its
 /// attempts are used up.
 pub trait Codec: Send + Sync + 'static {
