@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::{
     model::{
         codec::Codec,
-        error::{PushError, PushErrorKind},
+        error::{PushError, PushErrorKind, QueueError},
         headers::{FORMAT, FORMAT_VERSION},
         id::JobId,
         job::Job,
         new_job::NewJob,
-        options::PushOptions,
+        options::{Due, PushOptions},
     },
-    queue::Queue,
+    queue::{Queue, capabilities::Capabilities},
 };
 
 /// Applies the policy, the codec, the size limit and the headers.
@@ -29,7 +29,9 @@ impl Encoder {
         if J::NAME.is_empty() {
             return Err(wrong(PushErrorKind::NoName));
         }
-        check(queue, &options).map_err(|error| wrong(PushErrorKind::Queue(error)))?;
+        if let Some(what) = unsupported(queue.capabilities(), &options) {
+            return Err(wrong(PushErrorKind::Queue(QueueError::Unsupported { engine: queue.engine(), what })));
+        }
         let json = serde_json::to_vec(job).map_err(|error| wrong(PushErrorKind::Serialize(Box::new(error))))?;
         let payload = match &self.codec {
             Some(codec) => codec.encode(J::NAME, json).map_err(|error| wrong(PushErrorKind::Codec(error)))?,
@@ -56,19 +58,36 @@ impl Encoder {
     }
 }
 
-/// What an engine can't do is an error, and not ignored.
-fn check(queue: &dyn Queue, options: &PushOptions) -> Result<(), crate::model::error::QueueError> {
-    use crate::model::{error::QueueError, options::Due};
-
-    let can = queue.capabilities();
+/// The first option that the engine can't do: it is an error, and not ignored.
+fn unsupported(can: Capabilities, options: &PushOptions) -> Option<&'static str> {
     let wanted = [
         (matches!(options.due, Due::After(_)), can.delay, "delay a job"),
         (matches!(options.due, Due::At(_)), can.arbitrary_time, "push a job for a certain time"),
         (options.unique.is_some(), can.unique, "push a job with a unique key"),
         (options.priority.is_some(), can.priority, "push a job with a priority"),
     ];
-    match wanted.into_iter().find(|(is_wanted, is_able, _)| *is_wanted && !is_able) {
-        Some((_, _, what)) => Err(QueueError::Unsupported { engine: queue.engine(), what }),
-        None => Ok(()),
+    wanted.into_iter().find(|(is_wanted, is_able, _)| *is_wanted && !is_able).map(|(_, _, what)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use postlude::Priority;
+
+    use super::*;
+
+    #[test]
+    fn unsupported_names_what_an_engine_that_can_nothing_can_not() {
+        let options = PushOptions::default;
+        for (options, what) in [
+            (options(), None),
+            (options().delay(Duration::from_secs(1)), Some("delay a job")),
+            (options().at(SystemTime::UNIX_EPOCH), Some("push a job for a certain time")),
+            (options().unique("key"), Some("push a job with a unique key")),
+            (options().priority(Priority::High), Some("push a job with a priority")),
+        ] {
+            assert_eq!(unsupported(Capabilities::default(), &options), what, "{options:?}");
+        }
     }
 }

@@ -68,7 +68,7 @@ impl PushOptions {
     /// The job holds this key, among the jobs of its name, until it has completed or is dead. If another job holds the key, the
     /// push stores none and returns the id of that job. If that job is running, it also runs again once when it has
     /// completed, with the payload of the latest push, so that no change is missed:
-    /// [`skip_if_running`](Self::skip_if_running) switches that off.
+    /// [`skip_if_running`](Self::skip_if_running) switches that off. An empty key is none.
     pub fn unique(mut self, key: impl Into<String>) -> Self {
         let runs_again = self.unique.as_ref().is_none_or(|unique| unique.runs_again);
         self.unique = Some(Unique { key: key.into(), runs_again });

@@ -1,7 +1,7 @@
 //! What engines can do.
 
 /// What an engine can do: see [`Queue::capabilities`](crate::Queue::capabilities).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(clippy::struct_excessive_bools, reason = "a table of yes and no")]
 pub struct Capabilities {

@@ -68,6 +68,9 @@ mod sealed {
         /// Settles runs, and returns those that are no longer this owner's, whose settlement is refused.
         fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>>;
 
+        /// Releases what this owner has reserved, apart from these runs: reservations whose answer was lost.
+        fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()>;
+
         /// Moves what is due and what has lost its lease, in bounded steps.
         fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended>;
 

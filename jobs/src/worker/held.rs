@@ -97,6 +97,10 @@ impl HeldJobs {
         self.state.lock().crashed > 0
     }
 
+    pub(crate) fn all(&self) -> Vec<RunKey> {
+        self.state.lock().runs.keys().copied().collect()
+    }
+
     /// The runs whose lease is not lost.
     pub(crate) fn kept(&self) -> Vec<RunKey> {
         let state = self.state.lock();

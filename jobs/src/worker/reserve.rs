@@ -29,7 +29,9 @@ pub(super) async fn run(worker: &Arc<Worker>, guard: &ShutdownGuard) {
     let mut reserver = Reserver {
         worker,
         backoff: Backoff::default(),
+        last_tend: None,
         next_tend: Instant::now(),
+        may_have_orphans: false,
         crashed_waiting: false,
         emptying_since: None,
     };
@@ -77,7 +79,10 @@ enum Step {
 struct Reserver<'a> {
     worker: &'a Arc<Worker>,
     backoff: Backoff,
+    last_tend: Option<Instant>,
     next_tend: Instant,
+    /// A reservation had no answer: the engine may have made it, and nobody knows of its jobs.
+    may_have_orphans: bool,
     crashed_waiting: bool,
     /// Since when nothing is reserved, so that a crashed job can run alone.
     emptying_since: Option<Instant>,
@@ -88,6 +93,10 @@ impl Reserver<'_> {
         let worker = self.worker;
         let now = Instant::now();
         let more_to_tend = self.tend(now).await?;
+        if self.may_have_orphans {
+            worker.queue.release_others(worker.owner, worker.held.all()).await?;
+            self.may_have_orphans = false;
+        }
         let held = worker.held.len();
         let free = worker.config.concurrency.saturating_sub(held);
         if worker.held.has_crashed() || free == 0 {
@@ -143,6 +152,12 @@ impl Reserver<'_> {
     /// Moves what is due. Returns whether there is more to move now.
     async fn tend(&mut self, now: Instant) -> Result<bool, QueueError> {
         let worker = self.worker;
+        if let Some(last) = self.last_tend.filter(|last| now < *last + TEND_EVERY) {
+            // What made this look may be due soon.
+            self.next_tend = self.next_tend.min(last + TEND_EVERY);
+            return Ok(false);
+        }
+        self.last_tend = Some(now);
         let tended = worker.queue.tend(worker.handlers.names().collect()).await?;
         *worker.lease.lock() = tended.lease;
         self.crashed_waiting = tended.crashed_waiting;
@@ -178,7 +193,7 @@ impl Reserver<'_> {
     }
 
     /// Reserves and starts up to `free` jobs. Returns how many.
-    async fn reserve(&self, free: usize, crashed: bool) -> Result<usize, QueueError> {
+    async fn reserve(&mut self, free: usize, crashed: bool) -> Result<usize, QueueError> {
         let worker = self.worker;
         let not_started = worker.held.not_started();
         let may_start = |name: &'static str| worker.registry.may_start(name).saturating_sub(not_started).min(free);
@@ -188,7 +203,14 @@ impl Reserver<'_> {
             return Ok(0);
         }
         let limit = names.iter().map(|(_, count)| *count).sum::<usize>().min(free);
-        let reserved = worker.queue.reserve(Reservation { owner: worker.owner, names, limit, crashed }).await?;
+        let wanted = Reservation { owner: worker.owner, names, limit, crashed };
+        let reserved = match worker.queue.reserve(wanted).await {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                self.may_have_orphans |= error.may_be_done();
+                return Err(error);
+            }
+        };
         let reserved_jobs = reserved.len();
         count(&worker.counters.reserved, reserved_jobs);
         for job in reserved {

@@ -24,6 +24,8 @@ mod registry;
 #[path = "../support/postgres.rs"]
 mod server;
 mod shutdown;
+#[cfg(feature = "postgres")]
+mod sql;
 mod support;
 mod unique;
 mod waiting;
@@ -97,7 +99,19 @@ fn main() {
     #[cfg(feature = "sqlite")]
     all.extend(trials::<engine::Sqlite>());
     #[cfg(feature = "postgres")]
-    all.extend(trials::<engine::Postgres>());
+    {
+        all.extend(trials::<engine::Postgres>());
+        macro_rules! list {
+            ($($name:ident)+) => {
+                [$((stringify!($name), (|| Box::pin(sql::$name())) as Test)),+]
+            };
+        }
+        let tests = list! {
+            the_function_pushes_in_the_transaction_of_its_caller no_statement_of_a_worker_scans_the_jobs
+            tables_are_created_once a_small_pool_without_notifications_is_enough
+        };
+        all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, server::is_installed(), test)));
+    }
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
     engine::stop_postgres();

@@ -29,14 +29,14 @@ pub(crate) async fn completed<E: TestEngine>() {
     let (_engine, jobs, info) = run::<E, _>(async |_| (), JobState::Completed).await;
     assert_eq!((info.failures, info.crashes, info.last_error), (0, 0, None));
     assert!(info.finished_at.unwrap() >= info.started_at.unwrap());
-    assert_eq!(jobs.metrics().completed, 1);
+    until("it is counted", async || jobs.metrics().completed == 1).await;
 }
 
 pub(crate) async fn failed_is_retried<E: TestEngine>() {
     let handler = async |attempt| if attempt < 3 { Err("busy") } else { Ok(()) };
     let (_engine, jobs, info) = run::<E, _>(handler, JobState::Completed).await;
     assert_eq!((info.failures, info.last_error.as_deref()), (2, Some("failed: busy")));
-    assert_eq!(jobs.metrics().retried, 2);
+    until("its failures are counted", async || jobs.metrics().retried == 2).await;
 }
 
 pub(crate) async fn panicked_is_retried<E: TestEngine>() {
@@ -92,7 +92,7 @@ pub(crate) async fn declared_dead<E: TestEngine>() {
     let handler = async |_| Ok::<_, std::io::Error>(JobVerdict::Dead("no such order".to_owned()));
     let (_engine, jobs, info) = run::<E, _>(handler, JobState::Dead).await;
     assert_eq!(info.last_error.as_deref(), Some("failed: no such order"));
-    assert_eq!(jobs.metrics().dead, 1);
+    until("it is counted", async || jobs.metrics().dead == 1).await;
 }
 
 pub(crate) async fn undecodable_is_retried_then_dead_with_its_bytes<E: TestEngine>() {

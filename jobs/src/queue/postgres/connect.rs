@@ -106,7 +106,9 @@ async fn migrate(connection: &mut PgConnection) -> Result<(), QueueError> {
 
 /// The version of the tables; 0 if there are none.
 async fn version(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    let exists = "SELECT to_regclass('postlude_settings') IS NOT NULL";
+    // Not `to_regclass`: it may answer from a cache that is older than the wait for the lock.
+    let exists = "SELECT EXISTS (SELECT 1 FROM pg_tables
+                  WHERE tablename = 'postlude_settings' AND schemaname = ANY (current_schemas(false)))";
     let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *connection).await?;
     if !exists {
         return Ok(0);

@@ -169,6 +169,10 @@ impl Adapter for PostgresQueue {
         Box::pin(self.shared.settle(owner, settlements))
     }
 
+    fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()> {
+        Box::pin(self.shared.release_others(owner, held))
+    }
+
     fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended> {
         Box::pin(self.shared.tend(names))
     }

@@ -46,6 +46,12 @@ const RENEW: &str = "
     )
     SELECT id::text AS id FROM mine";
 
+const RELEASE_OTHERS: &str = "
+    UPDATE postlude_jobs SET state = 0, owner = NULL, lease_until = NULL
+    WHERE state = 2 AND owner = $1::uuid
+        AND NOT EXISTS (SELECT 1 FROM unnest($2::text[], $3::int8[]) AS held (id, run)
+            WHERE held.id::uuid = postlude_jobs.id AND held.run = postlude_jobs.run)";
+
 impl Shared {
     pub(super) async fn reserve(&self, wanted: Reservation) -> Result<Vec<Reserved>, QueueError> {
         let refused = |error| sent(ENGINE, error);
@@ -75,5 +81,13 @@ impl Shared {
         let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
         let kept = rows.iter().map(|row| rows::id(row, "id")).collect::<Result<Vec<_>, _>>().map_err(refused)?;
         Ok(Renewed { lost: runs.into_iter().map(|(id, _)| id).filter(|id| !kept.contains(id)).collect() })
+    }
+
+    pub(super) async fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Result<(), QueueError> {
+        let mut connection = self.acquire().await?;
+        let (ids, runs): (Vec<String>, Vec<i64>) = held.into_iter().map(|(id, run)| (id.to_string(), run)).unzip();
+        let query = sqlx::query(RELEASE_OTHERS).bind(owner.to_string()).bind(ids).bind(runs);
+        query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
+        Ok(())
     }
 }

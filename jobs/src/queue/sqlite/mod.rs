@@ -2,6 +2,8 @@
 
 mod connect;
 mod operate;
+#[cfg(test)]
+mod plans;
 mod push;
 mod reserve;
 mod rows;
@@ -152,6 +154,10 @@ impl Adapter for SqliteQueue {
 
     fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>> {
         Box::pin(self.shared.settle(owner, settlements))
+    }
+
+    fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()> {
+        Box::pin(self.shared.release_others(owner, held))
     }
 
     fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended> {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Counts from the indexes alone.
-const STATS: &str = "
+pub(super) const STATS: &str = "
     SELECT name, 0 AS state, count(*) AS jobs, min(due) AS oldest FROM postlude_jobs
         WHERE state = 0 AND crashes = 0 GROUP BY name
     UNION ALL SELECT name, 0, count(*), min(due) FROM postlude_jobs WHERE state = 0 AND crashes > 0 GROUP BY name
@@ -30,14 +30,14 @@ const STATS: &str = "
     UNION ALL SELECT name, 4, count(*), NULL FROM postlude_jobs WHERE state = 4 GROUP BY name
     UNION ALL SELECT name, -1, 0, NULL FROM postlude_paused";
 
-const DEAD: &str = "
+pub(super) const DEAD: &str = "
     SELECT * FROM postlude_jobs
     WHERE state = 4 AND (?1 IS NULL OR name = ?1)
         AND (?2 IS NULL OR (finished_at, seq) < (SELECT finished_at, seq FROM postlude_jobs WHERE id = ?2 AND state = 4))
     ORDER BY finished_at DESC, seq DESC LIMIT ?3";
 
 /// If another job holds the key by now, the replayed job does without.
-const REPLAY: &str = "
+pub(super) const REPLAY: &str = "
     UPDATE postlude_jobs
     SET state = 0, due = ?2, failures = 0, crashes = 0, replays = replays + 1, finished_at = NULL,
         unique_key = iif(EXISTS (SELECT 1 FROM postlude_jobs AS holder WHERE holder.name = postlude_jobs.name

@@ -13,31 +13,37 @@ use crate::{
 };
 
 /// The first waiting jobs of one name. It reads only, from the index.
-const FIRST: &str = "
+pub(super) const FIRST: &str = "
     SELECT seq, priority FROM postlude_jobs
     WHERE state = 0 AND crashes = 0 AND name = ?1
     ORDER BY priority, seq LIMIT ?2";
 
 /// The same among the jobs that have crashed a process.
-const FIRST_CRASHED: &str = "
+pub(super) const FIRST_CRASHED: &str = "
     SELECT seq, priority FROM postlude_jobs
     WHERE state = 0 AND crashes > 0 AND name = ?1
     ORDER BY priority, seq LIMIT ?2";
 
 /// Takes those that no other worker has taken meanwhile.
-const TAKE: &str = "
+pub(super) const TAKE: &str = "
     UPDATE postlude_jobs
     SET state = 2, owner = ?1, run = run + 1, started_at = ?2,
         lease_until = ?2 + (SELECT value FROM postlude_settings WHERE name = 'lease')
     WHERE seq IN (SELECT value FROM json_each(?3)) AND state = 0
     RETURNING ";
 
-const RENEW: &str = "
+pub(super) const RENEW: &str = "
     UPDATE postlude_jobs
     SET lease_until = ?2 + (SELECT value FROM postlude_settings WHERE name = 'lease')
     FROM (SELECT value ->> 0 AS id, value ->> 1 AS run FROM json_each(?3)) AS kept
     WHERE postlude_jobs.id = kept.id AND postlude_jobs.run = kept.run AND owner = ?1 AND state = 2
     RETURNING postlude_jobs.id";
+
+/// The runs of an owner are few: the index of running jobs finds them.
+pub(super) const RELEASE_OTHERS: &str = "
+    UPDATE postlude_jobs SET state = 0, owner = NULL, lease_until = NULL
+    WHERE state = 2 AND owner = ?1
+        AND NOT EXISTS (SELECT 1 FROM json_each(?2) AS held WHERE held.value ->> 0 = id AND held.value ->> 1 = run)";
 
 impl Shared {
     pub(super) async fn reserve(&self, wanted: Reservation) -> Result<Vec<Reserved>, QueueError> {
@@ -75,6 +81,17 @@ impl Shared {
             .map_err(refused)?;
         let kept = rows.iter().map(|row| rows::id(row, "id")).collect::<Result<Vec<_>, _>>().map_err(refused)?;
         Ok(Renewed { lost: runs.into_iter().map(|(id, _)| id).filter(|id| !kept.contains(id)).collect() })
+    }
+
+    pub(super) async fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Result<(), QueueError> {
+        let mut connection = self.write().await?;
+        sqlx::query(RELEASE_OTHERS)
+            .bind(owner.to_string())
+            .bind(serde_json::to_string(&held).unwrap_or_default())
+            .execute(&mut *connection)
+            .await
+            .map_err(|error| sent(ENGINE, error))?;
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Completes runs, apart from those that were marked to run again. The payload is of no more use.
-const COMPLETE: &str = "
+pub(super) const COMPLETE: &str = "
     UPDATE postlude_jobs
     SET state = 3, finished_at = ?2, owner = NULL, lease_until = NULL, payload = x''
     FROM (SELECT value ->> 0 AS id, value ->> 1 AS run FROM json_each(?3)) AS done
@@ -28,31 +28,31 @@ const COMPLETE: &str = "
     RETURNING postlude_jobs.id";
 
 /// Completes a run of a job that was marked to run again: it waits, with the payload of the latest push.
-const RUN_AGAIN: &str = "
+pub(super) const RUN_AGAIN: &str = "
     UPDATE postlude_jobs
     SET state = 0, due = ?2, owner = NULL, lease_until = NULL, failures = 0, crashes = 0,
         payload = again_payload, headers = again_headers, again_payload = NULL, again_headers = NULL
     WHERE id = ?3 AND run = ?4 AND owner = ?1 AND state = 2";
 
-const RETRY: &str = "
+pub(super) const RETRY: &str = "
     UPDATE postlude_jobs
     SET state = ?5, due = ?2, owner = NULL, lease_until = NULL, failures = failures + 1,
         errors = json_insert(iif(json_array_length(errors) >= ?7, json_remove(errors, '$[1]'), errors), '$[#]', json(?6))
     WHERE id = ?3 AND run = ?4 AND owner = ?1 AND state = 2";
 
-const DEAD: &str = "
+pub(super) const DEAD: &str = "
     UPDATE postlude_jobs
     SET state = 4, finished_at = ?2, owner = NULL, lease_until = NULL, failures = failures + 1,
         errors = json_insert(iif(json_array_length(errors) >= ?6, json_remove(errors, '$[1]'), errors), '$[#]', json(?5))
     WHERE id = ?3 AND run = ?4 AND owner = ?1 AND state = 2";
 
-const RELEASE: &str = "
+pub(super) const RELEASE: &str = "
     UPDATE postlude_jobs
     SET state = ?5, due = ?2, owner = NULL, lease_until = NULL
     WHERE id = ?3 AND run = ?4 AND owner = ?1 AND state = 2";
 
 /// Stores the push that came while a job was running that is dead now, as a job of its own.
-const FOLLOW: &str = "
+pub(super) const FOLLOW: &str = "
     INSERT INTO postlude_jobs
         (id, name, state, priority, due, pushed_at, max_attempts, max_crashes, unique_key, headers, payload)
     SELECT ?2, name, 0, priority, ?3, ?3, max_attempts, max_crashes, unique_key, again_headers, again_payload

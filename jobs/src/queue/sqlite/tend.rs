@@ -23,23 +23,27 @@ use crate::{
 const STEP: i64 = 1_000;
 
 /// What there is to do. It reads only, the ends of the indexes.
-const LOOK: &str = "
+pub(super) const LOOK: &str = "
     SELECT (SELECT value FROM postlude_settings WHERE name = 'lease') AS lease,
         (SELECT min(due) FROM postlude_jobs WHERE state = 1) AS due,
         (SELECT min(lease_until) FROM postlude_jobs WHERE state = 2) AS expires,
         EXISTS (SELECT 1 FROM json_each(?1) AS handled JOIN postlude_jobs ON name = handled.value
             WHERE state = 0 AND crashes > 0 AND name NOT IN (SELECT name FROM postlude_paused)) AS crashed";
 
-const MAKE_WAITING: &str = "
+pub(super) const MAKE_WAITING: &str = "
     UPDATE postlude_jobs SET state = 0
     WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state = 1 AND due <= ?1 ORDER BY due LIMIT ?2)";
 
-const TAKE_BACK: &str = "
+pub(super) const TAKE_BACK: &str = "
     UPDATE postlude_jobs
     SET state = iif(crashes + 1 >= max_crashes, 4, 0), finished_at = iif(crashes + 1 >= max_crashes, ?1, NULL),
         crashes = crashes + 1, owner = NULL, lease_until = NULL, due = ?1
     WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2)
     RETURNING id, name, state, failures, crashes";
+
+pub(super) const PRUNE: &str = "
+    DELETE FROM postlude_jobs
+    WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < ?1 LIMIT ?2)";
 
 impl Shared {
     pub(super) async fn tend(&self, names: Vec<&'static str>) -> Result<Tended, QueueError> {
@@ -88,10 +92,8 @@ impl Shared {
         if count == 0 {
             return Ok(0);
         }
-        let prune = "DELETE FROM postlude_jobs WHERE seq IN (
-            SELECT seq FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < ?1 LIMIT ?2)";
         let mut connection = self.write().await?;
-        let pruned = sqlx::query(prune).bind(before).bind(STEP).execute(&mut *connection).await;
+        let pruned = sqlx::query(PRUNE).bind(before).bind(STEP).execute(&mut *connection).await;
         Ok(pruned.map_err(refused)?.rows_affected())
     }
 }

@@ -23,6 +23,12 @@ pub(crate) struct Postgres {
     url: String,
 }
 
+impl Postgres {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+}
+
 impl TestEngine for Postgres {
     const NAME: &'static str = "postgresql";
 
