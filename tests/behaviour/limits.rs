@@ -200,7 +200,7 @@ mod capacity {
             let registry = TaskRegistry::builder().capacity(capacity).build().unwrap();
             let set = registry.set();
             for _ in 0..capacity {
-                set.add(std::future::pending::<()>());
+                set.add(pending::<()>());
             }
             let rejected = set.try_add(Task::new(async {}).named("kept")).unwrap_err();
             assert_eq!(rejected.reason(), RejectReason::Capacity);
@@ -277,7 +277,7 @@ mod limit_by_name {
     #[tokio::test(start_paused = true)]
     async fn permit_returns_after_any_outcome() {
         let registry = TaskRegistry::builder().limit_by_name("frail", 1).build().unwrap();
-        let hang = || Task::new(std::future::pending::<()>()).named("frail");
+        let hang = || Task::new(pending::<()>()).named("frail");
         for _ in 0..3 {
             registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("frail"));
             registry.spawn(Task::new(async { panic!("panicked") }).named("frail"));
