@@ -59,6 +59,8 @@
 //! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
 //! [shutdown][shutting down], [tests][testing] of handlers that add tasks, and [measurements on the wire][wire].
 //!
+//! Durable jobs, which survive their process, are in the crate `postlude-jobs`.
+//!
 //! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how to
 //! observe tasks.
 //!

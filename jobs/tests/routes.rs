@@ -162,6 +162,10 @@ async fn an_action_needs_the_header() {
 async fn metrics_are_for_prometheus() {
     let case = Case::create(|routes| routes).await;
     case.dead().await;
+    // It is counted when its settlement has returned.
+    while case.jobs.metrics().dead == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let (status, text, _) = case.send("GET", "/metrics").await;
     assert_eq!(status, StatusCode::OK);
     for line in [

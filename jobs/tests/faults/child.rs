@@ -18,13 +18,29 @@ pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
     process: Child,
+    /// What it printed when it was ready.
+    ready: String,
 }
 
 impl Worker {
     /// Starts a worker, and waits until it works.
     pub(crate) fn start(address: &str, log: &Path, lease: Duration) -> Self {
+        let worker = Self::start_as("--child", address, log, lease);
+        assert_eq!(worker.ready, "ready", "the worker has started");
+        worker
+    }
+
+    /// Starts a web server with a worker, and waits until it serves. Returns its port, too.
+    #[cfg(feature = "axum")]
+    pub(crate) fn start_web(address: &str, log: &Path, lease: Duration) -> (Self, u16) {
+        let worker = Self::start_as("--web", address, log, lease);
+        let port = worker.ready.parse().unwrap();
+        (worker, port)
+    }
+
+    fn start_as(role: &str, address: &str, log: &Path, lease: Duration) -> Self {
         let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--child", address])
+            .args([role, address])
             .arg(log)
             .arg(lease.as_millis().to_string())
             .stdin(Stdio::piped())
@@ -33,8 +49,7 @@ impl Worker {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "the worker has started");
-        Self { process }
+        Self { process, ready: line.trim().to_owned() }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -104,13 +119,7 @@ pub(crate) fn run(arguments: &[String]) {
         let builder = builder(address, registry.clone()).await.concurrency(8).lease(lease);
         let jobs = builder.handle(move |work: Work| act(work, noted.clone())).start().await.unwrap();
         std::io::stdout().write_all(b"ready\n").unwrap();
-        // Its standard input ends when the test drops it.
-        let (sender, ended) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-            sender.send(()).unwrap();
-        });
-        ended.await.unwrap();
+        end_of_input().await;
         registry.shutdown(Duration::from_millis(300)).await;
         let metrics = jobs.metrics();
         let (completed, lost, refused) = (metrics.completed, metrics.lost, metrics.refused);
@@ -119,13 +128,27 @@ pub(crate) fn run(arguments: &[String]) {
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-async fn act(work: Work, log: PathBuf) {
+/// The standard input ends when the test drops its end, or has failed.
+pub(crate) async fn end_of_input() {
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        sender.send(()).unwrap();
+    });
+    ended.await.unwrap();
+}
+
+pub(crate) async fn act(work: Work, log: PathBuf) {
     let (number, attempt, pid) = (work.number, job::current().unwrap().attempt(), process::id());
     note(&log, &Entry::Start { number, attempt, pid });
     match work.action {
         Action::Take(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
         Action::TakeAnHourOnce if attempt == 1 => tokio::time::sleep(Duration::from_secs(3600)).await,
         Action::Abort => process::abort(),
+        Action::AbortAfter(millis) => {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            process::abort();
+        }
         Action::TakeAnHourOnce | Action::DoAndAbortOnce => {}
     }
     note(&log, &Entry::End { number, attempt, pid });

@@ -17,6 +17,8 @@ mod engine;
 mod server;
 #[cfg(feature = "postgres")]
 mod server_killed;
+#[cfg(feature = "axum")]
+mod web;
 mod work;
 mod workers;
 
@@ -45,16 +47,29 @@ fn trials<E: Engine>() -> Vec<Trial> {
             vec![$(trial(E::NAME, stringify!($name), E::is_installed(), || Box::pin(workers::$name::<E>()))),+]
         };
     }
-    list! {
+    let workers = list! {
         killed_in_mid_job killed_in_mid_batch killed_between_work_and_settlement stopped_for_longer_than_its_lease
         a_job_that_aborts_its_process shut_down_in_the_middle four_producers_and_four_workers
-    }
+    };
+    #[cfg(feature = "axum")]
+    let web = vec![
+        trial(E::NAME, "web::an_order_and_its_job", E::is_installed(), || Box::pin(web::an_order_and_its_job::<E>())),
+        trial(E::NAME, "web::comes_up_again", E::is_installed(), || Box::pin(web::comes_up_again::<E>())),
+    ];
+    #[cfg(not(feature = "axum"))]
+    let web = Vec::new();
+    workers.into_iter().chain(web).collect()
 }
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--child") {
         child::run(&arguments[1..]);
+        return;
+    }
+    #[cfg(feature = "axum")]
+    if arguments.first().is_some_and(|first| first == "--web") {
+        web::run(&arguments[1..]);
         return;
     }
     let mut arguments = Arguments::from_args();

@@ -17,6 +17,8 @@ pub(crate) enum Action {
     DoAndAbortOnce,
     /// Aborts the process.
     Abort,
+    /// Aborts the process after this many milliseconds.
+    AbortAfter(u64),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
