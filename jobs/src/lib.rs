@@ -114,7 +114,7 @@ pub use self::{
         stats::{JobStats, NameStats},
     },
     queue::{Queue, capabilities::Capabilities},
-    worker::metrics::WorkerMetrics,
+    worker::{current::Current, metrics::WorkerMetrics},
 };
 
 /// The job that runs.

@@ -43,7 +43,8 @@ pub(super) const RENEW: &str = "
 pub(super) const RELEASE_OTHERS: &str = "
     UPDATE postlude_jobs SET state = 0, owner = NULL, lease_until = NULL
     WHERE state = 2 AND owner = ?1
-        AND NOT EXISTS (SELECT 1 FROM json_each(?2) AS held WHERE held.value ->> 0 = id AND held.value ->> 1 = run)";
+        AND NOT EXISTS (SELECT 1 FROM json_each(?2) AS held
+            WHERE held.value ->> 0 = postlude_jobs.id AND held.value ->> 1 = postlude_jobs.run)";
 
 impl Shared {
     pub(super) async fn reserve(&self, wanted: Reservation) -> Result<Vec<Reserved>, QueueError> {
@@ -112,4 +113,49 @@ async fn first(connection: &mut SqliteConnection, wanted: &Reservation) -> Resul
     found.sort_unstable();
     found.truncate(wanted.limit);
     Ok(found.into_iter().map(|(_, seq)| seq).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use postlude::Priority;
+
+    use super::*;
+    use crate::model::{headers::Headers, new_job::NewJob, options::Due};
+
+    fn job() -> NewJob {
+        NewJob {
+            id: JobId::generate(),
+            name: "mail",
+            payload: b"{}".to_vec(),
+            headers: Headers::new(),
+            priority: Priority::Normal,
+            due: Due::Now,
+            unique: None,
+            max_attempts: 25,
+            max_crashes: 3,
+        }
+    }
+
+    /// As after a reservation whose answer was lost: nobody knows of its jobs, and they wait for no lease.
+    #[tokio::test]
+    async fn release_others_releases_what_is_not_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Arc::new(Shared::open(&folder.path().join("jobs.db")).await.unwrap());
+        queue.prepare(None).await.unwrap();
+        Arc::clone(&queue).push(vec![job(), job(), job()]).await.unwrap();
+        let (owner, other) = (JobId::generate(), JobId::generate());
+        let wanted = |owner, limit| Reservation { owner, names: vec![("mail", limit)], limit, crashed: false };
+        let mine = queue.reserve(wanted(owner, 2)).await.unwrap();
+        let others = queue.reserve(wanted(other, 2)).await.unwrap();
+        assert_eq!((mine.len(), others.len()), (2, 1));
+
+        queue.release_others(owner, vec![(mine[0].id, mine[0].run)]).await.unwrap();
+        let again = queue.reserve(wanted(owner, 3)).await.unwrap();
+        assert_eq!(again.iter().map(|job| job.id).collect::<Vec<_>>(), [mine[1].id]);
+        assert_eq!((again[0].crashes, again[0].run), (0, 2));
+        let renewed = queue.renew(other, vec![(others[0].id, others[0].run)]).await.unwrap();
+        assert_eq!(renewed.lost, [], "it is another worker's");
+    }
 }
