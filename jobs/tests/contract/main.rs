@@ -108,7 +108,7 @@ fn main() {
         }
         let tests = list! {
             the_function_pushes_in_the_transaction_of_its_caller no_statement_of_a_worker_scans_the_jobs
-            tables_are_created_once a_small_pool_without_notifications_is_enough
+            tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
         };
         all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, server::is_installed(), test)));
     }

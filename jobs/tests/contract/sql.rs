@@ -7,7 +7,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 
 use crate::{
     engine::{Postgres, TestEngine},
-    support::{Journal, Mail, SECOND, mail_worker, until_len, until_state},
+    support::{Journal, Mail, Report, SECOND, mail_worker, until_len, until_state},
 };
 
 async fn push(connection: &mut PgConnection, sql: &'static str) -> postlude_jobs::JobId {
@@ -105,6 +105,32 @@ pub(crate) async fn tables_are_created_once() {
     }
     registry.wait_idle().await;
     assert_eq!(registry.metrics().completed, 8, "{:?}", registry.history());
+}
+
+/// Handlers that use up the pool cost no lease.
+pub(crate) async fn renewals_do_not_wait_for_the_pool() {
+    let engine = Postgres::create().await;
+    let journal = Journal::default();
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(engine.url()).await.unwrap();
+    let registry = postlude::TaskRegistry::new();
+    let builder = Jobs::builder(PostgresQueue::with_pool(pool.clone()), registry).lease(SECOND);
+    let noted = journal.clone();
+    let handler = move |mail: Mail| {
+        let (noted, pool) = (noted.clone(), pool.clone());
+        async move {
+            let _all_of_the_pool = pool.acquire().await.unwrap();
+            tokio::time::sleep(3 * SECOND).await;
+            noted.mail(&mail);
+        }
+    };
+    let jobs = builder.handle(handler).start().await.unwrap();
+    // A worker of another kind of job: it would take the job back if its lease ran out.
+    let other = Jobs::builder(engine.queue().await, postlude::TaskRegistry::new());
+    let other = other.handle(async |_: Report| ()).start().await.unwrap();
+    let id = other.push(Mail { number: 1 }).await.unwrap();
+    let info = until_state(&other, id, JobState::Completed).await;
+    assert_eq!((info.crashes, jobs.metrics().lost, other.metrics().taken_back), (0, 0, 0));
+    assert_eq!(journal.entries(), [(1, 1)]);
 }
 
 /// A pool of one connection, which only polls, as behind a PgBouncer.

@@ -2,6 +2,7 @@
 
 use std::{
     str::FromStr,
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -29,8 +30,13 @@ const MIGRATION_LOCK: i64 = 0x706f_7374_6c75_6465;
 const CONNECTIONS: u32 = 10;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// One connection listens, and one renews leases.
+const CONNECTIONS_BESIDE: u32 = 2;
+
 pub(super) struct Shared {
     pub(super) pool: PgPool,
+    /// Connections beside the pool, which handlers may use up: see [`Shared::beside`].
+    beside: OnceLock<PgPool>,
     /// Whether workers listen for notifications.
     pub(super) listens: bool,
     pub(super) changes: watch::Sender<u64>,
@@ -51,11 +57,20 @@ impl Shared {
 
     pub(super) fn new(pool: PgPool, listens: bool) -> Self {
         let notifier = Notifier::new(pool.clone());
-        Self { pool, listens, changes: watch::Sender::new(0), notifier }
+        Self { pool, beside: OnceLock::new(), listens, changes: watch::Sender::new(0), notifier }
     }
 
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, QueueError> {
         self.pool.acquire().await.map_err(|error| not_sent(ENGINE, error))
+    }
+
+    /// Connections that no handler can use up: a worker that could not renew would lose its leases.
+    pub(super) fn beside(&self) -> &PgPool {
+        self.beside.get_or_init(|| {
+            let options = self.pool.connect_options().as_ref().clone();
+            let pool = PgPoolOptions::new().max_connections(CONNECTIONS_BESIDE).acquire_timeout(ACQUIRE_TIMEOUT);
+            pool.connect_lazy_with(options)
+        })
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, QueueError> {

@@ -77,8 +77,9 @@ impl PostgresQueue {
         Ok(Self { shared: Arc::new(Shared::connect(url).await?) })
     }
 
-    /// Uses a pool of yours. Give it a few connections more than your handlers need: a worker uses up to four at a time. A
-    /// connection that listens for notifications is opened beside the pool.
+    /// Uses a pool of yours. Give it a few connections more than your handlers need: a worker uses up to three at a time. It
+    /// opens two connections beside the pool: one listens for notifications, and one renews leases, so that handlers that use
+    /// up the pool cost no lease.
     #[must_use]
     pub fn with_pool(pool: PgPool) -> Self {
         Self { shared: Arc::new(Shared::new(pool, true)) }

@@ -3,10 +3,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sqlx::{
-    PgPool,
-    postgres::{PgListener, PgPoolOptions},
-};
+use sqlx::{PgPool, postgres::PgListener};
 use tokio::time::sleep;
 
 use super::connect::Shared;
@@ -96,18 +93,16 @@ impl Shared {
         if !self.listens {
             return std::future::pending().await;
         }
-        let options = self.pool.connect_options().as_ref().clone();
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         loop {
-            self.listen(&pool).await;
+            self.listen().await;
             // The worker polls meanwhile.
             sleep(LISTEN_AGAIN_AFTER.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
     /// Wakes the worker at each notification, until the connection is lost.
-    async fn listen(&self, pool: &PgPool) {
-        let Ok(mut listener) = PgListener::connect_with(pool).await else { return };
+    async fn listen(&self) {
+        let Ok(mut listener) = PgListener::connect_with(self.beside()).await else { return };
         if listener.listen(CHANNEL).await.is_err() {
             return;
         }
