@@ -1,6 +1,6 @@
 //! What can go wrong, and what to do then.
 
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 
 use postlude::BoxError;
 
@@ -23,13 +23,24 @@ use super::id::JobId;
 ///     }
 /// }
 /// ```
-#[derive(Debug, thiserror::Error)]
-#[error("job {id} `{name}` was not pushed: {kind}")]
+#[derive(Debug)]
 pub struct PushError {
     id: JobId,
     name: &'static str,
-    #[source]
     kind: PushErrorKind,
+}
+
+impl fmt::Display for PushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job {} `{}` was not pushed: {}", self.id, self.name, self.kind)
+    }
+}
+
+impl Error for PushError {
+    /// That of the kind, which is part of the message already.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
 }
 
 /// Why a job was not pushed.
@@ -209,6 +220,30 @@ pub enum StartError {
     #[error("the registry is shut down: start jobs before, on a registry that is open")]
     Closed,
     /// The queue can't be used.
-    #[error("the queue can't be used")]
+    #[error(transparent)]
     Queue(#[from] QueueError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_error_says_each_thing_once() {
+        let source = || BoxError::from("connection refused");
+        let kind = PushErrorKind::Queue(QueueError::Unreachable { engine: "PostgreSQL", source: source() });
+        let error = PushError::new(JobId::from_u128(1), "mail", kind);
+        assert!(
+            error
+                .to_string()
+                .ends_with("PostgreSQL can't be reached: check that it runs and that the address is right")
+        );
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
+        assert!(!error.may_be_stored());
+
+        let kind = PushErrorKind::Queue(QueueError::Interrupted { engine: "PostgreSQL", source: source() });
+        assert!(PushError::new(JobId::from_u128(1), "mail", kind).may_be_stored());
+        let kind = PushErrorKind::TooLarge { bytes: 2, limit: 1 };
+        assert!(!PushError::new(JobId::from_u128(1), "mail", kind).may_be_stored());
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+#[cfg(feature = "sqlite")]
 use tempfile::TempDir;
 
 pub(crate) trait Engine: Sized + Send + Sync + 'static {
