@@ -66,7 +66,9 @@ pub(crate) fn note(log: &Path, entry: &Entry) {
 
 pub(crate) fn read(log: &Path) -> Vec<Entry> {
     let text = fs::read_to_string(log).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    // The last line may be on its way.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// How often the work of each number was done.
