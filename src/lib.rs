@@ -55,9 +55,12 @@
 //! | aborting tasks | [`TaskRegistry::abort`], [`TaskRegistry::abort_set`], [`TaskRegistry::abort_named`] |
 //! | stopping work from within | [`cancellation`] |
 //! | graceful shutdown | [`TaskRegistry::shutdown`] and its [`ShutdownReport`], [`TaskRegistry::serve`] |
+//! | code that a shutdown waits for, room for tasks | [`TaskRegistry::shutdown_guard`], [`TaskRegistry::may_start`] |
 //!
 //! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
 //! [shutdown][shutting down], [tests][testing] of handlers that add tasks, and [measurements on the wire][wire].
+//!
+//! Durable jobs, which survive their process, are in the crate `postlude-jobs`.
 //!
 //! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how
 //! to observe tasks.
@@ -128,6 +131,7 @@ pub use self::model::RateLimit;
 #[cfg(feature = "signal")]
 pub use self::model::ServePolicy;
 pub use self::{
+    engine::guards::ShutdownGuard,
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,

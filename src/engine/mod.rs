@@ -4,6 +4,7 @@ pub(crate) mod abandoned;
 pub(crate) mod attempt;
 pub(crate) mod context;
 pub(crate) mod drain;
+pub(crate) mod guards;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
 pub(crate) mod notify;

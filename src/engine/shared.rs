@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldLimit;
 use crate::{
-    engine::{abandoned::Abandoned, requests::Requests, set_queue::SetQueue, time_limit},
+    engine::{abandoned::Abandoned, guards::Guards, requests::Requests, set_queue::SetQueue, time_limit},
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -109,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) admission: AdmissionControl,
     pub(crate) abandoned: Abandoned,
     pub(crate) requests: Requests,
+    pub(crate) guards: Guards,
     pub(crate) default_timeout: Option<Duration>,
     pub(crate) settle_time: Duration,
     pub(crate) telemetry: Telemetry,

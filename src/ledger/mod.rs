@@ -120,6 +120,13 @@ impl<S> Ledger<S> {
         self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
     }
 
+    /// The number of free slots; `usize::MAX` without a capacity.
+    pub(crate) fn free_slots(&self) -> usize {
+        // Relaxed: as in `reserve`.
+        let free = |capacity: u64| capacity.saturating_sub(self.live.load(Ordering::Relaxed));
+        self.capacity.map_or(usize::MAX, |capacity| usize::try_from(free(capacity)).unwrap_or(usize::MAX))
+    }
+
     #[cfg(feature = "http")]
     pub(crate) const fn has_capacity(&self) -> bool {
         self.capacity.is_some()

@@ -148,6 +148,12 @@ impl AdmissionControl {
         Some(permits)
     }
 
+    /// How many async tasks of this name would start without waiting; `usize::MAX` if nothing limits them.
+    pub(crate) fn may_start(&self, name: TaskName) -> usize {
+        let of_kind = self.tasks.as_ref().map_or(usize::MAX, |permits| permits.free());
+        self.of_name(name).map_or(of_kind, |limits| limits.may_start().min(of_kind))
+    }
+
     /// Logs, once, if the priority of a task has no effect.
     pub(crate) fn note_priority(&self, meta: &Meta) {
         if meta.priority == Priority::default() || !self.is_unlimited(meta) {
@@ -308,6 +314,17 @@ where
 }
 
 impl NameLimits {
+    fn may_start(&self) -> usize {
+        #[cfg(feature = "rate-limit")]
+        if let Some(rate) = &self.rate {
+            if !rate.is_ready() {
+                return 0;
+            }
+            return self.permits.as_ref().map_or(1, |permits| permits.free().min(1));
+        }
+        self.permits.as_ref().map_or(usize::MAX, |permits| permits.free())
+    }
+
     const fn first_queue(&self) -> Option<&Arc<PrioritySemaphore>> {
         #[cfg(feature = "rate-limit")]
         if let Some(rate) = &self.rate {

@@ -38,6 +38,11 @@ impl RateGate {
         &self.queue
     }
 
+    /// Whether a task would probably start at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.queue.free() > 0 && *self.next.lock() <= Instant::now()
+    }
+
     /// Waits until the task is the next one of its name. Calls `note_due` with an estimate of that time.
     pub(crate) async fn first(&self, entered: Acquire, note_due: impl FnOnce(Duration)) -> Permit {
         // An estimate: some tasks may leave the queue, and tasks of a higher priority may overtake.

@@ -10,6 +10,7 @@ use crate::{
     engine::{
         abandoned::Abandoned,
         drain::Drain,
+        guards::Guards,
         requests::Requests,
         set_queue::SetQueue,
         shared::{FLUSH_DELAY, Shared, Timer},
@@ -343,6 +344,7 @@ impl TaskRegistryBuilder {
             spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),
             requests: Requests::default(),
+            guards: Guards::default(),
             default_timeout: self.default_timeout,
             settle_time: self.settle,
             telemetry: self.telemetry,

@@ -50,7 +50,8 @@ impl TaskRegistry {
     /// [attempt](crate::Task::retrying), is ended as soon as only such tasks are left. The report lists it.
     ///
     /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the
-    /// drops of tasks take longer. The report and the log name at most 10,000 tasks of each kind, and count the others.
+    /// drops of tasks take longer. While a [`ShutdownGuard`](crate::ShutdownGuard) is left, it waits another settle
+    /// time. The report and the log name at most 10,000 tasks of each kind, and count the others.
     ///
     /// Call it when the server has stopped: stop accepting, let connections finish, then shut down. A second call, also
     /// at the same time, is harmless and reports the same losses. The earliest deadline of all calls holds, also if its
@@ -93,6 +94,7 @@ impl TaskRegistry {
         }
         let had_time = self.wait_dropped(latest).await;
         shared.dead_letters.drop_sources();
+        self.wait_for_guards().await;
         self.report(start, had_time)
     }
 
@@ -154,6 +156,19 @@ impl TaskRegistry {
                 self.log_stragglers();
             }
         }
+    }
+
+    /// Waits, for the settle time at most, for those that have something to do now that the tasks have ended.
+    async fn wait_for_guards(&self) {
+        let shared = &*self.shared;
+        if before(shared, shared.settle_time, shared.guards.wait_none()).await {
+            return;
+        }
+        let guards = shared.guards.count();
+        let waited = shared.settle_time;
+        shared.telemetry.log(|| {
+            tracing::warn!(target: "postlude", guards, "the shutdown has waited {waited:?} for guards, and returns without them");
+        });
     }
 
     fn warn_of_waiting_for_itself(&self) {

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
+        guards::ShutdownGuard,
         run::under_policy,
         set_queue::{RequestInProgress, SetQueue},
         shared::TaskRegistry,
@@ -15,7 +16,10 @@ use crate::{
         live::LiveTask,
         metrics::{RuntimeMetrics, TaskMetrics},
     },
-    model::{Outcome, OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskReport, TaskStatus, next_number},
+    model::{
+        Outcome, OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskName, TaskReport, TaskStatus,
+        next_number,
+    },
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
     telemetry::{
@@ -519,12 +523,44 @@ impl TaskRegistry {
         self.shared.ledger.is_full()
     }
 
+    /// How many async tasks of this name would start now, without waiting for a permit or a rate and without exceeding the
+    /// [capacity](TaskRegistryBuilder::capacity). `usize::MAX` if nothing limits them; 0 if the registry is closed.
+    ///
+    /// For code that fetches work only when there is room for it, such as the worker of a queue. A task that is spawned
+    /// meanwhile may take the room. With a rate limit, the number is at most 1.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::builder().limit_by_name("mail", 2).build().unwrap();
+    /// assert_eq!(registry.may_start("mail"), 2);
+    /// registry.spawn(Task::new(std::future::pending::<()>()).named("mail"));
+    /// assert_eq!(registry.may_start("mail"), 1);
+    /// assert_eq!(registry.may_start("report"), usize::MAX);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn may_start(&self, name: impl Into<TaskName>) -> usize {
+        if self.is_closed() {
+            return 0;
+        }
+        self.shared.admission.may_start(name.into()).min(self.shared.ledger.free_slots())
+    }
+
     /// A token that is cancelled when the registry closes: at the end of a shutdown, or at its deadline.
     ///
     /// Use it for work outside the registry that should end with it. Cancelling this token cancels nothing else.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.shared.token.child_token()
+    }
+
+    /// A guard that a [`shutdown`](Self::shutdown) waits for when the tasks have ended: for code that has something to do
+    /// then, and that has to know when a shutdown begins.
+    pub fn shutdown_guard(&self) -> ShutdownGuard {
+        ShutdownGuard::new(&self.shared)
     }
 
     /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;

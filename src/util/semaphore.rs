@@ -111,6 +111,11 @@ impl PrioritySemaphore {
         self.state.lock().granted
     }
 
+    /// The number of free permits.
+    pub(crate) fn free(&self) -> usize {
+        self.state.lock().free
+    }
+
     /// The number of waiters.
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().queue.len()

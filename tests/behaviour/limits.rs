@@ -1,6 +1,7 @@
 //! Limits, at one and at many, and beyond them.
 
 use std::{
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +12,7 @@ use std::{
 use postlude::{BuildError, DiscardReason, Outcome, RejectReason, Task, TaskRegistry, after};
 use tokio::sync::oneshot;
 
-use crate::support::{Journal, assert_conserved, until};
+use crate::support::{Journal, SECOND, assert_conserved, until};
 
 /// Counts how many of its tasks run at a time.
 #[derive(Clone, Default)]
@@ -199,7 +200,7 @@ mod capacity {
             let registry = TaskRegistry::builder().capacity(capacity).build().unwrap();
             let set = registry.set();
             for _ in 0..capacity {
-                set.add(std::future::pending::<()>());
+                set.add(pending::<()>());
             }
             let rejected = set.try_add(Task::new(async {}).named("kept")).unwrap_err();
             assert_eq!(rejected.reason(), RejectReason::Capacity);
@@ -276,7 +277,7 @@ mod limit_by_name {
     #[tokio::test(start_paused = true)]
     async fn permit_returns_after_any_outcome() {
         let registry = TaskRegistry::builder().limit_by_name("frail", 1).build().unwrap();
-        let hang = || Task::new(std::future::pending::<()>()).named("frail");
+        let hang = || Task::new(pending::<()>()).named("frail");
         for _ in 0..3 {
             registry.spawn(Task::new(async { Err::<(), _>("failed") }).named("frail"));
             registry.spawn(Task::new(async { panic!("panicked") }).named("frail"));
@@ -316,5 +317,44 @@ mod limit_by_name {
             "no name is that name: {error}"
         );
         assert!(TaskRegistry::builder().limit_by_name("scan", usize::MAX).build().is_ok());
+    }
+}
+
+mod may_start {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn is_the_least_of_the_limits() {
+        let builder = TaskRegistry::builder().max_concurrent(3).limit_by_name("mail", 2).capacity(4);
+        let registry = builder.build().unwrap();
+        assert_eq!((registry.may_start("mail"), registry.may_start("report")), (2, 3));
+        registry.spawn(Task::new(pending::<()>()).named("mail"));
+        registry.spawn(Task::new(pending::<()>()).named("mail"));
+        assert_eq!(registry.may_start("mail"), 0);
+        until(|| registry.may_start("report") == 1).await;
+        registry.spawn(Task::blocking(|| ()).named("takes a slot")).await;
+        registry.spawn(Task::new(pending::<()>()).delay(SECOND));
+        registry.spawn(Task::new(pending::<()>()).delay(SECOND));
+        assert_eq!(registry.may_start("report"), 0, "no slot is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_unlimited_without_limits_and_zero_when_closed() {
+        let registry = TaskRegistry::new();
+        assert_eq!(registry.may_start("mail"), usize::MAX);
+        registry.shutdown(SECOND).await;
+        assert_eq!(registry.may_start("mail"), 0);
+    }
+
+    #[cfg(feature = "rate-limit")]
+    #[tokio::test(start_paused = true)]
+    async fn is_one_at_a_rate_that_allows_a_start() {
+        let rate = postlude::RateLimit::per_second(1);
+        let registry = TaskRegistry::builder().rate_limit("mail", rate).build().unwrap();
+        assert_eq!(registry.may_start("mail"), 1);
+        registry.spawn(Task::new(async {}).named("mail")).await;
+        registry.spawn(Task::new(async {}).named("mail"));
+        tokio::task::yield_now().await;
+        assert_eq!(registry.may_start("mail"), 0, "one waits for the rate");
     }
 }

@@ -443,3 +443,42 @@ mod report {
         assert!(report.to_string().ends_with("and 3 more"));
     }
 }
+
+mod shutdown_guard {
+    use super::*;
+
+    /// The guard holds up the return of the shutdown, and not the close of the registry.
+    #[tokio::test(start_paused = true)]
+    async fn is_waited_for_after_the_tasks() {
+        let registry = TaskRegistry::new();
+        let guard = registry.shutdown_guard();
+        let mut shutdown = Box::pin(registry.shutdown(60 * SECOND));
+        assert!(timeout(SECOND / 2, &mut shutdown).await.is_err());
+        assert!(registry.is_closed());
+        drop(guard);
+        assert!(shutdown.await.is_clean());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_waited_for_during_the_settle_time_only() {
+        let registry = TaskRegistry::builder().settle(3 * SECOND).build().unwrap();
+        let _guards = [registry.shutdown_guard(), registry.shutdown_guard()];
+        let start = Instant::now();
+        registry.shutdown(60 * SECOND).await;
+        assert_eq!(start.elapsed(), 3 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn knows_when_a_shutdown_begins() {
+        let registry = TaskRegistry::new();
+        let guard = registry.shutdown_guard();
+        assert!(timeout(SECOND, guard.shutdown_started()).await.is_err());
+        registry.spawn(pending::<()>());
+        let begun = async {
+            guard.shutdown_started().await;
+            assert!(!registry.is_closed(), "a task is live");
+            drop(guard);
+        };
+        tokio::join!(registry.shutdown(SECOND), begun);
+    }
+}

@@ -139,6 +139,24 @@ impl RetryPolicy {
         self
     }
 
+    /// The delay before the attempt that follows `failed` attempts, with jitter: for code that makes the attempts itself, such
+    /// as a queue that stores when a job is due. `None` if the list of [`delays`](Self::delays) is empty.
+    ///
+    /// Only the delays of the policy are used: [`attempts`](Self::attempts), [`give_up_after`](Self::give_up_after) and
+    /// [`retry_if`](Self::retry_if) are not.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::exponential().full_jitter(false);
+    /// assert_eq!(policy.delay_after(3), Some(Duration::from_secs(4)));
+    /// ```
+    #[must_use]
+    pub fn delay_after(&self, failed: u32) -> Option<Duration> {
+        self.jittered_delay(failed, fastrand::f64())
+    }
+
     /// Whether another attempt follows this outcome. Evaluates the user's condition, which may panic.
     pub(crate) fn is_worth_another(&self, outcome: &Outcome) -> bool {
         match outcome {
@@ -154,9 +172,13 @@ impl RetryPolicy {
         if failed >= self.attempts && self.attempts != u32::MAX {
             return None;
         }
-        let computed = self.computed_delay(failed)?;
-        let delay = if self.jitter { scaled(computed, random) } else { computed };
+        let delay = self.jittered_delay(failed, random)?;
         (since_first.saturating_add(delay) <= self.give_up_after).then_some(delay)
+    }
+
+    fn jittered_delay(&self, failed: u32, random: f64) -> Option<Duration> {
+        let computed = self.computed_delay(failed)?;
+        Some(if self.jitter { scaled(computed, random) } else { computed })
     }
 
     /// The delay before jitter; `None` if the list of delays is empty.
@@ -228,6 +250,14 @@ mod tests {
         for (random, seconds) in [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8), (7.0, 8), (-1.0, 0)] {
             assert_eq!(policy.next_delay(1, NONE, random), Some(seconds * SECOND), "{random}");
         }
+    }
+
+    #[test]
+    fn delay_after_uses_the_delays_alone() {
+        let policy = RetryPolicy::constant(SECOND).attempts(1).give_up_after(NONE).retry_if(|_| false);
+        assert_eq!(policy.delay_after(7), Some(SECOND));
+        assert!(RetryPolicy::exponential().delay_after(4).is_some_and(|delay| delay <= 8 * SECOND));
+        assert_eq!(RetryPolicy::delays([]).delay_after(1), None);
     }
 
     #[test]

@@ -1,0 +1,4 @@
+//! The chapter of the guide about jobs.
+
+#[doc = include_str!("../docs/jobs.md")]
+pub mod jobs {}

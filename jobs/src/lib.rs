@@ -1,0 +1,123 @@
+//! Durable jobs: work that survives its process, run as tasks of [`postlude`].
+//!
+#![cfg_attr(feature = "sqlite", doc = "```no_run")]
+#![cfg_attr(not(feature = "sqlite"), doc = "```ignore")]
+//! use postlude::TaskRegistry;
+//! use postlude_jobs::{Job, Jobs, sqlite::SqliteQueue};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Invoice {
+//!     order: u64,
+//! }
+//!
+//! impl Job for Invoice {
+//!     const NAME: &'static str = "invoice";
+//! }
+//!
+//! async fn send(invoice: Invoice) -> Result<(), std::io::Error> {
+//!     println!("invoice of order {}", invoice.order);
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let registry = TaskRegistry::new();
+//!     let queue = SqliteQueue::open("jobs.db").await?;
+//!     let jobs = Jobs::builder(queue, registry.clone()).handle(send).start().await?;
+//!
+//!     jobs.push(Invoice { order: 17 }).await?; // stored now, whatever happens next
+//!
+//!     registry.shutdown(std::time::Duration::from_secs(30)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Guarantees
+//! When [`Jobs::push`] has returned, the job is stored, and survives what its engine survives. It runs at least once, until it
+//! completes or is dead: failures and crashes are capped apart, and a dead job is kept with its errors. What has completed
+//! never runs again. A job may run twice if its worker dies between the work and the settlement, so **handlers must be
+//! idempotent**.
+//!
+//! # Overview
+//! | purpose | items |
+//! |---|---|
+//! | a kind of job, and how often it is tried | [`Job`], [`JobPolicy`] |
+//! | pushing | [`Jobs::push`], [`Jobs::push_with`] and its [`PushOptions`], [`Jobs::push_all`] |
+//! | pushing in a transaction | [`Jobs::prepare`], and the `push_in` of a queue |
+//! | working | [`Jobs::builder`], [`JobsBuilder::handle`], [`JobVerdict`] |
+//! | the job that runs | [`job::current`] |
+//! | schedules | [`JobsBuilder::cron`] |
+//! | one job, figures, dead jobs | [`Jobs::find`], [`Jobs::stats`], [`Jobs::metrics`], [`Jobs::dead`] |
+//! | acting | [`Jobs::cancel`], [`Jobs::replay`], [`Jobs::discard`], [`Jobs::pause`] |
+//! | encryption | [`Codec`] |
+//! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite` and `postgres` |
+//! | routes for operators | `JobsRouter`, `Accepted` |
+//!
+//! The [guide] says when to use a task and when a job, and describes leases, deploys, versions of payloads, secrets, and what
+//! each engine survives.
+//!
+//! # Features
+//! - `sqlite` (default): `SqliteQueue`, jobs in a file, for the processes of one machine.
+//! - `postgres`: `PostgresQueue`, jobs in a database, for any number of machines.
+//! - `axum`: `JobsRouter` and `Accepted`.
+//! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
+//!
+//! These public dependencies determine the major version of this crate: `postlude`, `serde` and, with the features, `sqlx` and
+//! `axum`. The minimum Rust version is that of `sqlx`: 1.94.
+//!
+#![cfg_attr(all(feature = "sqlite", feature = "postgres", feature = "axum"), doc = "[guide]: guide::jobs")]
+#![cfg_attr(not(all(feature = "sqlite", feature = "postgres", feature = "axum")), doc = "[guide]: #features")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "without an engine, nothing is stored")
+)]
+
+/// Compiles the example of the README.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "axum"))]
+pub mod guide;
+
+mod jobs;
+mod model;
+mod queue;
+#[cfg(feature = "axum")]
+mod routes;
+mod worker;
+
+#[cfg(feature = "postgres")]
+pub use self::queue::postgres;
+#[cfg(feature = "sqlite")]
+pub use self::queue::sqlite;
+#[cfg(feature = "axum")]
+pub use self::routes::{Accepted, JobsRouter, router};
+pub use postlude::BoxError;
+
+pub use self::{
+    jobs::{builder::JobsBuilder, handle::Jobs},
+    model::{
+        codec::Codec,
+        dead::{DeadJob, JobError},
+        error::{PushError, PushErrorKind, QueueError, StartError},
+        id::{JobId, ParseJobIdError},
+        info::{JobInfo, JobState},
+        job::Job,
+        new_job::NewJob,
+        options::PushOptions,
+        output::{JobOutput, JobVerdict},
+        page::Page,
+        policy::JobPolicy,
+        stats::{JobStats, NameStats},
+    },
+    queue::{Queue, capabilities::Capabilities},
+    worker::{current::Current, metrics::WorkerMetrics},
+};
+
+/// The job that runs.
+pub mod job {
+    pub use crate::worker::current::{Current, current};
+}

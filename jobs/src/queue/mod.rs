@@ -1,0 +1,106 @@
+//! Where jobs are stored: the trait, and its adapters.
+
+pub(crate) mod capabilities;
+mod operations;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod sqlx_error;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::watch;
+
+use self::capabilities::Capabilities;
+pub(crate) use self::operations::{LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tended, Tick};
+use crate::model::{
+    dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
+};
+
+/// Where jobs are stored: an adapter over an engine. It is sealed; the adapters are
+#[cfg_attr(feature = "sqlite", doc = "[`SqliteQueue`](crate::sqlite::SqliteQueue)")]
+#[cfg_attr(not(feature = "sqlite"), doc = "`SqliteQueue`")]
+/// and
+#[cfg_attr(feature = "postgres", doc = "[`PostgresQueue`](crate::postgres::PostgresQueue).")]
+#[cfg_attr(not(feature = "postgres"), doc = "`PostgresQueue`.")]
+pub trait Queue: Adapter {
+    /// The name of the engine, for logs and errors.
+    fn engine(&self) -> &'static str;
+
+    /// What the engine can do. What it can't do is an error when it is asked for.
+    fn capabilities(&self) -> Capabilities;
+}
+
+pub(crate) use self::sealed::Adapter;
+
+/// The future of an operation.
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, QueueError>> + Send + 'a>>;
+
+mod sealed {
+    use super::{
+        Answer, DeadJob, Duration, JobId, JobInfo, JobStats, NewJob, Page, Pin, Renewed, Reservation, Reserved,
+        Settlement, SystemTime, Tended, Tick, watch,
+    };
+
+    /// What an engine does for the code above it. Time is the engine's clock.
+    ///
+    /// No operation is dropped before it has answered, apart from `push`, whose caller may be dropped.
+    #[expect(unnameable_types, reason = "seals `Queue`")]
+    pub trait Adapter: Send + Sync + 'static {
+        /// Connects, creates or checks the tables, and stores the lease if there is one.
+        fn open(&self, lease: Option<Duration>) -> Answer<'_, ()>;
+
+        /// Stores jobs, all or none, and returns their ids: that of the job that holds the key, if a key is held.
+        fn push(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<JobId>>;
+
+        /// Takes waiting jobs for the lease.
+        fn reserve(&self, wanted: Reservation) -> Answer<'_, Vec<Reserved>>;
+
+        /// Renews the leases of these runs, and says which are lost.
+        fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Answer<'_, Renewed>;
+
+        /// Settles runs, and returns those that are no longer this owner's, whose settlement is refused.
+        fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>>;
+
+        /// Releases what this owner has reserved, apart from these runs: reservations whose answer was lost.
+        fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()>;
+
+        /// Moves what is due and what has lost its lease, in bounded steps.
+        fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended>;
+
+        /// Removes some of what completed or was cancelled before `retention` ago. Returns how many.
+        fn prune(&self, retention: Duration) -> Answer<'_, u64>;
+
+        /// Notes a tick of a schedule, and stores its job, if the tick is later than the last one.
+        fn tick(&self, tick: Tick) -> Answer<'_, bool>;
+
+        /// The last tick of a schedule. A schedule that is new gets the present as its last tick.
+        fn last_tick(&self, key: String) -> Answer<'_, SystemTime>;
+
+        /// The engine's clock.
+        fn now(&self) -> Answer<'_, SystemTime>;
+
+        fn find(&self, id: JobId) -> Answer<'_, Option<JobInfo>>;
+        fn stats(&self) -> Answer<'_, JobStats>;
+        fn cancel(&self, id: JobId) -> Answer<'_, bool>;
+        fn dead(&self, page: Page) -> Answer<'_, Vec<DeadJob>>;
+        fn replay(&self, id: JobId) -> Answer<'_, bool>;
+        fn discard(&self, id: JobId) -> Answer<'_, bool>;
+        fn set_paused(&self, name: String, paused: bool) -> Answer<'_, bool>;
+
+        /// Changes when there may be more to reserve.
+        fn changes(&self) -> watch::Receiver<u64>;
+
+        /// Makes [`changes`](Self::changes) change.
+        fn wake(&self);
+
+        /// Watches for changes that other processes make. Never returns; a worker polls it as long as it lives.
+        fn watch(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    }
+}

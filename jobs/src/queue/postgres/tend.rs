@@ -1,0 +1,102 @@
+//! Moving what is due, and what has lost its lease.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row as _};
+
+use super::{ENGINE, connect::Shared, rows, settle};
+use crate::{
+    model::{
+        dead::{JobError, crash_message},
+        error::QueueError,
+        info::JobState,
+        time::{duration, from_millis, millis},
+    },
+    queue::{LostLease, Tended, sqlx_error::sent},
+};
+
+/// How many jobs one step moves.
+const STEP: i64 = 1_000;
+
+/// What there is to do. It reads only, the ends of the indexes.
+const LOOK: &str = "
+    SELECT postlude_now() AS now, (SELECT value FROM postlude_settings WHERE name = 'lease') AS lease,
+        (SELECT min(due) FROM postlude_jobs WHERE state = 1) AS due,
+        (SELECT min(lease_until) FROM postlude_jobs WHERE state = 2) AS expires,
+        EXISTS (SELECT 1 FROM postlude_jobs WHERE state = 0 AND crashes > 0 AND name = ANY ($1)
+            AND name NOT IN (SELECT name FROM postlude_paused)) AS crashed";
+
+const MAKE_WAITING: &str = "
+    UPDATE postlude_jobs SET state = 0
+    WHERE seq = ANY (ARRAY (
+        SELECT seq FROM postlude_jobs WHERE state = 1 AND due <= $1 ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+const TAKE_BACK: &str = "
+    UPDATE postlude_jobs
+    SET state = CASE WHEN crashes + 1 >= max_crashes THEN 4 ELSE 0 END,
+        finished_at = CASE WHEN crashes + 1 >= max_crashes THEN $1 END,
+        crashes = crashes + 1, owner = NULL, lease_until = NULL, due = $1
+    WHERE seq = ANY (ARRAY (
+        SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until <= $1 ORDER BY lease_until LIMIT $2
+        FOR UPDATE SKIP LOCKED))
+    RETURNING id::text AS id, name, state, failures, crashes";
+
+impl Shared {
+    pub(super) async fn tend(&self, names: Vec<&'static str>) -> Result<Tended, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut tended = Tended::default();
+        let mut connection = self.acquire().await?;
+        let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
+        let now: i64 = row.try_get("now").map_err(refused)?;
+        tended.lease = duration(row.try_get("lease").map_err(refused)?);
+        tended.crashed_waiting = row.try_get("crashed").map_err(refused)?;
+        let mut next = i64::MAX;
+        let due: Option<i64> = row.try_get("due").map_err(refused)?;
+        let expires: Option<i64> = row.try_get("expires").map_err(refused)?;
+        if due.is_some_and(|due| due <= now) {
+            let query = sqlx::query(MAKE_WAITING).bind(now).bind(STEP);
+            query.execute(&mut *connection).await.map_err(refused)?;
+            tended.more = true;
+        } else {
+            next = next.min(due.unwrap_or(i64::MAX));
+        }
+        drop(connection);
+        if expires.is_some_and(|expires| expires <= now) {
+            let mut transaction = self.begin().await?;
+            tended.lost = take_back(&mut transaction, now).await.map_err(refused)?;
+            transaction.commit().await.map_err(refused)?;
+            tended.more = true;
+        } else {
+            next = next.min(expires.unwrap_or(i64::MAX));
+        }
+        tended.next_in = (next < i64::MAX).then(|| duration(next.saturating_sub(now)));
+        Ok(tended)
+    }
+
+    pub(super) async fn prune(&self, retention: Duration) -> Result<u64, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let prune = "DELETE FROM postlude_jobs WHERE seq = ANY (ARRAY (
+            SELECT seq FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < (SELECT postlude_now()) - $1
+            LIMIT $2 FOR UPDATE SKIP LOCKED))";
+        let mut connection = self.acquire().await?;
+        let pruned = sqlx::query(prune).bind(millis(retention)).bind(STEP).execute(&mut *connection).await;
+        Ok(pruned.map_err(refused)?.rows_affected())
+    }
+}
+
+async fn take_back(connection: &mut PgConnection, now: i64) -> Result<Vec<LostLease>, sqlx::Error> {
+    let rows = sqlx::query(TAKE_BACK).bind(now).bind(STEP).fetch_all(&mut *connection).await?;
+    let mut lost = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (failures, crashes) = (rows::count(row, "failures")?, rows::count(row, "crashes")?);
+        let is_dead = row.try_get::<i16, _>("state")? == JobState::Dead.to_stored();
+        let one = LostLease { id: rows::id(row, "id")?, name: row.try_get("name")?, crashes, is_dead };
+        let error = JobError::new(from_millis(now), failures.saturating_add(crashes), &crash_message(crashes, is_dead));
+        settle::add_error(connection, one.id, &error).await?;
+        if is_dead {
+            settle::follow(connection, one.id).await?;
+        }
+        lost.push(one);
+    }
+    Ok(lost)
+}

@@ -1,0 +1,161 @@
+//! The connections to the file, and its tables.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    pool::PoolConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::ENGINE;
+use crate::{
+    model::{
+        error::QueueError,
+        time::{millis, to_millis},
+    },
+    queue::sqlx_error::{not_sent, sent},
+};
+
+pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/sqlite/0001_jobs.sql"))];
+
+/// How long a statement waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a worker looks for changes of other processes.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How many connections read at a time.
+const READERS: u32 = 4;
+
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    options: SqliteConnectOptions,
+    /// Has one connection, so that this process does not wait for its own lock.
+    writer: SqlitePool,
+    pub(super) readers: SqlitePool,
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) pushes: super::push::Pending,
+}
+
+impl Shared {
+    pub(super) async fn open(path: &Path) -> Result<Self, QueueError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(2 * BUSY_TIMEOUT)
+                .test_before_acquire(false)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .connect_lazy_with(options.clone())
+        };
+        let shared = Self {
+            path: path.to_owned(),
+            writer: pool(1),
+            readers: pool(READERS),
+            changes: watch::Sender::new(0),
+            pushes: super::push::Pending::default(),
+            options,
+        };
+        // The first connection creates the file and switches it to WAL.
+        drop(shared.write().await?);
+        Ok(shared)
+    }
+
+    /// The connection that writes.
+    pub(super) async fn write(&self) -> Result<PoolConnection<Sqlite>, QueueError> {
+        self.writer.acquire().await.map_err(|error| not_sent(ENGINE, error))
+    }
+
+    /// A transaction that has the lock for writing.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, QueueError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| not_sent(ENGINE, error))
+    }
+
+    pub(super) async fn read(&self) -> Result<PoolConnection<Sqlite>, QueueError> {
+        self.readers.acquire().await.map_err(|error| not_sent(ENGINE, error))
+    }
+
+    /// Creates the tables, or checks them, and stores the lease.
+    pub(super) async fn prepare(&self, lease: Option<Duration>) -> Result<(), QueueError> {
+        let mut transaction = self.begin().await?;
+        migrate(&mut transaction).await?;
+        if let Some(lease) = lease {
+            sqlx::query("UPDATE postlude_settings SET value = ?1 WHERE name = 'lease'")
+                .bind(millis(lease))
+                .execute(&mut *transaction)
+                .await
+                .map_err(|error| sent(ENGINE, error))?;
+        }
+        transaction.commit().await.map_err(|error| sent(ENGINE, error))
+    }
+
+    pub(super) fn wake(&self) {
+        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    /// Looks for changes of other processes, and of connections that the user has opened.
+    pub(super) async fn watch(&self) {
+        let mut connection: Option<SqliteConnection> = None;
+        let mut seen = None;
+        loop {
+            sleep(LOOK_EVERY).await;
+            let version = match &mut connection {
+                Some(connection) => data_version(connection).await,
+                None => match self.options.connect().await {
+                    Ok(new) => data_version(connection.insert(new)).await,
+                    Err(error) => Err(error),
+                },
+            };
+            let Ok(version) = version else {
+                // The worker notices, and warns, when it next reserves.
+                connection = None;
+                continue;
+            };
+            if seen.replace(version) != Some(version) {
+                self.wake();
+            }
+        }
+    }
+}
+
+async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), QueueError> {
+    let refused = |error| sent(ENGINE, error);
+    let has_tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'postlude_settings'";
+    let count: i64 = sqlx::query_scalar(has_tables).fetch_one(&mut *connection).await.map_err(refused)?;
+    let mut found = 0;
+    if count > 0 {
+        let version = "SELECT value FROM postlude_settings WHERE name = 'schema'";
+        found = sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(refused)?;
+    }
+    let needed = MIGRATIONS.last().map_or(0, |(version, _)| *version);
+    if found > needed {
+        let advice = "a newer version of postlude-jobs has changed them: update this program";
+        return Err(QueueError::Schema { engine: ENGINE, found, needed, advice });
+    }
+    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        sqlx::raw_sql(*sql).execute(&mut *connection).await.map_err(refused)?;
+        tracing::info!(target: "postlude_jobs", engine = ENGINE, version, "created or changed the tables for jobs");
+    }
+    connection.ping().await.map_err(refused)
+}
+
+/// The clock of the machine, which is the engine's.
+pub(super) fn now() -> i64 {
+    to_millis(SystemTime::now())
+}

@@ -1,0 +1,247 @@
+//! Storing jobs.
+
+use std::{mem, sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use sqlx::SqliteConnection;
+use tokio::sync::oneshot;
+
+use super::{
+    ENGINE,
+    connect::{Shared, now},
+    rows,
+};
+use crate::{
+    model::{
+        error::QueueError,
+        headers,
+        id::JobId,
+        info::JobState,
+        new_job::{NewJob, priority_to_stored},
+        options::Due,
+        time::{from_millis, millis, to_millis},
+    },
+    queue::{Tick, sqlx_error::sent},
+};
+
+/// Pushes that wait for the one connection that writes. One task stores them, many in one transaction: apart from those who
+/// wait, so that none of them, when it is cancelled, takes others with it.
+#[derive(Default)]
+pub(super) struct Pending(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    pushes: Vec<Push>,
+    is_storing: bool,
+}
+
+struct Push {
+    jobs: Vec<NewJob>,
+    answer: oneshot::Sender<Result<Vec<JobId>, QueueError>>,
+}
+
+/// How many pushes share a transaction.
+const PUSHES_PER_TRANSACTION: usize = 256;
+
+/// Fails what is pending if the task that stores it is dropped, with its runtime.
+struct Storing(Arc<Shared>);
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        let mut state = self.0.pushes.0.lock();
+        state.is_storing = false;
+        state.pushes.clear();
+    }
+}
+
+impl Shared {
+    #[expect(clippy::disallowed_methods, reason = "a push of one caller must not be cancelled with that of another")]
+    pub(super) async fn push(self: Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<JobId>, QueueError> {
+        let (answer, answered) = oneshot::channel();
+        let is_storing = {
+            let mut state = self.pushes.0.lock();
+            state.pushes.push(Push { jobs, answer });
+            mem::replace(&mut state.is_storing, true)
+        };
+        if !is_storing {
+            tokio::spawn(store_pending(Storing(Arc::clone(&self))));
+        }
+        answered.await.unwrap_or_else(|_| Err(runtime_ended()))
+    }
+
+    /// Stores a batch. If the engine refuses it, each push on its own: one must not fail because of another.
+    async fn store_batch(&self, batch: Vec<Push>) {
+        match self.store(&batch).await {
+            Ok(results) => {
+                for (push, ids) in batch.into_iter().zip(results) {
+                    let _caller_is_gone = push.answer.send(Ok(ids));
+                }
+            }
+            Err(QueueError::Refused { .. }) if batch.len() > 1 => {
+                for push in batch {
+                    let result = self.store(std::slice::from_ref(&push)).await;
+                    let _caller_is_gone = push.answer.send(result.map(|mut ids| ids.pop().unwrap_or_default()));
+                }
+            }
+            Err(error) => {
+                for push in batch {
+                    let _caller_is_gone = push.answer.send(Err(copy(&error)));
+                }
+            }
+        }
+        self.wake();
+    }
+
+    async fn store(&self, pushes: &[Push]) -> Result<Vec<Vec<JobId>>, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        let now = now();
+        let mut results = Vec::with_capacity(pushes.len());
+        for push in pushes {
+            let mut ids = Vec::with_capacity(push.jobs.len());
+            for job in &push.jobs {
+                ids.push(insert(&mut transaction, job, now).await.map_err(refused)?);
+            }
+            results.push(ids);
+        }
+        transaction.commit().await.map_err(refused)?;
+        Ok(results)
+    }
+
+    pub(super) async fn tick(&self, tick: Tick) -> Result<bool, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let later = "UPDATE postlude_ticks SET last = ?2 WHERE schedule = ?1 AND last < ?2";
+        let mut transaction = self.begin().await?;
+        let is_later = sqlx::query(later)
+            .bind(&tick.key)
+            .bind(to_millis(tick.at))
+            .execute(&mut *transaction)
+            .await
+            .map_err(refused)?
+            .rows_affected()
+            > 0;
+        if is_later {
+            insert(&mut transaction, &tick.job, now()).await.map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)?;
+        if is_later {
+            self.wake();
+        }
+        Ok(is_later)
+    }
+
+    pub(super) async fn last_tick(&self, key: String) -> Result<SystemTime, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut connection = self.write().await?;
+        sqlx::query("INSERT INTO postlude_ticks (schedule, last) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+            .bind(&key)
+            .bind(now())
+            .execute(&mut *connection)
+            .await
+            .map_err(refused)?;
+        let last: i64 = sqlx::query_scalar("SELECT last FROM postlude_ticks WHERE schedule = ?1")
+            .bind(&key)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(refused)?;
+        Ok(from_millis(last))
+    }
+}
+
+async fn store_pending(storing: Storing) {
+    let shared = &storing.0;
+    loop {
+        let batch = {
+            let mut state = shared.pushes.0.lock();
+            if state.pushes.is_empty() {
+                state.is_storing = false;
+                return;
+            }
+            let count = state.pushes.len().min(PUSHES_PER_TRANSACTION);
+            let rest = state.pushes.split_off(count);
+            mem::replace(&mut state.pushes, rest)
+        };
+        shared.store_batch(batch).await;
+    }
+}
+
+fn runtime_ended() -> QueueError {
+    QueueError::Interrupted { engine: ENGINE, source: "the runtime that stored the job has ended".into() }
+}
+
+/// The same error for another push of the batch.
+fn copy(error: &QueueError) -> QueueError {
+    let source = match std::error::Error::source(error) {
+        Some(source) => source.to_string().into(),
+        None => error.to_string().into(),
+    };
+    match error {
+        QueueError::Unreachable { engine, .. } => QueueError::Unreachable { engine, source },
+        QueueError::Refused { engine, .. } => QueueError::Refused { engine, source },
+        _ => QueueError::Interrupted { engine: ENGINE, source },
+    }
+}
+
+const INSERT: &str = "
+    INSERT INTO postlude_jobs
+        (id, name, state, priority, due, pushed_at, max_attempts, max_crashes, unique_key, headers, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    ON CONFLICT DO NOTHING";
+
+/// Stores one job, unless its id is known or its key is held. Returns the id of the job that is stored.
+pub(super) async fn insert(connection: &mut SqliteConnection, job: &NewJob, now: i64) -> Result<JobId, sqlx::Error> {
+    let due = match job.due {
+        Due::Now => now,
+        Due::After(delay) => now + millis(delay),
+        Due::At(time) => to_millis(time),
+    };
+    let state = if due > now { JobState::Scheduled } else { JobState::Waiting };
+    let stored = sqlx::query(INSERT)
+        .bind(job.id.to_string())
+        .bind(job.name)
+        .bind(state.to_stored())
+        .bind(priority_to_stored(job.priority))
+        .bind(due)
+        .bind(now)
+        .bind(job.max_attempts)
+        .bind(job.max_crashes)
+        .bind(job.unique.as_ref().map(|unique| unique.key.as_str()))
+        .bind(headers::write(&job.headers))
+        .bind(job.payload.as_slice())
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+    if stored > 0 {
+        return Ok(job.id);
+    }
+    Ok(held_by(connection, job).await?.unwrap_or(job.id))
+}
+
+/// The job that holds the key of a job that was not stored. If it is running, it is marked to run again.
+async fn held_by(connection: &mut SqliteConnection, job: &NewJob) -> Result<Option<JobId>, sqlx::Error> {
+    let Some(unique) = &job.unique else { return Ok(None) };
+    let known: i64 = sqlx::query_scalar("SELECT count(*) FROM postlude_jobs WHERE id = ?1")
+        .bind(job.id.to_string())
+        .fetch_one(&mut *connection)
+        .await?;
+    if known > 0 {
+        return Ok(None);
+    }
+    if unique.runs_again {
+        let mark = "UPDATE postlude_jobs SET again_payload = ?3, again_headers = ?4
+                    WHERE name = ?1 AND unique_key = ?2 AND state = 2";
+        sqlx::query(mark)
+            .bind(job.name)
+            .bind(&unique.key)
+            .bind(job.payload.as_slice())
+            .bind(headers::write(&job.headers))
+            .execute(&mut *connection)
+            .await?;
+    }
+    let holder = sqlx::query("SELECT id FROM postlude_jobs WHERE name = ?1 AND unique_key = ?2 AND state <= 2")
+        .bind(job.name)
+        .bind(&unique.key)
+        .fetch_optional(&mut *connection)
+        .await?;
+    holder.map(|row| rows::id(&row, "id")).transpose()
+}

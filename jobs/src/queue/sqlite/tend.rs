@@ -1,0 +1,116 @@
+//! Moving what is due, and what has lost its lease.
+
+use std::time::Duration;
+
+use sqlx::{Row as _, SqliteConnection};
+
+use super::{
+    ENGINE,
+    connect::{Shared, now},
+    rows, settle,
+};
+use crate::{
+    model::{
+        dead::{JobError, crash_message},
+        error::QueueError,
+        info::JobState,
+        time::{duration, from_millis, millis},
+    },
+    queue::{LostLease, Tended, sqlx_error::sent},
+};
+
+/// How many jobs one step moves.
+const STEP: i64 = 1_000;
+
+/// What there is to do. It reads only, the ends of the indexes.
+pub(super) const LOOK: &str = "
+    SELECT (SELECT value FROM postlude_settings WHERE name = 'lease') AS lease,
+        (SELECT min(due) FROM postlude_jobs WHERE state = 1) AS due,
+        (SELECT min(lease_until) FROM postlude_jobs WHERE state = 2) AS expires,
+        EXISTS (SELECT 1 FROM json_each(?1) AS handled JOIN postlude_jobs ON name = handled.value
+            WHERE state = 0 AND crashes > 0 AND name NOT IN (SELECT name FROM postlude_paused)) AS crashed";
+
+pub(super) const MAKE_WAITING: &str = "
+    UPDATE postlude_jobs SET state = 0
+    WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state = 1 AND due <= ?1 ORDER BY due LIMIT ?2)";
+
+pub(super) const TAKE_BACK: &str = "
+    UPDATE postlude_jobs
+    SET state = iif(crashes + 1 >= max_crashes, 4, 0), finished_at = iif(crashes + 1 >= max_crashes, ?1, NULL),
+        crashes = crashes + 1, owner = NULL, lease_until = NULL, due = ?1
+    WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until <= ?1 ORDER BY lease_until LIMIT ?2)
+    RETURNING id, name, state, failures, crashes";
+
+pub(super) const PRUNE: &str = "
+    DELETE FROM postlude_jobs
+    WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < ?1 LIMIT ?2)";
+
+impl Shared {
+    pub(super) async fn tend(&self, names: Vec<&'static str>) -> Result<Tended, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut tended = Tended::default();
+        let row = {
+            let mut connection = self.read().await?;
+            let names = serde_json::to_string(&names).unwrap_or_default();
+            sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?
+        };
+        let now = now();
+        tended.lease = duration(row.try_get("lease").map_err(refused)?);
+        tended.crashed_waiting = row.try_get("crashed").map_err(refused)?;
+        let mut next = i64::MAX;
+        let due: Option<i64> = row.try_get("due").map_err(refused)?;
+        let expires: Option<i64> = row.try_get("expires").map_err(refused)?;
+        if due.is_some_and(|due| due <= now) {
+            let mut connection = self.write().await?;
+            let query = sqlx::query(MAKE_WAITING).bind(now).bind(STEP);
+            query.execute(&mut *connection).await.map_err(refused)?;
+            tended.more = true;
+        } else {
+            next = next.min(due.unwrap_or(i64::MAX));
+        }
+        if expires.is_some_and(|expires| expires <= now) {
+            let mut transaction = self.begin().await?;
+            tended.lost = take_back(&mut transaction, now).await.map_err(refused)?;
+            transaction.commit().await.map_err(refused)?;
+            tended.more = true;
+        } else {
+            next = next.min(expires.unwrap_or(i64::MAX));
+        }
+        tended.next_in = (next < i64::MAX).then(|| duration(next.saturating_sub(now)));
+        Ok(tended)
+    }
+
+    pub(super) async fn prune(&self, retention: Duration) -> Result<u64, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let before = now() - millis(retention);
+        let old = "SELECT count(*) FROM (
+            SELECT 1 FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < ?1 LIMIT 1)";
+        let count: i64 = {
+            let mut connection = self.read().await?;
+            sqlx::query_scalar(old).bind(before).fetch_one(&mut *connection).await.map_err(refused)?
+        };
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut connection = self.write().await?;
+        let pruned = sqlx::query(PRUNE).bind(before).bind(STEP).execute(&mut *connection).await;
+        Ok(pruned.map_err(refused)?.rows_affected())
+    }
+}
+
+async fn take_back(connection: &mut SqliteConnection, now: i64) -> Result<Vec<LostLease>, sqlx::Error> {
+    let rows = sqlx::query(TAKE_BACK).bind(now).bind(STEP).fetch_all(&mut *connection).await?;
+    let mut lost = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (failures, crashes): (u32, u32) = (row.try_get("failures")?, row.try_get("crashes")?);
+        let is_dead = row.try_get::<i16, _>("state")? == JobState::Dead.to_stored();
+        let one = LostLease { id: rows::id(row, "id")?, name: row.try_get("name")?, crashes, is_dead };
+        let error = JobError::new(from_millis(now), failures + crashes, &crash_message(crashes, is_dead));
+        settle::add_error(connection, one.id, &error).await?;
+        if is_dead {
+            settle::follow(connection, one.id, now).await?;
+        }
+        lost.push(one);
+    }
+    Ok(lost)
+}

@@ -1,0 +1,86 @@
+//! Pushing the jobs of schedules.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::sleep;
+
+use super::{Worker, backoff::Backoff};
+use crate::{
+    model::{
+        error::{PushError, QueueError},
+        new_job::NewJob,
+        schedule::Schedule,
+    },
+    queue::{Queue, Tick},
+};
+
+/// How long it sleeps at most, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// A job with a schedule.
+pub(crate) struct CronJob {
+    pub(crate) name: &'static str,
+    pub(crate) schedule: Schedule,
+    pub(crate) prepare: Box<dyn Fn() -> Result<NewJob, PushError> + Send + Sync>,
+}
+
+impl CronJob {
+    fn key(&self) -> String {
+        format!("{} {}", self.name, self.schedule.expression())
+    }
+}
+
+/// Pushes the jobs of the worker's schedules, for ever.
+pub(crate) async fn run(worker: &Worker) {
+    let mut known = HashMap::new();
+    let mut backoff = Backoff::default();
+    loop {
+        let wait = match push_due(&*worker.queue, &worker.config.schedules, &mut known).await {
+            Ok(wait) => {
+                worker.engine_answered(&mut backoff, "push the jobs of schedules");
+                wait
+            }
+            Err(error) => worker.engine_failed(&mut backoff, "push the jobs of schedules", &error),
+        };
+        sleep(wait).await;
+    }
+}
+
+/// Pushes what is due, and says how long it is until the next tick.
+async fn push_due(
+    queue: &dyn Queue,
+    jobs: &[CronJob],
+    known: &mut HashMap<String, SystemTime>,
+) -> Result<Duration, QueueError> {
+    let now = queue.now().await?;
+    let mut wait = LONGEST_SLEEP;
+    for job in jobs {
+        let key = job.key();
+        let last = match known.get(&key) {
+            Some(last) => *last,
+            None => queue.last_tick(key.clone()).await?,
+        };
+        known.insert(key.clone(), last);
+        if let Some(at) = job.schedule.latest(now).filter(|at| *at > last) {
+            match (job.prepare)() {
+                Ok(new) => {
+                    let id = new.id;
+                    if queue.tick(Tick { key: key.clone(), at, job: new }).await? {
+                        tracing::debug!(target: "postlude_jobs", name = job.name, %id, "pushed a scheduled job");
+                    }
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(target: "postlude_jobs", name = job.name, error, "a scheduled job was not pushed");
+                }
+            }
+            known.insert(key, at);
+        }
+        wait = job.schedule.until_next(now).unwrap_or(LONGEST_SLEEP).min(wait);
+    }
+    // Not before the tick, if the two clocks differ by a little.
+    Ok(wait + Duration::from_millis(1))
+}

@@ -1,0 +1,153 @@
+//! What PostgreSQL alone has: the function for other clients, plans, migrations by many at once.
+
+use std::time::Duration;
+
+use postlude_jobs::{JobState, Jobs, postgres::PostgresQueue};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::{
+    engine::{Postgres, TestEngine},
+    support::{Journal, Mail, Report, SECOND, mail_worker, until_len, until_state},
+};
+
+async fn push(connection: &mut PgConnection, sql: &'static str) -> postlude_jobs::JobId {
+    let id: String = sqlx::query_scalar(sql).fetch_one(connection).await.unwrap();
+    id.parse().unwrap()
+}
+
+/// A job that was pushed by SQL alone is a job like any other.
+pub(crate) async fn the_function_pushes_in_the_transaction_of_its_caller() {
+    let engine = Postgres::create().await;
+    let journal = Journal::default();
+    let (jobs, _registry) = mail_worker(&engine, &journal).await;
+    let mut connection = PgConnection::connect(engine.url()).await.unwrap();
+
+    let mut transaction = connection.begin().await.unwrap();
+    let lost = push(&mut transaction, "SELECT postlude_push('mail', '{\"number\": 1}')::text").await;
+    transaction.rollback().await.unwrap();
+    assert_eq!(jobs.find(lost).await.unwrap(), None);
+
+    let id = push(&mut connection, "SELECT postlude_push('mail', '{\"number\": 2}')::text").await;
+    until_state(&jobs, id, JobState::Completed).await;
+    assert_eq!(journal.entries(), [(2, 1)]);
+
+    let delayed = "SELECT postlude_push('mail', '{\"number\": 3}', 60000, 'key', job_priority => 0::smallint)::text";
+    let delayed_id = push(&mut connection, delayed).await;
+    let info = jobs.find(delayed_id).await.unwrap().unwrap();
+    assert_eq!((info.state, info.priority), (JobState::Scheduled, postlude::Priority::High));
+    assert_eq!(info.due_at, info.pushed_at + 60 * SECOND);
+    assert_eq!(push(&mut connection, delayed).await, delayed_id, "the key is held");
+
+    let too_large = "SELECT postlude_push('mail', to_jsonb(repeat('x', 300000)))::text";
+    let error = sqlx::query(too_large).execute(&mut connection).await.unwrap_err();
+    assert!(error.to_string().contains("the limit is 262144"), "{error}");
+}
+
+/// The statements of a worker read indexes, however many jobs are stored: the server itself counts the scans of the table.
+pub(crate) async fn no_statement_of_a_worker_scans_the_jobs() {
+    let engine = Postgres::create().await;
+    let journal = Journal::default();
+    drop(Jobs::producer(engine.queue().await).await.unwrap());
+    engine
+        .execute(
+            "INSERT INTO postlude_jobs
+                (id, name, state, priority, due, pushed_at, finished_at, max_attempts, max_crashes, headers, payload)
+             SELECT gen_random_uuid(), CASE WHEN n % 2 = 0 THEN 'report' ELSE 'other' END,
+                (ARRAY[0, 0, 0, 0, 1, 3, 3, 4])[1 + n % 8], 1, 9999999999999, 1, postlude_now(), 25, 3, '{}', '{}'
+             FROM generate_series(1, 40000) AS n",
+        )
+        .await;
+    engine.execute("ANALYZE postlude_jobs").await;
+    let before = scans(&engine).await;
+
+    let pool = PgPool::connect(engine.url()).await.unwrap();
+    let registry = postlude::TaskRegistry::new();
+    let builder = Jobs::builder(PostgresQueue::with_pool(pool.clone()), registry.clone());
+    let noted = journal.clone();
+    let handler = move |mail: Mail| {
+        noted.mail(&mail);
+        let fails = mail.number.is_multiple_of(10);
+        async move { if fails { Err("every tenth fails") } else { Ok(()) } }
+    };
+    let jobs = builder.lease(SECOND).handle(handler).start().await.unwrap();
+    jobs.push_all((1..=200).map(|number| Mail { number }).collect()).await.unwrap();
+    until_len(&journal, 180 + 20 * 3).await;
+    // Some renewals and looks.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    registry.shutdown(SECOND).await;
+    // A connection reports what it has counted when it closes.
+    pool.close().await;
+    let after = scans(&engine).await;
+    assert_eq!(after, before, "sequential scans of the table");
+}
+
+async fn scans(engine: &Postgres) -> i64 {
+    let mut connection = PgConnection::connect(engine.url()).await.unwrap();
+    let sql = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'postlude_jobs'";
+    let (mut last, mut same) = (-1, 0);
+    // The counts arrive some time after the connections that counted have closed.
+    while same < 10 {
+        let scans: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        same = if scans == last { same + 1 } else { 0 };
+        last = scans;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    last
+}
+
+/// Processes that start at the same time create the tables once.
+pub(crate) async fn tables_are_created_once() {
+    let engine = Postgres::create().await;
+    let registry = postlude::TaskRegistry::new();
+    for _ in 0..8 {
+        let queue = engine.queue().await;
+        registry.spawn(async move { Jobs::producer(queue).await.map(drop) });
+    }
+    registry.wait_idle().await;
+    assert_eq!(registry.metrics().completed, 8, "{:?}", registry.history());
+}
+
+/// Handlers that use up the pool cost no lease.
+pub(crate) async fn renewals_do_not_wait_for_the_pool() {
+    let engine = Postgres::create().await;
+    let journal = Journal::default();
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(engine.url()).await.unwrap();
+    let registry = postlude::TaskRegistry::new();
+    let builder = Jobs::builder(PostgresQueue::with_pool(pool.clone()), registry).lease(SECOND);
+    let noted = journal.clone();
+    let handler = move |mail: Mail| {
+        let (noted, pool) = (noted.clone(), pool.clone());
+        async move {
+            let _all_of_the_pool = pool.acquire().await.unwrap();
+            tokio::time::sleep(3 * SECOND).await;
+            noted.mail(&mail);
+        }
+    };
+    let jobs = builder.handle(handler).start().await.unwrap();
+    // A worker of another kind of job: it would take the job back if its lease ran out.
+    let other = Jobs::builder(engine.queue().await, postlude::TaskRegistry::new());
+    let other = other.handle(async |_: Report| ()).start().await.unwrap();
+    let id = other.push(Mail { number: 1 }).await.unwrap();
+    let info = until_state(&other, id, JobState::Completed).await;
+    assert_eq!((info.crashes, jobs.metrics().lost, other.metrics().taken_back), (0, 0, 0));
+    assert_eq!(journal.entries(), [(1, 1)]);
+}
+
+/// A pool of one connection, which only polls, as behind a PgBouncer.
+pub(crate) async fn a_small_pool_without_notifications_is_enough() {
+    let engine = Postgres::create().await;
+    let journal = Journal::default();
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect(engine.url()).await.unwrap();
+    let registry = postlude::TaskRegistry::new();
+    let builder = Jobs::builder(PostgresQueue::with_pool_polling(pool), registry);
+    let noted = journal.clone();
+    let handler = move |mail: Mail| {
+        noted.mail(&mail);
+        async {}
+    };
+    let jobs = builder.handle(handler).start().await.unwrap();
+    let other = Jobs::producer(engine.queue().await).await.unwrap();
+    let id = other.push(Mail { number: 1 }).await.unwrap();
+    until_state(&jobs, id, JobState::Completed).await;
+    assert_eq!(journal.entries(), [(1, 1)]);
+}

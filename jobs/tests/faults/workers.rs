@@ -1,0 +1,263 @@
+//! Faults of worker processes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use postlude::TaskRegistry;
+use postlude_jobs::{JobId, JobInfo, JobState, Jobs, Page};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    child::{LEASE, Worker, builder},
+    engine::Engine,
+    work::{Action, Entry, Work, ends, read, starts},
+};
+
+/// A queue, a log, and a producer.
+pub(crate) struct Case<E> {
+    engine: E,
+    folder: TempDir,
+    pub(crate) jobs: Jobs,
+}
+
+impl<E: Engine> Case<E> {
+    async fn create() -> Self {
+        let engine = E::create().await;
+        let builder = builder(&engine.address(), TaskRegistry::new()).await;
+        let jobs = builder.producer().await.unwrap();
+        Self { engine, folder: tempfile::tempdir().unwrap(), jobs }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn worker(&self) -> Worker {
+        Worker::start(&self.engine.address(), &self.log(), LEASE)
+    }
+
+    async fn push(&self, number: u64, action: Action) -> JobId {
+        self.jobs.push(Work { number, action }).await.unwrap()
+    }
+}
+
+/// Waits until a condition holds. It fails after a time that is long enough for any machine.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(90), "waited in vain until {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) async fn until_state(jobs: &Jobs, id: JobId, state: JobState) -> JobInfo {
+    let start = Instant::now();
+    loop {
+        let info = jobs.find(id).await.unwrap().expect("the job is stored");
+        if info.state == state {
+            return info;
+        }
+        assert!(start.elapsed() < Duration::from_secs(90), "waited in vain for {state}: {info:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until_starts(log: &Path, count: usize) {
+    until(&format!("{count} jobs have started"), || starts(log) >= count).await;
+}
+
+pub(crate) async fn killed_in_mid_job<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let first = case.worker();
+    let id = case.push(1, Action::TakeAnHourOnce).await;
+    until_starts(&case.log(), 1).await;
+    first.kill();
+    let second = case.worker();
+    let info = until_state(&case.jobs, id, JobState::Completed).await;
+    assert_eq!((info.crashes, info.failures), (1, 0));
+    assert!(info.last_error.unwrap().contains("its worker's process ended"));
+    second.shut_down();
+    assert_eq!(ends(&case.log()), BTreeMap::from([(1, 1)]));
+}
+
+pub(crate) async fn killed_in_mid_batch<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let first = case.worker();
+    let works = (0..200).map(|number| Work { number, action: Action::Take(10) });
+    let ids = case.jobs.push_all(works.collect()).await.unwrap();
+    until("some have ended", || ends(&case.log()).len() >= 40).await;
+    first.kill();
+    let in_hand = 8;
+    let second = case.worker();
+    for id in ids {
+        assert!(until_state(&case.jobs, id, JobState::Completed).await.crashes <= 1);
+    }
+    second.shut_down();
+    let ends = ends(&case.log());
+    assert_eq!(ends.len(), 200, "each was done");
+    let twice = ends.values().filter(|count| **count > 1).count();
+    // Those that were done and not settled. (A killed worker has not settled what was in hand.)
+    assert!(twice <= in_hand && ends.values().all(|count| *count <= 2), "{twice} were done twice: {ends:?}");
+}
+
+pub(crate) async fn killed_between_work_and_settlement<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let mut first = case.worker();
+    let id = case.push(1, Action::DoAndAbortOnce).await;
+    until("the process has aborted", || first.has_ended()).await;
+    let second = case.worker();
+    let info = until_state(&case.jobs, id, JobState::Completed).await;
+    assert_eq!(info.crashes, 1);
+    second.shut_down();
+    assert_eq!(ends(&case.log()), BTreeMap::from([(1, 2)]), "at least once, and here twice");
+}
+
+/// A worker that does not run for longer than its lease. What it has in hand runs elsewhere, and its late settlement is
+/// refused.
+pub(crate) async fn stopped_for_longer_than_its_lease<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let first = case.worker();
+    let id = case.push(1, Action::Take(2_000)).await;
+    until_starts(&case.log(), 1).await;
+    first.stop();
+    let second = case.worker();
+    until_starts(&case.log(), 2).await;
+    let (first_pid, second_pid) = (first.pid(), second.pid());
+    until("the second worker has done it", || {
+        read(&case.log()).contains(&Entry::End { number: 1, attempt: 2, pid: second_pid })
+    })
+    .await;
+    let info = until_state(&case.jobs, id, JobState::Completed).await;
+    first.go_on();
+    // It comes to its end: by its own work, or because it learns that the lease is lost.
+    first.shut_down();
+    second.shut_down();
+    let metrics = |pid| {
+        let all = read(&case.log());
+        let found = all.iter().find_map(|entry| match entry {
+            Entry::Metrics { pid: of, completed, lost, refused } if *of == pid => Some((*completed, *lost, *refused)),
+            _ => None,
+        });
+        found.expect("the worker has ended in an orderly way")
+    };
+    let (completed, lost, refused) = metrics(first_pid);
+    // It learns of the loss when it renews, when it settles, or both.
+    assert!(completed == 0 && lost + refused >= 1, "its settlement does not count: {completed}, {lost}, {refused}");
+    assert_eq!(metrics(second_pid), (1, 0, 0));
+    let after = case.jobs.find(id).await.unwrap().unwrap();
+    assert_eq!((after.state, after.crashes), (JobState::Completed, 1));
+    assert_eq!(after.finished_at, info.finished_at, "it stays as the second worker has settled it");
+}
+
+/// The process comes up again each time. The job takes its neighbours with it once; then it is alone, and then dead.
+pub(crate) async fn a_job_that_aborts_its_process<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let mut worker = case.worker();
+    let mut ids = Vec::new();
+    for number in 1..=4 {
+        ids.push(case.push(number, Action::Take(200)).await);
+    }
+    let poison = case.push(0, Action::Abort).await;
+    for number in 5..=20 {
+        ids.push(case.push(number, Action::Take(20)).await);
+    }
+    let mut deaths = 0;
+    loop {
+        if worker.has_ended() {
+            deaths += 1;
+            worker = case.worker();
+        }
+        let info = case.jobs.find(poison).await.unwrap().unwrap();
+        if info.state == JobState::Dead {
+            assert_eq!((info.crashes, info.failures), (2, 0));
+            break;
+        }
+        assert!(deaths <= 2, "the poison is capped");
+        sleep(Duration::from_millis(20)).await;
+    }
+    for id in ids {
+        let info = until_state(&case.jobs, id, JobState::Completed).await;
+        assert!(info.crashes <= 1, "only the first crash takes neighbours with it: {info:?}");
+    }
+    worker.shut_down();
+    assert_eq!(deaths, 2);
+    assert_eq!(ends(&case.log()).len(), 20);
+    assert_eq!(case.jobs.dead(Page::default()).await.unwrap().len(), 1);
+
+    // In the process of its second crash, nothing else was running when the poison started.
+    let log = read(&case.log());
+    let is_second = |entry: &Entry| matches!(entry, Entry::Start { number: 0, attempt: 2, .. });
+    let second = log.iter().position(is_second).expect("it ran twice");
+    let Entry::Start { pid, .. } = log[second] else { unreachable!() };
+    let started = log[..second].iter().filter(|entry| matches!(entry, Entry::Start { pid: of, .. } if *of == pid));
+    let ended = log[..second].iter().filter(|entry| matches!(entry, Entry::End { pid: of, .. } if *of == pid));
+    assert_eq!(started.count(), ended.count(), "it was alone");
+}
+
+/// A shutdown in the middle of everything: what did not finish is released, and nobody waits for a lease.
+pub(crate) async fn shut_down_in_the_middle<E: Engine>() {
+    let case = Case::<E>::create().await;
+    let hour = Duration::from_secs(3600);
+    let first = Worker::start(&case.engine.address(), &case.log(), hour);
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        ids.push(case.push(number, Action::Take(20_000)).await);
+    }
+    for number in 3..60 {
+        ids.push(case.push(number, Action::Take(5)).await);
+    }
+    until_starts(&case.log(), 20).await;
+    first.shut_down();
+    // The lease is an hour, so what is taken now was released.
+    let waiting = case.jobs.stats().await.unwrap().get("work");
+    assert_eq!(waiting.running, 0, "{waiting:?}");
+    for id in &ids[..3] {
+        assert_eq!(case.jobs.find(*id).await.unwrap().unwrap().state, JobState::Waiting);
+        assert!(case.jobs.cancel(*id).await.unwrap());
+    }
+    let second = Worker::start(&case.engine.address(), &case.log(), hour);
+    for id in &ids[3..] {
+        let info = until_state(&case.jobs, *id, JobState::Completed).await;
+        assert_eq!((info.crashes, info.failures), (0, 0));
+    }
+    second.shut_down();
+    let ends = ends(&case.log());
+    assert_eq!(ends.keys().copied().collect::<Vec<_>>(), (3..60).collect::<Vec<_>>());
+}
+
+/// Where nothing fails, each job runs exactly once, over four processes.
+pub(crate) async fn four_producers_and_four_workers<E: Engine>() {
+    const JOBS: u64 = 1_000;
+    let case = Case::<E>::create().await;
+    // Long enough for a busy machine: a lease that is lost is a fault.
+    let lease = 20 * LEASE;
+    let worker = || Worker::start(&case.engine.address(), &case.log(), lease);
+    let workers: Vec<Worker> = (0..4).map(|_| worker()).collect();
+    let registry = TaskRegistry::new();
+    for producer in 0..4 {
+        let jobs = builder(&case.engine.address(), TaskRegistry::new()).await.producer().await.unwrap();
+        registry.spawn(async move {
+            let works = (0..JOBS).map(|number| Work { number: producer * JOBS + number, action: Action::Take(0) });
+            let works: Vec<_> = works.collect();
+            for some in works.chunks(20) {
+                jobs.push_all(some.to_vec()).await.unwrap();
+            }
+        });
+    }
+    registry.wait_idle().await;
+    assert_eq!(registry.metrics().completed, 4, "all was pushed");
+    until("all have ended", || ends(&case.log()).len() == 4_000).await;
+    workers.into_iter().for_each(Worker::shut_down);
+    assert!(ends(&case.log()).values().all(|count| *count == 1), "none ran twice");
+    let completed = read(&case.log()).into_iter().filter_map(|entry| match entry {
+        Entry::Metrics { completed, .. } => Some(completed),
+        _ => None,
+    });
+    assert_eq!(completed.sum::<u64>(), 4 * JOBS);
+    let left = case.jobs.stats().await.unwrap().total();
+    assert_eq!((left.waiting, left.running, left.scheduled, left.dead), (0, 0, 0, 0));
+}

@@ -1,0 +1,161 @@
+//! A PostgreSQL server of the tests' own, in a folder of its own, on a free port of the loopback interface.
+
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// The folder of the server's programs: Debian keeps them out of the path.
+fn programs() -> Option<PathBuf> {
+    let in_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
+    let of_debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let of_debian = of_debian.map(|version| version.path().join("bin"));
+    in_path.chain(of_debian).find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+/// A server in a folder of its own, on a free port of the loopback interface.
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    /// Who owns the files: PostgreSQL does not run as root.
+    user: Option<(u32, u32)>,
+    process: Mutex<Option<Child>>,
+}
+
+impl Server {
+    pub(crate) fn create() -> Self {
+        let user = if is_root() { id_of("postgres") } else { None };
+        let server = Self { folder: tempfile::tempdir().unwrap(), port: free_port(), user, process: Mutex::new(None) };
+        fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = server.data();
+        fs::create_dir(&data).unwrap();
+        if let Some((uid, gid)) = user {
+            chown(&data, Some(uid), Some(gid)).unwrap();
+        }
+        let output = server
+            .command("initdb")
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(&data)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        server.start();
+        server
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = programs().expect("PostgreSQL is installed").join(program);
+        let mut command = match self.user {
+            Some((uid, gid)) => {
+                let mut command = Command::new("setpriv");
+                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "--"]);
+                command.arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the server, and waits until it answers.
+    pub(crate) fn start(&self) {
+        let path = self.folder.path().join("log");
+        let log = fs::File::create(&path).unwrap();
+        let child = self
+            .command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        *self.process.lock() = Some(child);
+        let start = Instant::now();
+        loop {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            if log.contains("database system is ready to accept connections") {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "the server does not answer: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills the server and what it has started, without a word.
+    #[allow(dead_code, clippy::allow_attributes, reason = "one of the test programs uses it")]
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.process.lock().take() else { return };
+        // The server's processes have a group of their own only if they are given one, so each is killed by its id.
+        let pid = child.id().to_string();
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output().unwrap();
+        child.kill().unwrap();
+        for one in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+            Command::new("kill").args(["-9", one]).stderr(Stdio::null()).status().unwrap();
+        }
+        child.wait().unwrap();
+    }
+
+    fn stop(&self) {
+        if let Some(mut child) = self.process.lock().take() {
+            Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Creates a database, and returns its address.
+    pub(crate) async fn create_database(&self) -> String {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("jobs_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        let create = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(create)).execute(&mut connection).await.unwrap();
+        self.url(&name)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// The ids of a user and its group.
+fn id_of(user: &str) -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let line = users.lines().find(|line| line.starts_with(&format!("{user}:")))?;
+    let mut fields = line.split(':').skip(2);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Whether the server can be run here.
+pub(crate) fn is_installed() -> bool {
+    programs().is_some() && (!is_root() || id_of("postgres").is_some() && Path::new("/usr/bin/setpriv").exists())
+}
