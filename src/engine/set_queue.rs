@@ -25,6 +25,7 @@ use crate::{
         poll_mark::PollMark,
         queue_state::{Phase, QueueState},
         shared::{Shared, TaskRegistry},
+        start_limit,
         transition::Transition,
     },
     ledger::live::LiveTask,
@@ -153,12 +154,15 @@ impl SetQueue {
         if let Err(refusal) = shared.consider(task.meta()) {
             return Err(Rejected::refused(task, refusal));
         }
+        start_limit::start(shared, task.meta_mut());
+        let start_by = task.meta().start_by();
         let mut state = self.state.lock();
         let was_listed = state.is_listed;
         let passed_mark = match self.admit(&mut state, task.meta().name) {
             Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(state);
+                task.meta_mut().end_start_limit();
                 return Err(Rejected::new(task, reason));
             }
         };
@@ -170,6 +174,9 @@ impl SetQueue {
         drop(state);
         if let Some(identity) = added {
             shared.notify_added(identity);
+        }
+        if let Some(until) = start_by {
+            start_limit::check(shared, id, until);
         }
         if drain {
             self.spawn_drain();

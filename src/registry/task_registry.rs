@@ -10,6 +10,7 @@ use crate::{
         set_queue::{RequestInProgress, SetQueue},
         shared::TaskRegistry,
         spawned::Spawned,
+        start_limit,
     },
     ledger::{
         live::LiveTask,
@@ -576,12 +577,17 @@ impl TaskRegistry {
     pub(crate) fn start(&self, task: Task, passed_mark: bool) -> TaskHandle {
         let (shared, mut work) = (&self.shared, task.work);
         let identity = work.meta().identity();
+        start_limit::start(shared, work.as_mut().meta_mut());
+        let start_by = work.meta().start_by();
         // Permits are taken here, because the runtime does not first poll tasks in the order in which they were
         // spawned.
         if !shared.runs_with_permits(&mut work) {
             work = under_policy(work, shared, None);
         }
         shared.notify_added(identity);
+        if let Some(until) = start_by {
+            start_limit::check(shared, identity.id, until);
+        }
         let join = shared.spawn(Spawned::new(work, Arc::clone(shared)));
         if passed_mark {
             shared.warn_of_high_water(identity.id.number);

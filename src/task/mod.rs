@@ -215,6 +215,34 @@ impl Task {
         self
     }
 
+    /// Discards the task if it has not started within `wait` of its add. It ends then as
+    /// [`DiscardReason::Expired`](crate::DiscardReason::Expired), which is logged, counted and reported.
+    ///
+    /// Every wait counts: for the response of the request, for the tasks before it in its set, for a permit, a rate or
+    /// a thread, and its own [delay](Self::delay). A task that has started does not expire, so the attempts after the
+    /// first are not limited: see [`RetryPolicy::give_up_after`]. The task, with all that it has captured, is dropped
+    /// when it expires, not at its turn. With a wait of zero the task never starts; `Duration::MAX` is no limit.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{DiscardReason, Outcome, Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let minute = Duration::from_secs(60);
+    /// let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+    /// registry.spawn(async move { tokio::time::sleep(2 * minute).await });
+    ///
+    /// let code = Task::new(async { /* text a code that is valid for a minute */ });
+    /// let outcome = registry.spawn(code.named("one_time_code").expires_after(minute)).await;
+    /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Expired)));
+    /// # }
+    /// ```
+    pub fn expires_after(mut self, wait: Duration) -> Self {
+        self.policy_mut().expires_after = Some(wait);
+        self
+    }
+
     /// Sets the [`Priority`]: of the tasks that wait for a permit, those of a higher priority start first. Default:
     /// [`Priority::Normal`].
     ///
