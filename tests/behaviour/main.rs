@@ -15,6 +15,7 @@ mod chaos;
 mod context;
 mod cpu;
 mod dead_letters;
+mod expires_after;
 mod figures;
 mod foreign;
 mod ids;

@@ -23,6 +23,7 @@ fn has_every_outcome_but_completed() {
         let cleared = registry.set();
         cleared.add(Task::new(async {}).named("cleared"));
         cleared.clear();
+        registry.spawn(Task::new(async {}).expires_after(Duration::ZERO).named("expired"));
         registry.shutdown(Duration::ZERO).await;
         registry.spawn(Task::new(async {}).named("late"));
     });
@@ -32,6 +33,7 @@ fn has_every_outcome_but_completed() {
         ("hanging", "ERROR", "task timed out", "limit=1ms"),
         ("aborted", "WARN", "task aborted", "attempt=0"),
         ("cleared", "WARN", "task discarded", "reason=its set was cleared"),
+        ("expired", "WARN", "task discarded", "reason=it had not started when its time was over"),
         ("late", "ERROR", "task discarded", "reason=the registry is shut down"),
     ];
     for (name, level, message, detail) in expected {
