@@ -32,6 +32,7 @@ mod rate_limit;
 mod registry;
 mod replay_refused;
 mod retrying;
+mod retrying_if;
 mod runtime;
 mod runtime_ended;
 #[cfg(feature = "serde")]
