@@ -141,10 +141,11 @@ pub use self::{
         current::{after, attempt, cancellation},
         dead_letters::DeadLetters,
         handle::{DrainHandle, TaskHandle},
+        output_handle::OutputHandle,
         repeat::RepeatHandle,
         set::TaskSet,
     },
-    task::{IntoTask, Rejected, RejectedItem, Task, TaskOutput},
+    task::{IntoOutputTask, IntoTask, OutputTask, Rejected, RejectedItem, Task, TaskOutput},
     telemetry::{observer::TaskObserver, span::SpanRelation, subscription::TaskEvents},
     util::{histogram::DurationHistogram, panic::Panic},
 };

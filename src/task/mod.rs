@@ -3,6 +3,7 @@
 pub(crate) mod batch_signal;
 pub(crate) mod exhausted;
 mod output;
+pub(crate) mod output_task;
 mod rejected;
 mod verdict;
 pub(crate) mod work;
@@ -10,6 +11,7 @@ pub(crate) mod work;
 pub(crate) use self::output::IntoOutcome;
 pub use self::{
     output::TaskOutput,
+    output_task::{IntoOutputTask, OutputTask},
     rejected::{Rejected, RejectedItem},
 };
 

@@ -42,6 +42,7 @@ mod shutdown;
 mod shutdown_bounds;
 mod spawn;
 mod spawn_every;
+mod spawn_with_output;
 mod time;
 
 // HTTP, over real sockets.
