@@ -132,7 +132,7 @@ pub use self::{
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
         OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
-        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
+        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskProgress, TaskReport, TaskState, TaskStatus,
     },
     registry::{
         TaskRegistry,
@@ -142,6 +142,7 @@ pub use self::{
         dead_letters::DeadLetters,
         handle::{DrainHandle, TaskHandle},
         output_handle::OutputHandle,
+        progress::{Progress, progress},
         repeat::RepeatHandle,
         set::TaskSet,
     },

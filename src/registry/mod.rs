@@ -9,6 +9,7 @@ pub(crate) mod current;
 pub(crate) mod dead_letters;
 pub(crate) mod handle;
 pub(crate) mod output_handle;
+pub(crate) mod progress;
 pub(crate) mod repeat;
 #[cfg(feature = "signal")]
 mod serve;

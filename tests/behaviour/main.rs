@@ -26,6 +26,7 @@ mod on_failure;
 mod pages;
 mod permits;
 mod priority;
+mod progress;
 mod random;
 #[cfg(feature = "rate-limit")]
 mod rate_limit;

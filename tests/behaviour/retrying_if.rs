@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use postlude::{BoxError, Outcome, RetryPolicy, Task, TaskRegistry, attempt};
+use postlude::{BoxError, Outcome, Task, TaskRegistry, attempt};
 
 use crate::support::{Reports, SECOND, assert_conserved, retries::each_second};
 
