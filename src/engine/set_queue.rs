@@ -61,6 +61,17 @@ pub(crate) struct SetQueue {
 /// The tasks of a set wait for its request.
 pub(crate) struct RequestInProgress;
 
+/// What a set that does not drain yet waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum OpenSet {
+    /// For its request, or for somebody to drain it.
+    Collecting,
+    /// For the end of its response's body.
+    Unread,
+    /// For the release of its response.
+    Holding,
+}
+
 /// Whether a drain may poll the task that it runs.
 pub(crate) enum PollPermission {
     Granted,
@@ -366,6 +377,18 @@ impl SetQueue {
             from = next;
         }
         Ok(oldest)
+    }
+
+    /// What the set waits for, and how many tasks are pending, if it does not drain yet.
+    pub(crate) fn open(&self) -> Option<(OpenSet, usize)> {
+        let state = self.state.lock();
+        let open = match state.phase {
+            Phase::Collecting if state.response.is_some() => OpenSet::Unread,
+            Phase::Collecting => OpenSet::Collecting,
+            Phase::Holding => OpenSet::Holding,
+            Phase::Draining | Phase::Idle => return None,
+        };
+        Some((open, state.pending.len()))
     }
 
     /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the

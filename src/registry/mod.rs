@@ -17,5 +17,6 @@ pub(crate) mod set;
 pub(crate) mod shutdown;
 #[cfg(feature = "signal")]
 mod signals;
+pub(crate) mod waiting;
 
 pub use crate::engine::shared::TaskRegistry;

@@ -528,18 +528,6 @@ impl TaskRegistry {
         self.shared.token.child_token()
     }
 
-    /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;
-    /// [`TaskMetrics::stuck`] counts it.
-    ///
-    /// A set whose request is in progress counts as soon as it has a task. A task must not await this, because it would
-    /// wait for itself.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe.
-    pub async fn wait_idle(&self) {
-        self.shared.ledger.wait_idle().await;
-    }
-
     #[inline]
     #[track_caller]
     pub(crate) fn spawn_task(&self, task: Task) -> Result<TaskHandle, Rejected> {
