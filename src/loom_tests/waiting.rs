@@ -78,7 +78,7 @@ fn a_spawned_task_that_waits_learns_of_its_abort() {
     check(|| {
         let registry = registry(None);
         let id = registry.spawn(async {}).id();
-        assert!(registry.shared.start(id));
+        assert!(registry.shared.start(id).is_some());
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || assert!(registry.abort(id)))
