@@ -136,7 +136,7 @@ pub use self::{
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
         OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
-        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskReport, TaskState, TaskStatus,
+        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskProgress, TaskReport, TaskState, TaskStatus,
     },
     registry::{
         TaskRegistry,
@@ -145,10 +145,12 @@ pub use self::{
         current::{after, attempt, cancellation},
         dead_letters::DeadLetters,
         handle::{DrainHandle, TaskHandle},
+        output_handle::OutputHandle,
+        progress::{Progress, progress},
         repeat::RepeatHandle,
         set::TaskSet,
     },
-    task::{IntoTask, Rejected, RejectedItem, Task, TaskOutput},
+    task::{IntoOutputTask, IntoTask, OutputTask, Rejected, RejectedItem, Task, TaskOutput},
     telemetry::{observer::TaskObserver, span::SpanRelation, subscription::TaskEvents},
     util::{histogram::DurationHistogram, panic::Panic},
 };

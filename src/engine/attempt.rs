@@ -25,13 +25,16 @@ use crate::{
 pub(crate) struct Terms {
     request: AdmitRequest,
     limit: Option<Duration>,
+    /// Until when the first attempt must start.
+    start_by: Option<Timestamp>,
     /// Whether another attempt may follow.
     retries: bool,
 }
 
 impl Terms {
     pub(crate) fn of(meta: &Meta, policy: &Policy, retries: bool, shared: &Shared) -> Self {
-        Self { request: AdmitRequest::of(meta), limit: shared.time_limit(Some(policy)), retries }
+        let start_by = policy.start_by.as_ref().map(|start_by| start_by.until);
+        Self { request: AdmitRequest::of(meta), limit: shared.time_limit(Some(policy)), start_by, retries }
     }
 }
 
@@ -43,11 +46,14 @@ pub(crate) async fn attempt(
     entered: Option<Acquire>,
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
-    let Terms { request: request @ AdmitRequest { id, kind, .. }, limit, retries } = *terms;
+    let Terms { request: request @ AdmitRequest { id, kind, .. }, limit, start_by, retries } = *terms;
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let permits = shared.admission.admit(request, entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
     let mut started = Timestamp::now();
+    if number == 1 && start_by.is_some_and(|until| started >= until) {
+        return Outcome::Discarded(DiscardReason::Expired);
+    }
     // A closure is started on its thread.
     if kind == Kind::Async || is_over_at_once {
         match shared.start(id) {
@@ -59,11 +65,14 @@ pub(crate) async fn attempt(
     if let (Some(limit), true) = (limit, is_over_at_once) {
         return Outcome::TimedOut(limit);
     }
-    let work = match make() {
+    let mut work = match make() {
         Ok(Some(work)) => work,
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };
+    if kind == Kind::Async {
+        work.as_mut().meta_mut().end_start_limit();
+    }
     match (kind, limit) {
         (Kind::Async, None) => run_future(work, || false).await.unwrap_or(Outcome::Aborted),
         (Kind::Async, Some(limit)) => {
@@ -166,10 +175,14 @@ impl AttemptTask {
         };
         let mut work = Some(work);
         let mut current = TaskContext::Closure(Arc::clone(&self.state));
-        if self.shared.start(id).is_none() {
-            // The task was ended while it waited for a thread, and its outcome is already counted.
+        let is_expired = work.as_ref().is_some_and(|work| work.meta().is_expired(Timestamp::now()));
+        if is_expired || self.shared.start(id).is_none() {
+            // If it has not expired, it was ended while it waited for a thread, and its outcome is already counted.
             let _caught = context::enter(&mut current, id, || drop_work(&mut work));
-            return Outcome::Aborted;
+            return if is_expired { Outcome::Discarded(DiscardReason::Expired) } else { Outcome::Aborted };
+        }
+        if let Some(work) = &mut work {
+            work.as_mut().meta_mut().end_start_limit();
         }
         if let Some(sender) = self.start_sender.take() {
             // Without a limit, the receiver is dropped.

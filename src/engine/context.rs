@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{set_queue::SetQueue, shared::Shared},
+    ledger::live::LiveTask,
     model::TaskId,
     task::work::{BoxedWork, Permits},
     util::loom::Mutex,
@@ -75,6 +76,16 @@ impl TaskContext {
             }
             Self::Closure(state) => state.parent.token(task),
             Self::Request(_) | Self::None => CancellationToken::new(),
+        }
+    }
+
+    /// Accesses a task that runs in this context, under its lock. `None` if it has ended, and outside a task.
+    pub(crate) fn with_live<R>(&self, task: TaskId, access: impl FnOnce(&mut LiveTask) -> R) -> Option<R> {
+        match self {
+            Self::InSet(queue) => queue.with_live(task, access),
+            Self::Spawned(shared) => shared.with_live(task, access),
+            Self::Closure(state) if !state.is_abandoned() => state.parent.with_live(task, access),
+            Self::Closure(_) | Self::Request(_) | Self::None => None,
         }
     }
 

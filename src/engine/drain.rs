@@ -242,7 +242,7 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
     let task = state.pending.pop()?;
     let shared = queue.shared();
     let meta = task.meta();
-    let discard = state.discards;
+    let discard = state.discards.or_else(|| meta.is_expired(now).then_some(DiscardReason::Expired));
     let started = (discard.is_none() && shared.runs_plain(meta)).then_some(now);
     let index = meta.id().index;
     let mut current = LiveTask::new(meta.identity());

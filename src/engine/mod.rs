@@ -17,5 +17,6 @@ pub(crate) mod run;
 pub(crate) mod set_queue;
 pub(crate) mod shared;
 pub(crate) mod spawned;
+pub(crate) mod start_limit;
 pub(crate) mod time_limit;
 pub(crate) mod transition;

@@ -6,6 +6,7 @@ use crate::{
     engine::{
         attempt::{Terms, attempt},
         shared::Shared,
+        start_limit,
     },
     model::{Attempt, Outcome, RetryPolicy},
     task::{
@@ -18,17 +19,22 @@ use crate::{
 pub(crate) async fn attempts(
     mut source: BoxedWork,
     retry: Box<RetryPolicy>,
-    policy: Box<Policy>,
+    mut policy: Box<Policy>,
     shared: &Arc<Shared>,
     mut entered: Option<Acquire>,
 ) -> Outcome {
     let id = source.meta().id();
     let terms = Terms::of(source.meta(), &policy, true, shared);
+    let mut start_by = policy.start_by.take();
     let mut failed = FailedAttempts::default();
     let mut number = 0_u32;
     loop {
         number = number.saturating_add(1);
-        let outcome = attempt(&terms, number, shared, entered.take(), || source.as_mut().next_attempt()).await;
+        let make = || {
+            let work = source.as_mut().next_attempt()?;
+            Ok(work.map(|work| start_limit::leave_with(work, start_by.take())))
+        };
+        let outcome = attempt(&terms, number, shared, entered.take(), make).await;
         if !outcome.is_failure() {
             return outcome;
         }

@@ -14,6 +14,7 @@ use crate::{
         attempt::{Terms, attempt},
         retry::attempts,
         shared::Shared,
+        start_limit,
     },
     limits::AdmitRequest,
     model::{DiscardReason, Ending, Outcome},
@@ -103,5 +104,6 @@ async fn run(
         return attempts(work, retry, policy, &shared, entered).await;
     }
     let terms = Terms::of(work.meta(), &policy, false, &shared);
-    attempt(&terms, 1, &shared, entered, || Ok(Some(work))).await
+    let start_by = policy.start_by.take();
+    attempt(&terms, 1, &shared, entered, || Ok(Some(start_limit::leave_with(work, start_by)))).await
 }

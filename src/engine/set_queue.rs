@@ -25,6 +25,7 @@ use crate::{
         poll_mark::PollMark,
         queue_state::{Phase, QueueState},
         shared::{Shared, TaskRegistry},
+        start_limit,
         transition::Transition,
     },
     ledger::live::LiveTask,
@@ -59,6 +60,17 @@ pub(crate) struct SetQueue {
 
 /// The tasks of a set wait for its request.
 pub(crate) struct RequestInProgress;
+
+/// What a set that does not drain yet waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum OpenSet {
+    /// For its request, or for somebody to drain it.
+    Collecting,
+    /// For the end of its response's body.
+    Unread,
+    /// For the release of its response.
+    Holding,
+}
 
 /// Whether a drain may poll the task that it runs.
 pub(crate) enum PollPermission {
@@ -153,12 +165,15 @@ impl SetQueue {
         if let Err(refusal) = shared.consider(task.meta()) {
             return Err(Rejected::refused(task, refusal));
         }
+        start_limit::start(shared, task.meta_mut());
+        let start_by = task.meta().start_by();
         let mut state = self.state.lock();
         let was_listed = state.is_listed;
         let passed_mark = match self.admit(&mut state, task.meta().name) {
             Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(state);
+                task.meta_mut().end_start_limit();
                 return Err(Rejected::new(task, reason));
             }
         };
@@ -170,6 +185,9 @@ impl SetQueue {
         drop(state);
         if let Some(identity) = added {
             shared.notify_added(identity);
+        }
+        if let Some(until) = start_by {
+            start_limit::check(shared, id, until);
         }
         if drain {
             self.spawn_drain();
@@ -359,6 +377,18 @@ impl SetQueue {
             from = next;
         }
         Ok(oldest)
+    }
+
+    /// What the set waits for, and how many tasks are pending, if it does not drain yet.
+    pub(crate) fn open(&self) -> Option<(OpenSet, usize)> {
+        let state = self.state.lock();
+        let open = match state.phase {
+            Phase::Collecting if state.response.is_some() => OpenSet::Unread,
+            Phase::Collecting => OpenSet::Collecting,
+            Phase::Holding => OpenSet::Holding,
+            Phase::Draining | Phase::Idle => return None,
+        };
+        Some((open, state.pending.len()))
     }
 
     /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the

@@ -21,12 +21,18 @@ use crate::{
         finished::{EndedBy, Finish},
         live::LiveTask,
         losses::Losses,
+        shard::ShardState,
     },
     limits::AdmissionControl,
-    model::{BoxError, Outcome, RejectReason, TaskId, TaskInfo},
+    model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId, TaskInfo},
     task::work::{BoxedWork, Kind, Meta, Permits, Policy},
     telemetry::Telemetry,
-    util::{clock::Timestamp, delay_queue::DelayQueue, loom::atomic::AtomicU64, panic::drop_catching},
+    util::{
+        clock::Timestamp,
+        delay_queue::DelayQueue,
+        loom::{MutexGuard, atomic::AtomicU64},
+        panic::drop_catching,
+    },
 };
 
 /// Owns tasks: those of sets, and those spawned on it. Cheap to clone; all clones refer to one registry.
@@ -83,6 +89,14 @@ pub(crate) enum Expiry {
     HoldLimit(HoldLimit),
     /// The time limit of an attempt is over.
     TimeLimit(TimeLimit),
+    /// The time within which a task must start is over.
+    StartLimit(StartLimit),
+}
+
+/// The time within which a task must start.
+pub(crate) struct StartLimit {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: TaskId,
 }
 
 /// The time limit of one attempt of a future.
@@ -181,6 +195,7 @@ impl Shared {
     #[inline]
     pub(crate) fn start_time_limit(self: &Arc<Self>, work: &mut BoxedWork, started: Timestamp) {
         let meta = work.as_mut().meta_mut();
+        meta.end_start_limit();
         if let Some(limit) = self.time_limit(meta.policy.as_deref()) {
             let entry = time_limit::start(self, meta.id(), 1, limit, false, started);
             meta.policy.get_or_insert_default().time_limit = entry;
@@ -261,7 +276,21 @@ impl Shared {
     pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
         let now = Timestamp::now();
         let observed = self.telemetry.observes_completed();
-        let mut shard = self.ledger.shard(id.number);
+        let shard = self.ledger.shard(id.number);
+        self.end_spawned_in(shard, id, now, observed, outcome, by)
+    }
+
+    /// The same in its shard, which is locked.
+    #[inline]
+    fn end_spawned_in(
+        &self,
+        mut shard: MutexGuard<'_, ShardState<SetQueue>>,
+        id: TaskId,
+        now: Timestamp,
+        observed: bool,
+        outcome: impl FnOnce(&LiveTask) -> Outcome,
+        by: EndedBy,
+    ) -> bool {
         let Some(task) = shard.spawned.remove(id.number) else {
             // Unlock before `outcome` is dropped, because it may hold a user error.
             drop(shard);
@@ -306,6 +335,22 @@ impl Shared {
                 self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.end_any(id, Outcome::Aborted)))
             }
             None => self.end_spawned(id, |_| Outcome::Aborted, EndedBy::Caller),
+        }
+    }
+
+    /// Ends a task that has not started, because it has expired.
+    pub(crate) fn expire(&self, id: TaskId) {
+        if id.set().is_some() {
+            if let Some(set) = self.ledger.set(id.number) {
+                set.transition(|step| step.expire(id));
+            }
+            return;
+        }
+        let now = Timestamp::now();
+        let shard = self.ledger.shard(id.number);
+        if shard.spawned.get(id.number).is_some_and(|task| !task.has_started()) {
+            let expired = |_: &LiveTask| Outcome::Discarded(DiscardReason::Expired);
+            self.end_spawned_in(shard, id, now, true, expired, EndedBy::Caller);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     model::{DiscardReason, Outcome, TaskId},
     task::work::{BoxedWork, End, drop_work, poll_to_end},
     telemetry::span::inside,
+    util::clock::Timestamp,
 };
 
 /// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain), and an output of
@@ -41,6 +42,10 @@ impl Spawned {
         let Some(work) = &mut self.work else { return false };
         if mem::replace(&mut work.as_mut().meta_mut().started, true) {
             return true;
+        }
+        if work.meta().start_by().is_some_and(|until| Timestamp::now() >= until) {
+            // The timer is late. The outcome is counted here, and there is no start.
+            shared.expire(id);
         }
         let Some(started) = shared.start(id) else { return false };
         shared.start_time_limit(work, started);

@@ -16,6 +16,7 @@ pub(crate) fn expire(expiry: Expiry) {
         #[cfg(feature = "http")]
         Expiry::HoldLimit(limit) => limit.expire(),
         Expiry::TimeLimit(limit) => limit.expire(),
+        Expiry::StartLimit(limit) => limit.expire(),
     }
 }
 

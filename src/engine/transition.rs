@@ -161,6 +161,13 @@ impl<'a> Transition<'a> {
         self.stop(id, |_| outcome)
     }
 
+    /// Ends a task that has not started, because it has expired.
+    pub(crate) fn expire(&mut self, id: TaskId) {
+        if !self.state.live(id).is_some_and(|task| task.has_started()) {
+            self.end_any(id, Outcome::Discarded(DiscardReason::Expired));
+        }
+    }
+
     /// Ends those that `wanted` selects of some of the live tasks, from index `from` on. Returns their number, and the
     /// index to go on from.
     pub(crate) fn end_some(

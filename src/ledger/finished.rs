@@ -1,10 +1,10 @@
 //! A task that has ended: its record in the history, and its pending effects.
 
-use std::{task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use crate::{
     ledger::live::{Extras, LiveTask, Retried},
-    model::{Identity, Outcome, SharedError, TaskId, TaskReport},
+    model::{Identity, Outcome, SharedError, TaskId, TaskProgress, TaskReport},
     task::exhausted::Exhausted,
     util::clock::{Timestamp, nanos},
 };
@@ -27,6 +27,7 @@ pub(crate) struct Details {
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
     refusal: Option<SharedError>,
+    progress: Option<Arc<TaskProgress>>,
 }
 
 impl Details {
@@ -34,8 +35,13 @@ impl Details {
         let retried = extras.and_then(|extras| extras.retried);
         let replay_of = extras.and_then(|extras| extras.replay_of);
         let refusal = extras.and_then(|extras| extras.refusal.clone());
-        let has_any = !outcome.is_completed() || retried.is_some() || replay_of.is_some() || refusal.is_some();
-        has_any.then(|| Box::new(Self { outcome, retried, replay_of, refusal }))
+        let progress = extras.and_then(|extras| extras.progress.clone());
+        let has_any = !outcome.is_completed()
+            || retried.is_some()
+            || replay_of.is_some()
+            || refusal.is_some()
+            || progress.is_some();
+        has_any.then(|| Box::new(Self { outcome, retried, replay_of, refusal, progress }))
     }
 }
 
@@ -82,6 +88,7 @@ impl FinishedTask {
             ran_for: Duration::from_nanos(self.ran_for()),
             ended_ago: now.since(self.ended),
             outcome: self.outcome().clone(),
+            progress: self.details.as_ref().and_then(|details| details.progress.clone()),
             refusal: self.details.and_then(|details| details.refusal),
         }
     }

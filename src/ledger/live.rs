@@ -1,12 +1,12 @@
 //! Live tasks.
 
-use std::{task::Waker, time::Duration};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ledger::finished::{Details, FinishedTask},
-    model::{DiscardReason, Identity, Outcome, SharedError, TaskId, TaskInfo, TaskReport, TaskState},
+    model::{DiscardReason, Identity, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState},
     task::exhausted::Exhausted,
     util::clock::Timestamp,
 };
@@ -39,6 +39,8 @@ pub(crate) struct Extras {
     pub(crate) replay_of: Option<TaskId>,
     /// The error of the admission filter that refused it.
     pub(crate) refusal: Option<SharedError>,
+    /// What it has reported of its current attempt.
+    pub(crate) progress: Option<Arc<TaskProgress>>,
 }
 
 /// The state of a task whose first attempt has failed.
@@ -63,6 +65,7 @@ impl LiveTask {
         if let Some(extras) = &mut self.extras {
             extras.due = None;
             if let Some(retried) = &mut extras.retried {
+                extras.progress = None;
                 retried.attempts = retried.attempts.saturating_add(1);
                 retried.last_ran_for = None;
             }
@@ -106,6 +109,11 @@ impl LiveTask {
     /// Stores the error of the admission filter that refused the task.
     pub(crate) fn refuse(&mut self, refusal: SharedError) {
         self.extras_mut().refusal = Some(refusal);
+    }
+
+    /// The progress of the current attempt.
+    pub(crate) fn progress_mut(&mut self) -> &mut Arc<TaskProgress> {
+        self.extras_mut().progress.get_or_insert_default()
     }
 
     /// The cancellation token: `fresh` if the task has none yet.
@@ -218,6 +226,7 @@ impl LiveTask {
             attempt: self.attempt(),
             age: now.since(self.identity.added),
             running_for: running_since.map(|started| now.since(started)),
+            progress: self.extras().and_then(|extras| extras.progress.clone()),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
         }
     }

@@ -29,7 +29,7 @@ pub use self::{
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
     policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
-    report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskReport, TaskState, TaskStatus},
+    report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskProgress, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{
     id::{Identity, SEATS, next_number},

@@ -102,7 +102,8 @@ impl Outcome {
                 | DiscardReason::Closed
                 | DiscardReason::RuntimeEnded
                 | DiscardReason::PreviousFailed
-                | DiscardReason::Refused => true,
+                | DiscardReason::Refused
+                | DiscardReason::Expired => true,
             },
         }
     }
@@ -141,7 +142,8 @@ impl Outcome {
                 DiscardReason::Ending
                 | DiscardReason::Cleared
                 | DiscardReason::PreviousFailed
-                | DiscardReason::Refused => Level::WARN,
+                | DiscardReason::Refused
+                | DiscardReason::Expired => Level::WARN,
             },
         }
     }
@@ -385,10 +387,13 @@ pub enum DiscardReason {
     /// The registry's [admission filter](crate::TaskRegistryBuilder::admit) refused it:
     /// [`TaskReport::refusal`](crate::TaskReport::refusal) has the error.
     Refused,
+    /// It had not started when its time was over: see [`Task::expires_after`](crate::Task::expires_after).
+    Expired,
 }
 
 impl DiscardReason {
-    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `runtime_ended`, `previous_failed` or `refused`.
+    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `runtime_ended`, `previous_failed`, `refused`
+    /// or `expired`.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -399,6 +404,7 @@ impl DiscardReason {
             Self::RuntimeEnded => "runtime_ended",
             Self::PreviousFailed => "previous_failed",
             Self::Refused => "refused",
+            Self::Expired => "expired",
         }
     }
 }
@@ -413,6 +419,7 @@ impl fmt::Display for DiscardReason {
             Self::RuntimeEnded => "the registry's runtime has ended",
             Self::PreviousFailed => "an earlier task failed in a set that stops on failure",
             Self::Refused => "the registry's admission filter refused it",
+            Self::Expired => "it had not started when its time was over",
         })
     }
 }

@@ -12,6 +12,7 @@ use super::{
     name::TaskName,
     outcome::Outcome,
 };
+use crate::util::escape::Escaped;
 
 /// A live task, as listed by the registry. It holds nothing that the task has captured.
 ///
@@ -54,11 +55,48 @@ pub struct TaskInfo {
     /// tasks before it, or is running.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub due_in: Option<Duration>,
+    /// What the task has [reported](crate::progress()) of how far it has come.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::util::serialize::shared", skip_serializing_if = "Option::is_none")
+    )]
+    pub progress: Option<Arc<TaskProgress>>,
 }
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "task {} `{}` ({}), {}, {:.1?} old", self.id, self.name, self.location, self.state, self.age)
+    }
+}
+
+/// How far a task has come, as it [reported](crate::progress()).
+///
+/// Its `Display` says `40 of 90, page 3`. Control characters of the message are escaped there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TaskProgress {
+    /// How many steps are done.
+    pub done: u64,
+    /// How many steps there are; 0 if that is not known.
+    pub total: u64,
+    /// The text that the task has reported last.
+    pub message: Option<Box<str>>,
+}
+
+impl fmt::Display for TaskProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_counted = (self.done, self.total) != (0, 0);
+        match self.total {
+            _ if !is_counted => {}
+            0 => write!(f, "{}", self.done)?,
+            total => write!(f, "{} of {total}", self.done)?,
+        }
+        match &self.message {
+            Some(message) if is_counted => write!(f, ", {}", Escaped(message)),
+            Some(message) => Escaped(message).fmt(f),
+            None => Ok(()),
+        }
     }
 }
 
@@ -139,6 +177,12 @@ pub struct TaskReport {
         )
     )]
     pub refusal: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// The last [progress](crate::progress()) that the attempt has reported.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::util::serialize::shared", skip_serializing_if = "Option::is_none")
+    )]
+    pub progress: Option<Arc<TaskProgress>>,
 }
 
 /// The current knowledge about a task: see [`TaskRegistry::get`](crate::TaskRegistry::get).

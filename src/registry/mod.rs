@@ -8,6 +8,8 @@ pub(crate) mod builder;
 pub(crate) mod current;
 pub(crate) mod dead_letters;
 pub(crate) mod handle;
+pub(crate) mod output_handle;
+pub(crate) mod progress;
 pub(crate) mod repeat;
 #[cfg(feature = "signal")]
 mod serve;
@@ -15,5 +17,6 @@ pub(crate) mod set;
 pub(crate) mod shutdown;
 #[cfg(feature = "signal")]
 mod signals;
+pub(crate) mod waiting;
 
 pub use crate::engine::shared::TaskRegistry;

@@ -7,22 +7,16 @@ use tokio::task::yield_now;
 use crate::{
     engine::{abandoned::DROPPED_WITHIN, context, set_queue::SetQueue, shared::Shared},
     ledger::{Walk, finished::EndedBy, live::LiveTask, losses::MAX_NAMED, metrics::TaskMetrics},
-    model::{DiscardReason, ShutdownReport, TaskId, TaskInfo},
-    registry::TaskRegistry,
+    model::{DiscardReason, ShutdownReport, TaskId},
+    registry::{TaskRegistry, waiting::Waiting},
     util::clock::Timestamp,
 };
-
-/// How often a shutdown that waits logs which tasks it waits for.
-const STRAGGLERS_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it looks whether the tasks that it waits for can end before the deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// About how long it takes to abort a task and to drop it.
 const TIME_PER_TASK: Duration = Duration::from_micros(1);
-
-/// How many stragglers it names.
-const STRAGGLERS_NAMED: usize = 10;
 
 /// After how many sets and spawned tasks it lets the runtime run something else.
 const ENTRIES_PER_POLL: usize = 256;
@@ -131,7 +125,7 @@ impl TaskRegistry {
     async fn close_when_idle(&self) {
         let shared = &*self.shared;
         let earliest = shared.losses.deadline();
-        let mut next_log = Timestamp::now().plus(STRAGGLERS_EVERY);
+        let mut waiting = Waiting::since(Timestamp::now());
         loop {
             let deadline = *earliest.borrow();
             // The look takes time, so something may have been added meanwhile: it goes on.
@@ -151,9 +145,8 @@ impl TaskRegistry {
             if is_idle && shared.requests.count() == 0 && shared.ledger.close_if_idle() {
                 return;
             }
-            if Timestamp::now() >= next_log {
-                next_log = next_log.plus(STRAGGLERS_EVERY);
-                self.log_stragglers();
+            if waiting.is_due(Timestamp::now()) {
+                self.log_waited("the shutdown is waiting for tasks or requests");
             }
         }
     }
@@ -181,36 +174,6 @@ impl TaskRegistry {
                 );
             });
         }
-    }
-
-    fn log_stragglers(&self) {
-        let (live, requests) = (self.shared.ledger.live(), self.shared.requests.count());
-        let tasks = self.some_live(STRAGGLERS_NAMED);
-        self.shared.telemetry.log(|| {
-            tracing::warn!(target: "postlude", live, requests, "the shutdown is waiting for tasks or requests");
-            for task in tasks {
-                tracing::warn!(target: "postlude", "waiting for {task}");
-            }
-        });
-    }
-
-    /// A few live tasks.
-    fn some_live(&self, count: usize) -> Vec<TaskInfo> {
-        let now = Timestamp::now();
-        let (mut infos, mut sets, mut walk) = (Vec::new(), Vec::new(), Walk::default());
-        let mut seen = 1;
-        while seen > 0 && infos.len() < count {
-            let mut some = |task: &LiveTask| {
-                if infos.len() < count {
-                    infos.push(task.info(now));
-                }
-            };
-            seen = self.shared.ledger.step(&mut walk, &mut some, &mut sets);
-            for set in sets.drain(..) {
-                infos.extend(set.first_infos(count.saturating_sub(infos.len()), now));
-            }
-        }
-        infos
     }
 
     /// Whether there are tasks, and all of them are due after the deadline.

@@ -11,6 +11,7 @@ use crate::{
         set_queue::{RequestInProgress, SetQueue},
         shared::TaskRegistry,
         spawned::Spawned,
+        start_limit,
     },
     ledger::{
         live::LiveTask,
@@ -563,18 +564,6 @@ impl TaskRegistry {
         ShutdownGuard::new(&self.shared)
     }
 
-    /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;
-    /// [`TaskMetrics::stuck`] counts it.
-    ///
-    /// A set whose request is in progress counts as soon as it has a task. A task must not await this, because it would
-    /// wait for itself.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe.
-    pub async fn wait_idle(&self) {
-        self.shared.ledger.wait_idle().await;
-    }
-
     #[inline]
     #[track_caller]
     pub(crate) fn spawn_task(&self, task: Task) -> Result<TaskHandle, Rejected> {
@@ -612,12 +601,17 @@ impl TaskRegistry {
     pub(crate) fn start(&self, task: Task, passed_mark: bool) -> TaskHandle {
         let (shared, mut work) = (&self.shared, task.work);
         let identity = work.meta().identity();
+        start_limit::start(shared, work.as_mut().meta_mut());
+        let start_by = work.meta().start_by();
         // Permits are taken here, because the runtime does not first poll tasks in the order in which they were
         // spawned.
         if !shared.runs_with_permits(&mut work) {
             work = under_policy(work, shared, None);
         }
         shared.notify_added(identity);
+        if let Some(until) = start_by {
+            start_limit::check(shared, identity.id, until);
+        }
         let join = shared.spawn(Spawned::new(work, Arc::clone(shared)));
         if passed_mark {
             shared.warn_of_high_water(identity.id.number);

@@ -3,12 +3,15 @@
 pub(crate) mod batch_signal;
 pub(crate) mod exhausted;
 mod output;
+pub(crate) mod output_task;
 mod rejected;
+mod verdict;
 pub(crate) mod work;
 
 pub(crate) use self::output::IntoOutcome;
 pub use self::{
     output::TaskOutput,
+    output_task::{IntoOutputTask, OutputTask},
     rejected::{Rejected, RejectedItem},
 };
 
@@ -17,9 +20,10 @@ use std::{cell::RefCell, fmt, future::Future, mem, panic::Location, sync::Arc, t
 #[cfg(feature = "http")]
 use crate::model::Ending;
 use crate::{
-    model::{Priority, RetryPolicy, TaskId, TaskName},
+    model::{BoxError, Priority, RetryPolicy, TaskId, TaskName},
     task::{
         batch_signal::{BatchGuard, BatchSignal},
+        verdict::{Judged, Verdict},
         work::{BoxedWork, Call, Kind, Meta, Policy, Record, Source},
     },
     util::panic::drop_catching,
@@ -187,6 +191,94 @@ impl Task {
         })
     }
 
+    /// Like [`retrying`](Self::retrying), with a condition on the task's own type of error: another attempt follows only
+    /// if `condition` returns `true`, and `policy` allows it.
+    ///
+    /// The condition is asked about the error that the attempt has returned, before it becomes a
+    /// [`BoxError`](crate::BoxError). [`RetryPolicy::retry_if`] is asked about the boxed error, in which the error of
+    /// an `anyhow::Error` or an `eyre::Report` can't be found by `downcast_ref`.
+    ///
+    /// The condition is called within the attempt. It is not called after a timeout or a panic, which the policy
+    /// decides. If the condition panics, the panic is logged and counted, and the condition is treated as true.
+    ///
+    /// ```
+    /// use std::fmt;
+    /// use postlude::{RetryPolicy, Task, TaskRegistry};
+    ///
+    /// #[derive(Debug)]
+    /// struct Answer(u16);
+    ///
+    /// impl fmt::Display for Answer {
+    ///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    ///         write!(f, "the receiver answered {}", self.0)
+    ///     }
+    /// }
+    ///
+    /// impl std::error::Error for Answer {}
+    ///
+    /// async fn deliver() -> anyhow::Result<()> {
+    ///     Err(Answer(400))?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// let is_temporary = |error: &anyhow::Error| match error.downcast_ref::<Answer>() {
+    ///     Some(Answer(status)) => *status >= 500,
+    ///     None => true,
+    /// };
+    /// let webhook = Task::retrying_if(RetryPolicy::default(), is_temporary, deliver);
+    /// registry.spawn(webhook.named("webhook")).await;
+    /// assert_eq!(registry.metrics().retries, 0);
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn retrying_if<F, Fut, C, E>(policy: RetryPolicy, condition: C, mut factory: F) -> Self
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        C: Fn(&E) -> bool + Send + Sync + 'static,
+        E: Into<BoxError> + Send + 'static,
+    {
+        let (condition, verdict) = (Arc::new(condition), Arc::new(Verdict::default()));
+        Self::from_source(Kind::Async, policy.and_if(asked(&verdict)), move |meta| {
+            let (condition, verdict) = (Arc::clone(&condition), verdict.begin());
+            Box::pin(Record { meta, future: Judged { future: factory(), condition, verdict } })
+        })
+    }
+
+    /// Like [`retrying_if`](Self::retrying_if), for a [blocking](Self::retrying_blocking) closure.
+    ///
+    /// ```
+    /// use std::io;
+    /// use postlude::{RetryPolicy, Task};
+    ///
+    /// let upload = || Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied));
+    /// let is_temporary = |error: &io::Error| error.kind() != io::ErrorKind::PermissionDenied;
+    /// let task = Task::retrying_blocking_if(RetryPolicy::default(), is_temporary, upload);
+    /// # drop(task);
+    /// ```
+    #[track_caller]
+    pub fn retrying_blocking_if<F, C, E>(policy: RetryPolicy, condition: C, closure: F) -> Self
+    where
+        F: Fn() -> Result<(), E> + Send + Sync + 'static,
+        C: Fn(&E) -> bool + Send + Sync + 'static,
+        E: Into<BoxError> + Send + 'static,
+    {
+        let (shared, verdict) = (Arc::new((closure, condition)), Arc::new(Verdict::default()));
+        Self::from_source(Kind::Blocking, policy.and_if(asked(&verdict)), move |meta| {
+            let (shared, verdict) = (Arc::clone(&shared), verdict.begin());
+            let call = move || {
+                let (closure, condition) = &*shared;
+                let result = closure();
+                verdict.judge(&result, condition);
+                result
+            };
+            Box::pin(Record { meta, future: Call(Some(call)) })
+        })
+    }
+
     /// Names the task, with a string literal. Names are metric labels and appear in logs, so keep the number of names
     /// small, and put no ids into them. An empty name counts as no name: `unnamed`.
     pub fn named(mut self, name: impl Into<TaskName>) -> Self {
@@ -212,6 +304,34 @@ impl Task {
     /// is due after its deadline. With `Duration::MAX` the task never starts.
     pub fn delay(mut self, duration: Duration) -> Self {
         self.policy_mut().delay = Some(duration);
+        self
+    }
+
+    /// Discards the task if it has not started within `wait` of its add. It ends then as
+    /// [`DiscardReason::Expired`](crate::DiscardReason::Expired), which is logged, counted and reported.
+    ///
+    /// Every wait counts: for the response of the request, for the tasks before it in its set, for a permit, a rate or
+    /// a thread, and its own [delay](Self::delay). A task that has started does not expire, so the attempts after the
+    /// first are not limited: see [`RetryPolicy::give_up_after`]. The task, with all that it has captured, is dropped
+    /// when it expires, not at its turn. With a wait of zero the task never starts; `Duration::MAX` is no limit.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{DiscardReason, Outcome, Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let minute = Duration::from_secs(60);
+    /// let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
+    /// registry.spawn(async move { tokio::time::sleep(2 * minute).await });
+    ///
+    /// let code = Task::new(async { /* text a code that is valid for a minute */ });
+    /// let outcome = registry.spawn(code.named("one_time_code").expires_after(minute)).await;
+    /// assert!(matches!(outcome, Outcome::Discarded(DiscardReason::Expired)));
+    /// # }
+    /// ```
+    pub fn expires_after(mut self, wait: Duration) -> Self {
+        self.policy_mut().expires_after = Some(wait);
         self
     }
 
@@ -304,6 +424,12 @@ impl Task {
         policy.batched = Some(BatchGuard(signal));
         self
     }
+}
+
+/// Whether a verdict allows another attempt.
+fn asked(verdict: &Arc<Verdict>) -> impl Fn() -> bool + Send + Sync + use<> {
+    let verdict = Arc::clone(verdict);
+    move || verdict.allows_another()
 }
 
 /// Drops tasks one by one, because each drop may panic. A task may hold the last handle of another set, whose tasks are

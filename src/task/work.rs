@@ -39,6 +39,9 @@ pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
+    pub(crate) expires_after: Option<Duration>,
+    /// Until when it must start, from its add to its start.
+    pub(crate) start_by: Option<StartBy>,
     /// Ends the delay early when the batch is ready.
     pub(crate) batched: Option<BatchGuard>,
     pub(crate) retry: Option<Box<RetryPolicy>>,
@@ -53,7 +56,18 @@ pub(crate) struct Policy {
 impl Policy {
     /// Whether a task with this policy can be polled directly: it needs permits and a time limit at most.
     pub(crate) fn has_only_limits(&self) -> bool {
-        let Self { timeout, when, delay, batched, retry, replay_of, permits: _, time_limit: _ } = self;
+        let Self {
+            timeout,
+            when,
+            delay,
+            batched,
+            retry,
+            replay_of,
+            expires_after: _,
+            start_by: _,
+            permits: _,
+            time_limit: _,
+        } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
         may_run && when.is_none() && delay.is_none() && batched.is_none() && retry.is_none() && replay_of.is_none()
     }
@@ -62,6 +76,18 @@ impl Policy {
 /// The permits with which a task runs: of its name, and of its kind. Released when dropped.
 #[derive(Default)]
 pub(crate) struct Permits(pub(crate) [Option<Permit>; 2]);
+
+/// Until when a task must start. Its entry in the registry's timer is removed when this is dropped.
+pub(crate) struct StartBy {
+    pub(crate) until: Timestamp,
+    _entry: Option<EntryGuard>,
+}
+
+impl StartBy {
+    pub(crate) const fn new(until: Timestamp, entry: Option<EntryGuard>) -> Self {
+        Self { until, _entry: entry }
+    }
+}
 
 /// The metadata of a task.
 pub(crate) struct Meta {
@@ -97,6 +123,26 @@ impl Meta {
 
     pub(crate) const fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// Until when the task must start, if it has not started and must start in time.
+    #[inline]
+    pub(crate) fn start_by(&self) -> Option<Timestamp> {
+        Some(self.policy.as_ref()?.start_by.as_ref()?.until)
+    }
+
+    /// Whether the task has not started in time.
+    #[inline]
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
+        self.start_by().is_some_and(|until| now >= until)
+    }
+
+    /// Removes the limit for the start, because the task has started or was not accepted.
+    #[inline]
+    pub(crate) fn end_start_limit(&mut self) {
+        if let Some(policy) = &mut self.policy {
+            policy.start_by = None;
+        }
     }
 
     /// Gives the task its id and, if a subscriber is interested, its span. The span is made here, because the request's

@@ -140,6 +140,14 @@ impl<T: Send + 'static> DelayQueue<T> {
         }
     }
 
+    /// The number of entries.
+    #[cfg(test)]
+    #[cfg(not(postlude_loom))]
+    pub(crate) fn len(&self) -> usize {
+        let state = self.state.lock();
+        state.soon.len() + state.timed.len()
+    }
+
     /// Whether every entry expires at once, because the runtime has ended.
     #[cfg(feature = "http")]
     pub(crate) fn is_closed(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{
     panic::Location,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +22,10 @@ pub(crate) fn since_1970<S: Serializer>(time: &SystemTime, serializer: S) -> Res
         Ok(since) => since.as_secs_f64(),
         Err(before) => -before.duration().as_secs_f64(),
     })
+}
+
+pub(crate) fn shared<T: Serialize, S: Serializer>(shared: &Option<Arc<T>>, serializer: S) -> Result<S::Ok, S::Error> {
+    shared.as_deref().serialize(serializer)
 }
 
 pub(crate) fn location<S: Serializer>(location: &&'static Location<'static>, serializer: S) -> Result<S::Ok, S::Error> {

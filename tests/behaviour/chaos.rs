@@ -90,11 +90,12 @@ impl Round {
                 }
             }),
         };
-        let task = match random.u8(..8) {
+        let task = match random.u8(..9) {
             0 => task.named("limited"),
             1 => task.named("rated"),
             2 => task.priority(Priority::High),
             3 => task.delay(Duration::from_millis(millis)),
+            4 => task.expires_after(Duration::from_millis(millis)),
             _ => task,
         };
         if random.u8(..6) == 0 { task.timeout(Duration::from_millis(millis)) } else { task }

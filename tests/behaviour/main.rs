@@ -15,6 +15,7 @@ mod chaos;
 mod context;
 mod cpu;
 mod dead_letters;
+mod expires_after;
 mod figures;
 mod foreign;
 mod ids;
@@ -26,12 +27,14 @@ mod on_failure;
 mod pages;
 mod permits;
 mod priority;
+mod progress;
 mod random;
 #[cfg(feature = "rate-limit")]
 mod rate_limit;
 mod registry;
 mod replay_refused;
 mod retrying;
+mod retrying_if;
 mod runtime;
 mod runtime_ended;
 #[cfg(feature = "serde")]
@@ -41,6 +44,7 @@ mod shutdown;
 mod shutdown_bounds;
 mod spawn;
 mod spawn_every;
+mod spawn_with_output;
 mod time;
 
 // HTTP, over real sockets.

@@ -203,6 +203,7 @@ mod outcome {
             (discarded(DiscardReason::Closed), true),
             (discarded(DiscardReason::RuntimeEnded), true),
             (discarded(DiscardReason::PreviousFailed), true),
+            (discarded(DiscardReason::Expired), true),
             (discarded(DiscardReason::Refused), true),
         ];
         for (outcome, is_loss) in cases {

@@ -23,6 +23,7 @@ fn has_every_outcome_but_completed() {
         let cleared = registry.set();
         cleared.add(Task::new(async {}).named("cleared"));
         cleared.clear();
+        registry.spawn(Task::new(async {}).expires_after(Duration::ZERO).named("expired"));
         registry.shutdown(Duration::ZERO).await;
         registry.spawn(Task::new(async {}).named("late"));
     });
@@ -32,6 +33,7 @@ fn has_every_outcome_but_completed() {
         ("hanging", "ERROR", "task timed out", "limit=1ms"),
         ("aborted", "WARN", "task aborted", "attempt=0"),
         ("cleared", "WARN", "task discarded", "reason=its set was cleared"),
+        ("expired", "WARN", "task discarded", "reason=it had not started when its time was over"),
         ("late", "ERROR", "task discarded", "reason=the registry is shut down"),
     ];
     for (name, level, message, detail) in expected {
@@ -100,8 +102,95 @@ async fn shutdown_names_stragglers() {
     }
     .with_subscriber(subscriber)
     .await;
-    assert_eq!(text.lines_with("waiting for task ").len(), 2, "{}", text.read());
+    // After 2, 4 and 8 s.
+    assert_eq!(text.lines_with("waiting for task ").len(), 3, "{}", text.read());
     assert!(text.lines_with("waiting for task ")[0].contains("`straggler`"));
+}
+
+mod wait_idle {
+    use std::future::pending;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    /// What the log has after `wait_idle` has waited for this long.
+    async fn after(seconds: u64, registry: &TaskRegistry) -> Text {
+        listen_everywhere();
+        let text = Text::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+        let wait = timeout(Duration::from_secs(seconds), registry.wait_idle());
+        let _waited = wait.with_subscriber(subscriber).await;
+        text
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_tasks_by_state_after_two_seconds_and_at_each_doubling() {
+        let registry = TaskRegistry::builder().limit_by_name("one", 1).build().unwrap();
+        registry.spawn(Task::new(pending::<()>()).named("one"));
+        registry.spawn(Task::new(pending::<()>()).named("one"));
+        let set = registry.set();
+        set.add(Task::new(pending::<()>()).named("in a set"));
+        set.add(Task::new(pending::<()>()).named("behind it"));
+        set.drain();
+        assert!(after(1, &registry).await.read().is_empty());
+        let text = after(17, &registry).await;
+        let headings = text.lines_with("`wait_idle` is waiting for tasks");
+        // After 2, 4, 8 and 16 s.
+        assert_eq!(headings.len(), 4, "{}", text.read());
+        assert!(headings.iter().all(|line| line.contains("live=4") && line.contains("WARN")));
+        for (named, lines) in [("`one` (", 8), ("running", 8), ("pending", 8), ("`in a set`", 4), ("`behind it`", 4)] {
+            assert_eq!(text.lines_with(named).len(), lines, "{named}: {}", text.read());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_nothing_of_a_short_wait() {
+        let registry = TaskRegistry::new();
+        registry.spawn(async { sleep(Duration::from_millis(1900)).await });
+        let text = after(60, &registry).await;
+        assert!(text.read().is_empty(), "{}", text.read());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_ten_at_most() {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        for _ in 0..100 {
+            set.add(pending::<()>());
+            registry.spawn(pending::<()>());
+        }
+        set.drain();
+        let text = after(3, &registry).await;
+        assert_eq!(text.lines_with("waiting for task ").len(), 10, "{}", text.read());
+    }
+
+    #[cfg(feature = "axum")]
+    #[tokio::test(start_paused = true)]
+    async fn names_open_sets_and_what_they_wait_for() {
+        use axum::{Router, body::Body, http::Request, routing::post};
+        use postlude::{TaskLayer, TaskSet};
+        use tower::ServiceExt;
+
+        let registry = TaskRegistry::new();
+        let nobodys = registry.set();
+        nobodys.add(Task::new(async {}).named("never drained"));
+        let signup = |tasks: TaskSet| async move {
+            tasks.add(Task::new(async {}).named("welcome_mail"));
+            tasks.add(Task::new(async {}).named("audit_log"));
+            "welcome!"
+        };
+        let layer = TaskLayer::new(registry.clone()).drain_within(Duration::from_secs(60));
+        let router = Router::new().route("/signup", post(signup)).layer(layer);
+        let response = router.oneshot(Request::post("/signup").body(Body::empty()).unwrap()).await.unwrap();
+        let text = after(3, &registry).await;
+        let [nobody, held] = &text.lines_with("waiting for set ")[..] else { panic!("{}", text.read()) };
+        assert!(nobody.contains("nothing has drained it; 1 pending, the first is task") && nobody.contains("`never"));
+        assert!(held.contains("its response is held, and was not read to its end; 2 pending"), "{held}");
+        assert!(held.contains("`welcome_mail` (tests/telemetry/log.rs:") && !held.contains("audit_log"), "{held}");
+        drop((response, nobodys));
+        assert!(after(60, &registry).await.read().is_empty());
+    }
 }
 
 #[test]

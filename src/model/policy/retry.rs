@@ -123,6 +123,9 @@ impl RetryPolicy {
 
     /// Retries only after errors for which `condition` returns `true`. Without a condition, every error is retried.
     ///
+    /// The error is the one that the task has returned, as a [`BoxError`](crate::BoxError). For a condition on an
+    /// `anyhow::Error` or an `eyre::Report`, use [`Task::retrying_if`](crate::Task::retrying_if).
+    ///
     /// A timeout has no error, so it is always retried. If the condition panics, the panic is logged and counted, and
     /// the condition is treated as true.
     pub fn retry_if(
@@ -131,6 +134,12 @@ impl RetryPolicy {
     ) -> Self {
         self.retry_if = Some(Arc::new(condition));
         self
+    }
+
+    /// Retries only if `allows` returns `true`, too. It is asked first, once after each error.
+    pub(crate) fn and_if(mut self, allows: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        let retry_if = self.retry_if.take();
+        self.retry_if(move |error| allows() && retry_if.as_ref().is_none_or(|condition| condition(error)))
     }
 
     /// Retries after a panic, too.

@@ -1,0 +1,147 @@
+//! `wait_idle`, and what the log says of a wait that takes long.
+
+use std::{fmt, pin::pin, time::Duration};
+
+use crate::{
+    engine::set_queue::OpenSet,
+    model::{SetId, TaskInfo},
+    registry::TaskRegistry,
+    util::clock::Timestamp,
+};
+
+/// After which time a wait is first logged. It is logged again each time that it has taken twice as long.
+const FIRST_LOG: Duration = Duration::from_secs(2);
+
+/// From when on `wait_idle` logs no more.
+const LAST_LOG: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many tasks and sets a line of the log is written for, at a time.
+const NAMED: usize = 10;
+
+/// When a wait is logged.
+pub(crate) struct Waiting {
+    start: Timestamp,
+    /// Since the start.
+    next_log: Duration,
+}
+
+impl Waiting {
+    pub(crate) const fn since(start: Timestamp) -> Self {
+        Self { start, next_log: FIRST_LOG }
+    }
+
+    /// Whether the wait is to be logged now.
+    pub(crate) fn is_due(&mut self, now: Timestamp) -> bool {
+        let is_due = now.since(self.start) >= self.next_log;
+        if is_due {
+            self.next_log = self.next_log.saturating_mul(2);
+        }
+        is_due
+    }
+}
+
+/// A task or set that somebody waits for.
+enum Waited {
+    Task(TaskInfo),
+    /// A set that does not drain yet, its number of pending tasks, and the first of them.
+    Set(SetId, OpenSet, usize, Option<TaskInfo>),
+}
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (set, open, pending, first) = match self {
+            Self::Task(task) => return task.fmt(f),
+            Self::Set(set, open, pending, first) => (set, open, pending, first),
+        };
+        let reason = match open {
+            OpenSet::Collecting => "its request is being handled, or nothing has drained it",
+            OpenSet::Unread => "its response is held, and was not read to its end",
+            OpenSet::Holding => "its response is on its way",
+        };
+        write!(f, "set {set}: {reason}; {pending} pending")?;
+        first.iter().try_for_each(|first| write!(f, ", the first is {first}"))
+    }
+}
+
+impl TaskRegistry {
+    /// Waits until no task is live: every task that was added has its outcome. Abandoned work may still run;
+    /// [`TaskMetrics::stuck`](crate::TaskMetrics::stuck) counts it.
+    ///
+    /// A set whose request is in progress counts as soon as it has a task. A task must not await this, because it would
+    /// wait for itself.
+    ///
+    /// After 2 s, and each time that it has waited twice as long, for up to a day, it logs a warning with the number of
+    /// live tasks, and a line for each of ten tasks and sets that it waits for: the oldest of them, each with its state
+    /// or, for the set of a request, with what that waits for. With paused time, the clock may advance by these waits.
+    ///
+    /// ```
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(async {});
+    /// registry.wait_idle().await;
+    /// assert_eq!(registry.metrics().completed, 1);
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe.
+    pub async fn wait_idle(&self) {
+        let shared = &*self.shared;
+        let mut idle = pin!(shared.ledger.wait_idle());
+        let (mut waited, mut wait) = (Duration::ZERO, FIRST_LOG);
+        while waited < LAST_LOG {
+            tokio::select! {
+                biased;
+                () = &mut idle => return,
+                () = shared.timer.sleep(wait) => {}
+            }
+            // Without a runtime, every wait for a time is over at once.
+            if shared.ledger.has_runtime_ended() {
+                break;
+            }
+            self.log_waited("`wait_idle` is waiting for tasks");
+            waited += wait;
+            wait = waited;
+        }
+        idle.await;
+    }
+
+    /// Logs what a wait waits for.
+    pub(crate) fn log_waited(&self, message: &'static str) {
+        let waited = self.some_waited(NAMED);
+        let (live, requests) = (self.shared.ledger.live(), self.shared.requests.count());
+        self.shared.telemetry.log(|| {
+            tracing::warn!(target: "postlude", live, requests, "{message}");
+            for waited in waited {
+                tracing::warn!(target: "postlude", "waiting for {waited}");
+            }
+        });
+    }
+
+    /// The oldest sets and spawned tasks that are live, and tasks of the sets that drain.
+    fn some_waited(&self, count: usize) -> Vec<Waited> {
+        let now = Timestamp::now();
+        let mut all = Vec::new();
+        for number in self.shared.ledger.numbers_from(0, count) {
+            let left = count.saturating_sub(all.len());
+            let Some(set) = self.shared.ledger.set(number) else {
+                let spawned = self.shared.ledger.shard(number).spawned.get(number).map(|task| task.info(now));
+                all.extend(spawned.map(Waited::Task));
+                continue;
+            };
+            // So that its tasks are among those that are counted as live.
+            set.flush();
+            match set.open() {
+                Some((open, pending)) => {
+                    all.push(Waited::Set(SetId(number), open, pending, set.first_infos(1, now).pop()));
+                }
+                None => all.extend(set.first_infos(left, now).into_iter().map(Waited::Task)),
+            }
+        }
+        all.truncate(count);
+        all
+    }
+}
