@@ -34,10 +34,10 @@
 //! ```
 //!
 //! # Guarantees
-//! When [`Jobs::push`] has returned, the job is stored, and survives what its engine survives. It runs at least once, until it
-//! completes or is dead: failures and crashes are capped apart, and a dead job is kept with its errors. What has completed
-//! never runs again. A job may run twice if its worker dies between the work and the settlement, so **handlers must be
-//! idempotent**.
+//! When [`Jobs::push`] has returned, the job is stored, and survives what its engine survives. It runs at least once,
+//! until it completes or is dead: failures and crashes are capped apart, and a dead job is kept with its errors. What
+//! has completed never runs again. A job may run twice if its worker dies between the work and the settlement, so
+//! **handlers must be idempotent**.
 //!
 //! # Overview
 //! | purpose | items |
@@ -54,8 +54,8 @@
 //! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite` and `postgres` |
 //! | routes for operators | `JobsRouter`, `Accepted` |
 //!
-//! The [guide] says when to use a task and when a job, and describes leases, deploys, versions of payloads, secrets, and what
-//! each engine survives.
+//! The [guide] says when to use a task and when a job, and describes leases, deploys, versions of payloads, secrets,
+//! and what each engine survives.
 //!
 //! # Features
 //! - `sqlite` (default): `SqliteQueue`, jobs in a file, for the processes of one machine.
@@ -63,7 +63,8 @@
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!
-//! These public dependencies determine the major version of this crate: `postlude`, `serde` and, with the features, `sqlx` and
+//! These public dependencies determine the major version of this crate: `postlude`, `serde` and, with the features,
+//! `sqlx` and
 //! `axum`. The minimum Rust version is that of `sqlx`: 1.94.
 //!
 #![cfg_attr(all(feature = "sqlite", feature = "postgres", feature = "axum"), doc = "[guide]: guide::jobs")]

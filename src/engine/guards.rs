@@ -36,8 +36,8 @@ impl Guards {
     }
 }
 
-/// Makes a shutdown wait until the guard is dropped: for code that still has something to do when the tasks have ended, such
-/// as storing their outcomes. Made by [`TaskRegistry::shutdown_guard`](crate::TaskRegistry::shutdown_guard).
+/// Makes a shutdown wait until the guard is dropped: for code that still has something to do when the tasks have ended,
+/// such as storing their outcomes. Made by [`TaskRegistry::shutdown_guard`](crate::TaskRegistry::shutdown_guard).
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,9 +60,9 @@ impl Guards {
 /// # }
 /// ```
 ///
-/// A guard does not keep the registry open: it closes when it is idle, or at the deadline. When the tasks have ended or were
-/// aborted, the shutdown waits for the guards for the [settle time](crate::TaskRegistryBuilder::settle) at most, and logs
-/// a warning if some are left.
+/// A guard does not keep the registry open: it closes when it is idle, or at the deadline. When the tasks have ended or
+/// were aborted, the shutdown waits for the guards for the [settle time](crate::TaskRegistryBuilder::settle) at most,
+/// and logs a warning if some are left.
 #[must_use = "a shutdown waits only while the guard is alive"]
 pub struct ShutdownGuard {
     shared: Arc<Shared>,

@@ -309,7 +309,8 @@ pub(crate) mod tests {
         assert!(pending.is_empty());
     }
 
-    // Against a map that is simple, over several segments: adds in and out of order, takes from the front, and removals.
+    // Against a map that is simple, over several segments: adds in and out of order, takes from the front, and
+    // removals.
     #[test]
     fn behaves_as_a_map_in_order_over_many_segments() {
         for seed in 0..4 {

@@ -39,7 +39,8 @@ impl TimeLimit {
     }
 }
 
-/// Starts the time limit of attempt `attempt`, which began at `started`. The timer forgets it when the guard is dropped.
+/// Starts the time limit of attempt `attempt`, which began at `started`. The timer forgets it when the guard is
+/// dropped.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     id: TaskId,

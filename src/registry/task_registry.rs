@@ -524,8 +524,8 @@ impl TaskRegistry {
         self.shared.ledger.is_full()
     }
 
-    /// How many async tasks of this name would start now, without waiting for a permit or a rate and without exceeding the
-    /// [capacity](TaskRegistryBuilder::capacity). `usize::MAX` if nothing limits them; 0 if the registry is closed.
+    /// How many async tasks of this name would start now, without waiting for a permit or a rate and without exceeding
+    /// the [capacity](TaskRegistryBuilder::capacity). `usize::MAX` if nothing limits them; 0 if the registry is closed.
     ///
     /// For code that fetches work only when there is room for it, such as the worker of a queue. A task that is spawned
     /// meanwhile may take the room. With a rate limit, the number is at most 1.
@@ -558,8 +558,8 @@ impl TaskRegistry {
         self.shared.token.child_token()
     }
 
-    /// A guard that a [`shutdown`](Self::shutdown) waits for when the tasks have ended: for code that has something to do
-    /// then, and that has to know when a shutdown begins.
+    /// A guard that a [`shutdown`](Self::shutdown) waits for when the tasks have ended: for code that has something to
+    /// do then, and that has to know when a shutdown begins.
     pub fn shutdown_guard(&self) -> ShutdownGuard {
         ShutdownGuard::new(&self.shared)
     }

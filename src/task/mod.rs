@@ -191,8 +191,8 @@ impl Task {
         })
     }
 
-    /// Like [`retrying`](Self::retrying), with a condition on the task's own type of error: another attempt follows only
-    /// if `condition` returns `true`, and `policy` allows it.
+    /// Like [`retrying`](Self::retrying), with a condition on the task's own type of error: another attempt follows
+    /// only if `condition` returns `true`, and `policy` allows it.
     ///
     /// The condition is asked about the error that the attempt has returned, before it becomes a
     /// [`BoxError`](crate::BoxError). [`RetryPolicy::retry_if`] is asked about the boxed error, in which the error of

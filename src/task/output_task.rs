@@ -105,8 +105,8 @@ impl<T> fmt::Debug for OutputTask<T> {
     }
 }
 
-/// Conversion into an [`OutputTask`]: implemented by every `Send + 'static` future whose output is a `Result<T, E>`, and
-/// by `OutputTask` itself.
+/// Conversion into an [`OutputTask`]: implemented by every `Send + 'static` future whose output is a `Result<T, E>`,
+/// and by `OutputTask` itself.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be run as a task with an output",
     label = "not a task with an output",

@@ -78,8 +78,8 @@ impl JobsBuilder {
 
     /// Sets the handler of a kind of job. Jobs without a handler here are left for the workers that have one.
     ///
-    /// The handler runs as a task of the registry, under the name of the job: the registry's limits, observers and lists hold
-    /// for it. It must be idempotent, because a job may run more than once.
+    /// The handler runs as a task of the registry, under the name of the job: the registry's limits, observers and
+    /// lists hold for it. It must be idempotent, because a job may run more than once.
     ///
     /// ```
     /// use postlude::TaskRegistry;
@@ -121,25 +121,26 @@ impl JobsBuilder {
         self
     }
 
-    /// How many jobs this worker has in hand at a time: reserved and not settled. The registry's limits hold as well, and a
-    /// worker reserves no more jobs of a name than may start.
+    /// How many jobs this worker has in hand at a time: reserved and not settled. The registry's limits hold as well,
+    /// and a worker reserves no more jobs of a name than may start.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;
         self
     }
 
-    /// For how long a worker that no longer renews its lease keeps a job. It is renewed at a third of that. The lease is stored
-    /// in the queue and holds for all its workers: the latest start that sets it decides.
+    /// For how long a worker that no longer renews its lease keeps a job. It is renewed at a third of that. The lease
+    /// is stored in the queue and holds for all its workers: the latest start that sets it decides.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// Pushes a job, made by `Default`, at each tick of a cron expression in UTC: one job for each tick over all processes with
-    /// this schedule, whatever their clocks. Of the ticks that were missed while no worker ran, the latest is made up for. A
-    /// new schedule begins with the next tick.
+    /// Pushes a job, made by `Default`, at each tick of a cron expression in UTC: one job for each tick over all
+    /// processes with this schedule, whatever their clocks. Of the ticks that were missed while no worker ran, the
+    /// latest is made up for. A new schedule begins with the next tick.
     ///
-    /// The expression has five fields (minute, hour, day of the month, month, day of the week), or six with the seconds first.
+    /// The expression has five fields (minute, hour, day of the month, month, day of the week), or six with the seconds
+    /// first.
     pub fn cron<J: Job + Default>(mut self, expression: &str) -> Self {
         let prepare =
             |encoder: &Encoder, queue: &dyn Queue| encoder.encode(queue, &J::default(), PushOptions::default());
@@ -159,8 +160,9 @@ impl JobsBuilder {
         self
     }
 
-    /// For how long jobs that completed or were cancelled are kept, so that [`Jobs::find`] answers for them and an id that is
-    /// pushed again is known. Workers remove older ones, in steps of 1,000. Dead jobs are kept until they are discarded.
+    /// For how long jobs that completed or were cancelled are kept, so that [`Jobs::find`] answers for them and an id
+    /// that is pushed again is known. Workers remove older ones, in steps of 1,000. Dead jobs are kept until they are
+    /// discarded.
     pub fn retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
         self
@@ -172,11 +174,12 @@ impl JobsBuilder {
         self
     }
 
-    /// Connects, creates the tables if there are none, and works: a worker takes jobs and runs them as tasks of the registry,
-    /// until the registry shuts down. Dropping [`Jobs`] does not stop it.
+    /// Connects, creates the tables if there are none, and works: a worker takes jobs and runs them as tasks of the
+    /// registry, until the registry shuts down. Dropping [`Jobs`] does not stop it.
     ///
-    /// Call it within the runtime of the registry. [`TaskRegistry::shutdown`] ends the worker: it reserves no more, the jobs
-    /// that run go on until the deadline, and what did not finish is released, so that another worker takes it at once.
+    /// Call it within the runtime of the registry. [`TaskRegistry::shutdown`] ends the worker: it reserves no more, the
+    /// jobs that run go on until the deadline, and what did not finish is released, so that another worker takes it at
+    /// once.
     ///
     /// # Errors
     /// If a setting makes no sense, or the queue can't be used.

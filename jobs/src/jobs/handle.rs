@@ -68,8 +68,8 @@ impl Jobs {
         self.push_with(job, PushOptions::default()).await
     }
 
-    /// Stores a job with options: an id, a time, a key, a priority, headers. Returns the id of the job: that of the job that
-    /// holds the [key](PushOptions::unique), if one does.
+    /// Stores a job with options: an id, a time, a key, a priority, headers. Returns the id of the job: that of the job
+    /// that holds the [key](PushOptions::unique), if one does.
     ///
     /// # Errors
     /// As for [`push`](Self::push), and if the engine can't do what the options ask for.
@@ -124,7 +124,8 @@ impl Jobs {
         stored.map_err(|error| PushError::new(first, J::NAME, PushErrorKind::Queue(error)))
     }
 
-    /// How many jobs the queue has, by name. The figures are cached for twenty times as long as it takes to count them, and for
+    /// How many jobs the queue has, by name. The figures are cached for twenty times as long as it takes to count them,
+    /// and for
     /// 30 s at most.
     ///
     /// # Errors
@@ -149,7 +150,8 @@ impl Jobs {
         self.shared.queue.find(id).await
     }
 
-    /// Cancels a job that no worker has reserved yet: one that waits, or is scheduled. `false` if there is none with this id.
+    /// Cancels a job that no worker has reserved yet: one that waits, or is scheduled. `false` if there is none with
+    /// this id.
     ///
     /// # Errors
     /// If the queue can't be reached, or can't cancel jobs.
@@ -167,8 +169,8 @@ impl Jobs {
         self.shared.queue.dead(page).await
     }
 
-    /// Makes a dead job wait again, under the same id and with its errors, with all its attempts before it. `false` if no dead
-    /// job has this id. If another job holds its key by now, the replayed job does without.
+    /// Makes a dead job wait again, under the same id and with its errors, with all its attempts before it. `false` if
+    /// no dead job has this id. If another job holds its key by now, the replayed job does without.
     ///
     /// # Errors
     /// If the queue can't be reached, or can't replay jobs.
@@ -186,8 +188,8 @@ impl Jobs {
         self.shared.queue.discard(id).await
     }
 
-    /// Makes all workers of the queue, in every process, reserve no more jobs of this name. Those that run go on. `false` if the
-    /// name was paused before.
+    /// Makes all workers of the queue, in every process, reserve no more jobs of this name. Those that run go on.
+    /// `false` if the name was paused before.
     ///
     /// # Errors
     /// If the queue can't be reached, or can't pause.
@@ -205,8 +207,8 @@ impl Jobs {
         self.shared.queue.set_paused(name.to_owned(), false).await
     }
 
-    /// Makes the workers of this process look for jobs now. Call it after the commit of a transaction in which a job was
-    /// pushed, to be faster than their polling.
+    /// Makes the workers of this process look for jobs now. Call it after the commit of a transaction in which a job
+    /// was pushed, to be faster than their polling.
     pub fn wake(&self) {
         self.shared.queue.wake();
     }

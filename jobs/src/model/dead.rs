@@ -40,7 +40,8 @@ pub struct DeadJob {
 }
 
 impl DeadJob {
-    /// The payload as it is stored: JSON, or what the [codec](crate::Codec) made of it. It is not part of `Debug` and of
+    /// The payload as it is stored: JSON, or what the [codec](crate::Codec) made of it. It is not part of `Debug` and
+    /// of
     /// `Serialize`, because it may hold what must not be shown.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

@@ -77,8 +77,8 @@ impl PushError {
         Self { id, name, kind }
     }
 
-    /// The id of the job; of the first one, if several were pushed. If the job [may be stored](Self::may_be_stored), push it
-    /// again with this id.
+    /// The id of the job; of the first one, if several were pushed. If the job [may be stored](Self::may_be_stored),
+    /// push it again with this id.
     #[must_use]
     pub const fn id(&self) -> JobId {
         self.id
@@ -90,8 +90,8 @@ impl PushError {
         &self.kind
     }
 
-    /// Whether the job may have been stored all the same: the connection ended, or the time was over, before the engine had
-    /// answered.
+    /// Whether the job may have been stored all the same: the connection ended, or the time was over, before the engine
+    /// had answered.
     #[must_use]
     pub const fn may_be_stored(&self) -> bool {
         matches!(&self.kind, PushErrorKind::Queue(error) if error.may_be_done())

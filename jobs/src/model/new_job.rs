@@ -10,8 +10,8 @@ use super::{
     options::{Due, Unique},
 };
 
-/// A job that is ready to be stored: policy, codec and headers are applied. Made by [`Jobs::prepare`](crate::Jobs::prepare),
-/// and stored by the `push_in` of a queue, within a transaction of your own.
+/// A job that is ready to be stored: policy, codec and headers are applied. Made by
+/// [`Jobs::prepare`](crate::Jobs::prepare), and stored by the `push_in` of a queue, within a transaction of your own.
 #[derive(Clone)]
 #[must_use = "a prepared job is not stored until it is given to `push_in`"]
 pub struct NewJob {

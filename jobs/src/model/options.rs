@@ -65,9 +65,9 @@ impl PushOptions {
         self
     }
 
-    /// The job holds this key, among the jobs of its name, until it has completed or is dead. If another job holds the key, the
-    /// push stores none and returns the id of that job. If that job is running, it also runs again once when it has
-    /// completed, with the payload of the latest push, so that no change is missed:
+    /// The job holds this key, among the jobs of its name, until it has completed or is dead. If another job holds the
+    /// key, the push stores none and returns the id of that job. If that job is running, it also runs again once when
+    /// it has completed, with the payload of the latest push, so that no change is missed:
     /// [`skip_if_running`](Self::skip_if_running) switches that off. An empty key is none.
     pub fn unique(mut self, key: impl Into<String>) -> Self {
         let runs_again = self.unique.as_ref().is_none_or(|unique| unique.runs_again);
@@ -94,8 +94,8 @@ impl PushOptions {
         self
     }
 
-    /// Stores a header with the job, such as `traceparent`: [`Current::header`](crate::job::Current::header) reads it. Names that
-    /// begin with `postlude-` are reserved, and ignored.
+    /// Stores a header with the job, such as `traceparent`: [`Current::header`](crate::job::Current::header) reads it.
+    /// Names that begin with `postlude-` are reserved, and ignored.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         let name = name.into();
         if !name.starts_with("postlude-") {

@@ -31,8 +31,8 @@ pub enum JobVerdict {
     Dead(String),
 }
 
-/// The output of a handler: `()`, `Result<(), E>`, [`JobVerdict`] or `Result<JobVerdict, E>`, with an `E` that converts into
-/// [`BoxError`].
+/// The output of a handler: `()`, `Result<(), E>`, [`JobVerdict`] or `Result<JobVerdict, E>`, with an `E` that converts
+/// into [`BoxError`].
 #[diagnostic::on_unimplemented(
     message = "the handler of a job can't return `{Self}`",
     note = "return `()`, `Result<(), E>` or `Result<JobVerdict, E>`, where `E` becomes a `Box<dyn std::error::Error + Send + Sync>`"

@@ -40,21 +40,22 @@ impl JobPolicy {
         self
     }
 
-    /// After how many crashes a job is dead: runs during which its worker's process ended, or lost its lease. Zero counts as 1.
+    /// After how many crashes a job is dead: runs during which its worker's process ended, or lost its lease. Zero
+    /// counts as 1.
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.max_crashes = crashes.max(1);
         self
     }
 
-    /// The delays between two attempts. Only the delays of the policy are used, with their jitter: how often a job is tried is
-    /// [`max_attempts`](Self::max_attempts).
+    /// The delays between two attempts. Only the delays of the policy are used, with their jitter: how often a job is
+    /// tried is [`max_attempts`](Self::max_attempts).
     pub fn backoff(mut self, policy: RetryPolicy) -> Self {
         self.backoff = Some(policy);
         self
     }
 
-    /// Ends an attempt that takes longer than `limit`, as [`Task::timeout`](postlude::Task::timeout) does. The lease of a job is
-    /// renewed while it runs, so the time limit may be longer than the lease.
+    /// Ends an attempt that takes longer than `limit`, as [`Task::timeout`](postlude::Task::timeout) does. The lease of
+    /// a job is renewed while it runs, so the time limit may be longer than the lease.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self

@@ -30,8 +30,8 @@ use crate::model::id::JobId;
 /// }
 /// ```
 ///
-/// Your authentication must admit the client that asks, and the client sees all that the route shows of this job. If that is
-/// too much, answer with a route of your own that calls [`Jobs::find`](crate::Jobs::find).
+/// Your authentication must admit the client that asks, and the client sees all that the route shows of this job. If
+/// that is too much, answer with a route of your own that calls [`Jobs::find`](crate::Jobs::find).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a response does nothing until it is returned"]
 pub struct Accepted {

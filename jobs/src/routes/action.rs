@@ -7,8 +7,8 @@ use axum::{
 
 use super::error::ApiError;
 
-/// The header that a client sends to act. A page of another site can send it only if the server allows that in the answer to
-/// a preflight request, and these routes never do.
+/// The header that a client sends to act. A page of another site can send it only if the server allows that in the
+/// answer to a preflight request, and these routes never do.
 const HEADER: &str = "x-requested-with";
 
 /// The extractor of every route that acts: accepts a request only if no page of another site can have sent it.

@@ -51,8 +51,8 @@ where
 /// | `GET /metrics` | all figures for Prometheus, with the feature `prometheus` |
 /// | `GET /health` | 200; or 503 and the reasons: the queue can't be reached, or a job has waited too long |
 ///
-/// What acts (`POST`, `PUT`, `DELETE`) is off unless [`allow_actions`](Self::allow_actions) switches it on (405), and asks for
-/// the header `x-requested-with`, which a form on a page of another site can't send (403). An error is
+/// What acts (`POST`, `PUT`, `DELETE`) is off unless [`allow_actions`](Self::allow_actions) switches it on (405), and
+/// asks for the header `x-requested-with`, which a form on a page of another site can't send (403). An error is
 /// `{"error": "the cause, and what to do"}`. Times are milliseconds since the Unix epoch, durations are seconds.
 ///
 /// ```

@@ -17,7 +17,8 @@ impl Backoff {
         std::mem::take(&mut self.failures) > 0
     }
 
-    /// Notes a failure: how long to wait, and whether to warn of it, which is done at the first failure and at each doubling.
+    /// Notes a failure: how long to wait, and whether to warn of it, which is done at the first failure and at each
+    /// doubling.
     pub(crate) fn failed(&mut self) -> (Duration, bool) {
         self.failures = self.failures.saturating_add(1);
         (delay(self.failures, fastrand::f64()), self.failures.is_power_of_two())

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 macro_rules! counters {
     ($($field:ident: $doc:literal;)+) => {
-        /// What the worker of a [`Jobs`](crate::Jobs) has done since it started: see [`Jobs::metrics`](crate::Jobs::metrics).
+        /// What the worker of a [`Jobs`](crate::Jobs) has done since it started: see
+        /// [`Jobs::metrics`](crate::Jobs::metrics).
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
         #[non_exhaustive]
         pub struct WorkerMetrics {

@@ -1,7 +1,8 @@
 //! The worker: takes jobs, runs them as tasks of a registry, and settles them.
 //!
-//! Four loops share the state of a [`Worker`]: one reserves, one settles, one renews the leases, one removes old jobs and
-//! pushes those of schedules. They run in one tokio task, which outlives a shutdown of the registry until everything is settled.
+//! Four loops share the state of a [`Worker`]: one reserves, one settles, one renews the leases, one removes old jobs
+//! and pushes those of schedules. They run in one tokio task, which outlives a shutdown of the registry until
+//! everything is settled.
 
 mod backoff;
 pub(crate) mod cron;

@@ -20,8 +20,8 @@ const LOOK_AT_LIMITS_EVERY: Duration = Duration::from_millis(50);
 /// It tends the queue no more often than this.
 const TEND_EVERY: Duration = Duration::from_millis(20);
 
-/// For how many leases it stops reserving, so that a job that has crashed a process can run alone; and then for as long it
-/// reserves again, if jobs that run for long did not end.
+/// For how many leases it stops reserving, so that a job that has crashed a process can run alone; and then for as long
+/// it reserves again, if jobs that run for long did not end.
 const LEASES_TO_EMPTY: u32 = 2;
 
 /// Reserves until a shutdown begins.

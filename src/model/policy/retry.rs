@@ -148,8 +148,8 @@ impl RetryPolicy {
         self
     }
 
-    /// The delay before the attempt that follows `failed` attempts, with jitter: for code that makes the attempts itself, such
-    /// as a queue that stores when a job is due. `None` if the list of [`delays`](Self::delays) is empty.
+    /// The delay before the attempt that follows `failed` attempts, with jitter: for code that makes the attempts
+    /// itself, such as a queue that stores when a job is due. `None` if the list of [`delays`](Self::delays) is empty.
     ///
     /// Only the delays of the policy are used: [`attempts`](Self::attempts), [`give_up_after`](Self::give_up_after) and
     /// [`retry_if`](Self::retry_if) are not.

@@ -30,8 +30,8 @@ use crate::model::{
 
 pub(crate) const ENGINE: &str = "PostgreSQL";
 
-/// Jobs in a PostgreSQL database (version 13 or later), for any number of machines. Cheap to clone; all clones share their
-/// connections.
+/// Jobs in a PostgreSQL database (version 13 or later), for any number of machines. Cheap to clone; all clones share
+/// their connections.
 ///
 /// ```no_run
 /// use postlude_jobs::postgres::PostgresQueue;
@@ -44,10 +44,10 @@ pub(crate) const ENGINE: &str = "PostgreSQL";
 /// ```
 ///
 /// # How it works
-/// Workers take jobs with `FOR UPDATE SKIP LOCKED`, from an index that has the waiting jobs only. A push that has returned is
-/// committed: it survives what the server's `synchronous_commit` and `fsync` make it survive. After a push, other processes
-/// are notified (`NOTIFY`, ten times a second at most), and they poll once a second besides. Time is the clock of
-/// the server.
+/// Workers take jobs with `FOR UPDATE SKIP LOCKED`, from an index that has the waiting jobs only. A push that has
+/// returned is committed: it survives what the server's `synchronous_commit` and `fsync` make it survive. After a push,
+/// other processes are notified (`NOTIFY`, ten times a second at most), and they poll once a second besides. Time is
+/// the clock of the server.
 ///
 /// The tables are in the first schema of the connection's `search_path`: several queues in one database are several
 /// schemas. A queue is one table and one leader: throughput grows by more queues, each in its own database.
@@ -59,11 +59,11 @@ pub struct PostgresQueue {
 }
 
 impl PostgresQueue {
-    /// The SQL that creates the tables, for those who run it with their own migrations: the version and the text of each
-    /// step. Without it, the first start creates the tables, under an advisory lock.
+    /// The SQL that creates the tables, for those who run it with their own migrations: the version and the text of
+    /// each step. Without it, the first start creates the tables, under an advisory lock.
     ///
-    /// It has a function for other clients and languages: `SELECT postlude_push('invoice', '{"order": 17}')` pushes a job
-    /// in the transaction of the caller. It can't run a [codec](crate::Codec).
+    /// It has a function for other clients and languages: `SELECT postlude_push('invoice', '{"order": 17}')` pushes a
+    /// job in the transaction of the caller. It can't run a [codec](crate::Codec).
     pub const MIGRATIONS: &[(i64, &str)] = connect::MIGRATIONS;
 
     /// Connects, with a pool of its own of at most ten connections.
@@ -77,24 +77,24 @@ impl PostgresQueue {
         Ok(Self { shared: Arc::new(Shared::connect(url).await?) })
     }
 
-    /// Uses a pool of yours. Give it a few connections more than your handlers need: a worker uses up to three at a time. It
-    /// opens two connections beside the pool: one listens for notifications, and one renews leases, so that handlers that use
-    /// up the pool cost no lease.
+    /// Uses a pool of yours. Give it a few connections more than your handlers need: a worker uses up to three at a
+    /// time. It opens two connections beside the pool: one listens for notifications, and one renews leases, so that
+    /// handlers that use up the pool cost no lease.
     #[must_use]
     pub fn with_pool(pool: PgPool) -> Self {
         Self { shared: Arc::new(Shared::new(pool, true)) }
     }
 
-    /// Uses a pool of yours, and only polls: for a PgBouncer in transaction mode, which knows no `LISTEN`. If it knows no
-    /// prepared statements either, set `statement_cache_capacity(0)` on the options of the pool.
+    /// Uses a pool of yours, and only polls: for a PgBouncer in transaction mode, which knows no `LISTEN`. If it knows
+    /// no prepared statements either, set `statement_cache_capacity(0)` on the options of the pool.
     #[must_use]
     pub fn with_pool_polling(pool: PgPool) -> Self {
         Self { shared: Arc::new(Shared::new(pool, false)) }
     }
 
-    /// Stores a job on a connection of your own, to the same database: if it is in a transaction, the job exists if and only
-    /// if that transaction commits. Workers find it within a second after the commit; after [`Jobs::wake`](crate::Jobs::wake),
-    /// at once.
+    /// Stores a job on a connection of your own, to the same database: if it is in a transaction, the job exists if and
+    /// only if that transaction commits. Workers find it within a second after the commit; after
+    /// [`Jobs::wake`](crate::Jobs::wake), at once.
     ///
     /// If the job has a [unique](crate::PushOptions::unique) key and another job holds it, that job is locked until the
     /// transaction ends, so keep the transaction short.

@@ -144,8 +144,8 @@ pub(super) async fn insert(connection: &mut PgConnection, job: &NewJob) -> Resul
     Err(sqlx::Error::InvalidArgument("the unique key changes hands too fast: push again".to_owned()))
 }
 
-/// The job that holds the key of a job that was not stored; `None` if it has been settled meanwhile. If it is running, it is
-/// marked to run again.
+/// The job that holds the key of a job that was not stored; `None` if it has been settled meanwhile. If it is running,
+/// it is marked to run again.
 async fn holder(connection: &mut PgConnection, job: &NewJob, unique: &Unique) -> Result<Option<JobId>, sqlx::Error> {
     let known = sqlx::query("SELECT 1 FROM postlude_jobs WHERE id = $1::uuid").bind(job.id.to_string());
     if known.fetch_optional(&mut *connection).await?.is_some() {

@@ -11,8 +11,8 @@ use crate::{
     },
 };
 
-/// Takes the first waiting jobs: of each name as many as may start, and of all names the first. `CRASHED` stands for the
-/// condition on crashes, which chooses the index.
+/// Takes the first waiting jobs: of each name as many as may start, and of all names the first. `CRASHED` stands for
+/// the condition on crashes, which chooses the index.
 const RESERVE: &str = "
     UPDATE postlude_jobs AS job
     SET state = 2, owner = $1::uuid, run = run + 1, started_at = now.ms, lease_until = now.ms + now.lease
@@ -31,8 +31,8 @@ const RESERVE: &str = "
     RETURNING job.seq, job.id::text AS id, job.name, job.priority, job.pushed_at, job.run, job.failures, job.crashes,
         job.max_attempts, job.headers::text AS headers, job.payload";
 
-/// Renews the leases of those runs that are still this owner's, and returns their ids. A job that a transaction of a user has
-/// locked is left alone: nobody else can take it before that ends.
+/// Renews the leases of those runs that are still this owner's, and returns their ids. A job that a transaction of a
+/// user has locked is left alone: nobody else can take it before that ends.
 const RENEW: &str = "
     WITH mine AS (
         SELECT seq, id FROM postlude_jobs

@@ -32,8 +32,8 @@ use crate::model::{
 
 pub(crate) const ENGINE: &str = "SQLite";
 
-/// Jobs in a SQLite file: embedded, without a server, for the processes of one machine. Cheap to clone; all clones share their
-/// connections.
+/// Jobs in a SQLite file: embedded, without a server, for the processes of one machine. Cheap to clone; all clones
+/// share their connections.
 ///
 /// ```
 /// use postlude_jobs::sqlite::SqliteQueue;
@@ -49,9 +49,9 @@ pub(crate) const ENGINE: &str = "SQLite";
 /// ```
 ///
 /// # How it works
-/// The file is in WAL mode with `synchronous=FULL`: a push that has returned survives `kill -9` and a power failure, as far as
-/// the disk keeps what it has synced. One connection writes; pushes and settlements that come at the same time share a
-/// transaction. Workers of this process are woken by each push; those of other processes look for changes
+/// The file is in WAL mode with `synchronous=FULL`: a push that has returned survives `kill -9` and a power failure, as
+/// far as the disk keeps what it has synced. One connection writes; pushes and settlements that come at the same time
+/// share a transaction. Workers of this process are woken by each push; those of other processes look for changes
 /// (`PRAGMA data_version`) 20 times a second.
 ///
 /// WAL needs a local disk: do not put the file on a network file system. Time is the clock of the machine.
@@ -61,8 +61,8 @@ pub struct SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// The SQL that creates the tables, for those who run it with their own migrations: the version and the text of each
-    /// step. Without it, the first start creates the tables.
+    /// The SQL that creates the tables, for those who run it with their own migrations: the version and the text of
+    /// each step. Without it, the first start creates the tables.
     pub const MIGRATIONS: &[(i64, &str)] = connect::MIGRATIONS;
 
     /// Opens the file, and creates it if there is none.
@@ -73,8 +73,8 @@ impl SqliteQueue {
         Ok(Self { shared: Arc::new(Shared::open(path.as_ref()).await?) })
     }
 
-    /// Stores a job on a connection of your own, to the same file: if it is in a transaction, the job exists if and only if
-    /// that transaction commits.
+    /// Stores a job on a connection of your own, to the same file: if it is in a transaction, the job exists if and
+    /// only if that transaction commits.
     ///
     /// Begin the transaction with `BEGIN IMMEDIATE`, or it may fail when it first writes; and set `synchronous=FULL` on
     /// your connection, or a power failure may lose a commit. Workers find the job within 50 ms after the commit.

@@ -24,8 +24,8 @@ use crate::{
     queue::{Tick, sqlx_error::sent},
 };
 
-/// Pushes that wait for the one connection that writes. One task stores them, many in one transaction: apart from those who
-/// wait, so that none of them, when it is cancelled, takes others with it.
+/// Pushes that wait for the one connection that writes. One task stores them, many in one transaction: apart from those
+/// who wait, so that none of them, when it is cancelled, takes others with it.
 #[derive(Default)]
 pub(super) struct Pending(Mutex<State>);
 
