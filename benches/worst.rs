@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 /// The live tasks at which a column ends.
 const COLUMNS: [usize; 5] = [10, 1_000, 100_000, 1_000_000, 2_000_000];
 
-/// Calls of one kind, when so many are live, that only look or abort.
+/// The number of look-ups, and of aborts.
 const CALLS: usize = 20_000;
 
 /// A value of the size of a task without captures.

@@ -49,7 +49,7 @@ async fn export(export: Export) {
         sleep(Duration::from_millis(300)).await;
         say(&format!("export, attempt {attempt}: page {page} of {}", export.pages));
         if page == 2 && attempt == 1 {
-            say("kills itself, without a word to the queue");
+            say("kills itself; the queue is not told");
             kill_myself();
         }
     }

@@ -89,7 +89,8 @@ impl Drop for ShutdownGuard {
         let guards = &self.shared.guards;
         // SeqCst: see `count`.
         if guards.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            guards.none_left.notify_waiters();
+            // The waker may be foreign code, if the shutdown runs on another executor than tokio's.
+            self.shared.telemetry.run_foreign("a waker", || guards.none_left.notify_waiters());
         }
     }
 }

@@ -98,6 +98,11 @@ impl Segment {
     }
 }
 
+/// The position of the segment that has an index, or would have it.
+fn segment_of(segments: &VecDeque<Segment>, index: u64) -> usize {
+    segments.partition_point(|segment| segment.last().is_some_and(|last| last < index))
+}
+
 impl Pending {
     /// Adds the task that has drawn `index`.
     #[inline]
@@ -137,7 +142,7 @@ impl Pending {
             Some(last) if last.last().is_none_or(|last| last < slot.index) && last.is_full() => {
                 later.push_back(Segment::of(slot));
             }
-            _ => match later.partition_point(|segment| segment.last().is_some_and(|last| last < slot.index)) {
+            _ => match segment_of(later, slot.index) {
                 0 if self.others.last().is_some_and(|last| last > slot.index) => self.others.insert(slot),
                 position => {
                     let position = position.min(later.len() - 1);
@@ -177,7 +182,7 @@ impl Pending {
             self.others.remove(id.index)?
         } else {
             let later = self.later.as_mut()?;
-            let position = later.partition_point(|segment| segment.last().is_some_and(|last| last < id.index));
+            let position = segment_of(later, id.index);
             let segment = later.get_mut(position)?;
             let removed = segment.remove(id.index)?;
             if segment.slots.is_empty() {
@@ -202,7 +207,7 @@ impl Pending {
             return self.others.find(id.index);
         }
         let later = self.later.as_ref()?;
-        let position = later.partition_point(|segment| segment.last().is_some_and(|last| last < id.index));
+        let position = segment_of(later, id.index);
         later.get(position)?.find(id.index)
     }
 
@@ -219,9 +224,7 @@ impl Pending {
     /// Some of the slots whose index is `from` or above, and whether there are more.
     pub(crate) fn chunk(&self, from: u64) -> (Vec<&Slot>, bool) {
         let first = (self.first.task.is_some() && self.first.index >= from).then_some(&self.first);
-        let later = self.later.iter().flat_map(|later| {
-            later.range(later.partition_point(|segment| segment.last().is_some_and(|last| last < from))..)
-        });
+        let later = self.later.iter().flat_map(|later| later.range(segment_of(later, from)..));
         let others = iter::once(&self.others).chain(later).flat_map(|segment| segment.range(from));
         let mut slots: Vec<_> = first.into_iter().chain(others).take(CHUNK + 1).collect();
         let more = slots.len() > CHUNK;

@@ -52,7 +52,7 @@ impl Drop for RequestGuard {
         let requests = &self.0.requests;
         // SeqCst, with the flag of the shutdown: either this sees that one has begun, or the shutdown sees this count.
         if requests.count.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.losses.has_begun() {
-            requests.none_left.notify_waiters();
+            self.0.telemetry.run_foreign("a waker", || requests.none_left.notify_waiters());
         }
     }
 }

@@ -428,11 +428,15 @@ impl SetQueue {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
+        let mut closed = Vec::new();
         if state.waiting.len() == state.waiting.capacity() {
             // Those whose handle was dropped. Rarely, so that it does not cost each handle a look at all.
-            state.waiting.retain(|sender| !sender.is_closed());
+            (closed, state.waiting) = mem::take(&mut state.waiting).into_iter().partition(oneshot::Sender::is_closed);
         }
         state.waiting.push(sender);
+        drop(state);
+        // Without the lock: a sender may hold the last reference to the waker of a handle, which may be foreign code.
+        closed.into_iter().for_each(drop_catching);
         Some(receiver)
     }
 

@@ -124,7 +124,7 @@ async fn live_tasks_are_counted_by_name_and_the_runtime_is_described() {
     assert_eq!(json["runtime"]["workers"], json!(1));
 }
 
-/// Aborts so many closures that go on until the sender is dropped.
+/// Aborts this many closures. They return when the sender is dropped.
 async fn stuck(registry: &TaskRegistry, closures: usize) -> mpsc::Sender<()> {
     let (release, held) = mpsc::channel::<()>();
     let (held, (started, has_started)) = (Arc::new(Mutex::new(held)), mpsc::channel());

@@ -121,7 +121,7 @@ impl JobsBuilder {
         self
     }
 
-    /// How many jobs this worker has in hand at a time: reserved and not settled. The registry's limits hold as well,
+    /// How many jobs this worker may have reserved and not settled at a time. The registry's limits hold as well,
     /// and a worker reserves no more jobs of a name than may start.
     pub fn concurrency(mut self, jobs: usize) -> Self {
         self.concurrency = jobs;

@@ -9,8 +9,8 @@ use crate::{
     queue::Queue,
 };
 
-/// The figures are reused for this many times as long as it took to count them: whoever asks how often, the engine
-/// spends a twentieth of its time on them at most.
+/// The cached figures are used for this many times the duration of the count. So counting takes a bounded share of the
+/// engine's time, however often the figures are asked for.
 const REUSED_FOR: u32 = 20;
 
 /// They are never older than this.

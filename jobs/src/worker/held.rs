@@ -1,4 +1,4 @@
-//! The jobs that a worker has in hand: reserved, and not settled.
+//! The jobs that a worker holds: it has reserved them, and not settled them.
 
 use std::{collections::HashMap, pin::pin};
 
@@ -92,7 +92,7 @@ impl HeldJobs {
         self.state.lock().not_started
     }
 
-    /// Whether a job that has crashed a process before is in hand: it runs alone.
+    /// Whether the worker holds a job that has crashed a process before. Such a job runs alone.
     pub(crate) fn has_crashed(&self) -> bool {
         self.state.lock().crashed > 0
     }
@@ -112,7 +112,7 @@ impl HeldJobs {
         self.state.lock().runs.keys().filter(|(id, _)| ids.contains(id)).copied().collect()
     }
 
-    /// Waits until nothing is in hand. Only when nothing more is reserved.
+    /// Waits until the worker holds no job. Call it only when nothing more is reserved.
     pub(crate) async fn all_settled(&self) {
         loop {
             let mut settled = pin!(self.settled.notified());

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Worker, backoff::Backoff, held::RunKey, metrics::count};
 
-/// Renews the leases of the jobs in hand, at a third of the lease, for ever.
+/// Renews the leases of the jobs that the worker holds, each third of a lease. Never returns.
 pub(super) async fn run(worker: &Arc<Worker>) {
     let mut backoff = Backoff::default();
     loop {

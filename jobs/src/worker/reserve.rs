@@ -133,7 +133,7 @@ impl Reserver<'_> {
         self.worker.handlers.names().any(|name| self.worker.registry.may_start(name) == 0)
     }
 
-    /// Whether a job that has crashed a process waits for this worker to have nothing in hand.
+    /// Whether a job that has crashed a process waits until this worker holds no job.
     fn is_emptying(&mut self, now: Instant) -> bool {
         if !self.crashed_waiting {
             self.emptying_since = None;
