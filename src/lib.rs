@@ -43,6 +43,7 @@
 //! | a set for each request | [`TaskLayer`], or [`TaskSet::attach`] for plain hyper |
 //! | tasks without a request | [`TaskRegistry::spawn`] and its [`TaskHandle`] |
 //! | retries, delays and repetition | [`Task::retrying`], [`Task::delay`], [`TaskRegistry::spawn_every`] |
+//! | tasks at times of the day | [`TaskRegistry::spawn_cron`] and its [`Schedule`] |
 //! | failed tasks, and their replay | [`TaskRegistry::dead_letters`] |
 //! | how a request and a task ended | [`Ending`], [`Outcome`], [`OutcomeKind`] |
 //! | limits, an admission filter, a failure hook | [`TaskRegistryBuilder`] |
@@ -67,6 +68,7 @@
 //!
 //! # Features
 //! - `axum` (default): [`TaskSet`] as an axum extractor. Implies `http`.
+//! - `cron`: [`TaskRegistry::spawn_cron`] runs tasks at the times of a cron expression, in any time zone.
 //! - `http`: [`TaskLayer`], [`TaskBody`] and [`TaskSet::attach`], for hyper and other servers based on `http`.
 //! - `rate-limit`: [`TaskRegistryBuilder::rate_limit`] limits how often the tasks of a name start.
 //! - `serde`: serialises infos, reports, events, dead letters and metrics, and deserialises [`TaskId`].
@@ -96,6 +98,8 @@
 #![cfg_attr(not(feature = "http"), doc = "[`TaskBody`]: #features")]
 #![cfg_attr(not(feature = "http"), doc = "[`TaskSet::attach`]: #features")]
 #![cfg_attr(not(feature = "http"), doc = "[`Ending`]: #features")]
+#![cfg_attr(not(feature = "cron"), doc = "[`Schedule`]: #features")]
+#![cfg_attr(not(feature = "cron"), doc = "[`TaskRegistry::spawn_cron`]: #features")]
 #![cfg_attr(not(feature = "rate-limit"), doc = "[`TaskRegistryBuilder::rate_limit`]: #features")]
 #![cfg_attr(not(feature = "signal"), doc = "[`TaskRegistry::serve`]: #features")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -130,6 +134,8 @@ pub use self::model::Ending;
 pub use self::model::RateLimit;
 #[cfg(feature = "signal")]
 pub use self::model::ServePolicy;
+#[cfg(feature = "cron")]
+pub use self::model::{Schedule, ScheduleError};
 pub use self::{
     engine::guards::ShutdownGuard,
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},

@@ -47,7 +47,7 @@
 //! | pushing in a transaction | [`Jobs::prepare`], and the `push_in` of a queue |
 //! | working | [`Jobs::builder`], [`JobsBuilder::handle`], [`JobVerdict`] |
 //! | the job that runs | [`job::current`] |
-//! | schedules | [`JobsBuilder::cron`] |
+//! | schedules | [`JobsBuilder::cron`] and its [`Schedule`] |
 //! | one job, figures, dead jobs | [`Jobs::find`], [`Jobs::stats`], [`Jobs::metrics`], [`Jobs::dead`] |
 //! | acting | [`Jobs::cancel`], [`Jobs::replay`], [`Jobs::discard`], [`Jobs::pause`] |
 //! | encryption | [`Codec`] |
@@ -96,7 +96,7 @@ pub use self::queue::postgres;
 pub use self::queue::sqlite;
 #[cfg(feature = "axum")]
 pub use self::routes::{Accepted, JobsRouter, router};
-pub use postlude::BoxError;
+pub use postlude::{BoxError, Schedule, ScheduleError};
 
 pub use self::{
     jobs::{builder::JobsBuilder, handle::Jobs},

@@ -19,8 +19,12 @@ pub use self::ending::Ending;
 pub(crate) use self::no_ending::Ending;
 #[cfg(feature = "rate-limit")]
 pub use self::policy::RateLimit;
+#[cfg(feature = "cron")]
+pub(crate) use self::policy::ScheduleStep;
 #[cfg(feature = "signal")]
 pub use self::policy::ServePolicy;
+#[cfg(feature = "cron")]
+pub use self::policy::{Schedule, ScheduleError};
 pub use self::{
     error::{BuildError, RejectReason, ReplayError},
     event::TaskEvent,

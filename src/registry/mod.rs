@@ -5,6 +5,8 @@ mod task_registry;
 
 pub(crate) mod batcher;
 pub(crate) mod builder;
+#[cfg(feature = "cron")]
+mod cron;
 pub(crate) mod current;
 pub(crate) mod dead_letters;
 pub(crate) mod handle;

@@ -1,6 +1,6 @@
 //! Repeating tasks.
 
-use std::{panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -56,26 +56,17 @@ impl TaskRegistry {
         F: FnMut() -> T + Send + 'static,
         T: IntoTask + 'static,
     {
-        let run = Arc::new(Run {
-            registry: self.clone(),
-            stop: self.shared.losses.stopping().child_token(),
-            aborted: AtomicBool::new(false),
-            current: Mutex::default(),
-        });
-        if run.stop.is_cancelled() {
-            tracing::warn!(target: "postlude", location = %Location::caller(), "the registry is shut down, so the task will not be repeated");
-        }
-        // Cancelled at any end of the repetition, also with its runtime, so that the handle is up to date.
-        let stopped = run.stop.clone().drop_guard();
-        self.shared.spawn(repeat(Arc::clone(&run), stopped, policy.into(), factory, Location::caller()));
+        let (repetition, stopped) = Repetition::begin(self, factory, Location::caller());
+        let run = Arc::clone(&repetition.run);
+        self.shared.spawn(repeat(policy.into(), repetition, stopped));
         RepeatHandle { run }
     }
 }
 
-/// The handle of a [repeating task](TaskRegistry::spawn_every). Dropping it does not end the repetition.
+/// The handle of a [repeating task](TaskRegistry::spawn_every), also of one with a `Schedule`. Dropping it does not end the repetition.
 #[derive(Clone, Debug)]
 pub struct RepeatHandle {
-    run: Arc<Run>,
+    pub(crate) run: Arc<Run>,
 }
 
 impl RepeatHandle {
@@ -101,7 +92,7 @@ impl RepeatHandle {
 
 /// The state that a repetition and its handles share.
 #[derive(Debug)]
-struct Run {
+pub(crate) struct Run {
     registry: TaskRegistry,
     stop: CancellationToken,
     aborted: AtomicBool,
@@ -109,6 +100,17 @@ struct Run {
 }
 
 impl Run {
+    #[cfg(feature = "cron")]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits until the next run; `false` if the repetition is stopped before.
+    pub(crate) async fn wait(&self, duration: Duration) -> bool {
+        let sleep = self.registry.shared.timer.sleep(duration);
+        self.stop.run_until_cancelled(sleep).await.is_some()
+    }
+
     fn abort_current(&self) {
         let current = *self.current.lock();
         if let Some(id) = current {
@@ -117,33 +119,45 @@ impl Run {
     }
 }
 
-async fn repeat<F, T>(
-    run: Arc<Run>,
-    _stopped: DropGuard,
-    policy: RepeatPolicy,
-    mut factory: F,
-    location: &'static Location<'static>,
-) where
+/// What a repetition runs.
+pub(crate) struct Repetition<F> {
+    pub(crate) run: Arc<Run>,
+    pub(crate) location: &'static Location<'static>,
+    factory: F,
+}
+
+impl<F, T> Repetition<F>
+where
     F: FnMut() -> T,
     T: IntoTask,
 {
-    let shared = &*run.registry.shared;
-    let start = Instant::now();
-    let mut last = None;
-    loop {
-        let beat = policy.next_beat(last, start.elapsed());
-        let due = beat.saturating_add(policy.random_jitter(fastrand::f64()));
-        let wait = shared.timer.sleep(due.saturating_sub(start.elapsed()));
-        if run.stop.run_until_cancelled(wait).await.is_none() {
-            return;
+    /// The guard is to be dropped at any end of the repetition, also with its runtime, so that the handle is up to date.
+    pub(crate) fn begin(
+        registry: &TaskRegistry,
+        factory: F,
+        location: &'static Location<'static>,
+    ) -> (Self, DropGuard) {
+        let run = Arc::new(Run {
+            registry: registry.clone(),
+            stop: registry.shared.losses.stopping().child_token(),
+            aborted: AtomicBool::new(false),
+            current: Mutex::default(),
+        });
+        if run.stop.is_cancelled() {
+            tracing::warn!(target: "postlude", %location, "the registry is shut down, so the task will not be repeated");
         }
-        last = Some(beat);
-        let made = catch_panic(|| Task::made_at(location, factory()));
-        let task = match made {
+        let stopped = run.stop.clone().drop_guard();
+        (Self { run, location, factory }, stopped)
+    }
+
+    /// Runs the task once, to its outcome.
+    pub(crate) async fn run_once(&mut self) {
+        let Self { run, location, factory } = self;
+        let task = match catch_panic(|| Task::made_at(location, factory())) {
             Ok(task) => task,
             Err(panic) => {
-                shared.telemetry.hook_panicked("the factory of a repeating task", &panic);
-                continue;
+                run.registry.shared.telemetry.hook_panicked("the factory of a repeating task", &panic);
+                return;
             }
         };
         let handle = run.registry.spawn(task);
@@ -152,5 +166,23 @@ async fn repeat<F, T>(
             run.abort_current();
         }
         handle.await;
+    }
+}
+
+async fn repeat<F, T>(policy: RepeatPolicy, mut repetition: Repetition<F>, _stopped: DropGuard)
+where
+    F: FnMut() -> T,
+    T: IntoTask,
+{
+    let start = Instant::now();
+    let mut last = None;
+    loop {
+        let beat = policy.next_beat(last, start.elapsed());
+        let due = beat.saturating_add(policy.random_jitter(fastrand::f64()));
+        if !repetition.run.wait(due.saturating_sub(start.elapsed())).await {
+            return;
+        }
+        last = Some(beat);
+        repetition.run_once().await;
     }
 }

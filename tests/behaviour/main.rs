@@ -37,12 +37,16 @@ mod retrying;
 mod retrying_if;
 mod runtime;
 mod runtime_ended;
+#[cfg(feature = "cron")]
+mod schedule;
 #[cfg(feature = "serde")]
 mod serialize;
 mod set;
 mod shutdown;
 mod shutdown_bounds;
 mod spawn;
+#[cfg(feature = "cron")]
+mod spawn_cron;
 mod spawn_every;
 mod spawn_with_output;
 mod time;

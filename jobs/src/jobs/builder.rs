@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use postlude::TaskRegistry;
+use postlude::{Schedule, ScheduleError, TaskRegistry};
 
 use super::{
     encoder::Encoder,
@@ -17,7 +17,6 @@ use crate::{
         new_job::NewJob,
         options::PushOptions,
         output::JobOutput,
-        schedule::Schedule,
     },
     queue::Queue,
     worker::{
@@ -48,7 +47,7 @@ pub struct JobsBuilder {
     queue: Arc<dyn Queue>,
     registry: Option<TaskRegistry>,
     handlers: Handlers,
-    schedules: Vec<(String, PrepareJob)>,
+    schedules: Vec<(Result<Schedule, ScheduleError>, PrepareJob)>,
     concurrency: usize,
     lease: Option<Duration>,
     max_payload_bytes: usize,
@@ -82,7 +81,7 @@ impl JobsBuilder {
     /// lists hold for it. It must be idempotent, because a job may run more than once.
     ///
     /// ```
-    /// use postlude::TaskRegistry;
+    /// use postlude::{Schedule, ScheduleError, TaskRegistry};
     /// use postlude_jobs::{Job, Jobs, sqlite::SqliteQueue};
     /// use serde::{Deserialize, Serialize};
     ///
@@ -135,16 +134,36 @@ impl JobsBuilder {
         self
     }
 
-    /// Pushes a job, made by `Default`, at each tick of a cron expression in UTC: one job for each tick over all
-    /// processes with this schedule, whatever their clocks. Of the ticks that were missed while no worker ran, the
-    /// latest is made up for. A new schedule begins with the next tick.
+    /// Pushes a job, made by `Default`, at each tick of a [`Schedule`]: one job for each tick over all processes with
+    /// this schedule, whatever their clocks. Of the ticks that were missed while no worker ran, the latest is made up
+    /// for. A new schedule begins with the next tick.
     ///
-    /// The expression has five fields (minute, hour, day of the month, month, day of the week), or six with the seconds
-    /// first.
-    pub fn cron<J: Job + Default>(mut self, expression: &str) -> Self {
+    /// A text is parsed as by [`Schedule::parse`]; a mistake in it is an error of [`start`](Self::start).
+    ///
+    /// ```
+    /// use postlude_jobs::{Job, JobsBuilder};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Digest;
+    ///
+    /// impl Job for Digest {
+    ///     const NAME: &'static str = "digest";
+    /// }
+    ///
+    /// async fn send(_: Digest) {}
+    ///
+    /// fn schedules(jobs: JobsBuilder) -> JobsBuilder {
+    ///     jobs.handle(send).cron::<Digest>("CRON_TZ=Europe/Berlin 0 7 * * MON")
+    /// }
+    /// ```
+    ///
+    /// The queue knows a schedule by the job's name and the schedule's text, so a schedule whose text is changed is a
+    /// new one.
+    pub fn cron<J: Job + Default>(mut self, schedule: impl TryInto<Schedule, Error: Into<ScheduleError>>) -> Self {
         let prepare =
             |encoder: &Encoder, queue: &dyn Queue| encoder.encode(queue, &J::default(), PushOptions::default());
-        self.schedules.push((expression.to_owned(), Arc::new(prepare)));
+        self.schedules.push((schedule.try_into().map_err(Into::into), Arc::new(prepare)));
         self
     }
 
@@ -241,12 +260,12 @@ impl JobsBuilder {
     /// Parses the expressions, and makes each job once, so that a mistake shows at the start and not at the first tick.
     fn check_schedules(&self, encoder: &Encoder) -> Result<Vec<CronJob>, StartError> {
         let mut schedules = Vec::with_capacity(self.schedules.len());
-        for (expression, prepare) in &self.schedules {
+        for (schedule, prepare) in &self.schedules {
             if !self.queue.capabilities().cron {
                 let (engine, what) = (self.queue.engine(), "keep a schedule");
                 return Err(QueueError::Unsupported { engine, what }.into());
             }
-            let schedule = Schedule::parse(expression)?;
+            let schedule = schedule.clone()?;
             let job = prepare(encoder, &*self.queue).map_err(StartError::Push)?;
             let (encoder, queue, prepare) = (encoder.clone(), Arc::clone(&self.queue), Arc::clone(prepare));
             let prepare = Box::new(move || prepare(&encoder, &*queue));

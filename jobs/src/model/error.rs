@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use postlude::BoxError;
+use postlude::{BoxError, ScheduleError};
 
 use super::id::JobId;
 
@@ -202,17 +202,9 @@ pub enum StartError {
     /// A name is empty.
     #[error("a job has an empty name: set `Job::NAME`")]
     NoName,
-    /// A cron expression can't be parsed.
-    #[error(
-        "the cron expression `{expression}` can't be parsed: write minute, hour, day, month and weekday, as in `0 4 * * *`"
-    )]
-    Cron {
-        /// The expression.
-        expression: String,
-        /// What is wrong with it.
-        #[source]
-        source: BoxError,
-    },
+    /// A schedule can't be parsed.
+    #[error(transparent)]
+    Cron(#[from] ScheduleError),
     /// A scheduled job does not serialise, or is too large.
     #[error("a scheduled job can't be pushed")]
     Push(#[source] PushError),

@@ -12,6 +12,5 @@ pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod page;
 pub(crate) mod policy;
-pub(crate) mod schedule;
 pub(crate) mod stats;
 pub(crate) mod time;

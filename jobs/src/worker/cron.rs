@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use postlude::Schedule;
 use tokio::time::sleep;
 
 use super::{Worker, backoff::Backoff};
@@ -12,7 +13,6 @@ use crate::{
     model::{
         error::{PushError, QueueError},
         new_job::NewJob,
-        schedule::Schedule,
     },
     queue::{Queue, Tick},
 };
@@ -29,7 +29,7 @@ pub(crate) struct CronJob {
 
 impl CronJob {
     fn key(&self) -> String {
-        format!("{} {}", self.name, self.schedule.expression())
+        format!("{} {}", self.name, self.schedule)
     }
 }
 
@@ -64,7 +64,7 @@ async fn push_due(
             None => queue.last_tick(key.clone()).await?,
         };
         known.insert(key.clone(), last);
-        if let Some(at) = job.schedule.latest(now).filter(|at| *at > last) {
+        if let Some(at) = job.schedule.latest_until(now).filter(|at| *at > last) {
             match (job.prepare)() {
                 Ok(new) => {
                     let id = new.id;
@@ -79,8 +79,13 @@ async fn push_due(
             }
             known.insert(key, at);
         }
-        wait = job.schedule.until_next(now).unwrap_or(LONGEST_SLEEP).min(wait);
+        wait = until(job.schedule.next_after(now), now).min(wait);
     }
     // Not before the tick, if the two clocks differ by a little.
     Ok(wait + Duration::from_millis(1))
+}
+
+/// How long it is until a tick. If there is none, the longest sleep.
+fn until(tick: Option<SystemTime>, now: SystemTime) -> Duration {
+    tick.map_or(LONGEST_SLEEP, |tick| tick.duration_since(now).unwrap_or_default())
 }

@@ -7,11 +7,17 @@ mod priority;
 mod rate_limit;
 mod repeat;
 mod retry;
+#[cfg(feature = "cron")]
+mod schedule;
 #[cfg(feature = "signal")]
 mod serve;
 
 #[cfg(feature = "rate-limit")]
 pub use self::rate_limit::RateLimit;
+#[cfg(feature = "cron")]
+pub(crate) use self::schedule::ScheduleStep;
+#[cfg(feature = "cron")]
+pub use self::schedule::{Schedule, ScheduleError};
 #[cfg(feature = "signal")]
 pub use self::serve::ServePolicy;
 pub use self::{batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy};
