@@ -2,7 +2,7 @@
 //! tasks is a chapter of `postlude-console`.
 
 #![cfg_attr(
-    not(all(feature = "cron", feature = "rate-limit", feature = "signal")),
+    not(all(feature = "cron", feature = "rate-limit", feature = "signal", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links, reason = "the chapters link to items of all features")
 )]
 

@@ -73,6 +73,7 @@
 //! - `rate-limit`: [`TaskRegistryBuilder::rate_limit`] limits how often the tasks of a name start.
 //! - `serde`: serialises infos, reports, events, dead letters and metrics, and deserialises [`TaskId`].
 //! - `signal`: [`TaskRegistry::serve`] runs a server until a signal, and then shuts down the server and the registry.
+//! - `testing`: the module `testing`, for the tests of code that adds tasks. Enable it in `[dev-dependencies]`.
 //!
 //! The core needs none of these features. These public dependencies determine the major version of this crate: `tokio`,
 //! `tokio-util`, `futures-core` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`, `tower-service`,
@@ -122,6 +123,8 @@ mod model;
 mod registry;
 mod task;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod util;
 
 #[cfg(feature = "axum")]

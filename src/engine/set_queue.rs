@@ -289,6 +289,21 @@ impl SetQueue {
         self.release();
     }
 
+    /// Drains at once, as if a response had been taken by its client. A set that has neither a request nor a response
+    /// drains if `no_request` is in flight.
+    #[cfg(feature = "testing")]
+    pub(crate) fn drain_for_test(self: &Arc<Self>, no_request: bool) {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Collecting if state.response.is_some() || no_request => {
+                state.ending = state.response.map(Ending::taken);
+                self.start_draining(state);
+            }
+            Phase::Holding => self.start_draining(state),
+            Phase::Collecting | Phase::Draining | Phase::Idle => {}
+        }
+    }
+
     pub(crate) fn spawn_drain(self: &Arc<Self>) {
         (self.shared().spawn_drain)(Arc::clone(self));
     }

@@ -154,6 +154,13 @@ impl AdmissionControl {
         self.of_name(name).map_or(of_kind, |limits| limits.may_start().min(of_kind))
     }
 
+    /// Takes all free permits of all kinds, so that nothing starts that needs one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn take_free_permits(&self) -> Vec<Permit> {
+        let kinds = [self.tasks.as_ref(), Some(&self.blocking), Some(&self.cpu)];
+        kinds.into_iter().flatten().flat_map(|kind| std::iter::from_fn(|| kind.try_acquire())).collect()
+    }
+
     /// Logs, once, if the priority of a task has no effect.
     pub(crate) fn note_priority(&self, meta: &Meta) {
         if meta.priority == Priority::default() || !self.is_unlimited(meta) {

@@ -71,6 +71,15 @@ impl Ending {
             Self::Sent(_) | Self::Stalled(_) | Self::Cancelled | Self::HandlerPanicked | Self::ServiceError => self,
         }
     }
+
+    /// The ending of a response that its client has taken, although its body has not ended.
+    #[cfg(feature = "testing")]
+    pub(crate) const fn taken(self) -> Self {
+        match self {
+            Self::Disconnected(status) => Self::Sent(status),
+            Self::Sent(_) | Self::Stalled(_) | Self::Cancelled | Self::HandlerPanicked | Self::ServiceError => self,
+        }
+    }
 }
 
 impl fmt::Display for Ending {

@@ -71,7 +71,7 @@ use crate::{
 #[must_use = "a builder does nothing until `build`"]
 pub struct TaskRegistryBuilder {
     capacity: Option<usize>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     default_timeout: Option<Duration>,
     settle: Duration,
     telemetry: Telemetry,

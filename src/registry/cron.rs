@@ -63,7 +63,7 @@ impl TaskRegistry {
     /// Ticks are times of the wall clock. The clock is looked at once a minute at least, so a run is at most a minute
     /// late after the clock was set forward. If the clock is set back by up to three hours, no tick is repeated. If it
     /// is set back further, the schedule starts over, with a warning in the log. On a runtime whose clock is
-    /// [paused](tokio::time::pause), the wall clock goes on with the paused clock.
+    /// paused, the wall clock goes on with the paused clock.
     ///
     /// A schedule with years ends with its last tick, and the handle [says so](RepeatHandle::is_stopped).
     #[track_caller]

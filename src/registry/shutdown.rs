@@ -284,7 +284,7 @@ impl TaskRegistry {
     }
 
     /// Calls `visit` for each listed set, a few at a time.
-    async fn for_each_set(&self, visit: impl Fn(&Arc<SetQueue>)) {
+    pub(crate) async fn for_each_set(&self, visit: impl Fn(&Arc<SetQueue>)) {
         let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
         loop {
             let seen = self.shared.ledger.step(&mut walk, |_| (), &mut sets);

@@ -49,6 +49,8 @@ mod spawn;
 mod spawn_cron;
 mod spawn_every;
 mod spawn_with_output;
+#[cfg(feature = "testing")]
+mod testing;
 mod time;
 
 // HTTP, over real sockets.
