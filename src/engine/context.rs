@@ -196,7 +196,7 @@ pub(crate) fn enter<R>(context: &mut TaskContext, task: TaskId, inside: impl FnO
 fn swap(context: &mut TaskContext, task: TaskId) -> TaskId {
     // On a thread that is ending, the thread-local is gone, and both swaps do nothing.
     let swapped = CURRENT.try_with(|(current, current_task)| {
-        *context = current.replace(mem::take(context));
+        current.swap(Cell::from_mut(context));
         current_task.replace(task)
     });
     swapped.unwrap_or(task)

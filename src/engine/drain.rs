@@ -16,11 +16,12 @@ use crate::{
         queue_state::QueueState,
         run::{self, under_policy},
         set_queue::{PollPermission, SetQueue},
+        shared::Shared,
         transition::Transition,
     },
     ledger::{finished::EndedBy, live::LiveTask},
     model::{DiscardReason, Ending, RejectReason, TaskId},
-    task::work::{BoxedWork, End, drop_work, poll_to_end},
+    task::work::{BoxedWork, End, Meta, drop_work, poll_to_end},
     telemetry::span::inside,
     util::clock::Timestamp,
 };
@@ -36,16 +37,26 @@ pub(crate) struct Drain {
     work: Option<BoxedWork>,
 }
 
-/// The next task of a set.
+/// A task that a drain polls, and its id, so that a poll need not look for it.
+type Running = (BoxedWork, TaskId);
+
+/// The next task of a set, which was taken out of `pending`.
 struct Next {
     work: BoxedWork,
-    /// When it has started. `None` if it may have to wait, or is not polled directly.
-    started: Option<Timestamp>,
-    /// Why it must not start.
-    discard: Option<DiscardReason>,
-    /// Whether it is marked as being polled.
-    is_marked: bool,
-    ending: Option<Ending>,
+    id: TaskId,
+    first_step: FirstStep,
+}
+
+/// What comes before the first poll of a task.
+enum FirstStep {
+    /// Nothing: the task has started, and is marked as being polled.
+    Poll,
+    /// The task has started. Observers are notified, and its time limit starts.
+    Notify(Timestamp),
+    /// The task may have to wait, or is not polled directly.
+    Admit(Option<Ending>),
+    /// The task must not start.
+    Discard(DiscardReason),
 }
 
 impl Drain {
@@ -57,6 +68,22 @@ impl Drain {
 
     fn task_id(&self) -> Option<TaskId> {
         self.work.as_ref().map(|work| work.meta().id())
+    }
+
+    /// Called before the task that has waited is polled again. `Ready` if another drain has taken over.
+    fn resume(&mut self) -> Poll<()> {
+        let (Some(queue), Some(id)) = (&self.queue, self.task_id()) else {
+            return Poll::Pending;
+        };
+        match queue.begin_poll(id) {
+            PollPermission::Granted => {}
+            PollPermission::Stopped => drop_stopped(queue, &mut self.work, id),
+            PollPermission::Superseded => {
+                self.retire(id);
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
     }
 
     /// Polls the work in the context of its set.
@@ -99,19 +126,13 @@ impl Future for Drain {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if let (Some(queue), Some(id)) = (&this.queue, this.task_id()) {
-            match queue.begin_poll(id) {
-                PollPermission::Granted => {}
-                PollPermission::Stopped => drop_stopped(queue, &mut this.work, id),
-                PollPermission::Superseded => {
-                    this.retire(id);
-                    return Poll::Ready(());
-                }
-            }
+        if this.work.is_some() && this.resume().is_ready() {
+            return Poll::Ready(());
         }
+        let mut current = this.task_id();
         for _ in 0..TASKS_PER_POLL {
             let mut span = None;
-            let finished = match this.task_id() {
+            let finished = match current {
                 None => None,
                 Some(id) => match this.poll_in_context(id, &mut span, context) {
                     Poll::Ready(end) => Some((id, end)),
@@ -119,17 +140,18 @@ impl Future for Drain {
                 },
             };
             let Some(queue) = &this.queue else { return Poll::Ready(()) };
-            this.work = match finished {
+            let next = match finished {
                 None => next(queue),
                 Some((id, end)) => finish(queue, span, id, end),
             };
-            if this.work.is_none() {
+            let Some((work, id)) = next else {
                 this.queue = None;
                 return Poll::Ready(());
-            }
+            };
+            (this.work, current) = (Some(work), Some(id));
         }
         // The next task is current, and is not being polled.
-        if let (Some(queue), Some(id)) = (&this.queue, this.task_id()) {
+        if let (Some(queue), Some(id)) = (&this.queue, current) {
             if !queue.end_poll(id) {
                 this.retire(id);
                 return Poll::Ready(());
@@ -150,7 +172,7 @@ impl Drop for Drain {
 }
 
 /// Returns the next task of the set; `None` if the set has drained.
-pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
+pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<Running> {
     loop {
         let now = Timestamp::now();
         let mut state = queue.state.lock();
@@ -168,8 +190,8 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
             // A task may have been added since the lock was released.
             queue.transition(|transition| pop_or_idle(queue, transition, now))?
         };
-        if let Some(work) = prepare(queue, next) {
-            return Some(work);
+        if let Some(running) = prepare(queue, next) {
+            return Some(running);
         }
     }
 }
@@ -177,7 +199,7 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
 /// Finishes a task that has returned, and returns the next one. `None` if the set has drained, or if the task was ended
 /// by a caller and another drain has taken over.
 #[inline]
-pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
+pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<Running> {
     if !end.is_completed() || queue.shared().telemetry.observes_completed() {
         // Hooks are notified before the next task starts, so that a hook can still abort it, and the hook's time does
         // not count as the task's.
@@ -208,9 +230,10 @@ fn drop_span(span: Option<Box<Span>>) {
     inside(span, || ());
 }
 
-fn continue_with(queue: &Arc<SetQueue>, popped: Option<Next>) -> Option<BoxedWork> {
-    let work = prepare(queue, popped?);
-    work.or_else(|| next(queue))
+#[inline]
+fn continue_with(queue: &Arc<SetQueue>, popped: Option<Next>) -> Option<Running> {
+    let running = prepare(queue, popped?);
+    running.or_else(|| next(queue))
 }
 
 /// Counts and reports the end of the current task or of a sleeping one. Returns `false` if another drain has taken
@@ -234,31 +257,46 @@ fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
 }
 
 /// Takes the next task out of `pending`, and starts it if it can be polled directly.
-#[inline]
+#[inline(always)]
 fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
     if state.is_shut_down {
         return None;
     }
     let task = state.pending.pop()?;
-    let shared = queue.shared();
-    let meta = task.meta();
-    let discard = state.discards.or_else(|| meta.is_expired(now).then_some(DiscardReason::Expired));
-    let started = (discard.is_none() && shared.runs_plain(meta)).then_some(now);
-    let index = meta.id().index;
+    let (shared, meta) = (queue.shared(), task.meta());
+    let id = meta.id();
+    let first_step = match state.discards {
+        None if shared.runs_at_once(meta) => FirstStep::Poll,
+        discards => first_step(shared, meta, discards, state.ending, now),
+    };
     let mut current = LiveTask::new(meta.identity());
-    if started.is_some() {
+    if let FirstStep::Poll | FirstStep::Notify(_) = first_step {
         current.start(now);
         state.account.start(current.identity.name);
     }
     state.current = Some(current);
-    // Observers are notified of the start before the first poll, and may abort the task.
-    let is_marked = started.is_some() && !shared.telemetry.has_observers();
-    if is_marked {
-        queue.mark.set_polling(index);
+    if let FirstStep::Poll = first_step {
+        queue.mark.set_polling(id.index);
     } else {
-        queue.mark.set_idle(index);
+        // Observers are notified of the start before the first poll, and may abort the task.
+        queue.mark.set_idle(id.index);
     }
-    Some(Next { work: task.work, started, discard, is_marked, ending: state.ending })
+    Some(Next { work: task.work, id, first_step })
+}
+
+fn first_step(
+    shared: &Shared,
+    meta: &Meta,
+    discards: Option<DiscardReason>,
+    ending: Option<Ending>,
+    now: Timestamp,
+) -> FirstStep {
+    let discard = discards.or_else(|| meta.is_expired(now).then_some(DiscardReason::Expired));
+    match discard {
+        Some(reason) => FirstStep::Discard(reason),
+        None if shared.runs_plain(meta) => FirstStep::Notify(now),
+        None => FirstStep::Admit(ending),
+    }
 }
 
 fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
@@ -270,22 +308,27 @@ fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp
 }
 
 /// Prepares the task for its first poll. `None` if it was ended before.
-#[inline]
-fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
-    let Next { mut work, started, discard, is_marked, ending } = next;
-    let (shared, id) = (queue.shared(), work.meta().id());
-    let started = match started {
-        Some(started) if is_marked => {
-            shared.start_time_limit(&mut work, started);
-            return Some(work);
+#[inline(always)]
+fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
+    match next.first_step {
+        FirstStep::Poll => Some((next.work, next.id)),
+        FirstStep::Notify(_) | FirstStep::Admit(_) | FirstStep::Discard(_) => take_first_step(queue, next),
+    }
+}
+
+fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
+    let Next { mut work, id, first_step } = next;
+    let shared = queue.shared();
+    let started = match first_step {
+        FirstStep::Poll => None,
+        FirstStep::Notify(started) => shared.notify_started(id, started),
+        FirstStep::Admit(_) if shared.runs_with_permits(&mut work) => shared.start(id),
+        FirstStep::Admit(ending) => {
+            work = under_policy(work, shared, ending);
+            None
         }
-        Some(started) => shared.notify_started(id, started),
-        None if discard.is_none() && shared.runs_with_permits(&mut work) => shared.start(id),
-        None => {
-            work = match discard {
-                Some(reason) => discarded(queue, work, reason),
-                None => under_policy(work, shared, ending),
-            };
+        FirstStep::Discard(reason) => {
+            work = discarded(queue, work, reason);
             None
         }
     };
@@ -293,7 +336,7 @@ fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<BoxedWork> {
         shared.start_time_limit(&mut work, started);
     }
     if queue.mark.begin(id.index) {
-        return Some(work);
+        return Some((work, id));
     }
     drop_stopped(queue, &mut Some(work), id);
     None

@@ -156,18 +156,28 @@ impl Pending {
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Task> {
-        let task = match self.first.task.take() {
-            Some(first) => first,
-            None => self.pop_other()?,
-        };
+        if self.is_empty() {
+            return None;
+        }
         self.len -= 1;
-        Some(task)
+        if let Some(first) = self.first.task.take() {
+            return Some(first);
+        }
+        match self.others.slots.pop_front() {
+            Some(Slot { task: Some(task), .. }) => Some(task),
+            Some(Slot { task: None, .. }) => {
+                self.others.gaps -= 1;
+                self.pop_beyond()
+            }
+            None => self.pop_beyond(),
+        }
     }
 
-    fn pop_other(&mut self) -> Option<Task> {
-        let task = self.others.pop();
-        if task.is_some() || self.later.is_none() {
-            return task;
+    /// Takes the next task, which is behind a gap or in a later segment.
+    #[cold]
+    fn pop_beyond(&mut self) -> Option<Task> {
+        if let Some(task) = self.others.pop() {
+            return Some(task);
         }
         self.others = self.later.as_mut()?.pop_front()?;
         self.forget_empty();

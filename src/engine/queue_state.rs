@@ -171,7 +171,7 @@ impl QueueState {
         let Some(ended) = self.current.take_if(is_plain) else {
             return false;
         };
-        self.account.finish(ended.finished(crate::model::Outcome::Completed, now), pending);
+        self.account.finish(ended.completed(now), pending);
         self.outcomes.count(OutcomeKind::Completed);
         true
     }

@@ -107,12 +107,15 @@ impl SetQueue {
     }
 
     /// The set's number. Drawn for the first task, so that a set without tasks does not draw one.
+    #[inline]
     pub(crate) fn number(&self) -> u64 {
         // Relaxed, here and below: the number protects no other data.
         let number = self.number.load(Ordering::Relaxed);
-        if number != 0 {
-            return number;
-        }
+        if number == 0 { self.draw_number() } else { number }
+    }
+
+    #[cold]
+    fn draw_number(&self) -> u64 {
         let drawn = next_number();
         match self.number.compare_exchange(0, drawn, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => drawn,
@@ -161,15 +164,16 @@ impl SetQueue {
         // Relaxed: the index only has to be unique.
         let index = self.last_index.fetch_add(1, Ordering::Relaxed) + 1;
         let id = TaskId { number: self.number(), index };
-        task.meta_mut().accept(id, Timestamp::now(), &shared.telemetry);
-        if let Err(refusal) = shared.consider(task.meta()) {
+        let meta = task.meta_mut();
+        meta.accept(id, Timestamp::now(), &shared.telemetry);
+        if let Err(refusal) = shared.consider(meta) {
             return Err(Rejected::refused(task, refusal));
         }
-        start_limit::start(shared, task.meta_mut());
-        let start_by = task.meta().start_by();
+        start_limit::start(shared, meta);
+        let (name, start_by) = (meta.name, meta.start_by());
         let mut state = self.state.lock();
         let was_listed = state.is_listed;
-        let passed_mark = match self.admit(&mut state, task.meta().name) {
+        let passed_mark = match self.admit(&mut state, name) {
             Ok(passed_mark) => passed_mark,
             Err(reason) => {
                 drop(state);

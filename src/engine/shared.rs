@@ -175,7 +175,17 @@ impl Shared {
         meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) && self.admission.is_unlimited(meta)
     }
 
-    /// The same for a task that may need permits: if they are free, it is given them.
+    /// Whether a task can be polled directly, and nothing has to be done before: it has no time limit, and no observer
+    /// is notified of its start.
+    #[inline]
+    pub(crate) fn runs_at_once(&self, meta: &Meta) -> bool {
+        meta.policy.is_none()
+            && self.default_timeout.is_none()
+            && self.admission.is_unlimited(meta)
+            && !self.telemetry.has_observers()
+    }
+
+    /// Like [`runs_plain`](Self::runs_plain) for a task that may need permits: if they are free, it is given them.
     pub(crate) fn runs_with_permits(&self, work: &mut BoxedWork) -> bool {
         let meta = work.as_mut().meta_mut();
         if meta.kind != Kind::Async || !meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) {

@@ -43,14 +43,18 @@ impl Details {
             || progress.is_some();
         has_any.then(|| Box::new(Self { outcome, retried, replay_of, refusal, progress }))
     }
+
+    #[cold]
+    fn into_error(self) -> Option<SharedError> {
+        self.outcome.into_error().or(self.refusal)
+    }
 }
 
 impl FinishedTask {
-    /// The user error in the record.
+    /// Removes the details of a record that is no longer needed, and returns the user error in them.
     #[inline]
-    pub(crate) fn into_error(self) -> Option<SharedError> {
-        let Details { outcome, refusal, .. } = *self.details?;
-        outcome.into_error().or(refusal)
+    pub(crate) fn take_error(&mut self) -> Option<SharedError> {
+        self.details.take().and_then(|details| details.into_error())
     }
 
     #[inline]

@@ -1,7 +1,5 @@
 //! The history of one shard.
 
-use std::mem;
-
 use crate::{ledger::finished::FinishedTask, model::SharedError, util::panic::drop_catching};
 
 /// How many outcomes or entries are read under one lock.
@@ -32,13 +30,16 @@ impl History {
     /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user
     /// code.
     #[inline]
-    pub(crate) fn push(&mut self, finished: FinishedTask) -> Option<SharedError> {
+    pub(crate) fn push(&mut self, mut finished: FinishedTask) -> Option<SharedError> {
         if self.capacity == 0 {
-            return finished.into_error();
+            return finished.take_error();
         }
         let mut evicted = None;
         match self.ring.get_mut(self.next) {
-            Some(slot) => evicted = mem::replace(slot, finished).into_error(),
+            Some(slot) => {
+                evicted = slot.take_error();
+                *slot = finished;
+            }
             None => self.ring.push(finished),
         }
         self.next += 1;

@@ -240,6 +240,12 @@ impl LiveTask {
         self.finished(outcome, now).report(now)
     }
 
+    /// The record of a task without extras, which completes now.
+    #[inline]
+    pub(crate) const fn completed(&self, now: Timestamp) -> FinishedTask {
+        FinishedTask { identity: self.identity, started: self.started, ended: now, details: None }
+    }
+
     /// The record of the task, which ends now.
     #[inline]
     pub(crate) fn finished(&self, outcome: Outcome, now: Timestamp) -> FinishedTask {

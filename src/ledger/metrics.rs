@@ -27,6 +27,16 @@ pub(crate) struct NameCounters {
 impl NameCounters {
     #[inline]
     pub(crate) fn record(&mut self, finished: &FinishedTask) {
+        let (None, Some(started)) = (&finished.details, finished.started) else {
+            return self.record_with_details(finished);
+        };
+        self.outcomes.count(OutcomeKind::Completed);
+        self.queued.record(started.nanos_since(finished.identity.added));
+        self.durations.record(finished.ended.nanos_since(started));
+    }
+
+    #[cold]
+    fn record_with_details(&mut self, finished: &FinishedTask) {
         let kind = finished.outcome().kind();
         self.outcomes.count(kind);
         if finished.started.is_none() {
@@ -59,12 +69,17 @@ impl CountersByName {
     pub(crate) fn of(&mut self, name: TaskName) -> &mut NameCounters {
         // Usually the name is that of the previous task, the same literal at the same address, and need not be hashed.
         if !self.counters.get(self.last).is_some_and(|(last, _)| last.is_same(name)) {
-            self.last = *self.indexes.entry(name).or_insert(self.counters.len());
-            if self.last == self.counters.len() {
-                self.counters.push((name, NameCounters::default()));
-            }
+            self.look_up(name);
         }
         &mut self.counters[self.last].1
+    }
+
+    #[cold]
+    fn look_up(&mut self, name: TaskName) {
+        self.last = *self.indexes.entry(name).or_insert(self.counters.len());
+        if self.last == self.counters.len() {
+            self.counters.push((name, NameCounters::default()));
+        }
     }
 
     /// Some of the names, from the one that came as number `first` on.

@@ -57,14 +57,12 @@ fn run_drains() {
 }
 
 fn drain(queue: &Arc<SetQueue>) {
-    let mut work = next(queue);
-    while let Some(current) = work {
-        let id = current.meta().id();
-        let mut current = Some(current);
-        let Poll::Ready(outcome) = poll_work(&mut current, &mut Context::from_waker(Waker::noop())) else {
+    let mut running = next(queue);
+    while let Some((work, id)) = running {
+        let Poll::Ready(outcome) = poll_work(&mut Some(work), &mut Context::from_waker(Waker::noop())) else {
             panic!("the tasks of a model are ready at once");
         };
-        work = finish(queue, None, id, outcome.into());
+        running = finish(queue, None, id, outcome.into());
     }
 }
 

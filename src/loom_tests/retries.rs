@@ -21,12 +21,12 @@ use crate::{
 
 /// A drain whose task begins to wait for a time. `false` if the task is no longer in the queue.
 fn run_and_detach(queue: &Arc<SetQueue>, id: TaskId) -> bool {
-    let work = next(queue).unwrap();
-    let is_it = work.meta().id() == id;
+    let (_work, next_id) = next(queue).unwrap();
+    let is_it = next_id == id;
     if is_it {
         queue.transition(|step| step.detach_sleeping(id));
     } else {
-        finish(queue, None, work.meta().id(), Outcome::Completed.into());
+        finish(queue, None, next_id, Outcome::Completed.into());
     }
     is_it
 }

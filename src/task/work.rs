@@ -306,17 +306,20 @@ fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mu
             *slot = None;
         }
     };
-    let polled = catch_inside(span, poll);
-    match (polled, end) {
-        (Ok(()), None) => Poll::Pending,
-        // The drop has panicked.
-        (Err(panic), Some(end)) if end.is_completed() => Poll::Ready(Outcome::Panicked(panic).into()),
-        (Ok(()) | Err(_), Some(end)) => Poll::Ready(end),
-        (Err(panic), None) => {
-            let _caught = catch_inside(span, || *slot = None);
-            Poll::Ready(Outcome::Panicked(panic).into())
-        }
+    match catch_inside(span, poll) {
+        Ok(()) => end.map_or(Poll::Pending, Poll::Ready),
+        Err(panic) => Poll::Ready(end_of_panic(slot, span, end, panic)),
     }
+}
+
+/// The end of work of which the poll has panicked, or the drop after it has returned `end`.
+#[cold]
+fn end_of_panic(slot: &mut Option<BoxedWork>, span: Option<&Span>, end: Option<End>, panic: Panic) -> End {
+    if let Some(end) = end.filter(|end| !end.is_completed()) {
+        return end;
+    }
+    let _caught = catch_inside(span, || *slot = None);
+    Outcome::Panicked(panic).into()
 }
 
 /// Like [`poll_catching`], but takes the span from the work. At the end the span is left in `span`, so that the end is

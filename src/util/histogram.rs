@@ -93,13 +93,21 @@ impl DurationHistogram {
     /// A row, which is made if it has no duration yet.
     #[inline]
     fn row(&mut self, row: usize) -> Option<&mut [u64; COLUMNS]> {
-        let place = self.places.get_mut(row)?;
-        if *place == 0 {
-            self.rows.reserve_exact(1);
-            self.rows.push([0; COLUMNS]);
-            *place = u8::try_from(self.rows.len()).ok()?;
-        }
-        self.rows.get_mut(usize::from(*place) - 1)
+        let place = match *self.places.get(row)? {
+            0 => self.add_row(row)?,
+            place => place,
+        };
+        self.rows.get_mut(usize::from(place) - 1)
+    }
+
+    /// Makes a row. Returns its place.
+    #[cold]
+    fn add_row(&mut self, row: usize) -> Option<u8> {
+        self.rows.reserve_exact(1);
+        self.rows.push([0; COLUMNS]);
+        let place = u8::try_from(self.rows.len()).ok()?;
+        *self.places.get_mut(row)? = place;
+        Some(place)
     }
 
     /// The sum of all durations.
