@@ -39,8 +39,11 @@ pub(crate) struct QueueState {
     pub(crate) outcomes: OutcomeCounts,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
-    pub(crate) waiting: Vec<oneshot::Sender<()>>,
+    /// Those that wait until the set has drained. One word, because few sets are waited for.
+    pub(crate) waiting: Option<Box<Waiting>>,
 }
+
+pub(crate) type Waiting = Vec<oneshot::Sender<()>>;
 
 /// The phase of a set.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::engine::hold::HoldState;
 use crate::{
     engine::{
         poll_mark::PollMark,
-        queue_state::{Phase, QueueState},
+        queue_state::{Phase, QueueState, Waiting},
         shared::{Shared, TaskRegistry},
         start_limit,
         transition::Transition,
@@ -448,11 +448,12 @@ impl SetQueue {
         }
         let (sender, receiver) = oneshot::channel();
         let mut closed = Vec::new();
-        if state.waiting.len() == state.waiting.capacity() {
+        let waiting = state.waiting.get_or_insert_default();
+        if waiting.len() == waiting.capacity() {
             // Those whose handle was dropped. Rarely, so that it does not cost each handle a look at all.
-            (closed, state.waiting) = mem::take(&mut state.waiting).into_iter().partition(oneshot::Sender::is_closed);
+            (closed, **waiting) = mem::take(&mut **waiting).into_iter().partition(oneshot::Sender::is_closed);
         }
-        state.waiting.push(sender);
+        waiting.push(sender);
         drop(state);
         // Without the lock: a sender may hold the last reference to the waker of a handle, which may be foreign code.
         closed.into_iter().for_each(drop_catching);
@@ -479,10 +480,10 @@ impl SetQueue {
 
     /// Notes that the log and the observers were notified of this many ends. If the set has drained, returns the
     /// senders of the tasks that wait for that.
-    pub(crate) fn reported(&self, ends: usize) -> Vec<oneshot::Sender<()>> {
+    pub(crate) fn reported(&self, ends: usize) -> Waiting {
         let mut state = self.state.lock();
         state.unreported -= ends;
-        if state.is_drained() { mem::take(&mut state.waiting) } else { Vec::new() }
+        if state.is_drained() { state.waiting.take().map(|waiting| *waiting).unwrap_or_default() } else { Vec::new() }
     }
 
     /// Counts a task that was refused but not handed back.

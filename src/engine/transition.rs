@@ -2,11 +2,9 @@
 
 use std::{mem, sync::Arc};
 
-use tokio::sync::oneshot;
-
 use crate::{
     engine::{
-        queue_state::{Phase, QueueState},
+        queue_state::{Phase, QueueState, Waiting},
         set_queue::SetQueue,
     },
     ledger::{
@@ -47,7 +45,7 @@ struct RareEffects {
     discarded: Vec<Task>,
     finished: Vec<Finish>,
     evicted: Vec<SharedError>,
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Waiting,
 }
 
 impl Effects {
@@ -285,8 +283,10 @@ impl<'a> Transition<'a> {
             return;
         }
         // Otherwise the waiting tasks are woken when the last end is reported.
-        if !self.state.waiting.is_empty() && self.state.unreported == 0 {
-            self.effects.rare().waiting = mem::take(&mut self.state.waiting);
+        if self.state.unreported == 0 {
+            if let Some(waiting) = self.state.waiting.take() {
+                self.effects.rare().waiting = *waiting;
+            }
         }
         if mem::take(&mut self.state.is_listed) {
             self.effects.removed = self.shard.sets.remove(self.queue.number());

@@ -21,17 +21,18 @@ use crate::{
 const MAX_ENDED: usize = 8;
 
 /// The highest number of adds that are not flushed.
-const MAX_ADDED: u64 = 64;
+const MAX_ADDED: u32 = 64;
 
 #[derive(Default)]
 pub(crate) struct SetAccount {
-    added: u64,
+    added: u32,
     /// The number of adds that may be counted here, so that a high-water mark is noticed in time.
-    max_added: u64,
+    max_added: u32,
     /// The adds and starts of one name: of all, in most sets.
     begun: Begun,
     /// Those of other names.
-    others: Vec<Begun>,
+    #[expect(clippy::box_collection, reason = "one word per set, because few sets need it")]
+    others: Option<Box<Vec<Begun>>>,
     /// The ends of tasks that completed.
     ended: Vec<FinishedTask>,
 }
@@ -89,7 +90,8 @@ impl SetAccount {
         let mut shard = ledger.shard(number);
         self.flush_begun(&mut shard);
         let admitted = shard.admit(name);
-        self.max_added = MAX_ADDED.min(shard.high_water.saturating_sub(shard.live() + 1));
+        let below_mark = shard.high_water.saturating_sub(shard.live() + 1);
+        self.max_added = u32::try_from(below_mark).map_or(MAX_ADDED, |below_mark| below_mark.min(MAX_ADDED));
         if admitted.is_err() {
             ledger.release();
         } else if !*is_listed {
@@ -145,7 +147,7 @@ impl SetAccount {
         }
         let Begun { name, added, started } = self.begun;
         shard.count_begun(name, added, started);
-        for Begun { name, added, started } in self.others.drain(..) {
+        for Begun { name, added, started } in self.others.iter_mut().flat_map(|others| others.drain(..)) {
             shard.count_begun(name, added, started);
         }
         self.begun = Begun::default();
@@ -163,10 +165,11 @@ impl SetAccount {
 
     #[expect(clippy::indexing_slicing, reason = "the index of one that was found or pushed")]
     fn begun_other(&mut self, name: TaskName) -> &mut Begun {
-        let index = self.others.iter().position(|other| other.name.is_same(name)).unwrap_or(self.others.len());
-        if index == self.others.len() {
-            self.others.push(Begun::none_of(name));
+        let others = self.others.get_or_insert_default();
+        let index = others.iter().position(|other| other.name.is_same(name)).unwrap_or(others.len());
+        if index == others.len() {
+            others.push(Begun::none_of(name));
         }
-        &mut self.others[index]
+        &mut others[index]
     }
 }
