@@ -59,7 +59,7 @@ impl Bag {
     pub fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
         match &*self.0 {
             Tasks::Plain(tasks) => tasks.lock().push(task.boxed()),
-            Tasks::Kept(set, registry) => set.get_or_init(|| registry.set()).add(task),
+            Tasks::Kept(set, registry) => _ = set.get_or_init(|| registry.set()).add(task),
         }
     }
 

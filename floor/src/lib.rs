@@ -1,13 +1,19 @@
 //! The floor: the least that keeps the promises of postlude, and does nothing else. The benchmarks measure postlude beside
 //! it.
 //!
-//! [`Registry`] keeps a registry's promises to a task. The costs of postlude above it are those of its history, names,
-//! spans, hooks, policies, limits, contexts and handles. The costs of the floor above a bare spawn are unavoidable,
+//! [`Registry`] keeps a registry's promises to a task, [`Set`] those to the tasks of a request. The costs of postlude
+//! above them are those of its spans, hooks, policies, limits, time limits, high-water marks and handles, of adds that
+//! are refused, and of metrics that are exact at any moment. The costs of the floor above a bare spawn are unavoidable,
 //! because each part is there for a promise:
 //!
 //! | part | promise |
 //! |---|---|
 //! | a number, and a map from it to the task, until the end | live tasks can be listed, and none is forgotten |
+//! | an index in its set | a task of a set is found and aborted in any state, and tasks run in order |
+//! | the flag that the current task is polled | a set goes on without a task that is aborted inside its poll |
+//! | a name, and the figures of each | what is counted and timed is known by name |
+//! | a location, and the ends that are remembered | the last ends can be listed, with where they were added |
+//! | the set in a thread-local during a poll | a task finds its set, and adds to it |
 //! | a map, which shrinks | memory comes back after a flood |
 //! | the lock at the start, and the task's waker in the map | it can be aborted by its number, waiting or running |
 //! | the catch of unwinds | a task that panics harms nothing but itself |
@@ -30,5 +36,5 @@ pub use self::{
     layer::{Bag, Until, floor, keeping_floor},
     registry::Registry,
     set::Set,
-    state::Counts,
+    state::{Counts, End, Outcome},
 };

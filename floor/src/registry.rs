@@ -1,7 +1,7 @@
 //! The registry.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, Location, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -15,10 +15,12 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     set::Set,
     spawned::Spawned,
-    state::{Counts, Outcome, Shard},
+    state::{Counts, End, Label, Outcome, Shard},
 };
 
 pub(crate) const SHARDS: usize = 4;
+/// The name of a task that has none.
+pub(crate) const UNNAMED: &str = "unnamed";
 
 /// A registry of live tasks. A clone is the same registry.
 #[derive(Clone)]
@@ -35,14 +37,15 @@ impl Registry {
         Self { shards: Arc::new(std::array::from_fn(shard)), idle }
     }
 
-    /// Spawns a task; returns its number.
+    /// Spawns a task without a name; returns its number.
+    #[track_caller]
     #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
     pub fn spawn<F>(&self, work: F) -> u64
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let shard = Arc::clone(self.own_shard());
-        let number = shard.add(Instant::now());
+        let number = shard.add(Label { name: UNNAMED, location: Location::caller() }, Instant::now());
         tokio::spawn(Spawned::new(shard, number, work));
         number
     }
@@ -68,9 +71,36 @@ impl Registry {
         self.shards.iter().flat_map(|shard| shard.list(now)).collect()
     }
 
+    /// Aborts a task of a set; `false` if it had ended.
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are wanted")]
+    pub fn abort_in_set(&self, set: u64, index: u64) -> bool {
+        self.shard(set as usize).set(set).is_some_and(|set| set.abort(index))
+    }
+
+    /// The live tasks of sets: the number of the set, the index in it, and the name.
+    pub fn list_sets(&self) -> Vec<(u64, u64, &'static str)> {
+        self.shards.iter().flat_map(|shard| shard.sets()).flat_map(|set| set.list()).collect()
+    }
+
     /// How the tasks have ended.
     pub fn counts(&self) -> Counts {
-        self.shards.iter().fold(Counts::default(), |sum, shard| sum.plus(shard.counts()))
+        self.count(None)
+    }
+
+    /// How the tasks of a name have ended.
+    pub fn counts_of(&self, name: &str) -> Counts {
+        self.count(Some(name))
+    }
+
+    fn count(&self, name: Option<&str>) -> Counts {
+        let sets = self.shards.iter().flat_map(|shard| shard.sets());
+        sets.for_each(|set| set.count_ends());
+        self.shards.iter().fold(Counts::default(), |sum, shard| sum.plus(shard.counts(name)))
+    }
+
+    /// The last ends, in no order.
+    pub fn ends(&self) -> Vec<End> {
+        self.shards.iter().flat_map(|shard| shard.ends()).collect()
     }
 
     /// Waits until no task is live.
@@ -163,6 +193,51 @@ mod tests {
         assert_eq!(registry.list(), [(task, Duration::from_secs(1), Some(Duration::from_secs(1)))]);
         registry.abort(task);
         assert!(registry.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn abort_in_set_ends_tasks_in_each_state_and_the_others_run_in_order() {
+        let registry = Registry::new();
+        let set = registry.set();
+        let (held, dropped) = oneshot::channel::<()>();
+        set.add_named("first", async move {
+            pending::<()>().await;
+            drop(held);
+        });
+        let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for task in 2..=4 {
+            let sender = sender.clone();
+            set.add_named("others", async move { sender.send((task, Set::current().is_some())).unwrap() });
+        }
+        Arc::clone(&set).drain();
+        yield_now().await;
+        let listed = registry.list_sets();
+        let number = listed[0].0;
+        assert_eq!(listed.iter().map(|(_, index, _)| *index).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert!(registry.abort_in_set(number, 3) && !registry.abort_in_set(number, 3));
+        assert!(registry.abort_in_set(number, 1) && dropped.await.is_err());
+        registry.wait_idle().await;
+        assert_eq!((order.try_recv(), order.try_recv()), (Ok((2, true)), Ok((4, true))));
+        assert!(!registry.abort_in_set(number, 4) && order.try_recv().is_err());
+        let aborted = Counts { aborted: 1, ..Counts::default() };
+        assert_eq!(registry.counts_of("first"), aborted);
+        assert_eq!(registry.counts_of("others"), Counts { completed: 2, ..aborted });
+        assert_eq!(registry.ends().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_set_goes_on_without_a_task_that_was_aborted_inside_its_poll() {
+        let registry = Registry::new();
+        let set = registry.set();
+        let own = registry.clone();
+        set.add(async move {
+            let number = own.list_sets()[0].0;
+            assert!(own.abort_in_set(number, 1));
+        });
+        set.add(async {});
+        set.drain();
+        registry.wait_idle().await;
+        assert_eq!(registry.counts(), Counts { completed: 1, aborted: 1, panicked: 0 });
     }
 
     #[tokio::test]

@@ -1,26 +1,31 @@
 //! A set: tasks that run one after another, in one tokio task.
 //!
-//! A task costs two readings of the clock and two locks, at its add and at its end, because others may add to the set, list
-//! it and take tasks out of it while it drains. The end of one task is the start of the next. The registry's counts are
-//! updated once, when the set has drained; until then the set, which the registry lists, keeps the ends of its tasks.
+//! A task costs two readings of the clock and two locks, at its add and at its end, because others may add to the set,
+//! list it and take tasks out of it while it drains. The end of one task is the start of the next. The registry's
+//! counts are updated for a few ends at a time; until then the set, which the registry lists, keeps them.
 
 use std::{
+    cell::Cell,
+    collections::VecDeque,
+    panic::Location,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
-use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::{
-    registry::catch_panic,
-    state::{Outcome, Shard},
+    registry::{UNNAMED, catch_panic},
+    state::{End, Label, Outcome, Shard},
 };
 
 /// How many tasks one poll may finish before the runtime gets to do something else.
 const TASKS_A_POLL: usize = 64;
+/// How many ends a set keeps before the registry counts them.
+const ENDS: usize = 8;
 
 /// Tasks that run one after another.
 pub struct Set {
@@ -32,27 +37,57 @@ pub struct Set {
 struct State {
     /// Given when the set is listed.
     number: u64,
+    last_index: u64,
     tasks: Tasks,
-    /// The current task.
-    index: usize,
-    /// When the drain began.
-    began: Option<Instant>,
+    current: Option<Current>,
+    /// Of tasks that have ended, and are not counted yet.
+    ends: Vec<End>,
+    is_listed: bool,
     may_drain: bool,
     is_draining: bool,
 }
 
-/// The first is kept in place: a set of one needs no room elsewhere.
+/// Those that have not started. The first is kept in place: a set of one needs no room elsewhere.
 #[derive(Default)]
 struct Tasks {
     first: Option<Task>,
-    others: Vec<Task>,
+    others: VecDeque<Task>,
 }
 
 struct Task {
-    /// Taken when it starts.
-    work: Option<BoxFuture<'static, ()>>,
+    index: u64,
+    /// `None` for one that was aborted, which keeps its place: a task is found by its index.
+    work: Option<Work>,
+}
+
+/// The task that runs.
+struct Current {
+    index: u64,
+    label: Label,
     added: Instant,
-    end: Option<(Outcome, Instant)>,
+    started: Instant,
+    /// It can't be dropped then: if it is aborted, another drain goes on with the set.
+    is_polled: bool,
+    /// Present once the task had to wait.
+    waker: Option<Waker>,
+}
+
+pin_project! {
+    /// A task's work, which knows what tells it from others.
+    struct Numbered<F: ?Sized> {
+        index: u64,
+        label: Label,
+        added: Instant,
+        #[pin]
+        future: F,
+    }
+}
+
+type Work = Pin<Box<Numbered<dyn Future<Output = ()> + Send>>>;
+
+thread_local! {
+    /// The set and the index of the task that this thread runs.
+    static CURRENT: (Cell<Option<Arc<Set>>>, Cell<u64>) = const { (Cell::new(None), Cell::new(0)) };
 }
 
 impl Set {
@@ -61,22 +96,50 @@ impl Set {
         Arc::new(Self { shard, state: Mutex::default() })
     }
 
-    /// Adds a task.
-    pub fn add<F>(self: &Arc<Self>, work: F)
+    /// The set of the task that the caller is a part of.
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.with(|(current, _)| {
+            let set = current.take();
+            current.set(set.clone());
+            set
+        })
+    }
+
+    /// Adds a task without a name. Returns its index.
+    #[track_caller]
+    pub fn add<F>(self: &Arc<Self>, work: F) -> u64
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let task = Task { work: Some(work.boxed()), added: Instant::now(), end: None };
+        self.add_named(UNNAMED, work)
+    }
+
+    /// Adds a task. Returns its index.
+    #[track_caller]
+    pub fn add_named<F>(self: &Arc<Self>, name: &'static str, work: F) -> u64
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let label = Label { name, location: Location::caller() };
+        self.add_boxed(Box::new(Numbered { index: 0, label, added: Instant::now(), future: work }))
+    }
+
+    fn add_boxed(self: &Arc<Self>, mut work: Box<Numbered<dyn Future<Output = ()> + Send>>) -> u64 {
         let mut state = self.state.lock();
-        if state.tasks.first.is_none() {
+        if !state.is_listed {
             state.number = self.shard.insert_set(Arc::clone(self));
+            state.is_listed = true;
         }
-        state.tasks.push(task);
+        state.last_index += 1;
+        let index = state.last_index;
+        work.index = index;
+        state.tasks.push(Task { index, work: Some(Box::into_pin(work)) });
         let drains = state.begin();
         drop(state);
         if drains {
             Arc::clone(self).spawn_drain();
         }
+        index
     }
 
     /// Lets the tasks run; those that are added later, too.
@@ -97,49 +160,120 @@ impl Set {
         tokio::spawn(Drain { set: Some(self), work: None });
     }
 
-    /// Notes the end of the current task, if there is one, and takes the next.
-    fn next(&self, ended: Option<Outcome>) -> Option<BoxFuture<'static, ()>> {
+    /// Notes the end of the current task, if there is one, and takes the next. `None` if there is none, or if another
+    /// drain has taken over.
+    fn next(&self, ended: Option<(u64, Outcome)>) -> Option<Work> {
         let now = Instant::now();
         let mut state = self.state.lock();
-        let index = state.index;
-        match (ended, state.tasks.at(index)) {
-            (Some(outcome), Some(task)) => {
-                task.end = Some((outcome, now));
-                state.index += 1;
+        if let Some((index, outcome)) = ended {
+            let current = state.current.take_if(|current| current.index == index)?;
+            state.end(current, now, outcome);
+            if state.ends.len() == ENDS {
+                self.shard.count(&mut state.ends);
             }
-            _ => state.began = Some(now),
         }
-        let index = state.index;
-        if let Some(task) = state.tasks.at(index) {
-            return task.work.take();
+        while let Some(task) = state.tasks.pop() {
+            let Task { index, work: Some(work) } = task else { continue };
+            let (label, added) = (work.label, work.added);
+            state.current = Some(Current { index, label, added, started: now, is_polled: true, waker: None });
+            return Some(work);
         }
-        self.finish(&mut state);
+        state.is_draining = false;
+        let ended = state.unlist(&self.shard);
+        drop(state);
+        drop(ended);
         None
     }
 
-    /// Counts the ends of the tasks. Under the lock of the set, so that a task is in its list or in the counts.
-    fn finish(&self, state: &mut State) {
-        self.shard.end_set(state.number, |counts| {
-            let mut started = state.began.unwrap_or_else(Instant::now);
-            for task in state.tasks.first.iter().chain(&state.tasks.others) {
-                let (outcome, ended) = task.end.unwrap_or((Outcome::Aborted, started));
-                counts.count(outcome, started - task.added, ended - started);
-                started = ended;
-            }
-        });
-        state.tasks.first = None;
-        state.tasks.others.clear();
-        state.index = 0;
-        state.is_draining = false;
+    /// Whether the task may be polled again: it was not aborted.
+    fn resumes(&self, index: u64) -> bool {
+        let mut state = self.state.lock();
+        let current = state.current.as_mut().filter(|current| current.index == index);
+        current.map(|current| current.is_polled = true).is_some()
+    }
+
+    /// Notes that the task waits. `false` if it was aborted meanwhile, and another drain has taken over.
+    fn waits(&self, index: u64, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        let Some(current) = state.current.as_mut().filter(|current| current.index == index) else {
+            return false;
+        };
+        current.is_polled = false;
+        current.waker.get_or_insert_with(|| waker.clone());
+        true
+    }
+
+    /// Aborts a task; `false` if it had ended.
+    pub(crate) fn abort(self: &Arc<Self>, index: u64) -> bool {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let number = state.number;
+        let Some(current) = state.current.take_if(|current| current.index == index) else {
+            let Some(task) = state.tasks.at(index) else { return false };
+            let Some(work) = task.work.take() else { return false };
+            let (Label { name, location }, added) = (work.label, work.added);
+            let outcome = Outcome::Aborted;
+            state.ends.push(End { number, index, name, location, added, started: None, ended: now, outcome });
+            self.shard.count(&mut state.ends);
+            drop(state);
+            drop(work);
+            return true;
+        };
+        let (is_polled, waker) = (current.is_polled, current.waker.clone());
+        state.end(current, now, Outcome::Aborted);
+        let ended = if is_polled {
+            state.is_draining = false;
+            state.unlist_if_empty(&self.shard)
+        } else {
+            None
+        };
+        let drains = state.begin();
+        drop(state);
+        drop(ended);
+        match waker {
+            _ if drains => Arc::clone(self).spawn_drain(),
+            // Its drain drops the work, and goes on.
+            Some(waker) if !is_polled => waker.wake(),
+            _ => {}
+        }
+        true
+    }
+
+    pub(crate) fn list(&self) -> Vec<(u64, u64, &'static str)> {
+        let state = self.state.lock();
+        let current = state.current.iter().map(|current| (current.index, current.label.name));
+        let tasks = state.tasks.first.iter().chain(&state.tasks.others);
+        let tasks = tasks.flat_map(|task| task.work.as_ref().map(|work| (task.index, work.label.name)));
+        current.chain(tasks).map(|(index, name)| (state.number, index, name)).collect()
+    }
+
+    /// Counts the ends that are not counted yet.
+    pub(crate) fn count_ends(&self) {
+        self.shard.count(&mut self.state.lock().ends);
     }
 
     /// The runtime has ended.
-    fn abort_all(&self) {
+    fn abort_all(&self, index: Option<u64>) {
+        let now = Instant::now();
         let mut state = self.state.lock();
-        let left: Vec<_> = state.tasks.all().filter_map(|task| task.work.take()).collect();
-        self.finish(&mut state);
+        if let Some(index) = index {
+            // Otherwise another drain has taken over.
+            let Some(current) = state.current.take_if(|current| current.index == index) else { return };
+            state.end(current, now, Outcome::Aborted);
+        }
+        let mut left = Vec::new();
+        while let Some(Task { index, work }) = state.tasks.pop() {
+            let (number, outcome) = (state.number, Outcome::Aborted);
+            if let Some(work) = &work {
+                let (Label { name, location }, added) = (work.label, work.added);
+                state.ends.push(End { number, index, name, location, added, started: None, ended: now, outcome });
+            }
+            left.push(work);
+        }
+        state.is_draining = false;
+        let ended = state.unlist(&self.shard);
         drop(state);
-        drop(left);
+        drop((left, ended));
     }
 }
 
@@ -147,30 +281,64 @@ impl State {
     /// Whether a drain is to begin.
     #[inline]
     fn begin(&mut self) -> bool {
-        let begins = self.may_drain && !self.is_draining && self.tasks.first.is_some();
+        let begins = self.may_drain && !self.is_draining && !self.tasks.is_empty();
         self.is_draining |= begins;
         begins
+    }
+
+    /// Notes the end of the current task.
+    #[inline]
+    fn end(&mut self, current: Current, ended: Instant, outcome: Outcome) {
+        let Current { index, label: Label { name, location }, added, started, .. } = current;
+        if self.ends.capacity() == 0 {
+            self.ends.reserve_exact(ENDS.min(self.tasks.others.len() + 1));
+        }
+        let started = Some(started);
+        self.ends.push(End { number: self.number, index, name, location, added, started, ended, outcome });
+    }
+
+    /// Counts the ends under the lock of the set, so that a task is in its list or in the counts. Returns the registry's
+    /// reference.
+    #[inline]
+    fn unlist(&mut self, shard: &Shard) -> Option<Arc<Set>> {
+        self.is_listed = false;
+        shard.end_set(self.number, &mut self.ends)
+    }
+
+    fn unlist_if_empty(&mut self, shard: &Shard) -> Option<Arc<Set>> {
+        if self.tasks.is_empty() { self.unlist(shard) } else { None }
     }
 }
 
 impl Tasks {
     #[inline]
     fn push(&mut self, task: Task) {
-        match self.first {
-            None => self.first = Some(task),
-            Some(_) => self.others.push(task),
+        if self.is_empty() {
+            self.first = Some(task);
+        } else {
+            self.others.push_back(task);
         }
     }
 
-    fn all(&mut self) -> impl Iterator<Item = &mut Task> {
-        self.first.iter_mut().chain(&mut self.others)
+    #[inline]
+    fn pop(&mut self) -> Option<Task> {
+        match self.first.take() {
+            None => self.others.pop_front(),
+            first => first,
+        }
     }
 
-    fn at(&mut self, index: usize) -> Option<&mut Task> {
-        match index.checked_sub(1) {
-            None => self.first.as_mut(),
-            Some(index) => self.others.get_mut(index),
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    fn at(&mut self, index: u64) -> Option<&mut Task> {
+        if let Some(first) = self.first.as_mut().filter(|first| first.index == index) {
+            return Some(first);
         }
+        let before = index.checked_sub(self.others.front()?.index)?;
+        self.others.get_mut(usize::try_from(before).ok()?)
     }
 }
 
@@ -178,38 +346,80 @@ impl Tasks {
 struct Drain {
     /// Taken at the end.
     set: Option<Arc<Set>>,
-    work: Option<BoxFuture<'static, ()>>,
+    work: Option<Work>,
+}
+
+impl Drain {
+    /// Polls the work in the context of its set, and drops it when it has returned.
+    #[inline]
+    fn poll_work(&mut self, index: u64, context: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { set, work } = self;
+        let outer = enter(set, index);
+        let polled = catch_panic(|| {
+            let polled = work.as_mut().map_or(Poll::Ready(()), |work| work.as_mut().project().future.poll(context));
+            if polled.is_ready() {
+                *work = None;
+            }
+            polled
+        });
+        if polled == Poll::Ready(Outcome::Panicked) {
+            // Its captures may panic, too.
+            let _dropped = catch_panic(|| {
+                *work = None;
+                Poll::Ready(())
+            });
+        }
+        enter(set, outer);
+        polled
+    }
+}
+
+/// Swaps the current set with that of the thread; returns the index that was there.
+#[inline]
+fn enter(set: &mut Option<Arc<Set>>, index: u64) -> u64 {
+    CURRENT.with(|(current, current_index)| {
+        current.swap(Cell::from_mut(set));
+        current_index.replace(index)
+    })
 }
 
 impl Future for Drain {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Self { set: drained, work } = &mut *self;
-        let Some(set) = drained else { return Poll::Ready(()) };
-        if work.is_none() {
-            *work = set.next(None);
+        let this = &mut *self;
+        let Some(set) = &this.set else { return Poll::Ready(()) };
+        let resumed = this.work.as_ref().map(|work| work.index);
+        if !resumed.is_some_and(|index| set.resumes(index)) {
+            this.work = None;
+            this.work = set.next(None);
         }
         for _ in 0..TASKS_A_POLL {
-            let outcome = ready!(catch_panic(|| {
-                let polled = work.as_mut().map_or(Poll::Ready(()), |work| work.poll_unpin(context));
-                if polled.is_ready() {
-                    *work = None;
+            let Some(index) = this.work.as_ref().map(|work| work.index) else {
+                this.set = None;
+                return Poll::Ready(());
+            };
+            let outcome = match this.poll_work(index, context) {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending if this.set.as_ref().is_some_and(|set| set.waits(index, context.waker())) => {
+                    return Poll::Pending;
                 }
-                polled
-            }));
-            if outcome == Outcome::Panicked {
-                // Its captures may panic, too.
-                let _dropped = catch_panic(|| {
-                    *work = None;
-                    Poll::Ready(())
-                });
-            }
-            *work = set.next(Some(outcome));
-            if work.is_none() {
-                *drained = None;
+                Poll::Pending => {
+                    this.set = None;
+                    return Poll::Ready(());
+                }
+            };
+            this.work = this.set.as_ref().and_then(|set| set.next(Some((index, outcome))));
+            if this.work.is_none() {
+                this.set = None;
                 return Poll::Ready(());
             }
+        }
+        // The next task is not being polled meanwhile.
+        let index = this.work.as_ref().map_or(0, |work| work.index);
+        if !this.set.as_ref().is_some_and(|set| set.waits(index, context.waker())) {
+            this.set = None;
+            return Poll::Ready(());
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -219,7 +429,9 @@ impl Future for Drain {
 impl Drop for Drain {
     fn drop(&mut self) {
         if let Some(set) = self.set.take() {
-            set.abort_all();
+            let index = self.work.as_ref().map(|work| work.index);
+            self.work = None;
+            set.abort_all(index);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Live tasks and counts.
 
-use std::{mem, sync::Arc, task::Waker, time::Duration};
+use std::{mem, panic::Location, ptr, sync::Arc, task::Waker, time::Duration};
 
 use histogram::Histogram;
 use parking_lot::{Mutex, MutexGuard};
@@ -13,6 +13,8 @@ use crate::{registry::SHARDS, set::Set};
 const LONGEST: u64 = (1 << 46) - 1;
 /// Tasks for which a map keeps room when it is empty.
 const ROOM: usize = 1024;
+/// Ends that a shard remembers.
+const REMEMBERED: usize = 1024;
 
 /// A part of the state; a task stays in one. Two shards share no cache line.
 #[repr(align(128))]
@@ -28,26 +30,72 @@ pub(crate) struct ShardState {
     sets: FxHashMap<u64, Arc<Set>>,
     /// Of `tasks`; the others are pending.
     running: u64,
+    names: Vec<Figures>,
+    /// Where `names` has a name.
+    indexes: FxHashMap<&'static str, usize>,
+    /// The name that was counted last.
+    last_name: usize,
+    /// The last ends, a ring.
+    ends: Vec<End>,
+    next_end: usize,
+    pub(crate) is_awaited: bool,
+}
+
+/// What is counted of the tasks of one name.
+struct Figures {
+    name: &'static str,
     counts: Counts,
     waited: Histogram,
     ran: Histogram,
     /// The sum of `ran`, for an average.
     total: u64,
-    pub(crate) is_awaited: bool,
+}
+
+/// What tells a task from another.
+#[derive(Clone, Copy)]
+pub(crate) struct Label {
+    pub(crate) name: &'static str,
+    pub(crate) location: &'static Location<'static>,
+}
+
+/// How a task has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// The number of the task, or of its set.
+    pub number: u64,
+    /// The index in its set, from 1; 0 for a spawned task.
+    pub index: u64,
+    /// The name of the task.
+    pub name: &'static str,
+    /// Where it was added.
+    pub location: &'static Location<'static>,
+    /// When it was added.
+    pub added: Instant,
+    /// When it started, if it has.
+    pub started: Option<Instant>,
+    /// When it ended.
+    pub ended: Instant,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// A spawned task.
 pub(crate) struct Live {
+    label: Label,
     added: Instant,
     started: Option<Instant>,
     /// Present once the task had to wait.
     waker: Option<Waker>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+/// How a task ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Ran to its end.
     Completed,
+    /// Panicked.
     Panicked,
+    /// Was aborted, or dropped by the runtime.
     Aborted,
 }
 
@@ -64,16 +112,16 @@ pub struct Counts {
 
 impl Shard {
     pub(crate) fn new(index: u64, idle: Arc<Notify>) -> Self {
-        let histogram = Histogram::new(4, 46).unwrap();
         let state = ShardState {
             last: index,
             tasks: FxHashMap::default(),
             sets: FxHashMap::default(),
             running: 0,
-            counts: Counts::default(),
-            waited: histogram.clone(),
-            ran: histogram,
-            total: 0,
+            names: Vec::new(),
+            indexes: FxHashMap::default(),
+            last_name: 0,
+            ends: Vec::new(),
+            next_end: 0,
             is_awaited: false,
         };
         Self { state: Mutex::new(state), idle }
@@ -85,10 +133,10 @@ impl Shard {
     }
 
     #[inline]
-    pub(crate) fn add(&self, added: Instant) -> u64 {
+    pub(crate) fn add(&self, label: Label, added: Instant) -> u64 {
         let mut state = self.state.lock();
         let number = state.number();
-        state.tasks.insert(number, Live { added, started: None, waker: None });
+        state.tasks.insert(number, Live { label, added, started: None, waker: None });
         number
     }
 
@@ -125,11 +173,10 @@ impl Shard {
         if state.tasks.is_empty() && state.tasks.capacity() > ROOM {
             state.tasks = FxHashMap::default();
         }
-        if let Some(started) = task.started {
-            state.running -= 1;
-            state.time(started - task.added, now - started);
-        }
-        state.counts.count(outcome);
+        state.running -= u64::from(task.started.is_some());
+        let (Live { added, started, .. }, Label { name, location }) = (&task, task.label);
+        let (added, started) = (*added, *started);
+        state.end(End { number, index: 0, name, location, added, started, ended: now, outcome });
         self.unlock_and_notify(state);
         Some(task)
     }
@@ -142,14 +189,30 @@ impl Shard {
         number
     }
 
-    /// Removes a set, and counts the ends of its tasks.
+    /// Removes a set that has drained, and counts the ends of its tasks that are not counted yet. The caller drops it
+    /// without its lock.
     #[inline]
-    pub(crate) fn end_set(&self, number: u64, count: impl FnOnce(&mut ShardState)) {
+    pub(crate) fn end_set(&self, number: u64, ends: &mut Vec<End>) -> Option<Arc<Set>> {
         let mut state = self.state.lock();
         let removed = state.sets.remove(&number);
-        count(&mut state);
+        ends.drain(..).for_each(|end| state.end(end));
         self.unlock_and_notify(state);
-        drop(removed);
+        removed
+    }
+
+    /// Counts ends of a listed set.
+    #[inline]
+    pub(crate) fn count(&self, ends: &mut Vec<End>) {
+        let mut state = self.state.lock();
+        ends.drain(..).for_each(|end| state.end(end));
+    }
+
+    pub(crate) fn set(&self, number: u64) -> Option<Arc<Set>> {
+        self.state.lock().sets.get(&number).map(Arc::clone)
+    }
+
+    pub(crate) fn sets(&self) -> Vec<Arc<Set>> {
+        self.state.lock().sets.values().map(Arc::clone).collect()
     }
 
     /// Unlocks, and notifies if this was the last end and somebody waits for it.
@@ -168,8 +231,16 @@ impl Shard {
         tasks.map(|(number, task)| (*number, now - task.added, task.started.map(|started| now - started))).collect()
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        self.state.lock().counts
+    /// The counts of the tasks of a name, or of all.
+    pub(crate) fn counts(&self, name: Option<&str>) -> Counts {
+        let state = self.state.lock();
+        let of_name = state.names.iter().filter(|figures| name.is_none_or(|name| figures.name == name));
+        of_name.fold(Counts::default(), |sum, figures| sum.plus(figures.counts))
+    }
+
+    /// The ends that are remembered, in no order.
+    pub(crate) fn ends(&self) -> Vec<End> {
+        self.state.lock().ends.clone()
     }
 }
 
@@ -179,19 +250,41 @@ impl ShardState {
         self.tasks.is_empty() && self.sets.is_empty()
     }
 
-    /// Counts the end of a set's task.
+    /// Counts and remembers an end.
     #[inline]
-    pub(crate) fn count(&mut self, outcome: Outcome, waited: Duration, ran: Duration) {
-        self.counts.count(outcome);
-        self.time(waited, ran);
+    pub(crate) fn end(&mut self, end: End) {
+        let figures = self.figures(end.name);
+        figures.counts.count(end.outcome);
+        if let Some(started) = end.started {
+            let (waited, ran) = (nanoseconds(started - end.added), nanoseconds(end.ended - started));
+            figures.total += ran;
+            figures.waited.increment(waited).unwrap();
+            figures.ran.increment(ran).unwrap();
+        }
+        match self.ends.get_mut(self.next_end) {
+            Some(slot) => *slot = end,
+            None => self.ends.push(end),
+        }
+        self.next_end = (self.next_end + 1) % REMEMBERED;
     }
 
     #[inline]
-    fn time(&mut self, waited: Duration, ran: Duration) {
-        let (waited, ran) = (nanoseconds(waited), nanoseconds(ran));
-        self.total += ran;
-        self.waited.increment(waited).unwrap();
-        self.ran.increment(ran).unwrap();
+    #[expect(clippy::indexing_slicing, reason = "an index is given with its name")]
+    fn figures(&mut self, name: &'static str) -> &mut Figures {
+        if !self.names.get(self.last_name).is_some_and(|figures| ptr::eq(figures.name, name)) {
+            self.find_name(name);
+        }
+        &mut self.names[self.last_name]
+    }
+
+    #[cold]
+    fn find_name(&mut self, name: &'static str) {
+        self.last_name = *self.indexes.entry(name).or_insert(self.names.len());
+        if self.last_name == self.names.len() {
+            let histogram = Histogram::new(4, 46).unwrap();
+            let waited = histogram.clone();
+            self.names.push(Figures { name, counts: Counts::default(), waited, ran: histogram, total: 0 });
+        }
     }
 
     #[inline]
