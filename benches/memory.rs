@@ -17,6 +17,7 @@ use std::{
     pin::Pin,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -30,6 +31,8 @@ use tokio_util::task::TaskTracker;
 /// Live at a time.
 const LIVE: usize = 50_000;
 const MILLION: usize = 1_000_000;
+const NAMES: usize = 1_024;
+const POWERS: u32 = 8;
 
 /// The allocator of the system, with a count.
 struct Counting;
@@ -87,6 +90,7 @@ fn main() {
     for (name, at_a_time) in [("a million tasks, 128 at a time", 128), ("a million tasks at once", MILLION)] {
         Builder::new_current_thread().enable_all().build().unwrap().block_on(million(name, at_a_time));
     }
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(names());
 }
 
 async fn each_peer() {
@@ -160,6 +164,21 @@ async fn million(name: &str, at_a_time: usize) {
         peers::postlude(registry.clone(), at_a_time).await;
     }
     println!("| {name} | {} |", held() - before);
+}
+
+/// What a shard keeps of each name, whose tasks take times of several powers of two. The tasks that one thread spawns
+/// are in one shard.
+async fn names() {
+    let registry = TaskRegistry::builder().history(0).build().unwrap();
+    let names: Vec<&'static str> = (0..NAMES).map(|name| &*format!("name {name}").leak()).collect();
+    let before = held();
+    for name in names {
+        for power in 0..POWERS {
+            let work = tokio::time::sleep(Duration::from_millis(1 << power));
+            registry.spawn(Task::new(work).named(name)).await;
+        }
+    }
+    println!("| each name in a shard, times of {POWERS} powers of two | {:.0} |", (held() - before) / NAMES as f64);
 }
 
 fn held() -> f64 {
