@@ -145,7 +145,8 @@ pub use self::{
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
         OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
-        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskName, TaskProgress, TaskReport, TaskState, TaskStatus,
+        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName, TaskProgress, TaskReport, TaskState,
+        TaskStatus, UniquePolicy,
     },
     registry::{
         TaskRegistry,

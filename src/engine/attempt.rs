@@ -12,18 +12,22 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use crate::{
     engine::{
         context::{self, AttemptState, TaskContext},
+        keys,
         shared::Shared,
         time_limit,
     },
-    limits::AdmitRequest,
-    model::{DiscardReason, Identity, Outcome, TaskId},
-    task::work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
-    util::{clock::Timestamp, panic::Panic, semaphore::Acquire},
+    limits::{AdmitRequest, Entered},
+    model::{DiscardReason, Identity, KeyOfName, Outcome, TaskId},
+    task::{
+        keyed::Claim,
+        work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
+    },
+    util::{clock::Timestamp, panic::Panic},
 };
 
 /// The settings that are the same for each attempt of a task.
 pub(crate) struct Terms {
-    request: AdmitRequest,
+    admission: Admission,
     limit: Option<Duration>,
     /// Until when the first attempt must start.
     start_by: Option<Timestamp>,
@@ -32,9 +36,29 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    pub(crate) fn of(meta: &Meta, policy: &Policy, retries: bool, shared: &Shared) -> Self {
+    pub(crate) fn of(admission: Admission, policy: &Policy, retries: bool, shared: &Shared) -> Self {
         let start_by = policy.start_by.as_ref().map(|start_by| start_by.until);
-        Self { request: AdmitRequest::of(meta), limit: shared.time_limit(Some(policy)), start_by, retries }
+        Self { admission, limit: shared.time_limit(Some(policy)), start_by, retries }
+    }
+}
+
+/// What decides when an attempt may start.
+pub(crate) struct Admission {
+    request: AdmitRequest,
+    /// The key for which the attempt needs a permit.
+    limited_key: Option<KeyOfName>,
+    /// The key that the task has claimed.
+    pub(crate) unique_key: Option<KeyOfName>,
+}
+
+impl Admission {
+    pub(crate) fn of(meta: &Meta, shared: &Shared) -> Self {
+        let has_claim = meta.keyed().is_some_and(|keyed| matches!(keyed.claim, Claim::Held(_)));
+        Self {
+            request: AdmitRequest::of(meta),
+            limited_key: shared.admission.limited_key(meta),
+            unique_key: if has_claim { meta.key_of_name() } else { None },
+        }
     }
 }
 
@@ -43,16 +67,22 @@ pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
     shared: &Arc<Shared>,
-    entered: Option<Acquire>,
+    entered: Entered,
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
-    let Terms { request: request @ AdmitRequest { id, kind, .. }, limit, start_by, retries } = *terms;
+    let Terms { admission: Admission { request, limited_key, unique_key }, limit, start_by, retries } = terms;
+    let (request @ AdmitRequest { id, kind, .. }, limit, retries) = (*request, *limit, *retries);
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
-    let permits = shared.admission.admit(request, entered, note_due, sleep).await;
+    let permits = shared.admission.admit(request, limited_key.as_ref(), entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
     let mut started = Timestamp::now();
     if number == 1 && start_by.is_some_and(|until| started >= until) {
         return Outcome::Discarded(DiscardReason::Expired);
+    }
+    if let (1, Some(key)) = (number, unique_key) {
+        if let Err(replaced) = shared.admission.unique.begin(key, id) {
+            return keys::replaced(shared, id, replaced);
+        }
     }
     // A closure is started on its thread.
     if kind == Kind::Async || is_over_at_once {

@@ -13,6 +13,7 @@ use tracing::Span;
 use crate::{
     engine::{
         context::{self, TaskContext},
+        keys,
         queue_state::QueueState,
         run::{self, under_policy},
         set_queue::{PollPermission, SetQueue},
@@ -182,6 +183,11 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<Running> {
             queue.transition(|transition| decide(transition, drains));
             continue;
         }
+        if mem::take(&mut state.has_unclaimed) {
+            drop(state);
+            keys::claim_pending(queue);
+            continue;
+        }
         let next = if let Some(next) = pop(queue, &mut state, now) {
             drop(state);
             next
@@ -269,7 +275,7 @@ fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next>
         None if shared.runs_at_once(meta) => FirstStep::Poll,
         discards => first_step(shared, meta, discards, state.ending, now),
     };
-    let mut current = LiveTask::new(meta.identity());
+    let mut current = LiveTask::of(meta);
     if let FirstStep::Poll | FirstStep::Notify(_) = first_step {
         current.start(now);
         state.account.start(current.identity.name);
@@ -291,12 +297,21 @@ fn first_step(
     ending: Option<Ending>,
     now: Timestamp,
 ) -> FirstStep {
-    let discard = discards.or_else(|| meta.is_expired(now).then_some(DiscardReason::Expired));
+    let discard = discards.or_else(|| not_to_start(meta, now));
     match discard {
         Some(reason) => FirstStep::Discard(reason),
         None if shared.runs_plain(meta) => FirstStep::Notify(now),
         None => FirstStep::Admit(ending),
     }
+}
+
+/// Why a task must not start, by its own policy.
+#[inline]
+fn not_to_start(meta: &Meta, now: Timestamp) -> Option<DiscardReason> {
+    if meta.is_expired(now) {
+        return Some(DiscardReason::Expired);
+    }
+    meta.duplicate_of().map(|_| DiscardReason::Duplicate)
 }
 
 fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {

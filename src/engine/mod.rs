@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod guards;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
+pub(crate) mod keys;
 pub(crate) mod notify;
 pub(crate) mod pending;
 pub(crate) mod poll_mark;

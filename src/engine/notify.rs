@@ -84,8 +84,12 @@ impl Shared {
     /// Applies all other effects of an end that was counted.
     pub(crate) fn finish(&self, mut finish: Finish) {
         self.ledger.release();
-        let waker = finish.take_waker();
+        let (waker, key) = (finish.take_waker(), finish.task.take_key());
+        let id = finish.task.identity.id;
         self.report(finish);
+        if let Some(key) = key {
+            self.admission.unique.release(&key, id);
+        }
         if let Some(waker) = waker {
             self.telemetry.run_foreign("a waker", || waker.wake());
         }

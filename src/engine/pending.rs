@@ -88,6 +88,11 @@ impl Segment {
         self.slots.get(self.position(index)?)?.task.as_ref()
     }
 
+    fn find_mut(&mut self, index: u64) -> Option<&mut Task> {
+        let position = self.position(index)?;
+        self.slots.get_mut(position)?.task.as_mut()
+    }
+
     fn position(&self, index: u64) -> Option<usize> {
         self.slots.binary_search_by_key(&index, |slot| slot.index).ok()
     }
@@ -221,6 +226,18 @@ impl Pending {
         later.get(position)?.find(id.index)
     }
 
+    pub(crate) fn find_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        if self.first.index == id.index {
+            return self.first.task.as_mut();
+        }
+        if self.others.last().is_some_and(|last| id.index <= last) {
+            return self.others.find_mut(id.index);
+        }
+        let later = self.later.as_mut()?;
+        let position = segment_of(later, id.index);
+        later.get_mut(position)?.find_mut(id.index)
+    }
+
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
@@ -240,6 +257,21 @@ impl Pending {
         let more = slots.len() > CHUNK;
         slots.truncate(CHUNK);
         (slots, more)
+    }
+
+    /// Calls `look` for some of the tasks whose index is `from` or above, in order. Returns the index to go on from;
+    /// `None` after the last one.
+    pub(crate) fn for_some(&mut self, from: u64, mut look: impl FnMut(&mut Task)) -> Option<u64> {
+        let (slots, more) = self.chunk(from);
+        let next = slots.last().filter(|_| more).map(|last| last.index + 1);
+        let tasks = slots.into_iter().filter_map(|slot| slot.task.as_ref());
+        let ids: Vec<_> = tasks.map(|task| task.meta().id()).collect();
+        for id in ids {
+            if let Some(task) = self.find_mut(id) {
+                look(task);
+            }
+        }
+        next
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Task> {

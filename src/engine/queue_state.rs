@@ -36,6 +36,8 @@ pub(crate) struct QueueState {
     pub(crate) refusal: Option<RejectReason>,
     /// Why no pending task starts any more: the drain discards one after another.
     pub(crate) discards: Option<DiscardReason>,
+    /// Whether a pending task has yet to claim its key.
+    pub(crate) has_unclaimed: bool,
     pub(crate) outcomes: OutcomeCounts,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
@@ -141,6 +143,11 @@ impl QueueState {
         let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
         let oldest = later.by_ref().take(CHUNK).filter_map(|(_, task)| task.pending_since()).min();
         (oldest, later.next().map(|(index, _)| *index))
+    }
+
+    /// Whether the set drains, or has drained.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.phase, Phase::Draining | Phase::Idle)
     }
 
     /// Whether no task of the set is live.

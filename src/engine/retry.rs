@@ -4,27 +4,30 @@ use std::sync::Arc;
 
 use crate::{
     engine::{
-        attempt::{Terms, attempt},
+        attempt::{Admission, Terms, attempt},
         shared::Shared,
         start_limit,
     },
+    limits::Entered,
     model::{Attempt, Outcome, RetryPolicy},
     task::{
         exhausted::{Exhausted, FailedAttempts},
         work::{BoxedWork, Policy},
     },
-    util::{clock::Timestamp, panic::drop_catching, semaphore::Acquire},
+    util::{clock::Timestamp, panic::drop_catching},
 };
 
 pub(crate) async fn attempts(
     mut source: BoxedWork,
     retry: Box<RetryPolicy>,
     mut policy: Box<Policy>,
+    admission: Admission,
     shared: &Arc<Shared>,
-    mut entered: Option<Acquire>,
+    entered: Entered,
 ) -> Outcome {
     let id = source.meta().id();
-    let terms = Terms::of(source.meta(), &policy, true, shared);
+    let terms = Terms::of(admission, &policy, true, shared);
+    let mut entered = Some(entered);
     let mut start_by = policy.start_by.take();
     let mut failed = FailedAttempts::default();
     let mut number = 0_u32;
@@ -34,7 +37,7 @@ pub(crate) async fn attempts(
             let work = source.as_mut().next_attempt()?;
             Ok(work.map(|work| start_limit::leave_with(work, start_by.take())))
         };
-        let outcome = attempt(&terms, number, shared, entered.take(), make).await;
+        let outcome = attempt(&terms, number, shared, entered.take().unwrap_or(Entered::None), make).await;
         if !outcome.is_failure() {
             return outcome;
         }

@@ -11,15 +11,19 @@ use pin_project_lite::pin_project;
 
 use crate::{
     engine::{
-        attempt::{Terms, attempt},
+        attempt::{Admission, Terms, attempt},
+        keys,
         retry::attempts,
         shared::Shared,
         start_limit,
     },
-    limits::AdmitRequest,
+    limits::Entered,
     model::{DiscardReason, Ending, Outcome},
-    task::work::{BoxedWork, End, Kind, Meta, Work},
-    util::semaphore::Acquire,
+    task::{
+        keyed::{Claim, Held},
+        work::{BoxedWork, End, Kind, Meta, Work},
+    },
+    util::clock::Timestamp,
 };
 
 pin_project! {
@@ -52,12 +56,24 @@ where
 /// thread, has a time limit, or is retried.
 pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option<Ending>) -> BoxedWork {
     let meta = work.meta();
-    // A delayed task enters the queue for a permit after its delay.
-    let waits = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
-    let entered = if waits { None } else { shared.admission.enqueue(AdmitRequest::of(meta)) };
+    // A task that waits for a time, or for another one, enters the queue for a permit after that.
+    let is_delayed = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
+    let entered = if is_delayed || held(meta).is_some_and(|held| held.waits) {
+        Entered::None
+    } else {
+        shared.admission.enqueue(meta)
+    };
     let meta = meta.on_behalf(Kind::Async);
     let future = run(work, Arc::clone(shared), ending, entered);
     Box::pin(UnderPolicy { meta, future })
+}
+
+/// What the task's claim of its key says of its start.
+fn held(meta: &Meta) -> Option<Held> {
+    match meta.keyed()?.claim {
+        Claim::Held(held) => Some(held),
+        Claim::None | Claim::Duplicate(_) | Claim::Refused => None,
+    }
 }
 
 /// Work for a task that must not start, and ends at once.
@@ -66,13 +82,12 @@ pub(crate) fn discarded(meta: &Meta, reason: DiscardReason) -> BoxedWork {
     Box::pin(UnderPolicy { meta: meta.on_behalf(Kind::Async), future })
 }
 
-async fn run(
-    mut work: BoxedWork,
-    shared: Arc<Shared>,
-    ending: Option<Ending>,
-    mut entered: Option<Acquire>,
-) -> Outcome {
-    let id = work.meta().id();
+async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, mut entered: Entered) -> Outcome {
+    let (id, held) = (work.meta().id(), held(work.meta()));
+    if work.meta().keyed().is_some_and(|keyed| matches!(keyed.claim, Claim::Refused)) {
+        return Outcome::Discarded(DiscardReason::Ending);
+    }
+    let admission = Admission::of(work.meta(), &shared);
     let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
     if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
         if !shared.telemetry.ask("the condition of a task", || condition(&ending)) {
@@ -80,7 +95,9 @@ async fn run(
         }
     }
     let batched = policy.batched.take();
-    if let Some(delay) = policy.delay.take().filter(|delay| !delay.is_zero()) {
+    let at_most = held.and_then(|held| held.put_off_until).map(|until| until.since(Timestamp::now()));
+    let delay = policy.delay.take().map(|delay| at_most.map_or(delay, |at_most| delay.min(at_most)));
+    if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
         if !shared.delay(id, delay, batched.is_some()) {
             return Outcome::Aborted;
         }
@@ -98,12 +115,17 @@ async fn run(
     }
     if let Some(batched) = batched {
         batched.in_order().await;
-        entered = shared.admission.enqueue(AdmitRequest::of(work.meta()));
+        entered = shared.admission.enqueue(work.meta());
+    }
+    if let (Some(Held { waits: true, .. }), Some(key)) = (held, &admission.unique_key) {
+        if let Err(replaced) = keys::turn(&shared, key, id).await {
+            return keys::replaced(&shared, id, replaced);
+        }
     }
     if let Some(retry) = policy.retry.take() {
-        return attempts(work, retry, policy, &shared, entered).await;
+        return attempts(work, retry, policy, admission, &shared, entered).await;
     }
-    let terms = Terms::of(work.meta(), &policy, false, &shared);
+    let terms = Terms::of(admission, &policy, false, &shared);
     let start_by = policy.start_by.take();
     attempt(&terms, 1, &shared, entered, || Ok(Some(start_limit::leave_with(work, start_by)))).await
 }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::engine::hold::HoldState;
 use crate::{
     engine::{
+        keys,
         poll_mark::PollMark,
         queue_state::{Phase, QueueState, Waiting},
         shared::{Shared, TaskRegistry},
@@ -170,8 +171,13 @@ impl SetQueue {
             return Err(Rejected::refused(task, refusal));
         }
         start_limit::start(shared, meta);
-        let (name, start_by) = (meta.name, meta.start_by());
-        let mut state = self.state.lock();
+        let (name, start_by, is_unique) = (meta.name, meta.start_by(), meta.is_unique());
+        let mut state = if is_unique { keys::lock_for_claim(self, meta) } else { self.state.lock() };
+        if is_unique && keys::is_skipped(shared, &state, task.meta()) {
+            drop(state);
+            task.meta_mut().end_start_limit();
+            return Err(Rejected::new(task, RejectReason::Duplicate));
+        }
         let was_listed = state.is_listed;
         let passed_mark = match self.admit(&mut state, name) {
             Ok(passed_mark) => passed_mark,
@@ -182,6 +188,12 @@ impl SetQueue {
             }
         };
         let added = shared.telemetry.has_observers().then(|| task.meta().identity());
+        let mut displaced = None;
+        if is_unique && state.has_begun() {
+            keys::claim(shared, task.meta_mut(), displaced.get_or_insert_default());
+        } else if is_unique {
+            state.has_unclaimed = true;
+        }
         state.pending.push(index, task);
         let drain = state.wake();
         let is_late = !was_listed
@@ -189,6 +201,9 @@ impl SetQueue {
         drop(state);
         if let Some(identity) = added {
             shared.notify_added(identity);
+        }
+        if let Some(displaced) = displaced {
+            displaced.end(shared);
         }
         if let Some(until) = start_by {
             start_limit::check(shared, id, until);

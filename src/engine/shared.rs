@@ -193,7 +193,7 @@ impl Shared {
         }
         match self.admission.try_admit(meta) {
             None => false,
-            Some(Permits([None, None])) => true,
+            Some(Permits { permits: [None, None], .. }) => true,
             Some(permits) => {
                 meta.policy.get_or_insert_default().permits = permits;
                 true
@@ -348,20 +348,25 @@ impl Shared {
         }
     }
 
-    /// Ends a task that has not started, because it has expired.
-    pub(crate) fn expire(&self, id: TaskId) {
+    /// Discards a task that has not started: as a duplicate of the other task, if one is given.
+    pub(crate) fn discard_unstarted(&self, id: TaskId, reason: DiscardReason, of: Option<TaskId>) {
         if id.set().is_some() {
             if let Some(set) = self.ledger.set(id.number) {
-                set.transition(|step| step.expire(id));
+                set.transition(|step| step.discard_unstarted(id, reason, of));
             }
             return;
         }
         let now = Timestamp::now();
-        let shard = self.ledger.shard(id.number);
-        if shard.spawned.get(id.number).is_some_and(|task| !task.has_started()) {
-            let expired = |_: &LiveTask| Outcome::Discarded(DiscardReason::Expired);
-            self.end_spawned_in(shard, id, now, true, expired, EndedBy::Caller);
+        let mut shard = self.ledger.shard(id.number);
+        if let Some(task) = shard.spawned.get_mut(id.number).filter(|task| !task.has_started()) {
+            of.into_iter().for_each(|of| task.note_duplicate(of));
+            self.end_spawned_in(shard, id, now, true, |_| Outcome::Discarded(reason), EndedBy::Caller);
         }
+    }
+
+    /// Ends a task that has not started, because it has expired.
+    pub(crate) fn expire(&self, id: TaskId) {
+        self.discard_unstarted(id, DiscardReason::Expired, None);
     }
 
     /// The outcome of a spawned task that was ended by a caller while its tokio task still runs. If the task has no

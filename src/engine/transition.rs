@@ -121,7 +121,7 @@ impl<'a> Transition<'a> {
     }
 
     fn end_pending(&mut self, task: Task, outcome: Outcome) {
-        self.count(LiveTask::new(task.meta().identity()), outcome, EndedBy::Caller);
+        self.count(LiveTask::of(task.meta()), outcome, EndedBy::Caller);
         self.effects.rare().discarded.push(task);
     }
 
@@ -159,11 +159,18 @@ impl<'a> Transition<'a> {
         self.stop(id, |_| outcome)
     }
 
-    /// Ends a task that has not started, because it has expired.
-    pub(crate) fn expire(&mut self, id: TaskId) {
-        if !self.state.live(id).is_some_and(|task| task.has_started()) {
-            self.end_any(id, Outcome::Discarded(DiscardReason::Expired));
+    /// Discards a task that has not started, if the other task is given as a duplicate of that one.
+    pub(crate) fn discard_unstarted(&mut self, id: TaskId, reason: DiscardReason, of: Option<TaskId>) {
+        if let Some(task) = self.state.live(id) {
+            if task.has_started() {
+                return;
+            }
+            of.into_iter().for_each(|of| task.note_duplicate(of));
         }
+        if let Some(task) = self.state.pending.find_mut(id) {
+            of.into_iter().for_each(|of| task.meta_mut().note_duplicate(of));
+        }
+        self.end_any(id, Outcome::Discarded(reason));
     }
 
     /// Ends those that `wanted` selects of some of the live tasks, from index `from` on. Returns their number, and the

@@ -26,6 +26,7 @@ pub(crate) struct Details {
     outcome: Outcome,
     retried: Option<Retried>,
     replay_of: Option<TaskId>,
+    duplicate_of: Option<TaskId>,
     refusal: Option<SharedError>,
     progress: Option<Arc<TaskProgress>>,
 }
@@ -34,6 +35,7 @@ impl Details {
     pub(crate) fn of(outcome: Outcome, extras: Option<&Extras>) -> Option<Box<Self>> {
         let retried = extras.and_then(|extras| extras.retried);
         let replay_of = extras.and_then(|extras| extras.replay_of);
+        let duplicate_of = extras.and_then(|extras| extras.duplicate_of);
         let refusal = extras.and_then(|extras| extras.refusal.clone());
         let progress = extras.and_then(|extras| extras.progress.clone());
         let has_any = !outcome.is_completed()
@@ -41,7 +43,7 @@ impl Details {
             || replay_of.is_some()
             || refusal.is_some()
             || progress.is_some();
-        has_any.then(|| Box::new(Self { outcome, retried, replay_of, refusal, progress }))
+        has_any.then(|| Box::new(Self { outcome, retried, replay_of, duplicate_of, refusal, progress }))
     }
 
     #[cold]
@@ -88,6 +90,7 @@ impl FinishedTask {
             set: self.identity.id.set(),
             attempt: self.retried().map_or_else(|| u32::from(self.started.is_some()), |retried| retried.attempts),
             replay_of: self.details.as_ref().and_then(|details| details.replay_of),
+            duplicate_of: self.details.as_ref().and_then(|details| details.duplicate_of),
             queued_for: Duration::from_nanos(self.queued_for()),
             ran_for: Duration::from_nanos(self.ran_for()),
             ended_ago: now.since(self.ended),

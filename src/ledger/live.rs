@@ -6,8 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ledger::finished::{Details, FinishedTask},
-    model::{DiscardReason, Identity, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState},
-    task::exhausted::Exhausted,
+    model::{
+        DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState,
+    },
+    task::{exhausted::Exhausted, keyed::Claim, work::Meta},
     util::clock::Timestamp,
 };
 
@@ -37,6 +39,10 @@ pub(crate) struct Extras {
     pub(crate) retried: Option<Retried>,
     exhausted: Option<Box<Exhausted>>,
     pub(crate) replay_of: Option<TaskId>,
+    /// The unique key that it has claimed.
+    key: Option<KeyOfName>,
+    /// The task because of which it is discarded.
+    pub(crate) duplicate_of: Option<TaskId>,
     /// The error of the admission filter that refused it.
     pub(crate) refusal: Option<SharedError>,
     /// What it has reported of its current attempt.
@@ -57,6 +63,40 @@ impl LiveTask {
     #[inline]
     pub(crate) const fn new(identity: Identity) -> Self {
         Self { identity, started: None, runner: None, extras: None }
+    }
+
+    /// A task of a set that leaves `pending`.
+    #[inline]
+    pub(crate) fn of(meta: &Meta) -> Self {
+        let mut task = Self::new(meta.identity());
+        if meta.is_unique() {
+            task.note_claim(meta);
+        }
+        task
+    }
+
+    /// Notes the key that the task has claimed, or the task of which it is a duplicate.
+    fn note_claim(&mut self, meta: &Meta) {
+        match meta.keyed().map(|keyed| keyed.claim) {
+            Some(Claim::Held(_)) => self.extras_mut().key = meta.key_of_name(),
+            Some(Claim::Duplicate(of)) => self.extras_mut().duplicate_of = Some(of),
+            Some(Claim::None | Claim::Refused) | None => {}
+        }
+    }
+
+    /// Notes the key that the task has claimed.
+    pub(crate) fn hold_key(&mut self, key: KeyOfName) {
+        self.extras_mut().key = Some(key);
+    }
+
+    /// The key to release when the task has ended.
+    pub(crate) fn take_key(&mut self) -> Option<KeyOfName> {
+        self.extras.as_mut()?.key.take()
+    }
+
+    /// Notes the task because of which it is discarded.
+    pub(crate) fn note_duplicate(&mut self, other: TaskId) {
+        self.extras_mut().duplicate_of = Some(other);
     }
 
     /// Starts the next attempt. Returns whether it is the first.

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "rate-limit")]
 mod rate;
+pub(crate) mod unique;
 
 use std::{
     future::{Future, poll_fn},
@@ -18,13 +19,19 @@ use tokio::time::Instant;
 
 #[cfg(feature = "rate-limit")]
 use self::rate::RateGate;
+use self::unique::UniqueKeys;
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
-    model::{BuildError, Priority, TaskId, TaskName},
-    task::work::{Kind, Meta, Permits},
+    model::{BuildError, KeyOfName, Priority, TaskId, TaskName},
+    task::{
+        keyed::Claim,
+        work::{Kind, Meta, Permits},
+    },
     telemetry::log::emit,
     util::{
+        clock::Timestamp,
+        keyed_semaphore::{KeyedAcquire, KeyedPermit, KeyedSemaphores},
         loom::atomic::{AtomicBool, Ordering},
         semaphore::{Acquire, Permit, PrioritySemaphore, Watch},
     },
@@ -44,6 +51,7 @@ pub(crate) struct Limits {
     pub(crate) max_cpu: usize,
     pub(crate) promote_after: Duration,
     pub(crate) by_name: Vec<(TaskName, usize)>,
+    pub(crate) by_key: Vec<(TaskName, usize)>,
     #[cfg(feature = "rate-limit")]
     pub(crate) rates: Vec<(TaskName, RateLimit)>,
 }
@@ -61,6 +69,7 @@ impl Default for Limits {
             max_cpu: cores(),
             promote_after: Duration::from_secs(10),
             by_name: Vec::new(),
+            by_key: Vec::new(),
             #[cfg(feature = "rate-limit")]
             rates: Vec::new(),
         }
@@ -70,7 +79,9 @@ impl Default for Limits {
 /// Decides when the tasks of a registry start.
 ///
 /// A task waits for the rate of its name, then for a permit of its name, then for a permit of its kind. It keeps its
-/// rank from one queue to the next, so that tasks of one priority start in order of arrival.
+/// rank from one queue to the next, so that tasks of one priority start in order of arrival. Before that, a task with a
+/// limited key waits for a permit of its key. It gets its rank when it has that permit: if the rank were that of its
+/// arrival, a key with many tasks would delay all others.
 pub(crate) struct AdmissionControl {
     /// The origin of all ranks.
     epoch: Instant,
@@ -80,6 +91,10 @@ pub(crate) struct AdmissionControl {
     blocking: Arc<PrioritySemaphore>,
     cpu: Arc<PrioritySemaphore>,
     names: FxHashMap<TaskName, NameLimits>,
+    /// How many tasks of a name may run for each key.
+    limits_by_key: FxHashMap<TaskName, usize>,
+    pub(crate) keys: Arc<KeyedSemaphores<KeyOfName>>,
+    pub(crate) unique: UniqueKeys,
     /// Whether it was logged that a priority has no effect.
     priority_noted: AtomicBool,
 }
@@ -99,12 +114,30 @@ pub(crate) struct AdmitRequest {
     pub(crate) kind: Kind,
     name: TaskName,
     priority: Priority,
+    /// Since when the first of the tasks waits that it replaces, or that one of those has replaced.
+    place: Option<Timestamp>,
 }
 
 impl AdmitRequest {
-    pub(crate) const fn of(meta: &Meta) -> Self {
-        Self { id: meta.id(), kind: meta.kind, name: meta.name, priority: meta.priority }
+    pub(crate) fn of(meta: &Meta) -> Self {
+        let place = meta.keyed().and_then(|keyed| match keyed.claim {
+            Claim::Held(held) => held.place,
+            Claim::None | Claim::Duplicate(_) | Claim::Refused => None,
+        });
+        // A delay that was started again has no place.
+        let place = place.filter(|_| meta.policy.as_ref().is_some_and(|policy| policy.delay.is_none()));
+        Self { id: meta.id(), kind: meta.kind, name: meta.name, priority: meta.priority, place }
     }
+}
+
+/// The position of a task in the first queue in which it may have to wait.
+pub(crate) enum Entered {
+    /// It has entered none yet, or need not wait.
+    None,
+    /// In the queue of its key.
+    OfKey(KeyedAcquire<KeyOfName>),
+    /// In the queue of its name or of its kind.
+    Queue(Acquire),
 }
 
 impl AdmissionControl {
@@ -121,6 +154,9 @@ impl AdmissionControl {
             blocking: PrioritySemaphore::new(limits.max_blocking),
             cpu: PrioritySemaphore::new(limits.max_cpu),
             names: limits.of_names()?,
+            limits_by_key: limits.of_keys()?,
+            keys: KeyedSemaphores::new(),
+            unique: UniqueKeys::new(),
             priority_noted: AtomicBool::new(false),
         })
     }
@@ -140,7 +176,7 @@ impl AdmissionControl {
         }
         let mut permits = Permits::default();
         let of_name = limits.and_then(|limits| limits.permits.as_ref());
-        for (slot, semaphore) in permits.0.iter_mut().zip([of_name, self.of_kind(meta.kind)]) {
+        for (slot, semaphore) in permits.permits.iter_mut().zip([of_name, self.of_kind(meta.kind)]) {
             if let Some(semaphore) = semaphore {
                 *slot = Some(semaphore.try_acquire()?);
             }
@@ -183,19 +219,77 @@ impl AdmissionControl {
 
     /// Enters the first queue in which the task may have to wait. The spawning code calls this, because the runtime
     /// does not first poll tasks in the order in which they were spawned.
-    pub(crate) fn enqueue(&self, request: AdmitRequest) -> Option<Acquire> {
+    pub(crate) fn enqueue(&self, meta: &Meta) -> Entered {
+        let request = AdmitRequest::of(meta);
+        if let Some(of_key) = self.limited_key(meta).and_then(|key| self.enqueue_key(request, &key)) {
+            return Entered::OfKey(of_key);
+        }
         let of_name = self.of_name(request.name).and_then(NameLimits::first_queue);
-        let queue = of_name.or_else(|| self.of_kind(request.kind))?;
-        Some(queue.enqueue(self.rank(request)))
+        match of_name.or_else(|| self.of_kind(request.kind)) {
+            Some(queue) => Entered::Queue(queue.enqueue(self.rank(request))),
+            None => Entered::None,
+        }
     }
 
-    /// Waits until the task may start. `entered` is its position in the first queue, if it has [entered](Self::enqueue)
-    /// one. If the task has to wait for a time, `note_due` is called with that time, and `sleep` waits for it.
+    /// The key of a task, if the tasks of its name are limited by key.
+    pub(crate) fn limited_key(&self, meta: &Meta) -> Option<KeyOfName> {
+        if self.limits_by_key.contains_key(&meta.name) { meta.key_of_name() } else { None }
+    }
+
+    fn enqueue_key(&self, request: AdmitRequest, key: &KeyOfName) -> Option<KeyedAcquire<KeyOfName>> {
+        let limit = *self.limits_by_key.get(&key.name)?;
+        Some(self.keys.enqueue(key.clone(), limit, self.rank(request)))
+    }
+
+    /// Waits until the task may start. `key` is its [limited key](Self::limited_key), and `entered` its position in the
+    /// first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a time, `note_due` is called with that time, and `sleep` waits for it.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
-    #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate notes when a task is due"))]
     pub(crate) async fn admit<F>(
+        &self,
+        request: AdmitRequest,
+        key: Option<&KeyOfName>,
+        entered: Entered,
+        note_due: impl Fn(Duration),
+        sleep: impl Fn(Duration) -> F,
+    ) -> Permits
+    where
+        F: Future<Output = ()>,
+    {
+        let (of_key, entered) = match entered {
+            Entered::OfKey(of_key) => (Some(of_key), None),
+            Entered::Queue(queue) => (None, Some(queue)),
+            Entered::None => (key.and_then(|key| self.enqueue_key(request, key)), None),
+        };
+        if let Some(of_key) = of_key {
+            // Boxed, so that it does not enlarge the future of tasks without a key.
+            return Box::pin(self.admit_by_key(of_key, request, note_due, sleep)).await;
+        }
+        self.admit_by_name(request, entered, note_due, sleep).await
+    }
+
+    /// Like [`admit`](Self::admit), with a permit of the task's key first.
+    async fn admit_by_key<F>(
+        &self,
+        of_key: KeyedAcquire<KeyOfName>,
+        mut request: AdmitRequest,
+        note_due: impl Fn(Duration),
+        sleep: impl Fn(Duration) -> F,
+    ) -> Permits
+    where
+        F: Future<Output = ()>,
+    {
+        let (acquire, with_key): (_, _) = of_key.into_parts();
+        let permit: KeyedPermit<KeyOfName> = with_key(acquired(acquire, request, &sleep).await);
+        request.place = None;
+        let permits = self.admit_by_name(request, None, note_due, sleep).await;
+        Permits { _of_key: Some(permit), ..permits }
+    }
+
+    /// Like [`admit`](Self::admit), without a key.
+    #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate notes when a task is due"))]
+    async fn admit_by_name<F>(
         &self,
         request: AdmitRequest,
         entered: Option<Acquire>,
@@ -252,23 +346,21 @@ impl AdmissionControl {
     where
         F: Future<Output = ()>,
     {
-        let mut acquired = [None, None];
+        let mut permits = [None, None];
         let of_name = self.of_name(request.name).and_then(|limits| limits.permits.as_ref());
-        for (slot, semaphore) in acquired.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
+        for (slot, semaphore) in permits.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
             if let Some(semaphore) = semaphore {
-                let mut acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
-                *slot = Some(match poll_fn(|context| acquire.poll_permit_or_watch(context)).await {
-                    Ok(permit) => permit,
-                    // Boxed, so that tasks that do not watch have no room for it.
-                    Err(watch) => Box::pin(warn_while_waiting(acquire, watch, request, sleep)).await,
-                });
+                let acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
+                *slot = Some(acquired(acquire, request, sleep).await);
             }
         }
-        Permits(acquired)
+        Permits { permits, _of_key: None }
     }
 
     fn rank(&self, request: AdmitRequest) -> Duration {
-        request.priority.rank(self.epoch.elapsed(), self.promote_after)
+        let place = request.place.and_then(Timestamp::to_instant);
+        let arrival = place.map_or_else(|| self.epoch.elapsed(), |place| place.saturating_duration_since(self.epoch));
+        request.priority.rank(arrival, self.promote_after)
     }
 
     fn of_name(&self, name: TaskName) -> Option<&NameLimits> {
@@ -281,6 +373,18 @@ impl AdmissionControl {
             Kind::Blocking => Some(&self.blocking),
             Kind::Cpu => Some(&self.cpu),
         }
+    }
+}
+
+/// Waits for a permit.
+async fn acquired<F>(mut acquire: Acquire, request: AdmitRequest, sleep: &impl Fn(Duration) -> F) -> Permit
+where
+    F: Future<Output = ()>,
+{
+    match poll_fn(|context| acquire.poll_permit_or_watch(context)).await {
+        Ok(permit) => permit,
+        // Boxed, so that tasks that do not watch have no room for it.
+        Err(watch) => Box::pin(warn_while_waiting(acquire, watch, request, sleep)).await,
     }
 }
 
@@ -363,6 +467,19 @@ impl Limits {
             }
         }
         Ok(names)
+    }
+
+    fn of_keys(&self) -> Result<FxHashMap<TaskName, usize>, BuildError> {
+        let (mut limits, setting) = (FxHashMap::default(), "limit_by_key");
+        for &(name, limit) in &self.by_key {
+            if limit == 0 {
+                return Err(BuildError::ZeroLimitOfName { setting, name });
+            }
+            if limits.insert(name, limit.min(MAX_LIMIT)).is_some() {
+                return Err(BuildError::TwoLimitsOfName { setting, name });
+            }
+        }
+        Ok(limits)
     }
 }
 

@@ -33,6 +33,9 @@ pub enum RejectReason {
     /// source of the [`Rejected`](crate::Rejected) error.
     #[error("the registry's admission filter (`admit` on its builder) refused it")]
     Refused,
+    /// Another live task has the same key, and the task's policy is to [skip](crate::UniquePolicy::skip).
+    #[error("another live task of its name has the same key; add the task again when that one has ended")]
+    Duplicate,
     /// No set is current at the place of the call.
     #[error(
         "no request is being handled here; put a `TaskLayer` around the handler, or move a clone of the `TaskSet` \
@@ -49,6 +52,7 @@ impl RejectReason {
             Self::Ending => DiscardReason::Ending,
             Self::PreviousFailed => DiscardReason::PreviousFailed,
             Self::Refused => DiscardReason::Refused,
+            Self::Duplicate => DiscardReason::Duplicate,
             Self::Closed | Self::NoSet => DiscardReason::Closed,
             Self::RuntimeEnded => DiscardReason::RuntimeEnded,
         }

@@ -5,6 +5,7 @@ mod ending;
 mod error;
 mod event;
 mod id;
+mod key;
 mod name;
 #[cfg(not(feature = "http"))]
 mod no_ending;
@@ -29,13 +30,16 @@ pub use self::{
     error::{BuildError, RejectReason, ReplayError},
     event::TaskEvent,
     id::{ParseIdError, SetId, TaskId},
+    key::TaskKey,
     name::TaskName,
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
-    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy},
+    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy, UniquePolicy},
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskProgress, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{
     id::{Identity, SEATS, next_number},
+    key::KeyOfName,
     outcome::{Cause, SharedError},
+    policy::IfLive,
 };

@@ -72,8 +72,9 @@ impl Outcome {
     }
 
     /// Whether work was lost: the task did not complete, and nobody asked to discard it. True for every outcome except
-    /// [`Completed`](Self::Completed) and tasks that a condition or `clear` discarded
-    /// ([`Ending`](DiscardReason::Ending), [`Cleared`](DiscardReason::Cleared)).
+    /// [`Completed`](Self::Completed) and tasks that a condition, `clear` or another task with the same key discarded
+    /// ([`Ending`](DiscardReason::Ending), [`Cleared`](DiscardReason::Cleared),
+    /// [`Duplicate`](DiscardReason::Duplicate)).
     ///
     /// Use it to filter a hook that alerts people:
     ///
@@ -97,7 +98,7 @@ impl Outcome {
             Self::Completed => false,
             Self::Failed(_) | Self::Panicked(_) | Self::TimedOut(_) | Self::Aborted => true,
             Self::Discarded(reason) => match reason {
-                DiscardReason::Ending | DiscardReason::Cleared => false,
+                DiscardReason::Ending | DiscardReason::Cleared | DiscardReason::Duplicate => false,
                 DiscardReason::Capacity
                 | DiscardReason::Closed
                 | DiscardReason::RuntimeEnded
@@ -139,6 +140,8 @@ impl Outcome {
             Self::Aborted => Level::WARN,
             Self::Discarded(reason) => match reason {
                 DiscardReason::Capacity | DiscardReason::Closed | DiscardReason::RuntimeEnded => Level::ERROR,
+                // Frequent, and asked for.
+                DiscardReason::Duplicate => Level::DEBUG,
                 DiscardReason::Ending
                 | DiscardReason::Cleared
                 | DiscardReason::PreviousFailed
@@ -389,11 +392,14 @@ pub enum DiscardReason {
     Refused,
     /// It had not started when its time was over: see [`Task::expires_after`](crate::Task::expires_after).
     Expired,
+    /// Another live task of its name had the same key: see [`Task::unique`](crate::Task::unique).
+    /// [`TaskReport::duplicate_of`](crate::TaskReport::duplicate_of) names the other task.
+    Duplicate,
 }
 
 impl DiscardReason {
-    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `runtime_ended`, `previous_failed`, `refused`
-    /// or `expired`.
+    /// One lower-case word: `ending`, `cleared`, `capacity`, `closed`, `runtime_ended`, `previous_failed`, `refused`,
+    /// `expired` or `duplicate`.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -405,6 +411,7 @@ impl DiscardReason {
             Self::PreviousFailed => "previous_failed",
             Self::Refused => "refused",
             Self::Expired => "expired",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -420,6 +427,7 @@ impl fmt::Display for DiscardReason {
             Self::PreviousFailed => "an earlier task failed in a set that stops on failure",
             Self::Refused => "the registry's admission filter refused it",
             Self::Expired => "it had not started when its time was over",
+            Self::Duplicate => "another live task has the same key",
         })
     }
 }

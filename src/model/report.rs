@@ -155,6 +155,10 @@ pub struct TaskReport {
     pub attempt: u32,
     /// The dead letter of which the task was a [replay](crate::DeadLetters::replay).
     pub replay_of: Option<TaskId>,
+    /// The task with the same [key](crate::Task::unique) because of which this one was discarded: the live one that it
+    /// joined, or the one that replaced it.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub duplicate_of: Option<TaskId>,
     /// The time from the add to the start of the first attempt, or to the end of a task that never started.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub queued_for: Duration,

@@ -39,7 +39,7 @@ use crate::{
 /// - [`max_concurrent`](Self::max_concurrent): none
 /// - [`max_blocking`](Self::max_blocking): 64
 /// - [`max_cpu`](Self::max_cpu): the number of cores
-/// - [`limit_by_name`](Self::limit_by_name), `rate_limit`: none for any name
+/// - [`limit_by_name`](Self::limit_by_name), [`limit_by_key`](Self::limit_by_key), `rate_limit`: none for any name
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
@@ -129,6 +129,35 @@ impl TaskRegistryBuilder {
     /// ```
     pub fn limit_by_name(mut self, name: impl Into<TaskName>, tasks: usize) -> Self {
         self.limits.by_name.push((name.into(), tasks));
+        self
+    }
+
+    /// How many tasks of this name may run at a time for each [key](crate::Task::key), of any kind, in addition to the
+    /// other limits. Tasks of this name without a key are not limited by it.
+    ///
+    /// The others wait for a permit of their key, and hold no other permit meanwhile. Within a key and a priority, the
+    /// task that came first goes first. A task takes its place among those that wait for the other limits when it has
+    /// the permit of its key. So at most this many tasks of each key wait there, and a key with many tasks does not
+    /// delay one with few. A permit is held until the work has really returned. The keys may be many: a key uses memory
+    /// only while a task of it is live.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// // Eight exports at a time, and two of each customer.
+    /// let registry = TaskRegistry::builder()
+    ///     .limit_by_name("export", 8)
+    ///     .limit_by_key("export", 2)
+    ///     .build()?;
+    /// registry.spawn(Task::new(async { /* write the file */ }).named("export").key("customer-17"));
+    /// # registry.wait_idle().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit_by_key(mut self, name: impl Into<TaskName>, tasks: usize) -> Self {
+        self.limits.by_key.push((name.into(), tasks));
         self
     }
 

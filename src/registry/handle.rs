@@ -11,7 +11,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     engine::set_queue::SetQueue,
-    model::{DrainReport, Outcome, TaskId, TaskName},
+    model::{DiscardReason, DrainReport, Outcome, TaskId, TaskName},
     registry::TaskRegistry,
     task::work::End,
 };
@@ -46,6 +46,8 @@ pub struct TaskHandle {
 enum State {
     Live(JoinHandle<End>),
     Ended(Outcome),
+    /// It is a duplicate of this task.
+    Joined(Box<TaskId>),
 }
 
 impl TaskHandle {
@@ -55,6 +57,10 @@ impl TaskHandle {
 
     pub(crate) const fn ended(id: TaskId, name: TaskName, registry: TaskRegistry, outcome: Outcome) -> Self {
         Self { id, name, registry, state: State::Ended(outcome) }
+    }
+
+    pub(crate) fn joined_to(id: TaskId, name: TaskName, registry: TaskRegistry, other: TaskId) -> Self {
+        Self { id, name, registry, state: State::Joined(Box::new(other)) }
     }
 
     /// The task's id.
@@ -69,6 +75,19 @@ impl TaskHandle {
         self.name
     }
 
+    /// The task that does the work of this one, if this one was a duplicate when it was spawned: see
+    /// [`UniquePolicy::join`](crate::UniquePolicy::join). The handle itself resolves to the outcome of its own task,
+    /// which is [`DiscardReason::Duplicate`](crate::DiscardReason::Duplicate).
+    ///
+    /// [`TaskRegistry::get`] tells how far the other task is.
+    #[must_use]
+    pub fn joined(&self) -> Option<TaskId> {
+        match &self.state {
+            State::Joined(other) => Some(**other),
+            State::Live(_) | State::Ended(_) => None,
+        }
+    }
+
     /// Aborts the task: [`TaskRegistry::abort`] with its id. Returns `false` if it had already ended.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn abort(&self) -> bool {
@@ -79,7 +98,7 @@ impl TaskHandle {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match &self.state {
-            State::Ended(_) => true,
+            State::Ended(_) | State::Joined(_) => true,
             State::Live(join) => {
                 join.is_finished()
                     || !self.registry.shared.ledger.shard(self.id.number).spawned.contains(self.id.number)
@@ -95,6 +114,7 @@ impl Future for TaskHandle {
         let this = self.get_mut();
         let outcome = match &mut this.state {
             State::Ended(outcome) => return Poll::Ready(outcome.clone()),
+            State::Joined(_) => return Poll::Ready(Outcome::Discarded(DiscardReason::Duplicate)),
             State::Live(join) => match Pin::new(join).poll(context) {
                 Poll::Ready(Ok(end)) => end.into_outcome(),
                 Poll::Ready(Err(_)) => this.registry.shared.outcome_of_lost(this.id),

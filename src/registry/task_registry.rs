@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     engine::{
         guards::ShutdownGuard,
+        keys,
         run::under_policy,
         set_queue::{RequestInProgress, SetQueue},
         shared::TaskRegistry,
@@ -568,6 +569,9 @@ impl TaskRegistry {
     #[track_caller]
     pub(crate) fn spawn_task(&self, task: Task) -> Result<TaskHandle, Rejected> {
         let task = self.prepare(task)?;
+        if task.meta().is_unique() && keys::is_live(&self.shared, task.meta()) {
+            return Err(Rejected::new(task, RejectReason::Duplicate));
+        }
         match self.admit(&task) {
             Ok(passed_mark) => Ok(self.start(task, passed_mark)),
             Err(reason) => Err(Rejected::new(task, reason)),
@@ -603,12 +607,24 @@ impl TaskRegistry {
         let identity = work.meta().identity();
         start_limit::start(shared, work.as_mut().meta_mut());
         let start_by = work.meta().start_by();
+        let mut displaced = None;
+        if work.meta().is_unique() {
+            keys::claim_spawned(shared, work.as_mut().meta_mut(), displaced.get_or_insert_default());
+            if let Some(other) = work.meta().duplicate_of() {
+                shared.notify_added(identity);
+                keys::end_duplicate(shared, work, other);
+                return TaskHandle::joined_to(identity.id, identity.name, self.clone(), other);
+            }
+        }
         // Permits are taken here, because the runtime does not first poll tasks in the order in which they were
         // spawned.
         if !shared.runs_with_permits(&mut work) {
             work = under_policy(work, shared, None);
         }
         shared.notify_added(identity);
+        if let Some(displaced) = displaced {
+            displaced.end(shared);
+        }
         if let Some(until) = start_by {
             start_limit::check(shared, identity.id, until);
         }

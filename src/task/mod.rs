@@ -2,6 +2,7 @@
 
 pub(crate) mod batch_signal;
 pub(crate) mod exhausted;
+pub(crate) mod keyed;
 mod output;
 pub(crate) mod output_task;
 mod rejected;
@@ -20,9 +21,10 @@ use std::{cell::RefCell, fmt, future::Future, mem, panic::Location, sync::Arc, t
 #[cfg(feature = "http")]
 use crate::model::Ending;
 use crate::{
-    model::{BoxError, Priority, RetryPolicy, TaskId, TaskName},
+    model::{BoxError, Priority, RetryPolicy, TaskId, TaskKey, TaskName, UniquePolicy},
     task::{
         batch_signal::{BatchGuard, BatchSignal},
+        keyed::{Claim, Keyed},
         verdict::{Judged, Verdict},
         work::{BoxedWork, Call, Kind, Meta, Policy, Record, Source},
     },
@@ -335,6 +337,62 @@ impl Task {
         self
     }
 
+    /// Says which of all things its name is about the task is for, such as a user or a file.
+    ///
+    /// A key has an effect only on tasks of the same [name](Self::named), and only together with
+    /// [`unique`](Self::unique) or with a [`limit_by_key`](crate::TaskRegistryBuilder::limit_by_key) of the name.
+    ///
+    /// ```
+    /// use postlude::{Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// // No user has more than two thumbnails in work, however many of them wait.
+    /// let registry = TaskRegistry::builder().limit_by_key("thumbnail", 2).build().unwrap();
+    /// for (user, image) in [("ann", 1), ("ann", 2), ("ann", 3), ("bob", 4)] {
+    ///     let thumbnail = async move { /* scale the image */ _ = image };
+    ///     registry.spawn(Task::new(thumbnail).named("thumbnail").key(user));
+    /// }
+    /// # registry.wait_idle().await;
+    /// # }
+    /// ```
+    pub fn key(mut self, key: impl Into<TaskKey>) -> Self {
+        self.keyed_mut().key = key.into();
+        self
+    }
+
+    /// Lets at most one task of its name and [key](Self::key) be pending, and at most one run: the policy says what
+    /// happens if there is one.
+    ///
+    /// A task has its key while it is live, from its add on. A task of a set has it from the moment its set begins to
+    /// drain, so a request that is in progress, or whose set is cleared, has no key. Its [`when`](Self::when) is
+    /// evaluated before that. A [retrying](Self::retrying) task has its key until its last attempt has ended. Without a
+    /// key, the name alone must be unique. Tasks that are not unique are not compared.
+    ///
+    /// ```
+    /// use postlude::{DiscardReason, Outcome, Task, TaskRegistry, UniquePolicy};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # async fn refresh() {}
+    /// let registry = TaskRegistry::new();
+    /// let cache = || Task::new(refresh()).named("refresh").key("prices").unique(UniquePolicy::join());
+    ///
+    /// let first = registry.spawn(cache());
+    /// let second = registry.spawn(cache());
+    /// assert_eq!(second.joined(), Some(first.id()));
+    /// assert!(matches!(second.await, Outcome::Discarded(DiscardReason::Duplicate)));
+    /// assert!(first.await.is_completed());
+    /// # }
+    /// ```
+    #[doc(alias = "debounce")]
+    #[doc(alias = "deduplicate")]
+    #[doc(alias = "single flight")]
+    pub fn unique(mut self, policy: UniquePolicy) -> Self {
+        self.keyed_mut().unique = Some(policy);
+        self
+    }
+
     /// Sets the [`Priority`]: of the tasks that wait for a permit, those of a higher priority start first. Default:
     /// [`Priority::Normal`].
     ///
@@ -398,6 +456,9 @@ impl Task {
         task.meta_mut().started = false;
         let policy = task.policy_mut();
         policy.replay_of = Some(dead);
+        if let Some(keyed) = &mut policy.keyed {
+            keyed.claim = Claim::None;
+        }
         task
     }
 
@@ -411,6 +472,10 @@ impl Task {
     #[inline]
     pub(crate) fn meta_mut(&mut self) -> &mut Meta {
         self.work.as_mut().meta_mut()
+    }
+
+    fn keyed_mut(&mut self) -> &mut Keyed {
+        self.policy_mut().keyed.get_or_insert_default()
     }
 
     fn policy_mut(&mut self) -> &mut Policy {

@@ -12,12 +12,17 @@ use pin_project_lite::pin_project;
 use tracing::Span;
 
 use crate::{
-    model::{Ending, Identity, Outcome, Priority, RetryPolicy, TaskId, TaskName},
-    task::{IntoOutcome, batch_signal::BatchGuard},
+    model::{Ending, Identity, KeyOfName, Outcome, Priority, RetryPolicy, TaskId, TaskName},
+    task::{
+        IntoOutcome,
+        batch_signal::BatchGuard,
+        keyed::{Claim, Keyed},
+    },
     telemetry::{Telemetry, span::task_span},
     util::{
         clock::Timestamp,
         delay_queue::EntryGuard,
+        keyed_semaphore::KeyedPermit,
         panic::{Panic, catch_panic, drop_catching},
         semaphore::Permit,
     },
@@ -40,6 +45,7 @@ pub(crate) struct Policy {
     pub(crate) when: Option<Condition>,
     pub(crate) delay: Option<Duration>,
     pub(crate) expires_after: Option<Duration>,
+    pub(crate) keyed: Option<Box<Keyed>>,
     /// Until when it must start, from its add to its start.
     pub(crate) start_by: Option<StartBy>,
     /// Ends the delay early when the batch is ready.
@@ -63,19 +69,25 @@ impl Policy {
             batched,
             retry,
             replay_of,
+            keyed,
             expires_after: _,
             start_by: _,
             permits: _,
             time_limit: _,
         } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
-        may_run && when.is_none() && delay.is_none() && batched.is_none() && retry.is_none() && replay_of.is_none()
+        let waits = when.is_some() || delay.is_some() || batched.is_some() || keyed.is_some();
+        may_run && !waits && retry.is_none() && replay_of.is_none()
     }
 }
 
-/// The permits with which a task runs: of its name, and of its kind. Released when dropped.
+/// The permits with which a task runs. Released when dropped.
 #[derive(Default)]
-pub(crate) struct Permits(pub(crate) [Option<Permit>; 2]);
+pub(crate) struct Permits {
+    /// Of its name, and of its kind.
+    pub(crate) permits: [Option<Permit>; 2],
+    pub(crate) _of_key: Option<KeyedPermit<KeyOfName>>,
+}
 
 /// Until when a task must start. Its entry in the registry's timer is removed when this is dropped.
 pub(crate) struct StartBy {
@@ -123,6 +135,38 @@ impl Meta {
 
     pub(crate) const fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// The key of the task, if it has one.
+    pub(crate) fn keyed(&self) -> Option<&Keyed> {
+        self.policy.as_ref()?.keyed.as_deref()
+    }
+
+    /// The key of the task, and its name.
+    pub(crate) fn key_of_name(&self) -> Option<KeyOfName> {
+        Some(KeyOfName { name: self.name, key: self.keyed()?.key.clone() })
+    }
+
+    /// Whether no other live task may have its key.
+    #[inline]
+    pub(crate) fn is_unique(&self) -> bool {
+        self.keyed().is_some_and(|keyed| keyed.unique.is_some())
+    }
+
+    /// The task of which it is a duplicate, so that it must not start.
+    #[inline]
+    pub(crate) fn duplicate_of(&self) -> Option<TaskId> {
+        match self.keyed()?.claim {
+            Claim::Duplicate(of) => Some(of),
+            Claim::None | Claim::Held(_) | Claim::Refused => None,
+        }
+    }
+
+    /// Notes the task because of which it is discarded.
+    pub(crate) fn note_duplicate(&mut self, other: TaskId) {
+        if let Some(keyed) = self.policy.as_mut().and_then(|policy| policy.keyed.as_deref_mut()) {
+            keyed.claim = Claim::Duplicate(other);
+        }
     }
 
     /// Until when the task must start, if it has not started and must start in time.

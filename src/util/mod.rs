@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod delay_queue;
 pub(crate) mod escape;
 pub(crate) mod histogram;
+pub(crate) mod keyed_semaphore;
 pub(crate) mod loom;
 pub(crate) mod panic;
 pub(crate) mod semaphore;

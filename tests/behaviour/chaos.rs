@@ -14,7 +14,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use postlude::{Priority, RetryPolicy, Task, TaskId, TaskRegistry};
+use postlude::{Priority, RetryPolicy, Task, TaskId, TaskRegistry, UniquePolicy};
 use tokio::{
     runtime::{Builder, Handle},
     task::yield_now,
@@ -90,12 +90,23 @@ impl Round {
                 }
             }),
         };
-        let task = match random.u8(..9) {
+        let task = match random.u8(..12) {
             0 => task.named("limited"),
             1 => task.named("rated"),
             2 => task.priority(Priority::High),
             3 => task.delay(Duration::from_millis(millis)),
             4 => task.expires_after(Duration::from_millis(millis)),
+            5 => task.named("by_key").key(random.u32(..3)),
+            6..8 => {
+                let policies = [
+                    UniquePolicy::join(),
+                    UniquePolicy::skip(),
+                    UniquePolicy::replace(),
+                    UniquePolicy::replace().abort_running(),
+                ];
+                let policy = policies[random.usize(..policies.len())];
+                task.named("unique").key(random.u32(..20)).unique(policy).delay(Duration::from_millis(millis))
+            }
             _ => task,
         };
         if random.u8(..6) == 0 { task.timeout(Duration::from_millis(millis)) } else { task }
@@ -149,7 +160,8 @@ impl Round {
 
 /// A registry with some limits.
 fn registry(random: &mut Rng, runtime: &Handle) -> TaskRegistry {
-    let mut registry = TaskRegistry::builder().handle(runtime.clone()).limit_by_name("limited", 2);
+    let mut registry =
+        TaskRegistry::builder().handle(runtime.clone()).limit_by_name("limited", 2).limit_by_key("by_key", 2);
     #[cfg(feature = "rate-limit")]
     {
         registry = registry.rate_limit("rated", postlude::RateLimit::per_second(50_000));

@@ -21,6 +21,7 @@ mod foreign;
 mod ids;
 mod isolation;
 mod large_sets;
+mod limit_by_key;
 mod limits;
 mod observe;
 mod on_failure;
@@ -52,6 +53,7 @@ mod spawn_with_output;
 #[cfg(feature = "testing")]
 mod testing;
 mod time;
+mod unique;
 
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]

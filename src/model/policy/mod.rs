@@ -11,6 +11,7 @@ mod retry;
 mod schedule;
 #[cfg(feature = "signal")]
 mod serve;
+mod unique;
 
 #[cfg(feature = "rate-limit")]
 pub use self::rate_limit::RateLimit;
@@ -20,4 +21,7 @@ pub(crate) use self::schedule::ScheduleStep;
 pub use self::schedule::{Schedule, ScheduleError};
 #[cfg(feature = "signal")]
 pub use self::serve::ServePolicy;
-pub use self::{batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy};
+pub(crate) use self::unique::IfLive;
+pub use self::{
+    batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy, unique::UniquePolicy,
+};
