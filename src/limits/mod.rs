@@ -284,7 +284,7 @@ impl AdmissionControl {
         let permit: KeyedPermit<KeyOfName> = with_key(acquired(acquire, request, &sleep).await);
         request.place = None;
         let permits = self.admit_by_name(request, None, note_due, sleep).await;
-        Permits { _of_key: Some(permit), ..permits }
+        Permits { _of_key: Some(Box::new(permit)), ..permits }
     }
 
     /// Like [`admit`](Self::admit), without a key.

@@ -86,7 +86,7 @@ impl Policy {
 pub(crate) struct Permits {
     /// Of its name, and of its kind.
     pub(crate) permits: [Option<Permit>; 2],
-    pub(crate) _of_key: Option<KeyedPermit<KeyOfName>>,
+    pub(crate) _of_key: Option<Box<KeyedPermit<KeyOfName>>>,
 }
 
 /// Until when a task must start. Its entry in the registry's timer is removed when this is dropped.
