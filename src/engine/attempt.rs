@@ -18,10 +18,7 @@ use crate::{
     },
     limits::{AdmitRequest, Entered},
     model::{DiscardReason, Identity, KeyOfName, Outcome, TaskId},
-    task::{
-        keyed::Claim,
-        work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
-    },
+    task::work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
     util::{clock::Timestamp, panic::Panic},
 };
 
@@ -53,11 +50,10 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn of(meta: &Meta, shared: &Shared) -> Self {
-        let has_claim = meta.keyed().is_some_and(|keyed| matches!(keyed.claim, Claim::Held(_)));
         Self {
             request: AdmitRequest::of(meta),
             limited_key: shared.admission.limited_key(meta),
-            unique_key: if has_claim { meta.key_of_name() } else { None },
+            unique_key: meta.held().and_then(|_| meta.key_of_name()),
         }
     }
 }
@@ -71,7 +67,11 @@ pub(crate) async fn attempt(
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
     let Terms { admission: Admission { request, limited_key, unique_key }, limit, start_by, retries } = terms;
-    let (request @ AdmitRequest { id, kind, .. }, limit, retries) = (*request, *limit, *retries);
+    let (mut request, limit, retries) = (*request, *limit, *retries);
+    let AdmitRequest { id, kind, .. } = request;
+    if number > 1 {
+        request.place = None;
+    }
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let permits = shared.admission.admit(request, limited_key.as_ref(), entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());

@@ -183,7 +183,7 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<Running> {
             queue.transition(|transition| decide(transition, drains));
             continue;
         }
-        if mem::take(&mut state.has_unclaimed) {
+        if state.discards.is_none() && mem::take(&mut state.has_unclaimed) {
             drop(state);
             keys::claim_pending(queue);
             continue;

@@ -38,15 +38,19 @@ impl Displaced {
     }
 }
 
-/// Claims the key of a live task, if it must be unique, and notes in the task what became of that. May be called under
-/// the lock of the task's queue.
+/// Claims the key of a live task, if it must be unique, and notes in the task what became of that. A task that has
+/// expired will not start, so it claims no key. May be called under the lock of the task's queue.
 pub(crate) fn claim(shared: &Shared, meta: &mut Meta, displaced: &mut Displaced) {
+    let now = Timestamp::now();
+    if meta.is_expired(now) {
+        return;
+    }
     let (id, key) = (meta.id(), meta.key_of_name());
     let keyed = meta.policy.as_mut().and_then(|policy| policy.keyed.as_deref_mut());
     let (Some(key), Some(Keyed { unique: Some(policy), claim: claim @ Claim::None, .. })) = (key, keyed) else {
         return;
     };
-    *claim = match shared.admission.unique.claim(&key, id, *policy, Timestamp::now()) {
+    *claim = match shared.admission.unique.claim(&key, id, *policy, now) {
         Claimed::Duplicate(of) => {
             displaced.0.push(DisplacedTask::Duplicate { id, of });
             Claim::Duplicate(of)
@@ -65,7 +69,7 @@ pub(crate) fn claim(shared: &Shared, meta: &mut Meta, displaced: &mut Displaced)
 pub(crate) fn claim_spawned(shared: &Shared, meta: &mut Meta, displaced: &mut Displaced) {
     claim(shared, meta, displaced);
     let (id, key) = (meta.id(), meta.key_of_name());
-    if let (Some(Claim::Held(_)), Some(key)) = (meta.keyed().map(|keyed| keyed.claim), key) {
+    if let (Some(_), Some(key)) = (meta.held(), key) {
         if shared.with_live(id, |live| live.hold_key(key.clone())).is_none() {
             // The task was ended since it was listed.
             shared.admission.unique.release(&key, id);

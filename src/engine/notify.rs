@@ -84,12 +84,12 @@ impl Shared {
     /// Applies all other effects of an end that was counted.
     pub(crate) fn finish(&self, mut finish: Finish) {
         self.ledger.release();
-        let (waker, key) = (finish.take_waker(), finish.task.take_key());
-        let id = finish.task.identity.id;
-        self.report(finish);
-        if let Some(key) = key {
-            self.admission.unique.release(&key, id);
+        let waker = finish.take_waker();
+        if let Some(key) = finish.task.take_key() {
+            // Before anybody is notified: a task that is added then must not join the one that has ended.
+            self.admission.unique.release(&key, finish.task.identity.id);
         }
+        self.report(finish);
         if let Some(waker) = waker {
             self.telemetry.run_foreign("a waker", || waker.wake());
         }

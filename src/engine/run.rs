@@ -58,7 +58,7 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
     let meta = work.meta();
     // A task that waits for a time, or for another one, enters the queue for a permit after that.
     let is_delayed = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
-    let entered = if is_delayed || held(meta).is_some_and(|held| held.waits) {
+    let entered = if is_delayed || meta.held().is_some_and(|held| held.waits) {
         Entered::None
     } else {
         shared.admission.enqueue(meta)
@@ -68,14 +68,6 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
     Box::pin(UnderPolicy { meta, future })
 }
 
-/// What the task's claim of its key says of its start.
-fn held(meta: &Meta) -> Option<Held> {
-    match meta.keyed()?.claim {
-        Claim::Held(held) => Some(held),
-        Claim::None | Claim::Duplicate(_) | Claim::Refused => None,
-    }
-}
-
 /// Work for a task that must not start, and ends at once.
 pub(crate) fn discarded(meta: &Meta, reason: DiscardReason) -> BoxedWork {
     let future = ready(Outcome::Discarded(reason));
@@ -83,7 +75,7 @@ pub(crate) fn discarded(meta: &Meta, reason: DiscardReason) -> BoxedWork {
 }
 
 async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, mut entered: Entered) -> Outcome {
-    let (id, held) = (work.meta().id(), held(work.meta()));
+    let (id, held) = (work.meta().id(), work.meta().held());
     if work.meta().keyed().is_some_and(|keyed| matches!(keyed.claim, Claim::Refused)) {
         return Outcome::Discarded(DiscardReason::Ending);
     }

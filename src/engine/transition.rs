@@ -159,7 +159,7 @@ impl<'a> Transition<'a> {
         self.stop(id, |_| outcome)
     }
 
-    /// Discards a task that has not started, if the other task is given as a duplicate of that one.
+    /// Discards a task that has not started: as a duplicate of the other task, if one is given.
     pub(crate) fn discard_unstarted(&mut self, id: TaskId, reason: DiscardReason, of: Option<TaskId>) {
         if let Some(task) = self.state.live(id) {
             if task.has_started() {

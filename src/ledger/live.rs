@@ -9,7 +9,7 @@ use crate::{
     model::{
         DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState,
     },
-    task::{exhausted::Exhausted, keyed::Claim, work::Meta},
+    task::{exhausted::Exhausted, work::Meta},
     util::clock::Timestamp,
 };
 
@@ -77,10 +77,10 @@ impl LiveTask {
 
     /// Notes the key that the task has claimed, or the task of which it is a duplicate.
     fn note_claim(&mut self, meta: &Meta) {
-        match meta.keyed().map(|keyed| keyed.claim) {
-            Some(Claim::Held(_)) => self.extras_mut().key = meta.key_of_name(),
-            Some(Claim::Duplicate(of)) => self.extras_mut().duplicate_of = Some(of),
-            Some(Claim::None | Claim::Refused) | None => {}
+        if meta.held().is_some() {
+            self.extras_mut().key = meta.key_of_name();
+        } else if let Some(of) = meta.duplicate_of() {
+            self.note_duplicate(of);
         }
     }
 

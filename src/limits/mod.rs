@@ -24,14 +24,11 @@ use self::unique::UniqueKeys;
 use crate::model::RateLimit;
 use crate::{
     model::{BuildError, KeyOfName, Priority, TaskId, TaskName},
-    task::{
-        keyed::Claim,
-        work::{Kind, Meta, Permits},
-    },
+    task::work::{Kind, Meta, Permits},
     telemetry::log::emit,
     util::{
         clock::Timestamp,
-        keyed_semaphore::{KeyedAcquire, KeyedPermit, KeyedSemaphores},
+        keyed_semaphore::{KeyedAcquire, KeyedSemaphores},
         loom::atomic::{AtomicBool, Ordering},
         semaphore::{Acquire, Permit, PrioritySemaphore, Watch},
     },
@@ -114,18 +111,15 @@ pub(crate) struct AdmitRequest {
     pub(crate) kind: Kind,
     name: TaskName,
     priority: Priority,
-    /// Since when the first of the tasks waits that it replaces, or that one of those has replaced.
-    place: Option<Timestamp>,
+    /// Since when the first of the tasks that replaced one another waits. Only the first attempt has its place.
+    pub(crate) place: Option<Timestamp>,
 }
 
 impl AdmitRequest {
     pub(crate) fn of(meta: &Meta) -> Self {
-        let place = meta.keyed().and_then(|keyed| match keyed.claim {
-            Claim::Held(held) => held.place,
-            Claim::None | Claim::Duplicate(_) | Claim::Refused => None,
-        });
-        // A delay that was started again has no place.
-        let place = place.filter(|_| meta.policy.as_ref().is_some_and(|policy| policy.delay.is_none()));
+        // A task that is delayed has no place: its delay was started again.
+        let is_delayed = meta.policy.as_ref().is_some_and(|policy| policy.delay.is_some());
+        let place = meta.held().and_then(|held| held.place).filter(|_| !is_delayed);
         Self { id: meta.id(), kind: meta.kind, name: meta.name, priority: meta.priority, place }
     }
 }
@@ -242,7 +236,8 @@ impl AdmissionControl {
     }
 
     /// Waits until the task may start. `key` is its [limited key](Self::limited_key), and `entered` its position in the
-    /// first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a time, `note_due` is called with that time, and `sleep` waits for it.
+    /// first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a time, `note_due` is called
+    /// with that time, and `sleep` waits for it.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
@@ -280,8 +275,8 @@ impl AdmissionControl {
     where
         F: Future<Output = ()>,
     {
-        let (acquire, with_key): (_, _) = of_key.into_parts();
-        let permit: KeyedPermit<KeyOfName> = with_key(acquired(acquire, request, &sleep).await);
+        let (acquire, with_key) = of_key.into_parts();
+        let permit = with_key(acquired(acquire, request, &sleep).await);
         request.place = None;
         let permits = self.admit_by_name(request, None, note_due, sleep).await;
         Permits { _of_key: Some(Box::new(permit)), ..permits }

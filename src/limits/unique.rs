@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     model::{IfLive, KeyOfName, TaskId, UniquePolicy},
-    util::{clock::Timestamp, keyed_semaphore::PartedMap},
+    util::{clock::Timestamp, parted_map::PartedMap},
 };
 
 /// The keys of live tasks that are unique.

@@ -10,6 +10,7 @@ mod batcher;
 mod hold;
 mod retries;
 mod semaphore;
+mod unique;
 mod waiting;
 
 use std::{

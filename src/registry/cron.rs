@@ -113,12 +113,16 @@ async fn follow<F, T>(
             }
             ScheduleStep::Wait(wait) => wait.min(LONGEST_WAIT),
             ScheduleStep::StartOver => {
-                tracing::warn!(target: "postlude", %schedule, %location, "the clock was set back by more than three hours, so the schedule starts over");
+                repetition.run.log(|| {
+                    tracing::warn!(target: "postlude", %schedule, %location, "the clock was set back by more than three hours, so the schedule starts over");
+                });
                 last = now();
                 continue;
             }
             ScheduleStep::Over => {
-                tracing::warn!(target: "postlude", %schedule, %location, "the schedule has no more ticks, so the task will not be repeated");
+                repetition.run.log(|| {
+                    tracing::warn!(target: "postlude", %schedule, %location, "the schedule has no more ticks, so the task will not be repeated");
+                });
                 return;
             }
         };

@@ -63,7 +63,8 @@ impl TaskRegistry {
     }
 }
 
-/// The handle of a [repeating task](TaskRegistry::spawn_every), also of one with a `Schedule`. Dropping it does not end the repetition.
+/// The handle of a [repeating task](TaskRegistry::spawn_every), also of one with a `Schedule`. Dropping it does not end
+/// the repetition.
 #[derive(Clone, Debug)]
 pub struct RepeatHandle {
     pub(crate) run: Arc<Run>,
@@ -111,6 +112,10 @@ impl Run {
         self.stop.run_until_cancelled(sleep).await.is_some()
     }
 
+    pub(crate) fn log(&self, event: impl FnOnce()) {
+        self.registry.shared.telemetry.log(event);
+    }
+
     fn abort_current(&self) {
         let current = *self.current.lock();
         if let Some(id) = current {
@@ -144,7 +149,9 @@ where
             current: Mutex::default(),
         });
         if run.stop.is_cancelled() {
-            tracing::warn!(target: "postlude", %location, "the registry is shut down, so the task will not be repeated");
+            run.log(|| {
+                tracing::warn!(target: "postlude", %location, "the registry is shut down, so the task will not be repeated");
+            });
         }
         let stopped = run.stop.clone().drop_guard();
         (Self { run, location, factory }, stopped)

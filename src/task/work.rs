@@ -16,7 +16,7 @@ use crate::{
     task::{
         IntoOutcome,
         batch_signal::BatchGuard,
-        keyed::{Claim, Keyed},
+        keyed::{Claim, Held, Keyed},
     },
     telemetry::{Telemetry, span::task_span},
     util::{
@@ -151,6 +151,14 @@ impl Meta {
     #[inline]
     pub(crate) fn is_unique(&self) -> bool {
         self.keyed().is_some_and(|keyed| keyed.unique.is_some())
+    }
+
+    /// The unique key that it has claimed.
+    pub(crate) fn held(&self) -> Option<Held> {
+        match self.keyed()?.claim {
+            Claim::Held(held) => Some(held),
+            Claim::None | Claim::Duplicate(_) | Claim::Refused => None,
+        }
     }
 
     /// The task of which it is a duplicate, so that it must not start.

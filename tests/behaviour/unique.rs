@@ -255,6 +255,27 @@ mod replace {
     }
 
     #[tokio::test]
+    async fn a_retry_does_not_keep_the_place() {
+        let (registry, journal) = (TaskRegistry::builder().max_concurrent(1).build().unwrap(), Journal::default());
+        let (held, release) = oneshot::channel::<()>();
+        registry.spawn(async { _ = release.await });
+        registry.spawn(keyed(async {}, UniquePolicy::replace()));
+        let noted = journal.clone();
+        let retrying = Task::retrying(RetryPolicy::constant(Duration::ZERO).attempts(2), move || {
+            let noted = noted.clone();
+            async move {
+                noted.note(format!("attempt {}", attempt()));
+                Err::<(), _>("fails")
+            }
+        });
+        registry.spawn(retrying.named("reindex").key("document").unique(UniquePolicy::replace()));
+        registry.spawn(journal.task("other"));
+        drop(held);
+        registry.wait_idle().await;
+        assert_eq!(journal.read(), ["attempt 1", "other", "attempt 2"]);
+    }
+
+    #[tokio::test]
     async fn a_closure_that_waits_for_a_permit_is_replaced_and_one_that_runs_is_not() {
         let registry = TaskRegistry::builder().max_blocking(1).build().unwrap();
         let (release, held) = mpsc::channel::<()>();
@@ -269,7 +290,7 @@ mod replace {
         assert_conserved(&registry, 3);
     }
 
-    /// A change must not be missed: whoever adds while one runs is followed by a run.
+    /// No change is missed: a task that is added while another one runs is followed by a run.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn at_most_one_runs_and_the_last_change_is_always_seen() {
         let registry = TaskRegistry::new();
@@ -464,6 +485,40 @@ async fn a_shutdown_ends_those_that_wait_for_a_key() {
     assert_conserved(&registry, 2);
 }
 
+/// The key is free when somebody is told of the end: a task that a hook adds then does not join the one that has ended.
+#[tokio::test]
+async fn a_hook_may_add_the_same_key_when_a_task_has_ended() {
+    let (registry, journal) = (Arc::new(std::sync::OnceLock::<TaskRegistry>::new()), Journal::default());
+    let (again, ran) = (Arc::clone(&registry), journal.clone());
+    let hook = move |_: &TaskReport| {
+        let task = keyed(ran.task("again"), UniquePolicy::join());
+        assert!(again.get().unwrap().spawn(task).joined().is_none());
+        ran.note("hook");
+    };
+    let registry = registry.get_or_init(|| TaskRegistry::builder().on_failure(hook).build().unwrap());
+    for failing in [
+        Task::new(async { Err::<(), _>("fails") }),
+        Task::new(std::future::pending::<()>()).timeout(Duration::from_millis(1)),
+    ] {
+        registry.spawn(failing.named("reindex").key("document").unique(UniquePolicy::join())).await;
+        registry.wait_idle().await;
+    }
+    let mut noted = journal.read();
+    noted.sort();
+    assert_eq!(noted, ["again", "again", "hook", "hook"]);
+}
+
+/// A task that is already too late to start replaces nothing.
+#[tokio::test(start_paused = true)]
+async fn an_expired_task_claims_no_key() {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    let pending = registry.spawn(keyed(journal.task("pending"), UniquePolicy::replace()).delay(SECOND));
+    let late = keyed(journal.task("late"), UniquePolicy::replace()).expires_after(Duration::ZERO);
+    assert!(matches!(registry.spawn(late).await, Outcome::Discarded(DiscardReason::Expired)));
+    assert!(pending.await.is_completed());
+    assert_eq!(journal.read(), ["pending"]);
+}
+
 /// An observer that spawns the same key again when one ends: no lock is held, and nothing is lost.
 #[tokio::test]
 async fn an_observer_may_add_the_same_key() {
@@ -506,6 +561,30 @@ mod with_when {
         registry.wait_idle().await;
         assert!(matches!(report(&registry, of_request).outcome, Outcome::Discarded(DiscardReason::Ending)));
         assert_eq!(journal.read(), ["pending"]);
+    }
+
+    /// A layer that refuses the ending discards very many tasks in pieces. None of them claims its key meanwhile.
+    #[cfg(feature = "axum")]
+    #[tokio::test]
+    async fn a_set_that_its_layer_refuses_claims_no_key() {
+        use axum::{Router, body::Body, routing::get};
+        use postlude::{TaskLayer, TaskSet};
+        use tower::ServiceExt;
+
+        let (registry, journal) = (TaskRegistry::new(), Journal::default());
+        let key = |number: u32| Task::new(async {}).named("reindex").key(number).unique(UniquePolicy::replace());
+        let pending = Task::new(journal.task("pending")).named("reindex").key(999_u32).unique(UniquePolicy::replace());
+        let pending = registry.spawn(pending.delay(Duration::from_millis(50)));
+        let handler = move |tasks: TaskSet| async move {
+            (0..1_000).for_each(|number| _ = tasks.add(key(number)));
+        };
+        let layer = TaskLayer::new(registry.clone()).drain_when(|_| false);
+        let app: Router = Router::new().route("/", get(handler)).layer(layer);
+        let response = app.oneshot(http::Request::new(Body::empty())).await.unwrap();
+        drop(response.into_body().collect().await.unwrap());
+        assert!(pending.await.is_completed());
+        registry.wait_idle().await;
+        assert_eq!((journal.read(), registry.metrics().discarded), (vec!["pending".to_owned()], 1_000));
     }
 
     #[tokio::test]
