@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::capabilities::Capabilities;
-pub(crate) use self::operations::{LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tended, Tick};
+pub(crate) use self::operations::{Look, LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tick};
 use crate::model::{
     dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
 };
@@ -44,13 +44,13 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, QueueError
 
 mod sealed {
     use super::{
-        Answer, DeadJob, Duration, JobId, JobInfo, JobStats, NewJob, Page, Pin, Renewed, Reservation, Reserved,
-        Settlement, SystemTime, Tended, Tick, watch,
+        Answer, DeadJob, Duration, JobId, JobInfo, JobStats, Look, LostLease, NewJob, Page, Pin, Renewed, Reservation,
+        Reserved, Settlement, SystemTime, Tick, watch,
     };
 
     /// What an engine does for the code above it. Time is the engine's clock.
     ///
-    /// No operation is dropped before it has answered, apart from `push`, whose caller may be dropped.
+    /// An operation may be dropped before it has answered: then it has been carried out, or it has not.
     #[expect(unnameable_types, reason = "seals `Queue`")]
     pub trait Adapter: Send + Sync + 'static {
         /// Connects, creates or checks the tables, and stores the lease if there is one.
@@ -71,8 +71,17 @@ mod sealed {
         /// Releases what this owner has reserved, apart from these runs: reservations whose answer was lost.
         fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()>;
 
-        /// Moves what is due and what has lost its lease, in bounded steps.
-        fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended>;
+        /// Says what there is to do, for a worker with these names. It reads only.
+        fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look>;
+
+        /// Makes some of the scheduled jobs that are due wait for a worker.
+        fn make_waiting(&self) -> Answer<'_, ()>;
+
+        /// Takes some of the jobs whose lease has run out from their owners.
+        fn take_back(&self) -> Answer<'_, Vec<LostLease>>;
+
+        /// Shortens the leases that end later than one lease from now: they were given before the clock was set back.
+        fn shorten_leases(&self) -> Answer<'_, ()>;
 
         /// Removes some of what completed or was cancelled before `retention` ago. Returns how many.
         fn prune(&self, retention: Duration) -> Answer<'_, u64>;

@@ -67,19 +67,19 @@ pub struct Renewed {
     pub(crate) lost: Vec<JobId>,
 }
 
-/// What tending has found.
-#[derive(Clone, Debug, Default)]
-pub struct Tended {
-    /// There is more to move now.
-    pub(crate) more: bool,
-    /// How long it is until something is due.
-    pub(crate) next_in: Option<Duration>,
+/// What there is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// The engine's clock, in milliseconds, as the next two.
+    pub(crate) now: i64,
+    /// When the next scheduled job is due.
+    pub(crate) due: Option<i64>,
+    /// When the next lease runs out.
+    pub(crate) expires: Option<i64>,
     /// A job that has crashed a process waits.
     pub(crate) crashed_waiting: bool,
     /// The lease that holds for all workers.
     pub(crate) lease: Duration,
-    /// The jobs that have lost their lease.
-    pub(crate) lost: Vec<LostLease>,
 }
 
 /// A job that has lost its lease.

@@ -38,7 +38,7 @@ pub(crate) async fn run(worker: &Worker) {
     let mut known = HashMap::new();
     let mut backoff = Backoff::default();
     loop {
-        let wait = match push_due(&*worker.queue, &worker.config.schedules, &mut known).await {
+        let wait = match worker.ask(push_due(&*worker.queue, &worker.config.schedules, &mut known)).await {
             Ok(wait) => {
                 worker.engine_answered(&mut backoff, "push the jobs of schedules");
                 wait

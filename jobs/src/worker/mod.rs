@@ -5,6 +5,7 @@
 //! everything is settled.
 
 mod backoff;
+mod clock;
 pub(crate) mod cron;
 pub(crate) mod current;
 pub(crate) mod handler;
@@ -14,6 +15,7 @@ mod renew;
 mod reserve;
 mod run;
 mod settle;
+mod tend;
 mod verdict;
 
 use std::{error::Error, sync::Arc, time::Duration};
@@ -22,7 +24,7 @@ use parking_lot::Mutex;
 use postlude::{ShutdownGuard, TaskRegistry};
 use tokio::{
     sync::{Notify, mpsc},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use self::{
@@ -37,6 +39,9 @@ use crate::{
     model::{codec::Codec, error::QueueError, id::JobId},
     queue::Queue,
 };
+
+/// How long a worker waits for an operation of the queue.
+const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a worker works.
 pub(crate) struct WorkerConfig {
@@ -76,7 +81,7 @@ impl Worker {
         counters: Arc<Counters>,
     ) -> Result<(), QueueError> {
         let (ended, ends) = mpsc::unbounded_channel();
-        let lease = queue.tend(handlers.names().collect()).await?.lease;
+        let lease = queue.look(handlers.names().collect()).await?.lease;
         let guard = registry.shutdown_guard();
         let worker = Arc::new(Self {
             queue,
@@ -135,7 +140,7 @@ impl Worker {
         let every = (self.config.retention / 10).clamp(Duration::from_secs(1), Duration::from_secs(60));
         let mut backoff = Backoff::default();
         loop {
-            let wait = match self.queue.prune(self.config.retention).await {
+            let wait = match self.ask(self.queue.prune(self.config.retention)).await {
                 Ok(pruned) => {
                     self.engine_answered(&mut backoff, "remove old jobs");
                     if pruned > 0 { Duration::from_millis(20) } else { every.mul_f64(0.5 + fastrand::f64()) }
@@ -144,6 +149,20 @@ impl Worker {
             };
             sleep(wait).await;
         }
+    }
+
+    /// Waits for an operation of the queue, and not for ever: the engine may be gone without a word.
+    async fn ask<T>(&self, operation: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+        self.ask_within(ENGINE_LIMIT, operation).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        operation: impl Future<Output = Result<T, QueueError>>,
+    ) -> Result<T, QueueError> {
+        let engine = self.queue.engine();
+        timeout(limit, operation).await.unwrap_or(Err(QueueError::TimedOut { engine, limit }))
     }
 
     fn lease(&self) -> Duration {

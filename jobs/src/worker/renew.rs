@@ -19,7 +19,9 @@ pub(super) async fn run(worker: &Arc<Worker>) {
             if runs.is_empty() {
                 break;
             }
-            match worker.queue.renew(worker.owner, runs.clone()).await {
+            // In time for another try before the leases run out.
+            let renewal = worker.queue.renew(worker.owner, runs.clone());
+            match worker.ask_within(super::ENGINE_LIMIT.min(lease / 3), renewal).await {
                 Ok(renewed) => {
                     worker.engine_answered(&mut backoff, "renew leases");
                     for run in runs.into_iter().filter(|(id, _)| renewed.lost.contains(id)) {

@@ -5,20 +5,17 @@ use std::{sync::Arc, time::Duration};
 use postlude::ShutdownGuard;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Worker, backoff::Backoff, metrics::count, renew, run};
-use crate::{
-    model::error::QueueError,
-    queue::{LostLease, Reservation, Tended},
+use super::{
+    Worker,
+    backoff::Backoff,
+    metrics::count,
+    run,
+    tend::{LOOK_EVERY, TEND_EVERY, Tender},
 };
-
-/// How often a worker looks at least, whatever it is told of changes.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::{model::error::QueueError, queue::Reservation};
 
 /// How often it looks while a limit of the registry keeps jobs waiting: nothing tells when a permit is free.
 const LOOK_AT_LIMITS_EVERY: Duration = Duration::from_millis(50);
-
-/// It tends the queue no more often than this.
-const TEND_EVERY: Duration = Duration::from_millis(20);
 
 /// For how many leases it stops reserving, so that a job that has crashed a process can run alone; and then for as long
 /// it reserves again, if jobs that run for long did not end.
@@ -29,10 +26,8 @@ pub(super) async fn run(worker: &Arc<Worker>, guard: &ShutdownGuard) {
     let mut reserver = Reserver {
         worker,
         backoff: Backoff::default(),
-        last_tend: None,
-        next_tend: Instant::now(),
+        tender: Tender::new(worker),
         may_have_orphans: false,
-        crashed_waiting: false,
         emptying_since: None,
     };
     let mut changes = worker.queue.changes();
@@ -79,11 +74,9 @@ enum Step {
 struct Reserver<'a> {
     worker: &'a Arc<Worker>,
     backoff: Backoff,
-    last_tend: Option<Instant>,
-    next_tend: Instant,
+    tender: Tender<'a>,
     /// A reservation had no answer: the engine may have made it, and nobody knows of its jobs.
     may_have_orphans: bool,
-    crashed_waiting: bool,
     /// Since when nothing is reserved, so that a crashed job can run alone.
     emptying_since: Option<Instant>,
 }
@@ -92,9 +85,9 @@ impl Reserver<'_> {
     async fn step(&mut self) -> Result<Step, QueueError> {
         let worker = self.worker;
         let now = Instant::now();
-        let more_to_tend = self.tend(now).await?;
+        let more_to_tend = self.tender.tend().await?;
         if self.may_have_orphans {
-            worker.queue.release_others(worker.owner, worker.held.all()).await?;
+            worker.ask(worker.queue.release_others(worker.owner, worker.held.all())).await?;
             self.may_have_orphans = false;
         }
         let held = worker.held.len();
@@ -102,9 +95,9 @@ impl Reserver<'_> {
         if worker.held.has_crashed() || free == 0 {
             return Ok(self.wait(more_to_tend, false));
         }
-        if self.crashed_waiting && held == 0 {
+        if self.tender.crashed_waiting && held == 0 {
             let reserved = self.reserve(1, true).await?;
-            self.crashed_waiting = reserved > 0;
+            self.tender.crashed_waiting = reserved > 0;
             if reserved > 0 {
                 return Ok(self.wait(more_to_tend, false));
             }
@@ -125,7 +118,7 @@ impl Reserver<'_> {
         let look = if is_limited { LOOK_AT_LIMITS_EVERY } else { LOOK_EVERY };
         // The jitter keeps the workers of many processes from looking all at once.
         let look = now + look.mul_f64(0.75 + fastrand::f64() / 4.0);
-        if more_to_tend { Step::Wait(now + TEND_EVERY) } else { Step::Wait(look.min(self.next_tend)) }
+        if more_to_tend { Step::Wait(now + TEND_EVERY) } else { Step::Wait(look.min(self.tender.next)) }
     }
 
     /// Whether a limit of the registry keeps a name from being reserved.
@@ -135,7 +128,7 @@ impl Reserver<'_> {
 
     /// Whether a job that has crashed a process waits until this worker holds no job.
     fn is_emptying(&mut self, now: Instant) -> bool {
-        if !self.crashed_waiting {
+        if !self.tender.crashed_waiting {
             self.emptying_since = None;
             return false;
         }
@@ -147,49 +140,6 @@ impl Reserver<'_> {
             return true;
         }
         elapsed < period
-    }
-
-    /// Moves what is due. Returns whether there is more to move now.
-    async fn tend(&mut self, now: Instant) -> Result<bool, QueueError> {
-        let worker = self.worker;
-        if let Some(last) = self.last_tend.filter(|last| now < *last + TEND_EVERY) {
-            // What made this look may be due soon.
-            self.next_tend = self.next_tend.min(last + TEND_EVERY);
-            return Ok(false);
-        }
-        self.last_tend = Some(now);
-        let tended = worker.queue.tend(worker.handlers.names().collect()).await?;
-        *worker.lease.lock() = tended.lease;
-        self.crashed_waiting = tended.crashed_waiting;
-        let next_in = tended.next_in.unwrap_or(LOOK_EVERY).clamp(TEND_EVERY, LOOK_EVERY);
-        self.next_tend = now + next_in;
-        self.report(&tended);
-        Ok(tended.more)
-    }
-
-    fn report(&self, tended: &Tended) {
-        count(&self.worker.counters.taken_back, tended.lost.len());
-        for LostLease { id, name, crashes, is_dead } in &tended.lost {
-            if *is_dead {
-                count(&self.worker.counters.dead, 1);
-                tracing::error!(
-                    target: "postlude_jobs", job = %id, name, crashes,
-                    "a job is dead: its worker's process ended, or did not renew the lease, as often as its `max_crashes`"
-                );
-            } else {
-                tracing::warn!(
-                    target: "postlude_jobs", job = %id, name, crashes,
-                    "a job was taken back: its worker's process ended, or did not renew the lease; it runs alone next"
-                );
-            }
-        }
-        // They may be this worker's own, after a pause of the process.
-        let ids: Vec<_> = tended.lost.iter().map(|one| one.id).collect();
-        if !ids.is_empty() {
-            for run in self.worker.held.runs_of(&ids) {
-                renew::lost(self.worker, run);
-            }
-        }
     }
 
     /// Reserves and starts up to `free` jobs. Returns how many.
@@ -204,7 +154,7 @@ impl Reserver<'_> {
         }
         let limit = names.iter().map(|(_, count)| *count).sum::<usize>().min(free);
         let wanted = Reservation { owner: worker.owner, names, limit, crashed };
-        let reserved = match worker.queue.reserve(wanted).await {
+        let reserved = match worker.ask(worker.queue.reserve(wanted)).await {
             Ok(reserved) => reserved,
             Err(error) => {
                 self.may_have_orphans |= error.may_be_done();

@@ -53,7 +53,7 @@ async fn settle(worker: &Worker, backoff: &mut Backoff, ended: Vec<Ended>) {
         .collect();
     let mut may_be_done = false;
     let refused = loop {
-        match worker.queue.settle(worker.owner, settlements.clone()).await {
+        match worker.ask(worker.queue.settle(worker.owner, settlements.clone())).await {
             Ok(refused) => break refused,
             Err(error) => {
                 may_be_done |= error.may_be_done();

@@ -12,6 +12,8 @@ mod accepted;
 mod at_least_once;
 mod capabilities;
 mod caps;
+#[path = "../common/mod.rs"]
+mod common;
 mod cron;
 mod engine;
 mod engine_away;
@@ -20,9 +22,6 @@ mod order;
 mod outcomes;
 mod payloads;
 mod registry;
-#[cfg(feature = "postgres")]
-#[path = "../support/postgres.rs"]
-mod server;
 mod shutdown;
 #[cfg(feature = "postgres")]
 mod sql;
@@ -30,24 +29,11 @@ mod support;
 mod unique;
 mod waiting;
 
-use std::{future::Future, pin::Pin};
+use libtest_mimic::{Arguments, Trial};
 
-use libtest_mimic::{Arguments, Failed, Trial};
-
-use self::engine::TestEngine;
-
-type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
-
-/// Runs a test on a runtime of its own.
-fn trial(engine: &str, name: &str, is_installed: bool, test: Test) -> Trial {
-    let run = move || -> Result<(), Failed> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(test());
-        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-        Ok(())
-    };
-    Trial::test(format!("{engine}::{name}"), run).with_ignored_flag(!is_installed)
-}
+#[cfg(feature = "postgres")]
+use self::common::Test;
+use self::{common::trial, engine::TestEngine};
 
 fn trials<E: TestEngine>() -> Vec<Trial> {
     let is_installed = E::is_installed();
@@ -110,10 +96,10 @@ fn main() {
             the_function_pushes_in_the_transaction_of_its_caller no_statement_of_a_worker_scans_the_jobs
             tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
         };
-        all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, server::is_installed(), test)));
+        all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, common::postgres::is_installed(), test)));
     }
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
-    engine::stop_postgres();
+    common::postgres::stop();
     conclusion.exit()
 }

@@ -1,13 +1,13 @@
 //! Shared by the tests.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use postlude::{RetryPolicy, TaskRegistry};
-use postlude_jobs::{Job, JobId, JobInfo, JobPolicy, JobState, Jobs, JobsBuilder, job};
+use postlude_jobs::{Job, JobPolicy, Jobs, JobsBuilder, job};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
+pub(crate) use crate::common::{until, until_state};
 use crate::engine::TestEngine;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -74,30 +74,8 @@ pub(crate) fn attempt() -> u32 {
     job::current().expect("a job runs").attempt()
 }
 
-/// Waits until a condition holds. It fails after a time that is long enough for any machine.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let start = Instant::now();
-    while !condition().await {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 pub(crate) async fn until_len<T: Clone>(journal: &Journal<T>, len: usize) {
     until(&format!("{len} entries are noted"), async || journal.len() >= len).await;
-}
-
-/// Waits until a job is in a state, and returns what is known of it.
-pub(crate) async fn until_state(jobs: &Jobs, id: JobId, state: JobState) -> JobInfo {
-    let start = Instant::now();
-    loop {
-        let info = jobs.find(id).await.unwrap().expect("the job is stored");
-        if info.state == state {
-            return info;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {state}: {info:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// A worker with a registry of its own.

@@ -1,4 +1,4 @@
-//! A worker process, and what the tests do to it.
+//! The processes that the tests start, and what the tests do to them.
 
 use std::{
     env,
@@ -10,50 +10,107 @@ use std::{
 
 use postlude::TaskRegistry;
 use postlude_jobs::{Jobs, JobsBuilder, job};
+use serde::{Deserialize, Serialize};
 
-use crate::work::{Action, Entry, Work, note};
+use crate::{
+    versions,
+    work::{Action, Entry, ToughWork, Work, note},
+};
 
-/// The lease of the workers, so that the tests need not wait for long.
-pub(crate) const LEASE: Duration = Duration::from_secs(1);
+/// The lease of the workers: as short as a busy machine allows, so that the tests need not wait for long.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Worker {
-    process: Child,
-    /// What it printed when it was ready.
-    ready: String,
+/// How many jobs a worker has in hand.
+pub(crate) const CONCURRENCY: usize = 8;
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Worker,
+    /// The worker of the version before.
+    OldWorker,
+    /// A worker whose jobs have changed since.
+    NewWorker,
+    /// Pushes one job after the other.
+    Producer,
+    /// A web server with a worker.
+    Web,
 }
 
-impl Worker {
-    /// Starts a worker, and waits until it works.
-    pub(crate) fn start(address: &str, log: &Path, lease: Duration) -> Self {
-        let worker = Self::start_as("--child", address, log, lease);
-        assert_eq!(worker.ready, "ready", "the worker has started");
-        worker
+/// How a process is started: it gets this as its argument.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Config {
+    role: Role,
+    address: String,
+    log: PathBuf,
+    lease: Duration,
+    #[serde(skip)]
+    environment: Vec<(&'static str, String)>,
+    /// A program that starts the process, with its arguments.
+    #[serde(skip)]
+    starter: Vec<String>,
+}
+
+impl Config {
+    pub(crate) fn new(role: Role, address: &str, log: &Path) -> Self {
+        let (address, log) = (address.to_owned(), log.to_owned());
+        Self { role, address, log, lease: LEASE, environment: Vec::new(), starter: Vec::new() }
     }
 
-    /// Starts a web server with a worker, and waits until it serves. Returns its port, too.
-    #[cfg(feature = "axum")]
-    pub(crate) fn start_web(address: &str, log: &Path, lease: Duration) -> (Self, u16) {
-        let worker = Self::start_as("--web", address, log, lease);
-        let port = worker.ready.parse().unwrap();
-        (worker, port)
+    pub(crate) fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
     }
 
-    fn start_as(role: &str, address: &str, log: &Path, lease: Duration) -> Self {
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args([role, address])
-            .arg(log)
-            .arg(lease.as_millis().to_string())
+    pub(crate) fn environment(mut self, environment: &[(&'static str, String)]) -> Self {
+        self.environment.extend_from_slice(environment);
+        self
+    }
+
+    pub(crate) fn started_by(mut self, starter: &[&str]) -> Self {
+        self.starter = starter.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Starts the process, and waits until it works.
+    pub(crate) fn start(&self) -> Process {
+        let mut words = self.starter.clone();
+        words.push(env::current_exe().unwrap().display().to_string());
+        let mut process = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["--child", &serde_json::to_string(self).unwrap()])
+            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { process, ready: line.trim().to_owned() }
+        let ready = line.trim().to_owned();
+        Process { process, ready }
     }
+}
 
+pub(crate) struct Process {
+    process: Child,
+    /// What it printed when it was ready: nothing if it has ended before.
+    ready: String,
+}
+
+impl Process {
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether it came up.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The port of a web server.
+    #[cfg(feature = "axum")]
+    pub(crate) fn port(&self) -> u16 {
+        self.ready.parse().unwrap()
     }
 
     fn signal(&self, signal: &str) {
@@ -62,6 +119,11 @@ impl Worker {
     }
 
     pub(crate) fn kill(mut self) {
+        self.kill_now();
+    }
+
+    /// Kills it, and keeps it.
+    pub(crate) fn kill_now(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
@@ -79,14 +141,19 @@ impl Worker {
         self.process.try_wait().unwrap().is_some()
     }
 
-    /// Ends the worker in an orderly way.
-    pub(crate) fn shut_down(mut self) {
+    /// Tells the process to end in an orderly way.
+    pub(crate) fn begin_shutdown(&mut self) {
         drop(self.process.stdin.take());
-        assert!(self.process.wait().unwrap().success(), "the worker ends in an orderly way");
+    }
+
+    /// Ends the process in an orderly way.
+    pub(crate) fn shut_down(mut self) {
+        self.begin_shutdown();
+        assert!(self.process.wait().unwrap().success(), "the process ends in an orderly way");
     }
 }
 
-impl Drop for Worker {
+impl Drop for Process {
     fn drop(&mut self) {
         // A test that has failed leaves nothing running.
         if self.process.try_wait().is_ok_and(|status| status.is_none()) {
@@ -108,24 +175,60 @@ pub(crate) async fn builder(address: &str, registry: TaskRegistry) -> JobsBuilde
     unreachable!("no engine for {address} with {registry:?}")
 }
 
-/// The worker process: works until its standard input ends.
-pub(crate) fn run(arguments: &[String]) {
-    let [address, log, lease] = arguments else { unreachable!("the address, the log and the lease") };
-    let (log, lease) = (PathBuf::from(log), Duration::from_millis(lease.parse().unwrap()));
+/// The process.
+pub(crate) fn run(config: &str) {
+    let config: Config = serde_json::from_str(config).unwrap();
+    if env::var_os("JOBS_FAULTS_LOG").is_some() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let registry = TaskRegistry::new();
-        let noted = log.clone();
-        let builder = builder(address, registry.clone()).await.concurrency(8).lease(lease);
-        let jobs = builder.handle(move |work: Work| act(work, noted.clone())).start().await.unwrap();
-        std::io::stdout().write_all(b"ready\n").unwrap();
-        end_of_input().await;
-        registry.shutdown(Duration::from_millis(300)).await;
-        let metrics = jobs.metrics();
-        let (completed, lost, refused) = (metrics.completed, metrics.lost, metrics.refused);
-        note(&log, &Entry::Metrics { pid: process::id(), completed, lost, refused });
+        match config.role {
+            #[cfg(feature = "axum")]
+            Role::Web => crate::web::run(&config.address, &config.log, config.lease).await,
+            #[cfg(not(feature = "axum"))]
+            Role::Web => unreachable!("the feature `axum` is off"),
+            Role::Producer => produce(&config).await,
+            Role::Worker | Role::OldWorker | Role::NewWorker => work(&config).await,
+        }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+/// Tells the test that the process works.
+pub(crate) fn ready(word: &str) {
+    std::io::stdout().write_all(format!("{word}\n").as_bytes()).unwrap();
+}
+
+/// Works until the standard input ends.
+async fn work(config: &Config) {
+    let registry = TaskRegistry::new();
+    let builder = builder(&config.address, registry.clone()).await.concurrency(CONCURRENCY).lease(config.lease);
+    let (log, tough) = (config.log.clone(), config.log.clone());
+    let builder = match config.role {
+        Role::OldWorker => versions::handle_old(builder, log),
+        Role::NewWorker => versions::handle_new(builder, log),
+        _ => builder
+            .handle(move |work: Work| act(work, log.clone()))
+            .handle(move |ToughWork(work)| act(work, tough.clone())),
+    };
+    let jobs = builder.start().await.unwrap();
+    ready("ready");
+    end_of_input().await;
+    registry.shutdown(Duration::from_millis(300)).await;
+    let metrics = jobs.metrics();
+    let (completed, lost, refused) = (metrics.completed, metrics.lost, metrics.refused);
+    note(&config.log, &Entry::Metrics { pid: process::id(), completed, lost, refused });
+}
+
+/// Pushes until it is killed.
+async fn produce(config: &Config) {
+    let jobs = builder(&config.address, TaskRegistry::new()).await.producer().await.unwrap();
+    ready("ready");
+    for number in 0.. {
+        jobs.push(Work::new(number, Action::Take(0))).await.unwrap();
+        note(&config.log, &Entry::Pushed { number });
+    }
 }
 
 /// The standard input ends when the test drops its end, or has failed.
@@ -138,21 +241,25 @@ pub(crate) async fn end_of_input() {
     ended.await.unwrap();
 }
 
-pub(crate) async fn act(work: Work, log: PathBuf) {
+pub(crate) async fn act(work: Work, log: PathBuf) -> Result<(), &'static str> {
     let (number, attempt, pid) = (work.number, job::current().unwrap().attempt(), process::id());
     note(&log, &Entry::Start { number, attempt, pid });
     match work.action {
+        Action::Take(0) | Action::DoAndAbortOnce => {}
         Action::Take(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
         Action::TakeAnHourOnce if attempt == 1 => tokio::time::sleep(Duration::from_secs(3600)).await,
+        Action::FailOnce if attempt == 1 => return Err("the first attempt fails"),
+        Action::AbortOnce if attempt == 1 => process::abort(),
         Action::Abort => process::abort(),
         Action::AbortAfter(millis) => {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             process::abort();
         }
-        Action::TakeAnHourOnce | Action::DoAndAbortOnce => {}
+        Action::TakeAnHourOnce | Action::FailOnce | Action::AbortOnce => {}
     }
     note(&log, &Entry::End { number, attempt, pid });
     if work.action == Action::DoAndAbortOnce && attempt == 1 {
         process::abort();
     }
+    Ok(())
 }

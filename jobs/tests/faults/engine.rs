@@ -1,7 +1,8 @@
-//! The engines under test: as an address, which worker processes get.
+//! The engines under test: as an address, which processes get.
 
 use std::future::Future;
 
+use sqlx::Connection as _;
 #[cfg(feature = "sqlite")]
 use tempfile::TempDir;
 
@@ -11,6 +12,8 @@ pub(crate) trait Engine: Sized + Send + Sync + 'static {
     fn is_installed() -> bool;
     fn create() -> impl Future<Output = Self> + Send;
     fn address(&self) -> String;
+    /// Runs a statement past the queue.
+    fn execute(&self, sql: &'static str) -> impl Future<Output = ()> + Send;
 }
 
 #[cfg(feature = "sqlite")]
@@ -31,44 +34,35 @@ impl Engine for Sqlite {
     fn address(&self) -> String {
         self.0.path().join("jobs.db").display().to_string()
     }
+
+    async fn execute(&self, sql: &'static str) {
+        let url = format!("sqlite://{}", self.address());
+        let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
 }
 
 #[cfg(feature = "postgres")]
-pub(crate) use self::postgres::{Postgres, stop_postgres};
+pub(crate) struct Postgres(String);
 
 #[cfg(feature = "postgres")]
-mod postgres {
-    use std::sync::{Arc, OnceLock};
+impl Engine for Postgres {
+    const NAME: &'static str = "postgresql";
 
-    use parking_lot::Mutex;
-
-    use super::Engine;
-    use crate::server::{self, Server};
-
-    static SERVER: OnceLock<Mutex<Option<Arc<Server>>>> = OnceLock::new();
-
-    pub(crate) fn stop_postgres() {
-        if let Some(server) = SERVER.get() {
-            drop(server.lock().take());
-        }
+    fn is_installed() -> bool {
+        crate::common::postgres::is_installed()
     }
 
-    pub(crate) struct Postgres(String);
+    async fn create() -> Self {
+        Self(crate::common::postgres::shared().create_database().await)
+    }
 
-    impl Engine for Postgres {
-        const NAME: &'static str = "postgresql";
+    fn address(&self) -> String {
+        self.0.clone()
+    }
 
-        fn is_installed() -> bool {
-            server::is_installed()
-        }
-
-        async fn create() -> Self {
-            let server = SERVER.get_or_init(|| Mutex::new(Some(Arc::new(Server::create())))).lock().clone();
-            Self(server.expect("tests run").create_database().await)
-        }
-
-        fn address(&self) -> String {
-            self.0.clone()
-        }
+    async fn execute(&self, sql: &'static str) {
+        let mut connection = sqlx::PgConnection::connect(&self.0).await.unwrap();
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
-    path::PathBuf,
+    path::Path as FilePath,
     time::Duration,
 };
 
@@ -17,13 +17,12 @@ use axum::{
 };
 use postlude::TaskRegistry;
 use postlude_jobs::{Accepted, Jobs, JobsRouter};
-use tokio::time::sleep;
 
 use crate::{
-    child::{LEASE, Worker, act, end_of_input},
+    child::{Config, Process, Role, act, end_of_input, ready},
+    common::until,
     engine::Engine,
-    work::{Action, Work, ends},
-    workers::until,
+    work::{Action, Entry, Log, Work},
 };
 
 /// The database of the shop, in which the queue is, too.
@@ -93,35 +92,38 @@ impl Shop {
     }
 }
 
-async fn order(State((shop, jobs)): State<(Shop, Jobs)>, Path((number, abort_after)): Path<(u64, u64)>) -> Response {
-    let action = if abort_after > 0 { Action::AbortAfter(abort_after) } else { Action::Take(0) };
-    match shop.order(&jobs, Work { number, action }).await {
+async fn order(State((shop, jobs)): State<(Shop, Jobs)>, Path((number, millis)): Path<(u64, u64)>) -> Response {
+    store(&shop, &jobs, Work::new(number, Action::Take(millis))).await
+}
+
+/// An order whose job aborts the process.
+async fn poison(State((shop, jobs)): State<(Shop, Jobs)>, Path((number, millis)): Path<(u64, u64)>) -> Response {
+    store(&shop, &jobs, Work::new(number, Action::AbortAfter(millis))).await
+}
+
+async fn store(shop: &Shop, jobs: &Jobs, work: Work) -> Response {
+    match shop.order(jobs, work).await {
         Ok(accepted) => accepted.into_response(),
         Err(error) => (StatusCode::CONFLICT, error.to_string()).into_response(),
     }
 }
 
 /// The process: serves until its standard input ends.
-pub(crate) fn run(arguments: &[String]) {
-    let [address, log, lease] = arguments else { unreachable!("the address, the log and the lease") };
-    let (log, lease) = (PathBuf::from(log), Duration::from_millis(lease.parse().unwrap()));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let registry = TaskRegistry::new();
-        let shop = Shop::open(address).await;
-        let builder = shop.builder(registry.clone()).lease(lease);
-        let jobs = builder.handle(move |work: Work| act(work, log.clone())).start().await.unwrap();
-        let app = Router::new()
-            .route("/orders/{number}/{abort_after}", post(order))
-            .route("/up", get(async || "up"))
-            .nest("/admin", JobsRouter::new(jobs.clone()).build())
-            .with_state((shop, jobs));
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        std::io::stdout().write_all(format!("{port}\n").as_bytes()).unwrap();
-        axum::serve(listener, app).with_graceful_shutdown(end_of_input()).await.unwrap();
-        registry.shutdown(Duration::from_secs(5)).await;
-    });
+pub(crate) async fn run(address: &str, log: &FilePath, lease: Duration) {
+    let registry = TaskRegistry::new();
+    let shop = Shop::open(address).await;
+    let (builder, log) = (shop.builder(registry.clone()).lease(lease), log.to_owned());
+    let jobs = builder.handle(move |work: Work| act(work, log.clone())).start().await.unwrap();
+    let app = Router::new()
+        .route("/orders/{number}/{millis}", post(order))
+        .route("/poison/{number}/{millis}", post(poison))
+        .route("/up", get(async || "up"))
+        .nest("/admin", JobsRouter::new(jobs.clone()).build())
+        .with_state((shop, jobs));
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    ready(&listener.local_addr().unwrap().port().to_string());
+    axum::serve(listener, app).with_graceful_shutdown(end_of_input()).await.unwrap();
+    registry.shutdown(Duration::from_secs(5)).await;
 }
 
 /// Sends a request. `None` if the server does not answer.
@@ -136,8 +138,8 @@ fn send(port: u16, method: &str, path: &str) -> Option<String> {
 }
 
 /// Sends an order, and returns the location of its job.
-fn send_order(port: u16, number: u64, abort_after: u64) -> String {
-    let response = send(port, "POST", &format!("/orders/{number}/{abort_after}")).expect("the server answers");
+fn send_order(port: u16, path: &str) -> String {
+    let response = send(port, "POST", path).expect("the server answers");
     assert!(response.starts_with("HTTP/1.1 202"), "{response}");
     let location = response.lines().find_map(|line| line.strip_prefix("location: "));
     location.expect("the job has a location").to_owned()
@@ -146,46 +148,81 @@ fn send_order(port: u16, number: u64, abort_after: u64) -> String {
 /// Waits until the job at a location is in a state.
 async fn until_state(port: u16, location: &str, state: &str) {
     let state = format!("\"state\":\"{state}\"");
-    until(&state, || send(port, "GET", location).is_some_and(|response| response.contains(&state))).await;
+    until(&state, async || send(port, "GET", location).is_some_and(|response| response.contains(&state))).await;
 }
 
 /// An order and its job exist both or not at all, and every replica answers for the job.
 pub(crate) async fn an_order_and_its_job<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
-    let log = folder.path().join("log");
-    let (first, port) = Worker::start_web(&engine.address(), &log, LEASE);
-    let location = send_order(port, 1, 0);
-    let (second, port_of_second) = Worker::start_web(&engine.address(), &log, LEASE);
-    until_state(port_of_second, &location, "completed").await;
+    let log = Log::new(folder.path().join("log"));
+    let start = || Config::new(Role::Web, &engine.address(), log.path()).start();
+    let first = start();
+    let location = send_order(first.port(), "/orders/1/0");
+    let second = start();
+    until_state(second.port(), &location, "completed").await;
 
     // The order is refused after its job was pushed: the transaction rolls back.
-    let refused = send(port, "POST", "/orders/1/0").unwrap();
+    let refused = send(first.port(), "POST", "/orders/1/0").unwrap();
     assert!(refused.starts_with("HTTP/1.1 409"), "{refused}");
-    let last = send_order(port, 2, 0);
-    until_state(port, &last, "completed").await;
-    first.shut_down();
-    second.shut_down();
-    assert_eq!(ends(&log), [(1, 1), (2, 1)].into(), "the job of the refused order does not exist");
+    let last = send_order(first.port(), "/orders/2/0");
+    until_state(first.port(), &last, "completed").await;
+    [first, second].into_iter().for_each(Process::shut_down);
+    assert_eq!(log.ends(), [(1, 1), (2, 1)].into(), "the job of the refused order does not exist");
 }
 
-/// A job aborts the process of the web server. It comes up again: alone with the job, and then without it.
+/// A job aborts the process of the web server, and takes its neighbours with it. The server comes up again: alone with the
+/// job, and then without it.
 pub(crate) async fn comes_up_again<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
-    let log = folder.path().join("log");
-    let start = || Worker::start_web(&engine.address(), &log, LEASE);
-    let (mut server, mut port) = start();
-    let poison = send_order(port, 0, 300);
+    let log = Log::new(folder.path().join("log"));
+    let start = || Config::new(Role::Web, &engine.address(), log.path()).start();
+    let mut server = start();
+    let mut orders: Vec<String> =
+        (1..=3).map(|number| send_order(server.port(), &format!("/orders/{number}/900"))).collect();
+    let poison = send_order(server.port(), "/poison/0/300");
     for death in 1..=2 {
-        until("the process has aborted", || server.has_ended()).await;
+        let port = server.port();
+        until("the process has aborted", async || server.has_ended()).await;
         assert_eq!(send(port, "GET", "/up"), None, "death {death}");
-        (server, port) = start();
-        assert!(send(port, "GET", "/up").is_some_and(|response| response.ends_with("up")), "it serves again");
+        server = start();
+        let up = send(server.port(), "GET", "/up");
+        assert!(up.is_some_and(|response| response.ends_with("up")), "it serves again");
+        // It takes orders, whatever else it has to run.
+        orders.push(send_order(server.port(), &format!("/orders/{}/0", 10 + death)));
     }
-    until_state(port, &poison, "dead").await;
-    let order = send_order(port, 1, 0);
-    until_state(port, &order, "completed").await;
-    sleep(LEASE).await;
+    until_state(server.port(), &poison, "dead").await;
+    for order in &orders {
+        until_state(server.port(), order, "completed").await;
+    }
     assert!(!server.has_ended(), "it stays up");
+    let last = server.pid();
     server.shut_down();
-    assert_eq!(ends(&log), [(1, 1)].into());
+    assert_eq!(log.ends().into_keys().collect::<Vec<_>>(), [1, 2, 3, 11, 12]);
+
+    let entries = log.entries();
+    let runs_of_poison: Vec<(usize, u32)> = entries
+        .iter()
+        .enumerate()
+        .filter_map(|(index, entry)| match entry {
+            Entry::Start { number: 0, pid, .. } => Some((index, *pid)),
+            _ => None,
+        })
+        .collect();
+    let [(_, first), (second_run, second)] = runs_of_poison[..] else {
+        panic!("it ran twice: {entries:?}")
+    };
+    assert!(
+        first != second && second != last,
+        "each run was in a process of its own, and the last process is without it"
+    );
+    // In the process of its second run, nothing ran beside it: what had started before had ended, and nothing came after.
+    let of_second = |entry: &&Entry, is_start: bool| match entry {
+        Entry::Start { pid, .. } => is_start && *pid == second,
+        Entry::End { pid, .. } => !is_start && *pid == second,
+        _ => false,
+    };
+    let before = &entries[..second_run];
+    let starts = before.iter().filter(|entry| of_second(entry, true)).count();
+    assert_eq!(starts, before.iter().filter(|entry| of_second(entry, false)).count(), "it was alone");
+    assert_eq!(entries[second_run + 1..].iter().filter(|entry| of_second(entry, true)).count(), 0, "it was alone");
 }

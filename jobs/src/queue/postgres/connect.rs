@@ -2,18 +2,16 @@
 
 use std::{
     str::FromStr,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use sqlx::{
-    ConnectOptions as _, PgConnection, PgPool, Postgres, Transaction,
-    pool::PoolConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions as _, PgConnection, PgPool, Postgres, Transaction, pool::PoolConnection, postgres::PgConnectOptions,
 };
 use tokio::sync::watch;
 
-use super::{ENGINE, notify::Notifier};
+use super::{ENGINE, notify::Notifier, pool::Pool};
 use crate::{
     model::{
         error::QueueError,
@@ -28,15 +26,14 @@ pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migra
 const MIGRATION_LOCK: i64 = 0x706f_7374_6c75_6465;
 
 const CONNECTIONS: u32 = 10;
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection listens, and one renews leases.
 const CONNECTIONS_BESIDE: u32 = 2;
 
 pub(super) struct Shared {
-    pub(super) pool: PgPool,
+    pool: Arc<Pool>,
     /// Connections beside the pool, which handlers may use up: see [`Shared::beside`].
-    beside: OnceLock<PgPool>,
+    beside: OnceLock<Pool>,
     /// Whether workers listen for notifications.
     pub(super) listens: bool,
     pub(super) changes: watch::Sender<u64>,
@@ -46,35 +43,35 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) async fn connect(url: &str) -> Result<Self, QueueError> {
         let options = PgConnectOptions::from_str(url).map_err(|error| not_sent(ENGINE, error))?;
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options.disable_statement_logging())
-            .await
-            .map_err(|error| not_sent(ENGINE, error))?;
-        Ok(Self::new(pool, true))
+        let shared = Self::new(Pool::own(options.disable_statement_logging(), CONNECTIONS), true);
+        drop(shared.acquire().await?);
+        Ok(shared)
     }
 
-    pub(super) fn new(pool: PgPool, listens: bool) -> Self {
-        let notifier = Notifier::new(pool.clone());
+    pub(super) fn with_pool(pool: PgPool, listens: bool) -> Self {
+        Self::new(Pool::users(pool), listens)
+    }
+
+    fn new(pool: Pool, listens: bool) -> Self {
+        let pool = Arc::new(pool);
+        let notifier = Notifier::new(Arc::clone(&pool));
         Self { pool, beside: OnceLock::new(), listens, changes: watch::Sender::new(0), notifier }
     }
 
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, QueueError> {
-        self.pool.acquire().await.map_err(|error| not_sent(ENGINE, error))
+        self.pool.acquire().await
     }
 
     /// Connections that no handler can use up: a worker that could not renew would lose its leases.
-    pub(super) fn beside(&self) -> &PgPool {
+    pub(super) fn beside(&self) -> &Pool {
         self.beside.get_or_init(|| {
-            let options = self.pool.connect_options().as_ref().clone();
-            let pool = PgPoolOptions::new().max_connections(CONNECTIONS_BESIDE).acquire_timeout(ACQUIRE_TIMEOUT);
-            pool.connect_lazy_with(options)
+            let options = self.pool.current().connect_options().as_ref().clone();
+            Pool::own(options, CONNECTIONS_BESIDE)
         })
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, QueueError> {
-        self.pool.begin().await.map_err(|error| not_sent(ENGINE, error))
+        self.pool.begin().await
     }
 
     /// Creates the tables, or checks them, and stores the lease.

@@ -3,6 +3,7 @@
 mod connect;
 mod notify;
 mod operate;
+mod pool;
 mod push;
 mod reserve;
 mod rows;
@@ -21,8 +22,8 @@ use tokio::sync::watch;
 
 use self::connect::Shared;
 use super::{
-    Adapter, Answer, Queue, Renewed, Reservation, Reserved, Settlement, Tended, Tick, capabilities::Capabilities,
-    sqlx_error::sent,
+    Adapter, Answer, Look, LostLease, Queue, Renewed, Reservation, Reserved, Settlement, Tick,
+    capabilities::Capabilities, sqlx_error::sent,
 };
 use crate::model::{
     dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
@@ -82,14 +83,14 @@ impl PostgresQueue {
     /// handlers that use up the pool cost no lease.
     #[must_use]
     pub fn with_pool(pool: PgPool) -> Self {
-        Self { shared: Arc::new(Shared::new(pool, true)) }
+        Self { shared: Arc::new(Shared::with_pool(pool, true)) }
     }
 
     /// Uses a pool of yours, and only polls: for a PgBouncer in transaction mode, which knows no `LISTEN`. If it knows
     /// no prepared statements either, set `statement_cache_capacity(0)` on the options of the pool.
     #[must_use]
     pub fn with_pool_polling(pool: PgPool) -> Self {
-        Self { shared: Arc::new(Shared::new(pool, false)) }
+        Self { shared: Arc::new(Shared::with_pool(pool, false)) }
     }
 
     /// Stores a job on a connection of your own, to the same database: if it is in a transaction, the job exists if and
@@ -174,8 +175,20 @@ impl Adapter for PostgresQueue {
         Box::pin(self.shared.release_others(owner, held))
     }
 
-    fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended> {
-        Box::pin(self.shared.tend(names))
+    fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look> {
+        Box::pin(self.shared.look(names))
+    }
+
+    fn make_waiting(&self) -> Answer<'_, ()> {
+        Box::pin(self.shared.make_waiting())
+    }
+
+    fn take_back(&self) -> Answer<'_, Vec<LostLease>> {
+        Box::pin(self.shared.take_back())
+    }
+
+    fn shorten_leases(&self) -> Answer<'_, ()> {
+        Box::pin(self.shared.shorten_leases())
     }
 
     fn prune(&self, retention: Duration) -> Answer<'_, u64> {

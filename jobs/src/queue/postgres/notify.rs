@@ -3,10 +3,10 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use sqlx::{PgPool, postgres::PgListener};
+use sqlx::postgres::PgListener;
 use tokio::time::sleep;
 
-use super::connect::Shared;
+use super::{connect::Shared, pool::Pool};
 
 const CHANNEL: &str = "postlude_jobs";
 
@@ -18,7 +18,7 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Notifies other processes, apart from the pushes, so that those wait neither for it nor for its lock.
 pub(super) struct Notifier {
-    pool: PgPool,
+    pool: Arc<Pool>,
     state: Arc<Mutex<State>>,
 }
 
@@ -32,7 +32,7 @@ enum State {
 }
 
 impl Notifier {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: Arc<Pool>) -> Self {
         Self { pool, state: Arc::new(Mutex::new(State::Idle)) }
     }
 
@@ -49,7 +49,7 @@ impl Notifier {
         };
         if before == State::Idle {
             let ended = IdleOnDrop(Arc::clone(&self.state));
-            tokio::spawn(notify(self.pool.clone(), ended));
+            tokio::spawn(notify(Arc::clone(&self.pool), ended));
         }
     }
 }
@@ -63,10 +63,10 @@ impl Drop for IdleOnDrop {
     }
 }
 
-async fn notify(pool: PgPool, state: IdleOnDrop) {
+async fn notify(pool: Arc<Pool>, state: IdleOnDrop) {
     loop {
         // If it fails, workers find the jobs by polling.
-        let _workers_poll = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool).await;
+        let _workers_poll = sqlx::query("SELECT pg_notify($1, '')").bind(CHANNEL).execute(&pool.current()).await;
         sleep(NOTIFY_EVERY).await;
         let mut state = state.0.lock();
         if *state == State::Notifying {
@@ -102,7 +102,7 @@ impl Shared {
 
     /// Wakes the worker at each notification, until the connection is lost.
     async fn listen(&self) {
-        let Ok(mut listener) = PgListener::connect_with(self.beside()).await else { return };
+        let Ok(mut listener) = PgListener::connect_with(&self.beside().current()).await else { return };
         if listener.listen(CHANNEL).await.is_err() {
             return;
         }

@@ -5,10 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::{ENGINE, connect::Shared, rows};
 use crate::{
     model::{error::QueueError, id::JobId},
-    queue::{
-        Renewed, Reservation, Reserved,
-        sqlx_error::{not_sent, sent},
-    },
+    queue::{Renewed, Reservation, Reserved, sqlx_error::sent},
 };
 
 /// Takes the first waiting jobs: of each name as many as may start, and of all names the first. `CRASHED` stands for
@@ -78,7 +75,7 @@ impl Shared {
 
     pub(super) async fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Result<Renewed, QueueError> {
         let refused = |error| sent(ENGINE, error);
-        let mut connection = self.beside().acquire().await.map_err(|error| not_sent(ENGINE, error))?;
+        let mut connection = self.beside().acquire().await?;
         let (ids, numbers): (Vec<String>, Vec<i64>) = runs.iter().map(|(id, run)| (id.to_string(), *run)).unzip();
         let query = sqlx::query(RENEW).bind(owner.to_string()).bind(ids).bind(numbers);
         let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;

@@ -12,7 +12,7 @@ use crate::{
         info::JobState,
         time::{duration, from_millis, millis},
     },
-    queue::{LostLease, Tended, sqlx_error::sent},
+    queue::{Look, LostLease, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -29,48 +29,59 @@ const LOOK: &str = "
 const MAKE_WAITING: &str = "
     UPDATE postlude_jobs SET state = 0
     WHERE seq = ANY (ARRAY (
-        SELECT seq FROM postlude_jobs WHERE state = 1 AND due <= $1 ORDER BY due LIMIT $2 FOR UPDATE SKIP LOCKED))";
+        SELECT seq FROM postlude_jobs WHERE state = 1 AND due <= (SELECT postlude_now()) ORDER BY due LIMIT $1 FOR UPDATE SKIP LOCKED))";
 
 const TAKE_BACK: &str = "
     UPDATE postlude_jobs
     SET state = CASE WHEN crashes + 1 >= max_crashes THEN 4 ELSE 0 END,
-        finished_at = CASE WHEN crashes + 1 >= max_crashes THEN $1 END,
-        crashes = crashes + 1, owner = NULL, lease_until = NULL, due = $1
+        finished_at = CASE WHEN crashes + 1 >= max_crashes THEN now.ms END,
+        crashes = crashes + 1, owner = NULL, lease_until = NULL, due = now.ms
+    FROM (SELECT postlude_now() AS ms) AS now
     WHERE seq = ANY (ARRAY (
-        SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until <= $1 ORDER BY lease_until LIMIT $2
-        FOR UPDATE SKIP LOCKED))
-    RETURNING id::text AS id, name, state, failures, crashes";
+        SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until <= (SELECT postlude_now()) ORDER BY lease_until
+        LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING id::text AS id, name, state, failures, crashes, due AS at";
+
+const SHORTEN_LEASES: &str = "
+    UPDATE postlude_jobs SET lease_until = latest.ms
+    FROM (SELECT postlude_now() + value AS ms FROM postlude_settings WHERE name = 'lease') AS latest
+    WHERE seq = ANY (ARRAY (
+        SELECT seq FROM postlude_jobs WHERE state = 2 AND lease_until > (
+            SELECT postlude_now() + value FROM postlude_settings WHERE name = 'lease')
+        FOR UPDATE SKIP LOCKED))";
 
 impl Shared {
-    pub(super) async fn tend(&self, names: Vec<&'static str>) -> Result<Tended, QueueError> {
+    pub(super) async fn look(&self, names: Vec<&'static str>) -> Result<Look, QueueError> {
         let refused = |error| sent(ENGINE, error);
-        let mut tended = Tended::default();
         let mut connection = self.acquire().await?;
         let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
-        let now: i64 = row.try_get("now").map_err(refused)?;
-        tended.lease = duration(row.try_get("lease").map_err(refused)?);
-        tended.crashed_waiting = row.try_get("crashed").map_err(refused)?;
-        let mut next = i64::MAX;
-        let due: Option<i64> = row.try_get("due").map_err(refused)?;
-        let expires: Option<i64> = row.try_get("expires").map_err(refused)?;
-        if due.is_some_and(|due| due <= now) {
-            let query = sqlx::query(MAKE_WAITING).bind(now).bind(STEP);
-            query.execute(&mut *connection).await.map_err(refused)?;
-            tended.more = true;
-        } else {
-            next = next.min(due.unwrap_or(i64::MAX));
-        }
-        drop(connection);
-        if expires.is_some_and(|expires| expires <= now) {
-            let mut transaction = self.begin().await?;
-            tended.lost = take_back(&mut transaction, now).await.map_err(refused)?;
-            transaction.commit().await.map_err(refused)?;
-            tended.more = true;
-        } else {
-            next = next.min(expires.unwrap_or(i64::MAX));
-        }
-        tended.next_in = (next < i64::MAX).then(|| duration(next.saturating_sub(now)));
-        Ok(tended)
+        Ok(Look {
+            now: row.try_get("now").map_err(refused)?,
+            due: row.try_get("due").map_err(refused)?,
+            expires: row.try_get("expires").map_err(refused)?,
+            crashed_waiting: row.try_get("crashed").map_err(refused)?,
+            lease: duration(row.try_get("lease").map_err(refused)?),
+        })
+    }
+
+    pub(super) async fn make_waiting(&self) -> Result<(), QueueError> {
+        let mut connection = self.acquire().await?;
+        let moved = sqlx::query(MAKE_WAITING).bind(STEP).execute(&mut *connection).await;
+        moved.map(drop).map_err(|error| sent(ENGINE, error))
+    }
+
+    pub(super) async fn take_back(&self) -> Result<Vec<LostLease>, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        let lost = take_back(&mut transaction).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(lost)
+    }
+
+    pub(super) async fn shorten_leases(&self) -> Result<(), QueueError> {
+        let mut connection = self.acquire().await?;
+        let shortened = sqlx::query(SHORTEN_LEASES).execute(&mut *connection).await;
+        shortened.map(drop).map_err(|error| sent(ENGINE, error))
     }
 
     pub(super) async fn prune(&self, retention: Duration) -> Result<u64, QueueError> {
@@ -84,14 +95,15 @@ impl Shared {
     }
 }
 
-async fn take_back(connection: &mut PgConnection, now: i64) -> Result<Vec<LostLease>, sqlx::Error> {
-    let rows = sqlx::query(TAKE_BACK).bind(now).bind(STEP).fetch_all(&mut *connection).await?;
+async fn take_back(connection: &mut PgConnection) -> Result<Vec<LostLease>, sqlx::Error> {
+    let rows = sqlx::query(TAKE_BACK).bind(STEP).fetch_all(&mut *connection).await?;
     let mut lost = Vec::with_capacity(rows.len());
     for row in &rows {
         let (failures, crashes) = (rows::count(row, "failures")?, rows::count(row, "crashes")?);
         let is_dead = row.try_get::<i16, _>("state")? == JobState::Dead.to_stored();
         let one = LostLease { id: rows::id(row, "id")?, name: row.try_get("name")?, crashes, is_dead };
-        let error = JobError::new(from_millis(now), failures.saturating_add(crashes), &crash_message(crashes, is_dead));
+        let at = from_millis(row.try_get("at")?);
+        let error = JobError::new(at, failures.saturating_add(crashes), &crash_message(crashes, is_dead));
         settle::add_error(connection, one.id, &error).await?;
         if is_dead {
             settle::follow(connection, one.id).await?;

@@ -6,13 +6,13 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::ENGINE;
+use super::{ENGINE, transaction::WriteTransaction};
 use crate::{
     model::{
         error::QueueError,
@@ -79,8 +79,8 @@ impl Shared {
     }
 
     /// A transaction that has the lock for writing.
-    pub(super) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, QueueError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| not_sent(ENGINE, error))
+    pub(super) async fn begin(&self) -> Result<WriteTransaction, QueueError> {
+        WriteTransaction::begin(self.write().await?).await.map_err(|error| not_sent(ENGINE, error))
     }
 
     pub(super) async fn read(&self) -> Result<PoolConnection<Sqlite>, QueueError> {

@@ -9,6 +9,7 @@ mod reserve;
 mod rows;
 mod settle;
 mod tend;
+mod transaction;
 
 use std::{
     fmt,
@@ -23,8 +24,8 @@ use tokio::sync::watch;
 
 use self::connect::Shared;
 use super::{
-    Adapter, Answer, Queue, Renewed, Reservation, Reserved, Settlement, Tended, Tick, capabilities::Capabilities,
-    sqlx_error::sent,
+    Adapter, Answer, Look, LostLease, Queue, Renewed, Reservation, Reserved, Settlement, Tick,
+    capabilities::Capabilities, sqlx_error::sent,
 };
 use crate::model::{
     dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
@@ -160,8 +161,20 @@ impl Adapter for SqliteQueue {
         Box::pin(self.shared.release_others(owner, held))
     }
 
-    fn tend(&self, names: Vec<&'static str>) -> Answer<'_, Tended> {
-        Box::pin(self.shared.tend(names))
+    fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look> {
+        Box::pin(self.shared.look(names))
+    }
+
+    fn make_waiting(&self) -> Answer<'_, ()> {
+        Box::pin(self.shared.make_waiting())
+    }
+
+    fn take_back(&self) -> Answer<'_, Vec<LostLease>> {
+        Box::pin(self.shared.take_back())
+    }
+
+    fn shorten_leases(&self) -> Answer<'_, ()> {
+        Box::pin(self.shared.shorten_leases())
     }
 
     fn prune(&self, retention: Duration) -> Answer<'_, u64> {

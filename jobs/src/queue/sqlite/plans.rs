@@ -33,6 +33,7 @@ async fn no_statement_of_a_worker_scans_the_jobs() {
         tend::LOOK,
         tend::MAKE_WAITING,
         tend::TAKE_BACK,
+        tend::SHORTEN_LEASES,
         tend::PRUNE,
         operate::STATS,
         operate::DEAD,

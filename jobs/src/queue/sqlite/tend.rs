@@ -16,7 +16,7 @@ use crate::{
         info::JobState,
         time::{duration, from_millis, millis},
     },
-    queue::{LostLease, Tended, sqlx_error::sent},
+    queue::{Look, LostLease, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -45,39 +45,45 @@ pub(super) const PRUNE: &str = "
     DELETE FROM postlude_jobs
     WHERE seq IN (SELECT seq FROM postlude_jobs WHERE state IN (3, 5) AND finished_at < ?1 LIMIT ?2)";
 
+pub(super) const SHORTEN_LEASES: &str = "
+    UPDATE postlude_jobs SET lease_until = ?1 + (SELECT value FROM postlude_settings WHERE name = 'lease')
+    WHERE state = 2 AND lease_until > ?1 + (SELECT value FROM postlude_settings WHERE name = 'lease')";
+
 impl Shared {
-    pub(super) async fn tend(&self, names: Vec<&'static str>) -> Result<Tended, QueueError> {
+    pub(super) async fn look(&self, names: Vec<&'static str>) -> Result<Look, QueueError> {
         let refused = |error| sent(ENGINE, error);
-        let mut tended = Tended::default();
-        let row = {
-            let mut connection = self.read().await?;
-            let names = serde_json::to_string(&names).unwrap_or_default();
-            sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?
-        };
-        let now = now();
-        tended.lease = duration(row.try_get("lease").map_err(refused)?);
-        tended.crashed_waiting = row.try_get("crashed").map_err(refused)?;
-        let mut next = i64::MAX;
-        let due: Option<i64> = row.try_get("due").map_err(refused)?;
-        let expires: Option<i64> = row.try_get("expires").map_err(refused)?;
-        if due.is_some_and(|due| due <= now) {
-            let mut connection = self.write().await?;
-            let query = sqlx::query(MAKE_WAITING).bind(now).bind(STEP);
-            query.execute(&mut *connection).await.map_err(refused)?;
-            tended.more = true;
-        } else {
-            next = next.min(due.unwrap_or(i64::MAX));
-        }
-        if expires.is_some_and(|expires| expires <= now) {
-            let mut transaction = self.begin().await?;
-            tended.lost = take_back(&mut transaction, now).await.map_err(refused)?;
-            transaction.commit().await.map_err(refused)?;
-            tended.more = true;
-        } else {
-            next = next.min(expires.unwrap_or(i64::MAX));
-        }
-        tended.next_in = (next < i64::MAX).then(|| duration(next.saturating_sub(now)));
-        Ok(tended)
+        let mut connection = self.read().await?;
+        let names = serde_json::to_string(&names).unwrap_or_default();
+        let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
+        Ok(Look {
+            now: now(),
+            due: row.try_get("due").map_err(refused)?,
+            expires: row.try_get("expires").map_err(refused)?,
+            crashed_waiting: row.try_get("crashed").map_err(refused)?,
+            lease: duration(row.try_get("lease").map_err(refused)?),
+        })
+    }
+
+    pub(super) async fn make_waiting(&self) -> Result<(), QueueError> {
+        let mut connection = self.write().await?;
+        let query = sqlx::query(MAKE_WAITING).bind(now()).bind(STEP);
+        query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
+        Ok(())
+    }
+
+    pub(super) async fn take_back(&self) -> Result<Vec<LostLease>, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        let lost = take_back(&mut transaction, now()).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(lost)
+    }
+
+    pub(super) async fn shorten_leases(&self) -> Result<(), QueueError> {
+        let mut connection = self.write().await?;
+        let query = sqlx::query(SHORTEN_LEASES).bind(now());
+        query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
+        Ok(())
     }
 
     pub(super) async fn prune(&self, retention: Duration) -> Result<u64, QueueError> {

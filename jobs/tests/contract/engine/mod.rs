@@ -25,7 +25,7 @@ pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
 }
 
 #[cfg(feature = "postgres")]
-pub(crate) use self::postgres::{Postgres, stop_postgres};
+pub(crate) use self::postgres::Postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::Sqlite;
 

@@ -1,23 +1,10 @@
 //! A database for each test, on one server.
 
-use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 use postlude_jobs::{JobId, NewJob, postgres::PostgresQueue};
 use sqlx::{Connection, PgConnection};
 
 use super::TestEngine;
-use crate::server::{self, Server};
-
-/// The server of all tests.
-static SERVER: OnceLock<Mutex<Option<Arc<Server>>>> = OnceLock::new();
-
-/// Ends the server. A static is not dropped.
-pub(crate) fn stop_postgres() {
-    if let Some(server) = SERVER.get() {
-        drop(server.lock().take());
-    }
-}
+use crate::common::postgres;
 
 pub(crate) struct Postgres {
     url: String,
@@ -36,12 +23,11 @@ impl TestEngine for Postgres {
     type Lock = PgConnection;
 
     fn is_installed() -> bool {
-        server::is_installed()
+        postgres::is_installed()
     }
 
     async fn create() -> Self {
-        let server = SERVER.get_or_init(|| Mutex::new(Some(Arc::new(Server::create())))).lock().clone();
-        Self { url: server.expect("tests run").create_database().await }
+        Self { url: postgres::shared().create_database().await }
     }
 
     async fn queue(&self) -> PostgresQueue {

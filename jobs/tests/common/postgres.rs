@@ -5,7 +5,10 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,21 @@ use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::time::Instant;
+
+static SHARED: OnceLock<Mutex<Option<Arc<Server>>>> = OnceLock::new();
+
+/// The server that the tests of a program share.
+pub(crate) fn shared() -> Arc<Server> {
+    let server = SHARED.get_or_init(|| Mutex::new(Some(Arc::new(Server::create())))).lock().clone();
+    server.expect("tests run")
+}
+
+/// Ends the shared server: a static is not dropped.
+pub(crate) fn stop() {
+    if let Some(server) = SHARED.get() {
+        drop(server.lock().take());
+    }
+}
 
 /// The folder of the server's programs: Debian keeps them out of the path.
 fn programs() -> Option<PathBuf> {
@@ -29,12 +47,20 @@ pub(crate) struct Server {
     /// Who owns the files: PostgreSQL does not run as root.
     user: Option<(u32, u32)>,
     process: Mutex<Option<Child>>,
+    /// Variables of the server's environment.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Server {
     pub(crate) fn create() -> Self {
+        Self::create_with(Vec::new())
+    }
+
+    /// A server with variables in its environment.
+    pub(crate) fn create_with(environment: Vec<(&'static str, String)>) -> Self {
         let user = if is_root() { id_of("postgres") } else { None };
-        let server = Self { folder: tempfile::tempdir().unwrap(), port: free_port(), user, process: Mutex::new(None) };
+        let (folder, process) = (tempfile::tempdir().unwrap(), Mutex::new(None));
+        let server = Self { folder, port: free_port(), user, process, environment };
         fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = server.data();
         fs::create_dir(&data).unwrap();
@@ -42,7 +68,7 @@ impl Server {
             chown(&data, Some(uid), Some(gid)).unwrap();
         }
         let output = server
-            .command("initdb")
+            .command(&programs().expect("PostgreSQL is installed").join("initdb"))
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(&data)
             .output()
@@ -56,8 +82,7 @@ impl Server {
         self.folder.path().join("data")
     }
 
-    fn command(&self, program: &str) -> Command {
-        let program = programs().expect("PostgreSQL is installed").join(program);
+    fn command(&self, program: &Path) -> Command {
         let mut command = match self.user {
             Some((uid, gid)) => {
                 let mut command = Command::new("setpriv");
@@ -76,7 +101,9 @@ impl Server {
         let path = self.folder.path().join("log");
         let log = fs::File::create(&path).unwrap();
         let child = self
-            .command("postgres")
+            .command(Path::new("env"))
+            .args(self.environment.iter().map(|(name, value)| format!("{name}={value}")))
+            .arg(programs().expect("PostgreSQL is installed").join("postgres"))
             .arg("-D")
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
@@ -98,7 +125,6 @@ impl Server {
     }
 
     /// Kills the server and what it has started, without a word.
-    #[allow(dead_code, clippy::allow_attributes, reason = "one of the test programs uses it")]
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().take() else { return };
         // The server's processes have a group of their own only if they are given one, so each is killed by its id.
@@ -116,6 +142,15 @@ impl Server {
             Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The id of the server's first process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.lock().as_ref().map(Child::id)
     }
 
     fn url(&self, database: &str) -> String {
