@@ -161,6 +161,11 @@ pub use self::{
         set::TaskSet,
     },
     task::{IntoOutputTask, IntoTask, OutputTask, Rejected, RejectedItem, Task, TaskOutput},
-    telemetry::{observer::TaskObserver, span::SpanRelation, subscription::TaskEvents},
+    telemetry::{
+        observer::TaskObserver,
+        span::SpanRelation,
+        subscription::TaskEvents,
+        wrap::{StepDone, TaskStep},
+    },
     util::{histogram::DurationHistogram, panic::Panic},
 };

@@ -129,18 +129,28 @@ async fn leave_waker(shared: &Shared, id: TaskId) {
 
 /// Polls a future to its end. Returns `None` if `is_over` returns `true`. The future is dropped before this returns.
 async fn run_future(work: BoxedWork, is_over: impl Fn() -> bool) -> Option<Outcome> {
-    let mut work = Some(work);
+    let mut work = DropInside(Some(work));
     let mut was_polled = false;
     poll_fn(|context| {
         if was_polled && is_over() {
             // The outcome is a timeout, even if the drop panics.
-            let _caught = drop_work(&mut work);
+            let _caught = drop_work(&mut work.0);
             return Poll::Ready(None);
         }
         was_polled = true;
-        poll_work(&mut work, context).map(Some)
+        poll_work(&mut work.0, context).map(Some)
     })
     .await
+}
+
+/// Work that is dropped inside its wrappers.
+struct DropInside(Option<BoxedWork>);
+
+impl Drop for DropInside {
+    fn drop(&mut self) {
+        // The outcome is already decided, so a panic of this drop can't change it.
+        let _caught = drop_work(&mut self.0);
+    }
 }
 
 /// Runs a closure on a thread of its own.

@@ -81,6 +81,9 @@ async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, m
     }
     let admission = Admission::of(work.meta(), &shared);
     let mut policy = work.as_mut().meta_mut().policy.take().unwrap_or_default();
+    if let Some(wrappers) = policy.wrappers.take() {
+        work.as_mut().meta_mut().set_wrappers(wrappers);
+    }
     if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
         if !shared.telemetry.ask("the condition of a task", || condition(&ending)) {
             return Outcome::Discarded(DiscardReason::Ending);

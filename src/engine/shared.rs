@@ -226,17 +226,24 @@ impl Shared {
         self.handle.spawn_blocking(call)
     }
 
-    /// Asks the admission filter about a task. Never call this under a lock.
+    /// Asks the admission filter about a task, and makes its wrappers. Never call this under a lock.
     ///
     /// # Errors
     /// If the filter refuses it.
     #[inline]
-    pub(crate) fn consider(&self, meta: &Meta) -> Result<(), BoxError> {
+    pub(crate) fn consider(&self, meta: &mut Meta) -> Result<(), BoxError> {
         self.admission.note_priority(meta);
-        self.telemetry.ask_filter(|| {
-            let identity = meta.identity();
-            LiveTask::new(identity).info(identity.added)
-        })
+        if self.telemetry.considers_tasks() { self.show(meta) } else { Ok(()) }
+    }
+
+    fn show(&self, meta: &mut Meta) -> Result<(), BoxError> {
+        let identity = meta.identity();
+        let task = LiveTask::new(identity).info(identity.added);
+        self.telemetry.ask_filter(&task)?;
+        if let Some(wrappers) = self.telemetry.wrappers(&task) {
+            meta.set_wrappers(wrappers);
+        }
+        Ok(())
     }
 
     /// Counts and lists a spawned task. Returns whether a high-water mark was reached.

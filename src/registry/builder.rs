@@ -28,6 +28,7 @@ use crate::{
         Telemetry,
         observer::{OnFailure, TaskObserver},
         span::SpanRelation,
+        wrap::{StepDone, TaskStep},
     },
     util::loom::atomic::AtomicU64,
 };
@@ -43,7 +44,7 @@ use crate::{
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
-/// - [`admit`](Self::admit): every task
+/// - [`admit`](Self::admit): every task; [`wrap`](Self::wrap): none
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are always logged
 /// - [`history`](Self::history): the last 1,024 outcomes
 /// - [`spans`](Self::spans): [`SpanRelation::FollowsFrom`]
@@ -239,6 +240,59 @@ impl TaskRegistryBuilder {
     /// accepted without calling it.
     pub fn admit(mut self, filter: impl Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
         self.telemetry.filter = Some(Box::new(filter));
+        self
+    }
+
+    /// Runs the work of every task inside a wrapper, which makes a context current: task-locals, a Sentry hub, an
+    /// OpenTelemetry context, a `tracing` span.
+    ///
+    /// `make` is called for each task when it is added or spawned, on the thread and in the context of the caller, with
+    /// the new task. There it takes what it needs, and returns the wrapper of the task. The wrapper is called for each
+    /// [step](TaskStep) of the task: it runs the step and returns what that returned.
+    ///
+    /// ```
+    /// use postlude::{TaskInfo, TaskRegistry};
+    ///
+    /// tokio::task_local! {
+    ///     static TENANT: String;
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// // Each task sees the tenant of the code that added it.
+    /// let registry = TaskRegistry::builder()
+    ///     .wrap(|_task: &TaskInfo| {
+    ///         let tenant = TENANT.try_get().unwrap_or_default();
+    ///         move |step| TENANT.sync_scope(tenant.clone(), || step.run())
+    ///     })
+    ///     .build()?;
+    ///
+    /// let spawn = async { registry.spawn(async { assert_eq!(TENANT.get(), "north") }) };
+    /// let task = TENANT.scope("north".into(), spawn).await;
+    /// assert!(task.await.is_completed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The steps are each poll of a future, the call of a closure, the call of the factory of a
+    /// [retrying](crate::Task::retrying) task before each attempt, and the drop of work that has started. All attempts
+    /// of a task have the same wrapper. A replayed dead letter is added anew. Work that never starts may be dropped
+    /// without it, and hooks, conditions and observers are not a part of the work. The `tracing` span of the task, if there is
+    /// one, is current outside the wrapper.
+    ///
+    /// Several wrappers nest: the first that is set is the outermost. A wrapper must not block. It may be called on two
+    /// threads at a time, if a closure has been abandoned and the next attempt runs. A panic of `make` or of a wrapper
+    /// is caught and counted, and the task runs without that wrapper. Tasks that `make` itself adds have no wrapper.
+    /// With a wrapper, each task costs a few more allocations; without one, nothing.
+    ///
+    /// This is not a `tower::Layer`: a layer wraps a service, of which each request is one call that returns one
+    /// future. A task has no request, and its work is a future, a closure, or a factory of either, which is boxed with
+    /// the task's data in one allocation. So the wrapper does not change the type of the work; it is called around it.
+    pub fn wrap<W>(mut self, make: impl Fn(&TaskInfo) -> W + Send + Sync + 'static) -> Self
+    where
+        W: Fn(TaskStep<'_>) -> StepDone + Send + Sync + 'static,
+    {
+        self.telemetry.push_wrapper(make);
         self
     }
 

@@ -583,7 +583,7 @@ impl TaskRegistry {
     pub(crate) fn prepare(&self, mut task: Task) -> Result<Task, Rejected> {
         let id = TaskId { number: next_number(), index: 0 };
         task.meta_mut().accept(id, Timestamp::now(), &self.shared.telemetry);
-        match self.shared.consider(task.meta()) {
+        match self.shared.consider(task.meta_mut()) {
             Ok(()) => Ok(task),
             Err(refusal) => Err(Rejected::refused(task, refusal)),
         }

@@ -39,7 +39,8 @@ pub struct Rejected {
 }
 
 impl Rejected {
-    pub(crate) fn new(task: Task, reason: RejectReason) -> Self {
+    pub(crate) fn new(mut task: Task, reason: RejectReason) -> Self {
+        task.meta_mut().remove_wrappers();
         Self { name: task.name(), reason, refusal: None, task: Mutex::new(task) }
     }
 

@@ -18,7 +18,7 @@ use crate::{
         batch_signal::BatchGuard,
         keyed::{Claim, Held, Keyed},
     },
-    telemetry::{Telemetry, span::task_span},
+    telemetry::{Telemetry, span::task_span, wrap::Wrappers},
     util::{
         clock::Timestamp,
         delay_queue::EntryGuard,
@@ -55,6 +55,8 @@ pub(crate) struct Policy {
     pub(crate) replay_of: Option<TaskId>,
     /// The permits of a task that is polled directly.
     pub(crate) permits: Permits,
+    /// Foreign code around each step of the work.
+    pub(crate) wrappers: Option<Wrappers>,
     /// Keeps the time limit of a task that is polled directly in the registry's timer.
     pub(crate) time_limit: Option<EntryGuard>,
 }
@@ -73,6 +75,7 @@ impl Policy {
             expires_after: _,
             start_by: _,
             permits: _,
+            wrappers: _,
             time_limit: _,
         } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
@@ -197,6 +200,20 @@ impl Meta {
         }
     }
 
+    pub(crate) fn set_wrappers(&mut self, wrappers: Wrappers) {
+        self.policy.get_or_insert_default().wrappers = Some(wrappers);
+    }
+
+    /// The wrappers of the task, if it has any.
+    #[inline]
+    fn wrappers(&self) -> Option<Wrappers> {
+        self.policy.as_ref()?.wrappers.clone()
+    }
+
+    pub(crate) fn remove_wrappers(&mut self) {
+        drop_catching(self.policy.as_mut().and_then(|policy| policy.wrappers.take()));
+    }
+
     /// Gives the task its id and, if a subscriber is interested, its span. The span is made here, because the request's
     /// span is open now.
     #[inline]
@@ -291,8 +308,12 @@ where
 
     fn next_attempt(self: Pin<&mut Self>) -> Result<Option<BoxedWork>, Panic> {
         let Self { meta, make, .. } = self.get_mut();
-        let on_behalf = meta.on_behalf(meta.kind);
-        catch_inside(meta.span.as_deref(), || Some(make(on_behalf)))
+        let (wrappers, mut made) = (meta.wrappers(), None);
+        catch_inside(meta.span.as_deref(), wrappers.as_ref(), || made = Some(make(meta.on_behalf(meta.kind))))?;
+        if let (Some(work), Some(wrappers)) = (&mut made, wrappers) {
+            work.as_mut().meta_mut().set_wrappers(wrappers);
+        }
+        Ok(made)
     }
 }
 
@@ -332,23 +353,32 @@ pub(crate) trait Work: Send {
     }
 }
 
-/// Runs code of a task inside the task's span and catches its panic. A panic of the subscriber, which is called for
-/// that, is not the task's, and is never a second one while the task's unwinds.
+/// Runs one step of a task inside the task's span and its wrappers, and catches its panic. A panic of the subscriber,
+/// which is called for that, or of a wrapper is not the task's, and is never a second one while the task's unwinds.
 #[inline]
-fn catch_inside<R>(span: Option<&Span>, code: impl FnOnce() -> R) -> Result<R, Panic> {
-    let Some(span) = span else {
-        return catch_panic(code);
+fn catch_inside(span: Option<&Span>, wrappers: Option<&Wrappers>, mut step: impl FnMut()) -> Result<(), Panic> {
+    let entered = span.map(|span| catch_panic(|| span.enter()));
+    let result = match wrappers {
+        None => catch_panic(step),
+        Some(wrappers) => {
+            let mut result = Ok(());
+            wrappers.around(&mut || result = catch_panic(&mut step));
+            result
+        }
     };
-    let entered = catch_panic(|| span.enter());
-    let result = catch_panic(code);
-    drop_catching(entered);
+    entered.into_iter().for_each(drop_catching);
     result
 }
 
-/// Polls work inside its span and catches its panics. The work is dropped before its end is returned, and a panic of
+/// Polls work inside its span and its wrappers, and catches its panics. The work is dropped before its end is returned, and a panic of
 /// that drop is caught, too.
 #[inline]
-fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mut Context<'_>) -> Poll<End> {
+fn poll_catching(
+    slot: &mut Option<BoxedWork>,
+    span: Option<&Span>,
+    wrappers: Option<&Wrappers>,
+    context: &mut Context<'_>,
+) -> Poll<End> {
     let mut end = None;
     // One `catch_panic` for both the poll and the drop.
     let poll = || {
@@ -358,23 +388,29 @@ fn poll_catching(slot: &mut Option<BoxedWork>, span: Option<&Span>, context: &mu
             *slot = None;
         }
     };
-    match catch_inside(span, poll) {
+    match catch_inside(span, wrappers, poll) {
         Ok(()) => end.map_or(Poll::Pending, Poll::Ready),
-        Err(panic) => Poll::Ready(end_of_panic(slot, span, end, panic)),
+        Err(panic) => Poll::Ready(end_of_panic(slot, span, wrappers, end, panic)),
     }
 }
 
 /// The end of work of which the poll has panicked, or the drop after it has returned `end`.
 #[cold]
-fn end_of_panic(slot: &mut Option<BoxedWork>, span: Option<&Span>, end: Option<End>, panic: Panic) -> End {
+fn end_of_panic(
+    slot: &mut Option<BoxedWork>,
+    span: Option<&Span>,
+    wrappers: Option<&Wrappers>,
+    end: Option<End>,
+    panic: Panic,
+) -> End {
     if let Some(end) = end.filter(|end| !end.is_completed()) {
         return end;
     }
-    let _caught = catch_inside(span, || *slot = None);
+    let _caught = catch_inside(span, wrappers, || *slot = None);
     Outcome::Panicked(panic).into()
 }
 
-/// Like [`poll_catching`], but takes the span from the work. At the end the span is left in `span`, so that the end is
+/// Like [`poll_catching`], but takes the span and the wrappers from the work. At the end the span is left in `span`, so that the end is
 /// reported inside it.
 #[inline]
 pub(crate) fn poll_to_end(
@@ -382,8 +418,15 @@ pub(crate) fn poll_to_end(
     span: &mut Option<Box<Span>>,
     context: &mut Context<'_>,
 ) -> Poll<End> {
-    *span = slot.as_mut().and_then(|work| work.as_mut().meta_mut().span.take());
-    let polled = poll_catching(slot, span.as_deref(), context);
+    let mut wrappers = None;
+    if let Some(work) = slot {
+        let meta = work.as_mut().meta_mut();
+        *span = meta.span.take();
+        wrappers = meta.wrappers();
+    }
+    let polled = poll_catching(slot, span.as_deref(), wrappers.as_ref(), context);
+    // Dropping a wrapper calls foreign code, which may panic.
+    wrappers.into_iter().for_each(drop_catching);
     if let (Poll::Pending, Some(work)) = (&polled, slot) {
         work.as_mut().meta_mut().span = span.take();
     }
@@ -399,10 +442,13 @@ pub(crate) fn poll_work(slot: &mut Option<BoxedWork>, context: &mut Context<'_>)
     polled
 }
 
-/// Drops work and catches a panic of the drop.
+/// Drops work inside its wrappers and catches a panic of the drop.
 #[inline]
 pub(crate) fn drop_work(slot: &mut Option<BoxedWork>) -> Result<(), Panic> {
-    catch_panic(|| drop(slot.take()))
+    let wrappers = slot.as_ref().and_then(|work| work.meta().wrappers());
+    let dropped = catch_inside(None, wrappers.as_ref(), || *slot = None);
+    wrappers.into_iter().for_each(drop_catching);
+    dropped
 }
 
 /// An outcome in transit. Boxed so that it fits one word; `None` means completed.

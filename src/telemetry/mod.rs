@@ -1,9 +1,11 @@
 //! Notifies observers, subscribers and the log, and calls foreign code safely.
 
+pub(crate) mod hook_panics;
 pub(crate) mod log;
 pub(crate) mod observer;
 pub(crate) mod span;
 pub(crate) mod subscription;
+pub(crate) mod wrap;
 
 use std::{
     cell::RefCell,
@@ -13,20 +15,22 @@ use std::{
 
 use tracing::Level;
 
-use self::{observer::TaskObserver, span::SpanSettings, subscription::EventBuffer};
+use self::{
+    hook_panics::HookPanics,
+    observer::TaskObserver,
+    span::SpanSettings,
+    subscription::EventBuffer,
+    wrap::{MakeWrapper, StepDone, TaskStep, Wrappers},
+};
 use crate::{
     model::{BoxError, TaskInfo, TaskReport},
-    util::{
-        escape::Escaped,
-        loom::atomic::{AtomicU64, Ordering},
-        panic::{Panic, catch_panic},
-    },
+    util::panic::{Panic, catch_panic},
 };
 
 /// Decides whether a task is accepted.
 pub(crate) type AdmissionFilter = dyn Fn(&TaskInfo) -> Result<(), BoxError> + Send + Sync;
 
-/// The observers, the buffer of the subscribers, the admission filter and the log of a registry.
+/// The observers, the buffer of the subscribers, the admission filter, the wrappers and the log of a registry.
 #[derive(Default)]
 pub(crate) struct Telemetry {
     observers: Vec<Arc<dyn TaskObserver>>,
@@ -35,8 +39,10 @@ pub(crate) struct Telemetry {
     /// Created for the first subscriber.
     buffer: OnceLock<Arc<EventBuffer>>,
     pub(crate) filter: Option<Box<AdmissionFilter>>,
+    /// Make the wrappers of each task, the outermost first.
+    wrap: Vec<Box<MakeWrapper>>,
     pub(crate) spans: SpanSettings,
-    hook_panics: AtomicU64,
+    hook_panics: Arc<HookPanics>,
 }
 
 /// Something that happened to a task.
@@ -56,6 +62,20 @@ impl Telemetry {
     pub(crate) fn push(&mut self, observer: Arc<dyn TaskObserver>, observes_all: bool) {
         self.observers.push(observer);
         self.observes_all |= observes_all;
+    }
+
+    /// Adds a wrapper, inside those that were added before.
+    pub(crate) fn push_wrapper<W>(&mut self, make: impl Fn(&TaskInfo) -> W + Send + Sync + 'static)
+    where
+        W: Fn(TaskStep<'_>) -> StepDone + Send + Sync + 'static,
+    {
+        self.wrap.push(Box::new(move |task| Box::new(make(task))));
+    }
+
+    /// Whether each task is shown to foreign code before it is accepted.
+    #[inline]
+    pub(crate) fn considers_tasks(&self) -> bool {
+        self.filter.is_some() || !self.wrap.is_empty()
     }
 
     /// Whether an observer or subscriber wants more than failures.
@@ -118,15 +138,13 @@ impl Telemetry {
 
     /// Asks the admission filter whether a task is accepted. If it panics, the panic is counted and the task is
     /// accepted. Tasks that the filter itself adds are accepted without calling it, which prevents endless recursion.
-    #[inline]
-    pub(crate) fn ask_filter(&self, task: impl FnOnce() -> TaskInfo) -> Result<(), BoxError> {
+    pub(crate) fn ask_filter(&self, task: &TaskInfo) -> Result<(), BoxError> {
         thread_local! {
             static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
         }
 
         let Some(filter) = &self.filter else { return Ok(()) };
-        let task = task();
-        match self.call_outermost(&INSIDE, || filter(&task)) {
+        match self.call_outermost(&INSIDE, || filter(task)) {
             Some(Ok(answer)) => answer,
             Some(Err(panic)) => {
                 self.hook_panicked("the filter of `admit`", &panic);
@@ -134,6 +152,26 @@ impl Telemetry {
             }
             None => Ok(()),
         }
+    }
+
+    /// Makes the wrappers of a task; `None` if there are none. One whose making panics is left out. Tasks that are
+    /// added meanwhile have none, which prevents endless recursion.
+    pub(crate) fn wrappers(&self, task: &TaskInfo) -> Option<Wrappers> {
+        thread_local! {
+            static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+        }
+
+        if self.wrap.is_empty() {
+            return None;
+        }
+        let make = |make: &MakeWrapper| match self.call_outermost(&INSIDE, || make(task))? {
+            Ok(wrapper) => Some(wrapper),
+            Err(panic) => {
+                self.hook_panicked("a hook of `wrap`", &panic);
+                None
+            }
+        };
+        Some(Wrappers::new(self.wrap.iter().map(|make| &**make).filter_map(make), &self.hook_panics))
     }
 
     /// Evaluates a user condition. If it panics, the panic is counted and the condition is treated as true, so that no
@@ -154,16 +192,12 @@ impl Telemetry {
 
     /// Counts and logs a panic that was caught.
     pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
-        // Relaxed: a statistic.
-        self.hook_panics.fetch_add(1, Ordering::Relaxed);
-        let _already_counted = log::emit(|| {
-            tracing::error!(target: "postlude", error = %Escaped(panic), "{whose} panicked; the panic was caught, and the task goes on");
-        });
+        self.hook_panics.count(whose, panic);
     }
 
     /// The number of caught panics of hooks, conditions and other foreign code.
     pub(crate) fn hook_panics(&self) -> u64 {
-        self.hook_panics.load(Ordering::Relaxed)
+        self.hook_panics.total()
     }
 
     /// Calls foreign code that may call back into this function. Returns `None` for such an inner call.

@@ -54,6 +54,7 @@ mod spawn_with_output;
 mod testing;
 mod time;
 mod unique;
+mod wrap;
 
 // HTTP, over real sockets.
 #[cfg(feature = "axum")]
