@@ -56,6 +56,7 @@
 //! | aborting tasks | [`TaskRegistry::abort`], [`TaskRegistry::abort_set`], [`TaskRegistry::abort_named`] |
 //! | stopping work from within | [`cancellation`] |
 //! | graceful shutdown | [`TaskRegistry::shutdown`] and its [`ShutdownReport`], [`TaskRegistry::serve`] |
+//! | pausing and limiting names at run time | [`TaskRegistry::pause`], [`TaskRegistry::set_limit`], [`TaskRegistry::name_limits`] |
 //! | code that a shutdown waits for, room for tasks | [`TaskRegistry::shutdown_guard`], [`TaskRegistry::may_start`] |
 //!
 //! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
@@ -143,10 +144,10 @@ pub use self::{
     engine::guards::ShutdownGuard,
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
-        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, Outcome, OutcomeCounts,
-        OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId,
-        ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName, TaskProgress, TaskReport, TaskState,
-        TaskStatus, UniquePolicy,
+        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, LimitError, NameLimit,
+        Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError,
+        RetryPolicy, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName, TaskProgress, TaskReport,
+        TaskState, TaskStatus, UniquePolicy,
     },
     registry::{
         TaskRegistry,

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -13,7 +14,7 @@ use crate::{
     engine::{
         context::{self, AttemptState, TaskContext},
         keys,
-        shared::Shared,
+        shared::{OfName, Shared, Start},
         time_limit,
     },
     limits::{AdmitRequest, Entered},
@@ -63,7 +64,7 @@ pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
     shared: &Arc<Shared>,
-    entered: Entered,
+    mut entered: Entered,
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
     let Terms { admission: Admission { request, limited_key, unique_key }, limit, start_by, retries } = terms;
@@ -73,23 +74,36 @@ pub(crate) async fn attempt(
         request.place = None;
     }
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
-    let permits = shared.admission.admit(request, limited_key.as_ref(), entered, note_due, sleep).await;
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
-    let mut started = Timestamp::now();
-    if number == 1 && start_by.is_some_and(|until| started >= until) {
-        return Outcome::Discarded(DiscardReason::Expired);
-    }
-    if let (1, Some(key)) = (number, unique_key) {
-        if let Err(replaced) = shared.admission.unique.begin(key, id) {
-            return keys::replaced(shared, id, replaced);
+    let (mut permits, mut started) = (Permits::default(), Timestamp::now());
+    loop {
+        let key = limited_key.as_ref().filter(|_| permits.of_key.is_none());
+        let given = shared.admission.admit(request, key, mem::take(&mut entered), note_due, sleep).await;
+        permits = Permits { of_key: given.of_key.or(permits.of_key), ..given };
+        started = Timestamp::now();
+        if number == 1 && start_by.is_some_and(|until| started >= until) {
+            return Outcome::Discarded(DiscardReason::Expired);
         }
-    }
-    // A closure is started on its thread.
-    if kind == Kind::Async || is_over_at_once {
-        match shared.start(id) {
-            Some(now) => started = now,
+        if let (1, Some(key)) = (number, unique_key) {
+            if let Err(replaced) = shared.admission.unique.begin(key, id) {
+                return keys::replaced(shared, id, replaced);
+            }
+        }
+        // A closure is started on its thread.
+        if kind != Kind::Async && !is_over_at_once {
+            break;
+        }
+        match shared.start(id, if permits.permits[0].is_some() { OfName::Permit } else { OfName::None }) {
+            Start::At(now) => {
+                started = now;
+                break;
+            }
             // The task was ended meanwhile, and its outcome is already counted.
-            None => return Outcome::Aborted,
+            Start::Ended => return Outcome::Aborted,
+            Start::MustWait => permits.permits = [None, None],
+        }
+        if let (1, Some(key)) = (number, unique_key) {
+            shared.admission.unique.take_back_begin(key, id);
         }
     }
     if let (Some(limit), true) = (limit, is_over_at_once) {
@@ -210,13 +224,14 @@ impl AttemptTask {
     fn run(mut self) -> Outcome {
         let id = self.identity.id;
         // The permits are held until the closure has returned, even if its task has ended before.
-        let Some((work, _permits)) = self.state.begin() else {
+        let Some((work, permits)) = self.state.begin() else {
             return Outcome::Aborted;
         };
+        let of_name = if permits.permits[0].is_some() { OfName::Permit } else { OfName::Thread };
         let mut work = Some(work);
         let mut current = TaskContext::Closure(Arc::clone(&self.state));
         let is_expired = work.as_ref().is_some_and(|work| work.meta().is_expired(Timestamp::now()));
-        if is_expired || self.shared.start(id).is_none() {
+        if is_expired || !matches!(self.shared.start(id, of_name), Start::At(_)) {
             // If it has not expired, it was ended while it waited for a thread, and its outcome is already counted.
             let _caught = context::enter(&mut current, id, || drop_work(&mut work));
             return if is_expired { Outcome::Discarded(DiscardReason::Expired) } else { Outcome::Aborted };

@@ -17,12 +17,12 @@ use crate::{
         queue_state::QueueState,
         run::{self, under_policy},
         set_queue::{PollPermission, SetQueue},
-        shared::Shared,
+        shared::{OfName, Shared, Start},
         transition::Transition,
     },
     ledger::{finished::EndedBy, live::LiveTask},
     model::{DiscardReason, Ending, RejectReason, TaskId},
-    task::work::{BoxedWork, End, Meta, drop_work, poll_to_end},
+    task::work::{BoxedWork, End, Meta, Permits, drop_work, poll_to_end},
     telemetry::span::inside,
     util::clock::Timestamp,
 };
@@ -337,7 +337,14 @@ fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
     let started = match first_step {
         FirstStep::Poll => None,
         FirstStep::Notify(started) => shared.notify_started(id, started),
-        FirstStep::Admit(_) if shared.runs_with_permits(&mut work) => shared.start(id),
+        FirstStep::Admit(ending) if shared.runs_with_permits(&mut work) => match start(shared, &mut work) {
+            Start::At(started) => Some(started),
+            Start::Ended => None,
+            Start::MustWait => {
+                work = under_policy(work, shared, ending);
+                None
+            }
+        },
         FirstStep::Admit(ending) => {
             work = under_policy(work, shared, ending);
             None
@@ -355,6 +362,17 @@ fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
     }
     drop_stopped(queue, &mut Some(work), id);
     None
+}
+
+/// Starts a task with the permits that it has just been given.
+fn start(shared: &Shared, work: &mut BoxedWork) -> Start {
+    let meta = work.as_mut().meta_mut();
+    let has_permit = meta.policy.as_ref().is_some_and(|policy| policy.permits.permits[0].is_some());
+    let start = shared.start(meta.id(), if has_permit { OfName::Permit } else { OfName::None });
+    if let (Start::MustWait, Some(policy)) = (&start, &mut meta.policy) {
+        policy.permits = Permits::default();
+    }
+    start
 }
 
 /// Applies the answer of the layer's condition: the tasks are drained or discarded.

@@ -21,7 +21,8 @@ impl Shared {
     /// Notifies observers that a task was added, even if it was then discarded.
     pub(crate) fn notify_added(&self, identity: Identity) {
         if self.telemetry.has_observers() {
-            self.telemetry.notify(EventRef::Added(&LiveTask::new(identity).info(identity.added)));
+            let info = self.admission.paused_names().marked(LiveTask::new(identity).info(identity.added));
+            self.telemetry.notify(EventRef::Added(&info));
         }
     }
 
@@ -41,12 +42,13 @@ impl Shared {
         let now = Timestamp::now();
         let due = now.plus(delay);
         let timed_out = matches!(outcome, Outcome::TimedOut(_));
-        let (token, mut report) = self.with_live(id, |live| {
+        let (token, permit, mut report) = self.with_live(id, |live| {
             live.attempt_failed(now);
             live.wait_until(due);
             let token = if timed_out { live.take_token() } else { None };
-            (token, live.report(Outcome::Completed, now))
+            (token, live.take_permit(), live.report(Outcome::Completed, now))
         })?;
+        drop(permit);
         if let Some(token) = token {
             // The work of this attempt may still run. The next attempt gets a token of its own.
             self.telemetry.run_foreign("a waker", || token.cancel());
@@ -107,7 +109,8 @@ impl Shared {
         let number = finish.task.identity.id.number;
         let report = finish.report();
         let completed = report.outcome.is_completed();
-        if completed || self.losses.record(&finish) == Naming::Named {
+        if completed || self.losses.record(&finish, |info| self.admission.paused_names().marked(info)) == Naming::Named
+        {
             self.telemetry.log(|| log::finished(&report));
         }
         self.telemetry.notify(EventRef::Finished(&report));

@@ -1,6 +1,6 @@
 //! The attempts of a retrying task: one after another, until one completes or the policy allows no more.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crate::{
     engine::{
@@ -23,11 +23,10 @@ pub(crate) async fn attempts(
     mut policy: Box<Policy>,
     admission: Admission,
     shared: &Arc<Shared>,
-    entered: Entered,
+    mut entered: Entered,
 ) -> Outcome {
     let id = source.meta().id();
     let terms = Terms::of(admission, &policy, true, shared);
-    let mut entered = Some(entered);
     let mut start_by = policy.start_by.take();
     let mut failed = FailedAttempts::default();
     let mut number = 0_u32;
@@ -37,7 +36,7 @@ pub(crate) async fn attempts(
             let work = source.as_mut().next_attempt()?;
             Ok(work.map(|work| start_limit::leave_with(work, start_by.take())))
         };
-        let outcome = attempt(&terms, number, shared, entered.take().unwrap_or(Entered::None), make).await;
+        let outcome = attempt(&terms, number, shared, mem::take(&mut entered), make).await;
         if !outcome.is_failure() {
             return outcome;
         }

@@ -17,13 +17,13 @@ use crate::{
         shared::Shared,
         start_limit,
     },
-    limits::Entered,
+    limits::{AdmitRequest, Entered},
     model::{DiscardReason, Ending, Outcome},
     task::{
         keyed::{Claim, Held},
-        work::{BoxedWork, End, Kind, Meta, Work},
+        work::{BoxedWork, End, Kind, Meta, Permits, Work},
     },
-    util::clock::Timestamp,
+    util::{clock::Timestamp, semaphore::Permit},
 };
 
 pin_project! {
@@ -65,6 +65,21 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
     };
     let meta = meta.on_behalf(Kind::Async);
     let future = run(work, Arc::clone(shared), ending, entered);
+    Box::pin(UnderPolicy { meta, future })
+}
+
+/// The same for the work of a spawned task that could start without waiting when it was spawned, before the limits of its
+/// name have changed. `of_name` is the permit that it was given then.
+#[cold]
+pub(crate) fn under_limits(mut work: BoxedWork, shared: &Arc<Shared>, of_name: Option<Permit>) -> BoxedWork {
+    let meta = work.as_mut().meta_mut();
+    if let Some(policy) = &mut meta.policy {
+        policy.permits = Permits::default();
+    }
+    let came = meta.identity().added;
+    let entered = shared.admission.enter_again(AdmitRequest::of(meta), came, of_name);
+    let meta = meta.on_behalf(Kind::Async);
+    let future = run(work, Arc::clone(shared), None, entered);
     Box::pin(UnderPolicy { meta, future })
 }
 

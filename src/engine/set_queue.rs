@@ -352,18 +352,24 @@ impl SetQueue {
     }
 
     /// Starts an attempt of a task; `false` if the task has ended.
-    pub(crate) fn start(&self, id: TaskId, now: Timestamp) -> bool {
+    pub(crate) fn start(
+        &self,
+        id: TaskId,
+        now: Timestamp,
+        may_start: impl FnOnce(&mut LiveTask) -> bool,
+    ) -> Option<bool> {
         let mut state = self.state.lock();
-        let Some(task) = state.live(id) else {
-            return false;
-        };
+        let task = state.live(id)?;
+        if !may_start(task) {
+            return Some(false);
+        }
         let name = task.identity.name;
         if task.start(now) {
             state.account.start(name);
         } else {
             self.shared().ledger.shard(id.number).retry(name);
         }
-        true
+        Some(true)
     }
 
     /// Accesses a task that has left `pending`, under the lock.

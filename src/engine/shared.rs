@@ -23,8 +23,8 @@ use crate::{
         losses::Losses,
         shard::ShardState,
     },
-    limits::AdmissionControl,
-    model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId, TaskInfo},
+    limits::{AdmissionControl, NameLimits},
+    model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId, TaskInfo, TaskName, TaskState},
     task::work::{BoxedWork, Kind, Meta, Permits, Policy},
     telemetry::Telemetry,
     util::{
@@ -111,6 +111,27 @@ pub(crate) struct TimeLimit {
     pub(crate) retries: bool,
 }
 
+/// Whether a task that starts has a permit of its name.
+#[derive(Clone, Copy)]
+pub(crate) enum OfName {
+    /// It has none, because its name had no limits when it was asked for.
+    None,
+    /// It has one.
+    Permit,
+    /// It has none, and was given its thread when its name had no limits.
+    Thread,
+}
+
+/// What has become of a start.
+pub(crate) enum Start {
+    /// The task has started. Its time limit counts from this time on.
+    At(Timestamp),
+    /// The task has ended, which an observer of the start may also have done.
+    Ended,
+    /// The name of the task was given limits.
+    MustWait,
+}
+
 /// The timer for all waits of a registry.
 pub(crate) type Timer = DelayQueue<Expiry>;
 
@@ -166,6 +187,31 @@ impl Shared {
     #[inline]
     pub(crate) fn time_limit(&self, policy: Option<&Policy>) -> Option<Duration> {
         policy.and_then(|policy| policy.timeout).or(self.default_timeout)
+    }
+
+    /// Gives a name limits, if it has none. The tasks of the name that are running are counted first, so this takes time
+    /// in proportion to the live tasks, and locks for a few of them at a time.
+    pub(crate) fn limits_of(&self, name: TaskName, change: impl FnOnce(&NameLimits)) {
+        let (limits, is_new) = self.admission.limits_of(name);
+        // From here on, no task of the name starts without a permit.
+        change(limits);
+        if !is_new {
+            return;
+        }
+        let is_running = |task: &LiveTask| task.identity.name == name && task.state() == TaskState::Running;
+        let mut running = Vec::new();
+        let mut list = |task: &LiveTask| running.extend(is_running(task).then_some(task.identity.id));
+        for set in self.ledger.survey(&mut list) {
+            set.survey(&mut list);
+        }
+        for id in running {
+            self.with_live(id, |live| {
+                if is_running(live) {
+                    live.adopt(&limits.permits);
+                }
+            });
+        }
+        limits.permits.counted();
     }
 
     /// Whether a task can be polled directly and without a permit: it is async, waits for nothing, and has no policy
@@ -238,7 +284,7 @@ impl Shared {
 
     fn show(&self, meta: &mut Meta) -> Result<(), BoxError> {
         let identity = meta.identity();
-        let task = LiveTask::new(identity).info(identity.added);
+        let task = self.admission.paused_names().marked(LiveTask::new(identity).info(identity.added));
         self.telemetry.ask_filter(&task)?;
         if let Some(wrappers) = self.telemetry.wrappers(&task) {
             meta.set_wrappers(wrappers);
@@ -268,25 +314,38 @@ impl Shared {
         self.ledger.shard(id.number).spawned.get_mut(id.number).map(access)
     }
 
-    /// Starts an attempt of a task, and returns the time from which on its time limit counts. `None` if the task has
-    /// ended, which an observer of the start may also have done.
+    /// Starts an attempt of a task that has what its limits require, as far as it is known.
     #[inline]
-    pub(crate) fn start(&self, id: TaskId) -> Option<Timestamp> {
+    pub(crate) fn start(&self, id: TaskId, permit: OfName) -> Start {
         let now = Timestamp::now();
-        let started = match id.set() {
-            Some(_) => self.ledger.set(id.number).is_some_and(|set| set.start(id, now)),
-            None => self.ledger.shard(id.number).start_spawned(id.number, now),
+        // Under the lock, so that either the task waits for the limits of its name, or they count it.
+        let may_start = |live: &mut LiveTask| match (permit, self.admission.of_name(live.identity.name)) {
+            (OfName::Permit, _) | (_, None) => true,
+            (OfName::None, Some(_)) => false,
+            (OfName::Thread, Some(limits)) => {
+                live.adopt(&limits.permits);
+                true
+            }
         };
-        if started { self.notify_started(id, now) } else { None }
+        let started = match id.set() {
+            Some(_) => self.ledger.set(id.number).and_then(|set| set.start(id, now, may_start)),
+            None => self.ledger.shard(id.number).start_spawned(id.number, now, may_start),
+        };
+        match started {
+            None => Start::Ended,
+            Some(false) => Start::MustWait,
+            Some(true) => self.notify_started(id, now).map_or(Start::Ended, Start::At),
+        }
     }
 
     /// The info of a live task.
     pub(crate) fn info(&self, id: TaskId) -> Option<TaskInfo> {
         let now = Timestamp::now();
-        match id.set() {
+        let info = match id.set() {
             Some(_) => self.ledger.set(id.number)?.info(id, now),
             None => self.with_live(id, |live| live.info(now)),
-        }
+        };
+        info.map(|info| self.admission.paused_names().marked(info))
     }
 
     /// Ends a spawned task; `false` if it had already ended.

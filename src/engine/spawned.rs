@@ -11,13 +11,14 @@ use std::{
 use crate::{
     engine::{
         context::{self, TaskContext},
-        shared::Shared,
+        run::under_limits,
+        shared::{OfName, Shared, Start},
     },
     ledger::finished::EndedBy,
     model::{DiscardReason, Outcome, TaskId},
     task::work::{BoxedWork, End, drop_work, poll_to_end},
     telemetry::span::inside,
-    util::clock::Timestamp,
+    util::{clock::Timestamp, semaphore::Permit},
 };
 
 /// Runs a task that belongs to no set. Three words, like a [`Drain`](crate::engine::drain::Drain), and an output of
@@ -47,9 +48,24 @@ impl Spawned {
             // The timer is late. The outcome is counted here, and there is no start.
             shared.expire(id);
         }
-        let Some(started) = shared.start(id) else { return false };
-        shared.start_time_limit(work, started);
-        true
+        let meta = work.as_mut().meta_mut();
+        let of_name = meta.policy.as_mut().and_then(|policy| policy.permits.permits[0].take());
+        let may_start = of_name.as_ref().is_none_or(Permit::may_start);
+        let permit = if of_name.is_some() { OfName::Permit } else { OfName::None };
+        match if may_start { shared.start(id, permit) } else { Start::MustWait } {
+            Start::At(started) => {
+                if let (Some(permit), Some(policy)) = (of_name, &mut meta.policy) {
+                    policy.permits.permits[0] = Some(permit);
+                }
+                shared.start_time_limit(work, started);
+                true
+            }
+            Start::Ended => false,
+            Start::MustWait => {
+                self.work = self.work.take().map(|work| under_limits(work, shared, of_name));
+                true
+            }
+        }
     }
 
     /// Stores the runner's waker, so that the runner is woken if the task is ended by a caller. `false` if it already

@@ -231,15 +231,14 @@ impl<'a> Transition<'a> {
         false
     }
 
-    /// Ends the tasks that are due after the deadline of a shutdown, and those that wait for such a task, a few at a
-    /// time:
-    /// `true` if it must be called again.
-    pub(crate) fn end_due_after(&mut self, deadline: Timestamp) -> bool {
-        let waits = self.state.current.as_ref().is_some_and(|current| current.is_due_after(deadline));
+    /// Ends the tasks that a shutdown does not wait for, and those that wait for such a task, a few at a time: `true` if
+    /// it must be called again.
+    pub(crate) fn end_blocked(&mut self, is_blocked: impl Fn(&LiveTask) -> bool) -> bool {
+        let waits = self.state.current.as_ref().is_some_and(&is_blocked);
         if waits && self.discard_some_pending(DiscardReason::Closed) {
             return true;
         }
-        for id in self.dequeued(|task| task.is_due_after(deadline)) {
+        for id in self.dequeued(is_blocked) {
             self.stop(id, |task| task.unfinished(DiscardReason::Closed));
         }
         false

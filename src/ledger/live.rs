@@ -10,7 +10,10 @@ use crate::{
         DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState,
     },
     task::{exhausted::Exhausted, work::Meta},
-    util::clock::Timestamp,
+    util::{
+        clock::Timestamp,
+        semaphore::{Permit, PrioritySemaphore},
+    },
 };
 
 /// A task that was accepted and has no outcome yet. Stored in its set's queue, or in the ledger if it was spawned.
@@ -47,6 +50,8 @@ pub(crate) struct Extras {
     pub(crate) refusal: Option<SharedError>,
     /// What it has reported of its current attempt.
     pub(crate) progress: Option<Arc<TaskProgress>>,
+    /// Its permit, if its name was given limits while it was running.
+    permit: Option<Permit>,
 }
 
 /// The state of a task whose first attempt has failed.
@@ -161,6 +166,19 @@ impl LiveTask {
         self.extras_mut().token.get_or_insert_with(|| fresh.clone()).clone()
     }
 
+    /// Gives the running task a permit of its name, which had no limits when the task started.
+    pub(crate) fn adopt(&mut self, permits: &Arc<PrioritySemaphore>) {
+        let permit = &mut self.extras_mut().permit;
+        if permit.is_none() {
+            *permit = Some(permits.adopt());
+        }
+    }
+
+    /// Removes the permit of an attempt that has ended. It must be dropped without a lock.
+    pub(crate) fn take_permit(&mut self) -> Option<Permit> {
+        self.extras.as_mut()?.permit.take()
+    }
+
     /// Removes the token of an attempt that has ended.
     pub(crate) fn take_token(&mut self) -> Option<CancellationToken> {
         self.extras.as_mut()?.token.take()
@@ -268,6 +286,7 @@ impl LiveTask {
             running_for: running_since.map(|started| now.since(started)),
             progress: self.extras().and_then(|extras| extras.progress.clone()),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
+            paused: false,
         }
     }
 

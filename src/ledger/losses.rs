@@ -97,8 +97,8 @@ impl Losses {
         &self.stopping
     }
 
-    /// Remembers a task that was lost in a shutdown; says whether the log is to name it.
-    pub(crate) fn record(&self, finish: &Finish) -> Naming {
+    /// Remembers a task that was lost in a shutdown, as `mark` completes its info; says whether the log is to name it.
+    pub(crate) fn record(&self, finish: &Finish, mark: impl FnOnce(TaskInfo) -> TaskInfo) -> Naming {
         if !self.has_begun() || finish.outcome.is_failure() || !finish.outcome.is_loss() {
             return Naming::Named;
         }
@@ -115,7 +115,7 @@ impl Losses {
         let naming = if list.len() < MAX_NAMED { Naming::Named } else { Naming::Counted };
         match naming {
             _ if lost.is_reported => {}
-            Naming::Named => list.push(finish.task.info(finish.now)),
+            Naming::Named => list.push(mark(finish.task.info(finish.now))),
             Naming::Counted => lost.unnamed += 1,
         }
         naming

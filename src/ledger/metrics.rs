@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     ledger::finished::FinishedTask,
-    model::{OutcomeCounts, OutcomeKind, TaskName},
+    model::{NameLimit, OutcomeCounts, OutcomeKind, TaskName},
     util::{clock::nanos, histogram::DurationHistogram},
 };
 
@@ -229,6 +229,14 @@ impl TaskMetrics {
         }
         self.names = names;
     }
+
+    /// Adds what is known of the limit of a name, also if it has had no tasks.
+    pub(crate) fn set_limit(&mut self, name: TaskName, limit: NameLimit) {
+        let metrics = self.names.entry(name).or_default();
+        metrics.paused = limit.paused;
+        metrics.limit = limit.limit.map(|limit| limit as u64);
+        metrics.in_use = limit.in_use as u64;
+    }
 }
 
 impl Deref for TaskMetrics {
@@ -296,6 +304,13 @@ pub struct NameMetrics {
     pub running: u64,
     /// As [`TaskMetrics::retrying`].
     pub retrying: u64,
+    /// Whether the name is [paused](crate::TaskRegistry::pause): its pending and retrying tasks do not start.
+    pub paused: bool,
+    /// How many tasks of the name may run at a time; `None` without a limit.
+    pub limit: Option<u64>,
+    /// How many permits of the name are taken, as [`NameLimit::in_use`](crate::NameLimit::in_use). Zero if the name never
+    /// had a limit.
+    pub in_use: u64,
     #[cfg_attr(feature = "serde", serde(flatten))]
     outcomes: OutcomeCounts,
     /// Attempts after the first.

@@ -168,19 +168,25 @@ impl<S> ShardState<S> {
         self.spawned.insert(task.identity.id.number, task);
     }
 
-    /// Starts an attempt of a spawned task, unless the task has ended.
+    /// Starts an attempt of a spawned task if it may start, and returns whether it may. `None` if the task has ended.
     #[inline]
-    pub(crate) fn start_spawned(&mut self, number: u64, now: Timestamp) -> bool {
-        let Some(task) = self.spawned.get_mut(number) else {
-            return false;
-        };
+    pub(crate) fn start_spawned(
+        &mut self,
+        number: u64,
+        now: Timestamp,
+        may_start: impl FnOnce(&mut LiveTask) -> bool,
+    ) -> Option<bool> {
+        let task = self.spawned.get_mut(number)?;
+        if !may_start(task) {
+            return Some(false);
+        }
         let name = task.identity.name;
         if task.start(now) {
             self.start(name);
         } else {
             self.retry(name);
         }
-        true
+        Some(true)
     }
 
     /// Adds the numbers of the first listed sets from `first` on: see [`Entries::numbers_from`].

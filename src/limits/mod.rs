@@ -2,11 +2,13 @@
 //!
 //! Who is first among those that wait, and when a task is promoted, is decided by `Priority::rank` in `model`.
 
+mod names;
 #[cfg(feature = "rate-limit")]
 mod rate;
 pub(crate) mod unique;
 
 use std::{
+    collections::HashMap,
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -14,23 +16,25 @@ use std::{
     time::Duration,
 };
 
-use rustc_hash::FxHashMap;
-use tokio::time::Instant;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::watch;
 
+use self::names::LimitedNames;
+pub(crate) use self::names::NameLimits;
 #[cfg(feature = "rate-limit")]
 use self::rate::RateGate;
 use self::unique::UniqueKeys;
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
-    model::{BuildError, KeyOfName, Priority, TaskId, TaskName},
+    model::{BuildError, KeyOfName, Priority, TaskId, TaskInfo, TaskName, TaskState},
     task::work::{Kind, Meta, Permits},
     telemetry::log::emit,
     util::{
         clock::Timestamp,
         keyed_semaphore::{KeyedAcquire, KeyedSemaphores},
-        loom::atomic::{AtomicBool, Ordering},
-        semaphore::{Acquire, Permit, PrioritySemaphore, Watch},
+        loom::atomic::{AtomicBool, AtomicUsize, Ordering},
+        semaphore::{Acquire, Permit, PrioritySemaphore, Reservation, Usage, Watch},
     },
 };
 
@@ -81,27 +85,23 @@ impl Default for Limits {
 /// arrival, a key with many tasks would delay all others.
 pub(crate) struct AdmissionControl {
     /// The origin of all ranks.
-    epoch: Instant,
+    epoch: Timestamp,
     promote_after: Duration,
     /// The permits of async tasks; `None` without a limit.
     tasks: Option<Arc<PrioritySemaphore>>,
     blocking: Arc<PrioritySemaphore>,
     cpu: Arc<PrioritySemaphore>,
-    names: FxHashMap<TaskName, NameLimits>,
+    names: LimitedNames,
     /// How many tasks of a name may run for each key.
     limits_by_key: FxHashMap<TaskName, usize>,
     pub(crate) keys: Arc<KeyedSemaphores<KeyOfName>>,
     pub(crate) unique: UniqueKeys,
+    /// How many names are paused.
+    paused: AtomicUsize,
+    /// Sent to when a name is paused, resumed, or given another limit.
+    changes: watch::Sender<()>,
     /// Whether it was logged that a priority has no effect.
     priority_noted: AtomicBool,
-}
-
-/// The limits of the tasks of one name.
-#[derive(Default)]
-struct NameLimits {
-    #[cfg(feature = "rate-limit")]
-    rate: Option<RateGate>,
-    permits: Option<Arc<PrioritySemaphore>>,
 }
 
 /// The properties of a task that decide when it may start.
@@ -125,13 +125,61 @@ impl AdmitRequest {
 }
 
 /// The position of a task in the first queue in which it may have to wait.
+#[derive(Default)]
 pub(crate) enum Entered {
     /// It has entered none yet, or need not wait.
+    #[default]
     None,
     /// In the queue of its key.
-    OfKey(KeyedAcquire<KeyOfName>),
-    /// In the queue of its name or of its kind.
-    Queue(Acquire),
+    Key(KeyedAcquire<KeyOfName>),
+    /// In the queue for the rate of its name.
+    #[cfg(feature = "rate-limit")]
+    Rate(Acquire),
+    /// In the queue of its name.
+    Name(Acquire),
+    /// In the queue of its kind.
+    Kind(Acquire),
+    /// It was given a permit of its name, with which it may no longer start.
+    Stopped(Permit, Duration),
+}
+
+impl Entered {
+    fn rank(&self) -> Option<Duration> {
+        match self {
+            Self::None | Self::Key(_) => None,
+            #[cfg(feature = "rate-limit")]
+            Self::Rate(acquire) => Some(acquire.rank()),
+            Self::Name(acquire) | Self::Kind(acquire) => Some(acquire.rank()),
+            Self::Stopped(_, rank) => Some(*rank),
+        }
+    }
+}
+
+/// What a task has of the limit of its name.
+enum OfName {
+    Nothing,
+    Entered(Acquire),
+    Permit(Permit),
+    Reserved(Reservation),
+}
+
+/// Which names are paused.
+pub(crate) struct PausedNames(FxHashSet<TaskName>);
+
+impl PausedNames {
+    pub(crate) fn contains(&self, name: TaskName) -> bool {
+        !self.0.is_empty() && self.0.contains(&name)
+    }
+
+    /// Notes in the info of a task if it waits for a paused name.
+    pub(crate) fn mark(&self, info: &mut TaskInfo) {
+        info.paused = matches!(info.state, TaskState::Pending | TaskState::Retrying) && self.contains(info.name);
+    }
+
+    pub(crate) fn marked(&self, mut info: TaskInfo) -> TaskInfo {
+        self.mark(&mut info);
+        info
+    }
 }
 
 impl AdmissionControl {
@@ -142,7 +190,7 @@ impl AdmissionControl {
         check("max_blocking", Some(limits.max_blocking))?;
         check("max_cpu", Some(limits.max_cpu))?;
         Ok(Self {
-            epoch: Instant::now(),
+            epoch: Timestamp::now(),
             promote_after: limits.promote_after,
             tasks: limits.max_concurrent.map(PrioritySemaphore::new),
             blocking: PrioritySemaphore::new(limits.max_blocking),
@@ -151,6 +199,8 @@ impl AdmissionControl {
             limits_by_key: limits.of_keys()?,
             keys: KeyedSemaphores::new(),
             unique: UniqueKeys::new(),
+            paused: AtomicUsize::new(0),
+            changes: watch::Sender::new(()),
             priority_noted: AtomicBool::new(false),
         })
     }
@@ -158,18 +208,18 @@ impl AdmissionControl {
     /// Whether the task starts without waiting.
     #[inline]
     pub(crate) fn is_unlimited(&self, meta: &Meta) -> bool {
-        matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.of_name(meta.name).is_none()
+        matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.names.get(meta.name).is_none()
     }
 
     /// The permits of an async task that need not wait; `None` if it has to.
     pub(crate) fn try_admit(&self, meta: &Meta) -> Option<Permits> {
-        let limits = self.of_name(meta.name);
+        let limits = self.names.get(meta.name);
         #[cfg(feature = "rate-limit")]
         if limits.is_some_and(|limits| limits.rate.is_some()) {
             return None;
         }
         let mut permits = Permits::default();
-        let of_name = limits.and_then(|limits| limits.permits.as_ref());
+        let of_name = limits.map(|limits| &limits.permits);
         for (slot, semaphore) in permits.permits.iter_mut().zip([of_name, self.of_kind(meta.kind)]) {
             if let Some(semaphore) = semaphore {
                 *slot = Some(semaphore.try_acquire()?);
@@ -181,7 +231,7 @@ impl AdmissionControl {
     /// How many async tasks of this name would start without waiting; `usize::MAX` if nothing limits them.
     pub(crate) fn may_start(&self, name: TaskName) -> usize {
         let of_kind = self.tasks.as_ref().map_or(usize::MAX, |permits| permits.free());
-        self.of_name(name).map_or(of_kind, |limits| limits.may_start().min(of_kind))
+        self.names.get(name).map_or(of_kind, |limits| limits.may_start().min(of_kind))
     }
 
     /// Takes all free permits of all kinds, so that nothing starts that needs one.
@@ -211,17 +261,93 @@ impl AdmissionControl {
         });
     }
 
+    /// The limits of a name, if it has any. If this is called under a lock of the ledger, it finds those of a name whose
+    /// running tasks have been counted.
+    #[inline]
+    pub(crate) fn of_name(&self, name: TaskName) -> Option<&NameLimits> {
+        self.names.get(name)
+    }
+
+    /// The limits of a name, and whether it had none: the caller must count its running tasks then.
+    pub(crate) fn limits_of(&self, name: TaskName) -> (&NameLimits, bool) {
+        match self.names.get(name) {
+            Some(limits) => (limits, false),
+            None => self.names.get_or_insert(name, NameLimits::new(PrioritySemaphore::counting())),
+        }
+    }
+
+    /// The names that have limits, or had some.
+    pub(crate) fn usage_by_name(&self) -> impl Iterator<Item = (TaskName, Usage)> {
+        self.names.iter().map(|(name, limits)| (name, limits.permits.usage()))
+    }
+
+    /// Pauses or resumes a name that has limits. Returns whether that is new.
+    pub(crate) fn set_paused(&self, limits: &NameLimits, pauses: bool) -> bool {
+        // SeqCst, here and below: counted before the first task is stopped, and until the last one is served, so that
+        // whoever sees that a task is stopped sees the count.
+        if pauses {
+            self.paused.fetch_add(1, Ordering::SeqCst);
+        }
+        let is_new = limits.permits.set_paused(pauses);
+        if is_new != pauses {
+            self.paused.fetch_sub(1, Ordering::SeqCst);
+        }
+        if is_new {
+            self.changes.send_replace(());
+        }
+        is_new
+    }
+
+    /// Sets how many tasks of a name may run at a time.
+    pub(crate) fn set_limit(&self, limits: &NameLimits, limit: Option<usize>) {
+        limits.permits.set_limit(limit);
+        self.changes.send_replace(());
+    }
+
+    pub(crate) fn is_paused(&self, name: TaskName) -> bool {
+        // SeqCst: see `set_paused`.
+        self.paused.load(Ordering::SeqCst) > 0 && self.names.get(name).is_some_and(|limits| limits.permits.is_paused())
+    }
+
+    pub(crate) fn paused_names(&self) -> PausedNames {
+        // SeqCst: see `set_paused`.
+        if self.paused.load(Ordering::SeqCst) == 0 {
+            return PausedNames(FxHashSet::default());
+        }
+        let paused = self.names.iter().filter(|(_, limits)| limits.permits.is_paused());
+        PausedNames(paused.map(|(name, _)| name).collect())
+    }
+
+    /// Changes when a name is paused, resumed, or given another limit.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Enters the first queue in which the task may have to wait. The spawning code calls this, because the runtime
     /// does not first poll tasks in the order in which they were spawned.
     pub(crate) fn enqueue(&self, meta: &Meta) -> Entered {
         let request = AdmitRequest::of(meta);
         if let Some(of_key) = self.limited_key(meta).and_then(|key| self.enqueue_key(request, &key)) {
-            return Entered::OfKey(of_key);
+            return Entered::Key(of_key);
         }
-        let of_name = self.of_name(request.name).and_then(NameLimits::first_queue);
-        match of_name.or_else(|| self.of_kind(request.kind)) {
-            Some(queue) => Entered::Queue(queue.enqueue(self.rank(request))),
-            None => Entered::None,
+        let rank = self.rank(request, Timestamp::now());
+        let Some(limits) = self.names.get(request.name) else {
+            return self.of_kind(request.kind).map_or(Entered::None, |kind| Entered::Kind(kind.enqueue(rank)));
+        };
+        #[cfg(feature = "rate-limit")]
+        if let Some(rate) = &limits.rate {
+            return Entered::Rate(rate.queue().enqueue(rank));
+        }
+        Entered::Name(limits.permits.enqueue(rank))
+    }
+
+    /// The same for a spawned task that came at `came` and may not start with what it was given then.
+    pub(crate) fn enter_again(&self, request: AdmitRequest, came: Timestamp, of_name: Option<Permit>) -> Entered {
+        let rank = self.rank(request, came);
+        match (of_name, self.names.get(request.name)) {
+            (Some(permit), _) => Entered::Stopped(permit, rank),
+            (None, Some(limits)) => Entered::Name(limits.permits.enqueue(rank)),
+            (None, None) => Entered::None,
         }
     }
 
@@ -232,12 +358,12 @@ impl AdmissionControl {
 
     fn enqueue_key(&self, request: AdmitRequest, key: &KeyOfName) -> Option<KeyedAcquire<KeyOfName>> {
         let limit = *self.limits_by_key.get(&key.name)?;
-        Some(self.keys.enqueue(key.clone(), limit, self.rank(request)))
+        Some(self.keys.enqueue(key.clone(), limit, self.rank(request, Timestamp::now())))
     }
 
-    /// Waits until the task may start. `key` is its [limited key](Self::limited_key), and `entered` its position in the
-    /// first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a time, `note_due` is called
-    /// with that time, and `sleep` waits for it.
+    /// Waits until the task may start. `key` is its [limited key](Self::limited_key), unless it has a permit of that, and
+    /// `entered` its position in the first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a
+    /// time, `note_due` is called with that time, and `sleep` waits for it.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
@@ -253,9 +379,9 @@ impl AdmissionControl {
         F: Future<Output = ()>,
     {
         let (of_key, entered) = match entered {
-            Entered::OfKey(of_key) => (Some(of_key), None),
-            Entered::Queue(queue) => (None, Some(queue)),
-            Entered::None => (key.and_then(|key| self.enqueue_key(request, key)), None),
+            Entered::Key(of_key) => (Some(of_key), Entered::None),
+            Entered::None => (key.and_then(|key| self.enqueue_key(request, key)), Entered::None),
+            entered => (None, entered),
         };
         if let Some(of_key) = of_key {
             // Boxed, so that it does not enlarge the future of tasks without a key.
@@ -278,8 +404,8 @@ impl AdmissionControl {
         let (acquire, with_key) = of_key.into_parts();
         let permit = with_key(acquired(acquire, request, &sleep).await);
         request.place = None;
-        let permits = self.admit_by_name(request, None, note_due, sleep).await;
-        Permits { _of_key: Some(Box::new(permit)), ..permits }
+        let permits = self.admit_by_name(request, Entered::None, note_due, sleep).await;
+        Permits { of_key: Some(Box::new(permit)), ..permits }
     }
 
     /// Like [`admit`](Self::admit), without a key.
@@ -287,19 +413,19 @@ impl AdmissionControl {
     async fn admit_by_name<F>(
         &self,
         request: AdmitRequest,
-        entered: Option<Acquire>,
+        entered: Entered,
         note_due: impl Fn(Duration),
         sleep: impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
+        let rank = entered.rank().unwrap_or_else(|| self.rank(request, Timestamp::now()));
         #[cfg(feature = "rate-limit")]
-        if let Some(rate) = self.of_name(request.name).and_then(|limits| limits.rate.as_ref()) {
+        if let Some(rate) = self.names.get(request.name).and_then(|limits| limits.rate.as_ref()) {
             // Boxed, so that it does not enlarge the future of tasks without a rate.
-            return Box::pin(self.admit_at(rate, request, entered, note_due, sleep)).await;
+            return Box::pin(self.admit_at(rate, request, rank, entered, note_due, sleep)).await;
         }
-        let rank = entered.as_ref().map_or_else(|| self.rank(request), Acquire::rank);
         self.permits(request, rank, entered, &sleep).await
     }
 
@@ -311,55 +437,87 @@ impl AdmissionControl {
         &self,
         rate: &RateGate,
         request: AdmitRequest,
-        entered: Option<Acquire>,
+        rank: Duration,
+        entered: Entered,
         note_due: impl Fn(Duration),
         sleep: impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
-        let entered = entered.unwrap_or_else(|| rate.queue().enqueue(self.rank(request)));
-        let rank = entered.rank();
+        let entered = if let Entered::Rate(entered) = entered { entered } else { rate.queue().enqueue(rank) };
         let _first = rate.first(entered, &note_due).await;
         loop {
             rate.until_ready(&note_due, &sleep).await;
-            let permits = self.permits(request, rank, None, &sleep).await;
+            let permits = self.permits(request, rank, Entered::None, &sleep).await;
             if rate.check() {
                 return permits;
             }
         }
     }
 
-    /// Waits for a permit of the task's name, then for one of its kind.
+    /// Waits for a permit of the task's name, then for one of its kind. While it waits for that of its kind, and while
+    /// the limit of its name has become too low, it keeps its place within its name, and has no permit.
     async fn permits<F>(
         &self,
         request: AdmitRequest,
         rank: Duration,
-        mut entered: Option<Acquire>,
+        entered: Entered,
         sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
-        let mut permits = [None, None];
-        let of_name = self.of_name(request.name).and_then(|limits| limits.permits.as_ref());
-        for (slot, semaphore) in permits.iter_mut().zip([of_name, self.of_kind(request.kind)]) {
-            if let Some(semaphore) = semaphore {
-                let acquire = entered.take().unwrap_or_else(|| semaphore.acquire(rank));
-                *slot = Some(acquired(acquire, request, sleep).await);
+        let (mut of_name, mut of_kind) = match entered {
+            Entered::Name(acquire) => (OfName::Entered(acquire), None),
+            Entered::Kind(acquire) => (OfName::Nothing, Some(acquire)),
+            Entered::Stopped(permit, rank) => (OfName::Reserved(permit.reserve(rank)), None),
+            _ => (OfName::Nothing, None),
+        };
+        loop {
+            if let (OfName::Nothing, Some(limits)) = (&of_name, self.names.get(request.name)) {
+                of_name = OfName::Entered(limits.permits.acquire(rank));
+                // It may have been given one meanwhile, which it must not hold while it waits for its name.
+                of_kind = None;
             }
+            of_name = match of_name {
+                OfName::Entered(acquire) => OfName::Permit(acquired(acquire, request, sleep).await),
+                OfName::Reserved(reserved) => {
+                    reserved.ready().await;
+                    OfName::Reserved(reserved)
+                }
+                other => other,
+            };
+            let kind = match self.of_kind(request.kind) {
+                None => None,
+                Some(semaphore) => {
+                    let free = if of_kind.is_none() { semaphore.try_acquire() } else { None };
+                    if free.is_none() {
+                        if let OfName::Permit(permit) = of_name {
+                            of_name = OfName::Reserved(permit.reserve(rank));
+                        }
+                    }
+                    let entered = of_kind.take().unwrap_or_else(|| semaphore.acquire(rank));
+                    Some(if let Some(permit) = free { permit } else { acquired(entered, request, sleep).await })
+                }
+            };
+            of_name = match of_name {
+                OfName::Nothing if self.names.get(request.name).is_none() => {
+                    return Permits::of_name_and_kind(None, kind);
+                }
+                OfName::Permit(permit) if permit.may_start() => return Permits::of_name_and_kind(Some(permit), kind),
+                OfName::Permit(permit) => OfName::Reserved(permit.reserve(rank)),
+                OfName::Reserved(reserved) => match reserved.try_start() {
+                    Ok(permit) => return Permits::of_name_and_kind(Some(permit), kind),
+                    Err(reserved) => OfName::Reserved(reserved),
+                },
+                other => other,
+            };
         }
-        Permits { permits, _of_key: None }
     }
 
-    fn rank(&self, request: AdmitRequest) -> Duration {
-        let place = request.place.and_then(Timestamp::to_instant);
-        let arrival = place.map_or_else(|| self.epoch.elapsed(), |place| place.saturating_duration_since(self.epoch));
-        request.priority.rank(arrival, self.promote_after)
-    }
-
-    fn of_name(&self, name: TaskName) -> Option<&NameLimits> {
-        if self.names.is_empty() { None } else { self.names.get(&name) }
+    fn rank(&self, request: AdmitRequest, came: Timestamp) -> Duration {
+        request.priority.rank(request.place.unwrap_or(came).since(self.epoch), self.promote_after)
     }
 
     const fn of_kind(&self, kind: Kind) -> Option<&Arc<PrioritySemaphore>> {
@@ -402,7 +560,7 @@ where
             permit = &mut acquire => return permit,
             () = sleep(period) => {}
         }
-        if watch.0.granted() == granted {
+        if watch.0.granted() == granted && !watch.0.is_paused() {
             let waiting = watch.0.waiting();
             let _panicked = emit(|| {
                 tracing::warn!(
@@ -419,47 +577,31 @@ where
     }
 }
 
-impl NameLimits {
-    fn may_start(&self) -> usize {
-        #[cfg(feature = "rate-limit")]
-        if let Some(rate) = &self.rate {
-            if !rate.is_ready() {
-                return 0;
-            }
-            return self.permits.as_ref().map_or(1, |permits| permits.free().min(1));
-        }
-        self.permits.as_ref().map_or(usize::MAX, |permits| permits.free())
-    }
-
-    const fn first_queue(&self) -> Option<&Arc<PrioritySemaphore>> {
-        #[cfg(feature = "rate-limit")]
-        if let Some(rate) = &self.rate {
-            return Some(rate.queue());
-        }
-        self.permits.as_ref()
-    }
-}
-
 impl Limits {
-    fn of_names(&self) -> Result<FxHashMap<TaskName, NameLimits>, BuildError> {
-        let mut names = FxHashMap::<_, NameLimits>::default();
+    fn of_names(&self) -> Result<LimitedNames, BuildError> {
+        let mut permits = HashMap::new();
         for &(name, limit) in &self.by_name {
             if limit == 0 {
                 return Err(BuildError::ZeroLimitOfName { setting: "limit_by_name", name });
             }
-            let permits = PrioritySemaphore::new(limit.min(MAX_LIMIT));
-            if names.entry(name).or_default().permits.replace(permits).is_some() {
+            if permits.insert(name, PrioritySemaphore::new(limit)).is_some() {
                 return Err(BuildError::TwoLimitsOfName { setting: "limit_by_name", name });
             }
         }
+        let names = LimitedNames::default();
         #[cfg(feature = "rate-limit")]
         for &(name, limit) in &self.rates {
             if limit.is_zero() {
                 return Err(BuildError::ZeroLimitOfName { setting: "rate_limit", name });
             }
-            if names.entry(name).or_default().rate.replace(RateGate::new(limit)).is_some() {
+            let permits = permits.remove(&name).unwrap_or_else(|| PrioritySemaphore::new(usize::MAX));
+            let limits = NameLimits { rate: Some(RateGate::new(limit)), permits };
+            if !names.get_or_insert(name, limits).1 {
                 return Err(BuildError::TwoLimitsOfName { setting: "rate_limit", name });
             }
+        }
+        for (name, permits) in permits {
+            names.get_or_insert(name, NameLimits::new(permits));
         }
         Ok(names)
     }

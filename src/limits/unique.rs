@@ -129,6 +129,14 @@ impl UniqueKeys {
         }
     }
 
+    /// Notes that the holder, which has [begun](Self::begin), does not start yet. If another task already waits for its
+    /// end, that one goes on waiting.
+    pub(crate) fn take_back_begin(&self, key: &KeyOfName, id: TaskId) {
+        if let Some(holder) = self.holders.part(key).get_mut(key) {
+            holder.has_started &= holder.id != id || holder.next.is_some();
+        }
+    }
+
     /// Notes that a task has ended.
     pub(crate) fn release(&self, key: &KeyOfName, id: TaskId) {
         let mut part = self.holders.part(key);
@@ -208,6 +216,20 @@ mod tests {
         assert_eq!((keys.len(), keys.find(&key())), (0, None));
         keys.release(&key(), id(7));
         assert!(matches!(keys.begin(&key(), id(7)), Err(Replaced(None))));
+    }
+
+    #[test]
+    fn a_task_that_has_begun_and_does_not_start_is_replaced_unless_another_waits_for_it() {
+        let (keys, replace) = (UniqueKeys::new(), UniquePolicy::replace());
+        assert_eq!(claim(&keys, 1, replace), Ok((0, 0, false)));
+        assert!(keys.begin(&key(), id(1)).is_ok());
+        keys.take_back_begin(&key(), id(1));
+        assert_eq!(claim(&keys, 2, replace), Ok((1, 0, false)));
+        keys.take_back_begin(&key(), id(1));
+        assert!(keys.begin(&key(), id(2)).is_ok());
+        assert_eq!(claim(&keys, 3, replace), Ok((0, 0, true)));
+        keys.take_back_begin(&key(), id(2));
+        assert_eq!(claim(&keys, 4, replace), Ok((3, 0, true)));
     }
 
     #[test]

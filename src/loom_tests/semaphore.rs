@@ -75,3 +75,52 @@ fn a_permit_that_comes_back_while_one_joins_before_it_is_polled_is_its_own() {
         assert!(poll_once(permits.acquire(Duration::ZERO)).is_some(), "passed on");
     });
 }
+
+/// Seeded: `PrioritySemaphore::set_paused` changes the state, and does not serve those that wait.
+#[test]
+fn one_who_joins_while_it_is_resumed_is_served() {
+    check(|| {
+        let permits = PrioritySemaphore::new(1);
+        permits.set_paused(true);
+        let resumed = Arc::clone(&permits);
+        let other = thread::spawn(move || resumed.set_paused(false));
+        let woken = Arc::new(Woken::default());
+        let mut waiting = permits.acquire(Duration::ZERO);
+        let at_once = woken.poll(&mut waiting).is_ready();
+        other.join().unwrap();
+        assert!(at_once || woken.0.load(Ordering::SeqCst), "told");
+        assert!(at_once || woken.poll(&mut waiting).is_ready());
+    });
+}
+
+/// Seeded: `Reservation::ready` looks under one lock, and leaves its waker under another.
+#[test]
+fn a_place_that_waits_for_the_limit_is_told_when_it_is_raised_or_another_leaves() {
+    for raises in [false, true] {
+        check(move || {
+            let permits = PrioritySemaphore::new(2);
+            let [first, second] = [(); 2].map(|()| permits.try_acquire().unwrap());
+            permits.set_limit(Some(1));
+            let place = second.reserve(Duration::ZERO);
+            let place = place.try_start().err().expect("the other one is in use");
+            let other = Arc::clone(&permits);
+            let other = thread::spawn(move || {
+                if raises {
+                    other.set_limit(Some(2));
+                    return Some(first);
+                }
+                drop(first);
+                None
+            });
+            let woken = Arc::new(Woken::default());
+            let mut ready = Box::pin(place.ready());
+            let at_once = woken.poll(&mut ready).is_ready();
+            let first = other.join().unwrap();
+            assert!(at_once || woken.0.load(Ordering::SeqCst), "told");
+            assert!(at_once || woken.poll(&mut ready).is_ready());
+            drop(ready);
+            assert!(place.try_start().is_ok());
+            drop(first);
+        });
+    }
+}

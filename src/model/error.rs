@@ -110,6 +110,19 @@ pub enum BuildError {
     ZeroTimeout,
 }
 
+/// Why the limit of a name was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// A limit of zero would let no task run.
+    #[error("a limit of zero would let no task of `{name}` run: to stop them for a while, use `pause`")]
+    #[non_exhaustive]
+    Zero {
+        /// The name of the tasks.
+        name: TaskName,
+    },
+}
+
 /// Why a dead letter was not replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -7,6 +7,7 @@ mod event;
 mod id;
 mod key;
 mod name;
+mod name_limit;
 #[cfg(not(feature = "http"))]
 mod no_ending;
 mod outcome;
@@ -27,11 +28,12 @@ pub use self::policy::ServePolicy;
 #[cfg(feature = "cron")]
 pub use self::policy::{Schedule, ScheduleError};
 pub use self::{
-    error::{BuildError, RejectReason, ReplayError},
+    error::{BuildError, LimitError, RejectReason, ReplayError},
     event::TaskEvent,
     id::{ParseIdError, SetId, TaskId},
     key::TaskKey,
     name::TaskName,
+    name_limit::NameLimit,
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
     policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy, UniquePolicy},

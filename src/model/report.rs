@@ -55,6 +55,9 @@ pub struct TaskInfo {
     /// tasks before it, or is running.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::optional_seconds"))]
     pub due_in: Option<Duration>,
+    /// Whether the task does not start, or is not tried again, before its name is
+    /// [resumed](crate::TaskRegistry::resume).
+    pub paused: bool,
     /// What the task has [reported](crate::progress()) of how far it has come.
     #[cfg_attr(
         feature = "serde",
@@ -65,7 +68,9 @@ pub struct TaskInfo {
 
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {} `{}` ({}), {}, {:.1?} old", self.id, self.name, self.location, self.state, self.age)
+        let paused = if self.paused { ", paused" } else { "" };
+        let Self { id, name, location, state, age, .. } = self;
+        write!(f, "task {id} `{name}` ({location}), {state}{paused}, {age:.1?} old")
     }
 }
 

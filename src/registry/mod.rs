@@ -10,6 +10,7 @@ mod cron;
 pub(crate) mod current;
 pub(crate) mod dead_letters;
 pub(crate) mod handle;
+mod limits;
 pub(crate) mod output_handle;
 pub(crate) mod progress;
 pub(crate) mod repeat;

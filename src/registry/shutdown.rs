@@ -7,7 +7,8 @@ use tokio::task::yield_now;
 use crate::{
     engine::{abandoned::DROPPED_WITHIN, context, set_queue::SetQueue, shared::Shared},
     ledger::{Walk, finished::EndedBy, live::LiveTask, losses::MAX_NAMED, metrics::TaskMetrics},
-    model::{DiscardReason, ShutdownReport, TaskId},
+    limits::PausedNames,
+    model::{DiscardReason, ShutdownReport, TaskId, TaskState},
     registry::{TaskRegistry, waiting::Waiting},
     util::clock::Timestamp,
 };
@@ -41,7 +42,8 @@ impl TaskRegistry {
     ///    the settle time, and aborts the tasks that are left.
     ///
     /// A task that waits for a time after the deadline, for its [delay](crate::Task::delay) or another
-    /// [attempt](crate::Task::retrying), is ended as soon as only such tasks are left. The report lists it.
+    /// [attempt](crate::Task::retrying), and a task whose name is [paused](Self::pause), is ended as soon as only such
+    /// tasks, and tasks behind them in their sets, are left. The report lists it.
     ///
     /// It returns within the grace, the settle time and one second, however many tasks are live, unless hooks or the
     /// drops of tasks take longer. While a [`ShutdownGuard`](crate::ShutdownGuard) is left, it waits another settle
@@ -129,8 +131,9 @@ impl TaskRegistry {
         loop {
             let deadline = *earliest.borrow();
             // The look takes time, so something may have been added meanwhile: it goes on.
-            if shared.requests.count() == 0 && self.all_due_after(deadline).await {
-                self.end_due_after(deadline).await;
+            let blocked = Blocked { deadline, paused: shared.admission.paused_names() };
+            if shared.requests.count() == 0 && self.all_blocked(&blocked).await {
+                self.end_blocked(&blocked).await;
             }
             let idle = async {
                 shared.requests.wait_none().await;
@@ -176,13 +179,13 @@ impl TaskRegistry {
         }
     }
 
-    /// Whether there are tasks, and all of them are due after the deadline.
-    async fn all_due_after(&self, deadline: Timestamp) -> bool {
+    /// Whether there are tasks, and none of them can start before the deadline.
+    async fn all_blocked(&self, blocked: &Blocked) -> bool {
         let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
         loop {
             let mut all = true;
-            let seen = self.shared.ledger.step(&mut walk, |task| all &= task.is_due_after(deadline), &mut sets);
-            all = all && sets.drain(..).all(|set| set.all_live(|task| task.is_due_after(deadline)));
+            let seen = self.shared.ledger.step(&mut walk, |task| all &= blocked.has(task), &mut sets);
+            all = all && sets.drain(..).all(|set| set.all_live(|task| blocked.has(task)));
             if !all || seen == 0 {
                 return all;
             }
@@ -190,11 +193,11 @@ impl TaskRegistry {
         }
     }
 
-    async fn end_due_after(&self, deadline: Timestamp) {
+    async fn end_blocked(&self, blocked: &Blocked) {
         let (mut sets, mut walk, mut pause) = (Vec::new(), Walk::default(), Pause::default());
         let mut spawned = Vec::new();
         let select = |task: &LiveTask, spawned: &mut Vec<TaskId>| {
-            if task.is_due_after(deadline) {
+            if blocked.has(task) {
                 spawned.push(task.identity.id);
             }
         };
@@ -205,7 +208,7 @@ impl TaskRegistry {
             }
             self.end_spawned(&mut spawned);
             for set in sets.drain(..) {
-                while set.transition(|step| step.end_due_after(deadline)) {
+                while set.transition(|step| step.end_blocked(|task| blocked.has(task))) {
                     yield_now().await;
                 }
             }
@@ -317,6 +320,20 @@ impl TaskRegistry {
             stuck: stuck.into_iter().map(|identity| LiveTask::new(identity).stuck_info(now)).collect(),
             took: now.since(start),
         }
+    }
+}
+
+/// The tasks that can't start before the deadline.
+struct Blocked {
+    deadline: Timestamp,
+    paused: PausedNames,
+}
+
+impl Blocked {
+    fn has(&self, task: &LiveTask) -> bool {
+        task.is_due_after(self.deadline)
+            || self.paused.contains(task.identity.name)
+                && matches!(task.state(), TaskState::Pending | TaskState::Retrying)
     }
 }
 

@@ -124,6 +124,9 @@ impl TaskRegistry {
             set.flush();
         }
         shared.ledger.sum(&mut metrics);
+        for (name, limit) in self.name_limits() {
+            metrics.set_limit(name, limit);
+        }
         metrics.oldest_pending = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
         (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
         metrics.stuck = shared.abandoned.len() as u64;
@@ -203,9 +206,9 @@ impl TaskRegistry {
     /// The live tasks, pending and running, the oldest first.
     #[must_use]
     pub fn tasks(&self) -> Vec<TaskInfo> {
-        let now = Timestamp::now();
+        let (now, paused) = (Timestamp::now(), self.shared.admission.paused_names());
         let mut tasks = Vec::new();
-        let mut list = |task: &LiveTask| tasks.push(task.info(now));
+        let mut list = |task: &LiveTask| tasks.push(paused.marked(task.info(now)));
         for set in self.shared.ledger.survey(&mut list) {
             set.survey(&mut list);
         }
@@ -244,7 +247,7 @@ impl TaskRegistry {
         mut filter: impl FnMut(&TaskInfo) -> bool,
     ) -> Page<TaskInfo> {
         let mut page = Page::new();
-        let now = Timestamp::now();
+        let (now, paused) = (Timestamp::now(), self.shared.admission.paused_names());
         let mut looked_at = 0;
         // All tasks up to here were looked at.
         let mut last = after;
@@ -262,7 +265,7 @@ impl TaskRegistry {
                 }
                 let (tasks, next) = self.live_piece(number, index, now);
                 looked_at += tasks.len().max(1);
-                for task in tasks {
+                for task in tasks.into_iter().map(|task| paused.marked(task)) {
                     if filter(&task) && !page.push(task, limit, |last| last.id) {
                         return page;
                     }
@@ -526,10 +529,12 @@ impl TaskRegistry {
     }
 
     /// How many async tasks of this name would start now, without waiting for a permit or a rate and without exceeding
-    /// the [capacity](TaskRegistryBuilder::capacity). `usize::MAX` if nothing limits them; 0 if the registry is closed.
+    /// the [capacity](TaskRegistryBuilder::capacity). `usize::MAX` if nothing limits them; 0 if the registry is closed
+    /// or the name is [paused](Self::pause).
     ///
     /// For code that fetches work only when there is room for it, such as the worker of a queue. A task that is spawned
-    /// meanwhile may take the room. With a rate limit, the number is at most 1.
+    /// meanwhile may take the room. With a rate limit, the number is at most 1. [`limits_changed`](Self::limits_changed)
+    /// waits for a change of the limits.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};

@@ -123,22 +123,23 @@ impl TaskRegistry {
 
     /// The oldest sets and spawned tasks that are live, and tasks of the sets that drain.
     fn some_waited(&self, count: usize) -> Vec<Waited> {
-        let now = Timestamp::now();
+        let (now, paused) = (Timestamp::now(), self.shared.admission.paused_names());
         let mut all = Vec::new();
         for number in self.shared.ledger.numbers_from(0, count) {
             let left = count.saturating_sub(all.len());
             let Some(set) = self.shared.ledger.set(number) else {
                 let spawned = self.shared.ledger.shard(number).spawned.get(number).map(|task| task.info(now));
-                all.extend(spawned.map(Waited::Task));
+                all.extend(spawned.map(|task| Waited::Task(paused.marked(task))));
                 continue;
             };
             // So that its tasks are among those that are counted as live.
             set.flush();
-            match set.open() {
-                Some((open, pending)) => {
-                    all.push(Waited::Set(SetId(number), open, pending, set.first_infos(1, now).pop()));
-                }
-                None => all.extend(set.first_infos(left, now).into_iter().map(Waited::Task)),
+            let open = set.open();
+            let infos = set.first_infos(if open.is_some() { 1 } else { left }, now).into_iter();
+            let mut infos = infos.map(|task| paused.marked(task));
+            match open {
+                Some((open, pending)) => all.push(Waited::Set(SetId(number), open, pending, infos.next())),
+                None => all.extend(infos.map(Waited::Task)),
             }
         }
         all.truncate(count);

@@ -89,7 +89,13 @@ impl Policy {
 pub(crate) struct Permits {
     /// Of its name, and of its kind.
     pub(crate) permits: [Option<Permit>; 2],
-    pub(crate) _of_key: Option<Box<KeyedPermit<KeyOfName>>>,
+    pub(crate) of_key: Option<Box<KeyedPermit<KeyOfName>>>,
+}
+
+impl Permits {
+    pub(crate) const fn of_name_and_kind(of_name: Option<Permit>, of_kind: Option<Permit>) -> Self {
+        Self { permits: [of_name, of_kind], of_key: None }
+    }
 }
 
 /// Until when a task must start. Its entry in the registry's timer is removed when this is dropped.

@@ -63,6 +63,12 @@ impl TaskInfoBuilder {
         self
     }
 
+    /// The name of the task is [paused](crate::TaskRegistry::pause).
+    pub fn paused(mut self) -> Self {
+        self.0.paused = true;
+        self
+    }
+
     /// The info.
     #[must_use]
     pub fn build(self) -> TaskInfo {

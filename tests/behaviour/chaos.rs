@@ -26,6 +26,9 @@ use crate::support::{assert_conserved, until};
 const ADDERS: u64 = 3;
 const TASKS_PER_ROUND: u64 = 3_000;
 
+/// The names of the tasks, which are paused, resumed and limited.
+const NAMES: [&str; 4] = ["limited", "rated", "unnamed", "unlimited"];
+
 /// What the threads of one round share.
 #[derive(Clone)]
 struct Round {
@@ -93,6 +96,7 @@ impl Round {
         let task = match random.u8(..12) {
             0 => task.named("limited"),
             1 => task.named("rated"),
+            5 => task.named("unlimited"),
             2 => task.priority(Priority::High),
             3 => task.delay(Duration::from_millis(millis)),
             4 => task.expires_after(Duration::from_millis(millis)),
@@ -144,6 +148,10 @@ impl Round {
             10 => drop(self.registry.metrics()),
             11 => drop(self.registry.tasks()),
             12 => drop(self.registry.dead_letters().clear()),
+            13 => _ = self.registry.pause(name(random)),
+            14..17 => _ = self.registry.resume(name(random)),
+            17 => self.registry.set_limit(name(random), random.usize(1..4)).unwrap(),
+            18 => self.registry.remove_limit(name(random)),
             _ => {}
         }
     }
@@ -156,6 +164,10 @@ impl Round {
             self.disturb(&mut random);
         }
     }
+}
+
+fn name(random: &mut Rng) -> &'static str {
+    NAMES[random.usize(..NAMES.len())]
 }
 
 /// A registry with some limits.
@@ -212,6 +224,9 @@ fn play(seed: u64, workers: usize, tasks: u64) -> u64 {
             _ => until(|| adders.iter().all(thread::JoinHandle::is_finished)).await,
         }
         if end == 2 {
+            for name in NAMES {
+                registry.resume(name);
+            }
             registry.wait_idle().await;
         }
     });

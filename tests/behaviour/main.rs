@@ -26,6 +26,7 @@ mod limits;
 mod observe;
 mod on_failure;
 mod pages;
+mod pause;
 mod permits;
 mod priority;
 mod progress;
@@ -43,6 +44,7 @@ mod schedule;
 #[cfg(feature = "serde")]
 mod serialize;
 mod set;
+mod set_limit;
 mod shutdown;
 mod shutdown_bounds;
 mod spawn;

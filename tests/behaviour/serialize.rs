@@ -27,7 +27,7 @@ async fn events_and_reports_have_named_fields_and_seconds() {
     }
     let added = json!({"event": "added", "task": {
         "id": id.to_external(), "name": "mail", "location": "…", "set": set, "state": "pending", "attempt": 0, "age": "…",
-        "running_for": null, "due_in": null,
+        "running_for": null, "due_in": null, "paused": false,
     }});
     let finished = json!({"event": "finished", "task": {
         "id": id.to_external(), "name": "mail", "location": "…", "set": set, "state": "failed", "attempt": 1,

@@ -20,26 +20,36 @@ pub(crate) struct HeldJobs {
 #[derive(Default)]
 struct State {
     runs: HashMap<RunKey, Held>,
-    /// How many of them have not begun to run.
-    not_started: usize,
+    /// How many of them have not begun to run, by name.
+    not_started: HashMap<&'static str, usize>,
     /// How many of them have crashed a process before.
     crashed: usize,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Held {
+    name: &'static str,
     task: Option<TaskId>,
     is_started: bool,
     is_crashed: bool,
     is_lost: bool,
 }
 
+impl State {
+    /// Notes that a job begins to run, or will not.
+    fn start(&mut self, name: &'static str) {
+        if let Some(jobs) = self.not_started.get_mut(name) {
+            *jobs -= 1;
+        }
+    }
+}
+
 impl HeldJobs {
-    pub(crate) fn insert(&self, run: RunKey, is_crashed: bool) {
+    pub(crate) fn insert(&self, run: RunKey, name: &'static str, is_crashed: bool) {
         let mut state = self.state.lock();
-        state.not_started += 1;
+        *state.not_started.entry(name).or_default() += 1;
         state.crashed += usize::from(is_crashed);
-        state.runs.insert(run, Held { is_crashed, ..Held::default() });
+        state.runs.insert(run, Held { name, task: None, is_started: false, is_crashed, is_lost: false });
     }
 
     pub(crate) fn set_task(&self, run: RunKey, task: TaskId) {
@@ -52,8 +62,10 @@ impl HeldJobs {
     pub(crate) fn started(&self, run: RunKey) {
         let mut state = self.state.lock();
         let Some(held) = state.runs.get_mut(&run) else { return };
-        if !std::mem::replace(&mut held.is_started, true) {
-            state.not_started -= 1;
+        let Held { name, is_started, .. } = *held;
+        held.is_started = true;
+        if !is_started {
+            state.start(name);
         }
     }
 
@@ -74,7 +86,9 @@ impl HeldJobs {
     pub(crate) fn remove(&self, run: RunKey) {
         let mut state = self.state.lock();
         if let Some(held) = state.runs.remove(&run) {
-            state.not_started -= usize::from(!held.is_started);
+            if !held.is_started {
+                state.start(held.name);
+            }
             state.crashed -= usize::from(held.is_crashed);
         }
         let is_empty = state.runs.is_empty();
@@ -88,8 +102,10 @@ impl HeldJobs {
         self.state.lock().runs.len()
     }
 
-    pub(crate) fn not_started(&self) -> usize {
-        self.state.lock().not_started
+    /// How many jobs, of the names for which `counts` holds, have not begun to run.
+    pub(crate) fn not_started(&self, counts: impl Fn(&'static str) -> bool) -> usize {
+        let not_started = self.state.lock().not_started.clone();
+        not_started.into_iter().filter(|(name, jobs)| *jobs > 0 && counts(name)).map(|(_, jobs)| jobs).sum()
     }
 
     /// Whether the worker holds a job that has crashed a process before. Such a job runs alone.
@@ -136,22 +152,23 @@ mod tests {
     #[test]
     fn counts_what_has_not_started_and_what_has_crashed() {
         let held = HeldJobs::default();
-        held.insert(run(1), true);
-        held.insert(run(2), false);
-        assert_eq!((held.len(), held.not_started(), held.has_crashed()), (2, 2, true));
+        held.insert(run(1), "mail", true);
+        held.insert(run(2), "report", false);
+        assert_eq!((held.len(), held.not_started(|_| true), held.has_crashed()), (2, 2, true));
+        assert_eq!(held.not_started(|name| name == "mail"), 1);
         held.started(run(1));
         held.started(run(1));
-        assert_eq!(held.not_started(), 1);
+        assert_eq!(held.not_started(|_| true), 1);
         held.remove(run(1));
         held.remove(run(2));
         held.remove(run(2));
-        assert_eq!((held.len(), held.not_started(), held.has_crashed()), (0, 0, false));
+        assert_eq!((held.len(), held.not_started(|_| true), held.has_crashed()), (0, 0, false));
     }
 
     #[test]
     fn a_run_is_lost_once() {
         let held = HeldJobs::default();
-        held.insert(run(1), false);
+        held.insert(run(1), "mail", false);
         assert!(held.lose(run(1)));
         assert!(!held.lose(run(1)));
         assert!(held.is_lost(run(1)) && held.kept().is_empty());

@@ -33,6 +33,7 @@ pub(super) async fn run(worker: &Arc<Worker>, guard: &ShutdownGuard) {
     let mut changes = worker.queue.changes();
     loop {
         changes.mark_unchanged();
+        let limits_changed = worker.registry.limits_changed();
         let step = reserver.step().await;
         let wait_until = match step {
             Ok(Step::More) => {
@@ -56,6 +57,7 @@ pub(super) async fn run(worker: &Arc<Worker>, guard: &ShutdownGuard) {
             () = guard.shutdown_started() => return,
             () = sleep_until(wait_until) => {}
             () = worker.changed.notified() => {}
+            () = limits_changed => {}
             changed = changes.changed() => {
                 if changed.is_err() {
                     sleep_until(wait_until).await;
@@ -121,9 +123,11 @@ impl Reserver<'_> {
         if more_to_tend { Step::Wait(now + TEND_EVERY) } else { Step::Wait(look.min(self.tender.next)) }
     }
 
-    /// Whether a limit of the registry keeps a name from being reserved.
+    /// Whether a limit of the registry keeps a name from being reserved. A change of the limits is told, so a name that
+    /// is paused needs no looks.
     fn is_limited(&self) -> bool {
-        self.worker.handlers.names().any(|name| self.worker.registry.may_start(name) == 0)
+        let registry = &self.worker.registry;
+        self.worker.handlers.names().any(|name| registry.may_start(name) == 0 && !registry.is_paused(name))
     }
 
     /// Whether a job that has crashed a process waits until this worker holds no job.
@@ -145,7 +149,8 @@ impl Reserver<'_> {
     /// Reserves and starts up to `free` jobs. Returns how many.
     async fn reserve(&mut self, free: usize, crashed: bool) -> Result<usize, QueueError> {
         let worker = self.worker;
-        let not_started = worker.held.not_started();
+        // Those of paused names start later, and need no room now.
+        let not_started = worker.held.not_started(|name| !worker.registry.is_paused(name));
         let may_start = |name: &'static str| worker.registry.may_start(name).saturating_sub(not_started).min(free);
         let names: Vec<_> =
             worker.handlers.names().map(|name| (name, may_start(name))).filter(|(_, count)| *count > 0).collect();

@@ -40,12 +40,9 @@ impl Drop for NotStarted {
 /// Starts a job that was reserved.
 pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
     let key = (job.id, job.run);
-    worker.held.insert(key, job.crashes > 0);
     // A queue returns only names that were asked for.
-    let Some(handler) = worker.handlers.get(&job.name).map(Arc::clone) else {
-        worker.held.remove(key);
-        return;
-    };
+    let Some(handler) = worker.handlers.get(&job.name).map(Arc::clone) else { return };
+    worker.held.insert(key, handler.name, job.crashes > 0);
     let (alive, dropped) = oneshot::channel();
     let verdict = VerdictSlot::default();
     let run =

@@ -59,7 +59,7 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
             snooze_counts_as_nothing declared_dead undecodable_is_retried_then_dead_with_its_bytes
             an_unknown_name_is_left rejected_is_released;
         waiting: delayed_by_the_engine due_at_a_time no_more_is_reserved_than_may_start
-            no_more_is_in_hand_than_the_concurrency;
+            none_of_a_paused_name_is_reserved no_more_is_in_hand_than_the_concurrency;
         shutdown: lets_jobs_run_and_settles_them releases_what_did_not_finish reserves_no_more
             an_idle_worker_ends_at_once;
         engine_away: a_push_fails_within_its_time_limit workers_go_on;

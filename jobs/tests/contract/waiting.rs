@@ -82,6 +82,19 @@ pub(crate) async fn no_more_is_reserved_than_may_start<E: TestEngine>() {
     }
 }
 
+pub(crate) async fn none_of_a_paused_name_is_reserved<E: TestEngine>() {
+    let engine = E::create().await;
+    let journal = Journal::default();
+    let (jobs, registry) = mail_worker(&engine, &journal).await;
+    registry.pause("mail");
+    jobs.push_all((0..3).map(|number| Mail { number }).collect()).await.unwrap();
+    // It has looked for work at least twice, because it looks every second at least.
+    tokio::time::sleep(5 * SECOND / 2).await;
+    assert_eq!((jobs.metrics().reserved, journal.entries().len()), (0, 0));
+    registry.resume("mail");
+    until_len(&journal, 3).await;
+}
+
 pub(crate) async fn no_more_is_in_hand_than_the_concurrency<E: TestEngine>() {
     let engine = E::create().await;
     let (journal, go) = (Journal::default(), Arc::new(Notify::new()));
