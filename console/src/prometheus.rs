@@ -57,6 +57,9 @@ use crate::buckets::by_bound;
 /// | `postlude_task_wait_seconds` | `name` | histogram: how long tasks that ended had waited for the start of their first attempt |
 /// | `postlude_tasks_pending`, `_running` | `name` | tasks, now: `sum()` has those of all names |
 /// | `postlude_tasks_retrying` | `name` | of the running tasks, those that wait for their next attempt |
+/// | `postlude_name_paused` | `name` | 1 if the name is [paused](TaskRegistry::pause), else 0 |
+/// | `postlude_name_limit` | `name` | how many tasks of the name may run at a time, if that is limited |
+/// | `postlude_name_in_use` | `name` | of a name that is limited: how many of its permits are taken |
 /// | `postlude_tasks_stuck` | | tasks that have their outcome while their work goes on |
 /// | `postlude_open_sets` | | sets with tasks that have not begun to drain, now |
 /// | `postlude_oldest_pending_seconds` | | how long the oldest pending task has been waiting |
@@ -142,6 +145,7 @@ impl Families<'_, '_> {
         let help = "Lines and spans of this process that the log was not given";
         self.counter("postlude_log_suppressed", help, |m| m.log_suppressed)?;
 
+        self.limits_of_names()?;
         let help = "Tasks that have their outcome while their work goes on";
         self.gauge("postlude_tasks_stuck", help, None, |m| m.stuck)?;
         let help = "Sets with tasks that have not begun to drain";
@@ -199,6 +203,25 @@ impl Families<'_, '_> {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, metrics) in by_name(&self.snapshots) {
             family.encode_family(&labels)?.encode_gauge(&value(metrics))?;
+        }
+        Ok(())
+    }
+
+    /// Names without a limit have no series of the limit.
+    fn limits_of_names(&mut self) -> fmt::Result {
+        type Figure = fn(&NameMetrics) -> Option<u64>;
+        let figures: [(&str, &str, Figure); 3] = [
+            ("postlude_name_paused", "Whether the name is paused", |m| Some(m.paused.into())),
+            ("postlude_name_limit", "How many tasks of the name may run at a time", |m| m.limit),
+            ("postlude_name_in_use", "The permits of the name that are taken", |m| m.limit.and(Some(m.in_use))),
+        ];
+        for (name, help, figure) in figures {
+            let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (labels, metrics) in by_name(&self.snapshots) {
+                if let Some(value) = figure(metrics) {
+                    family.encode_family(&labels)?.encode_gauge(&value)?;
+                }
+            }
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ enum StateFilter {
     #[default]
     Live,
     LiveIn(TaskState),
+    /// Pending or retrying, of a paused name.
+    Paused,
     Ended,
     EndedAs(OutcomeKind),
 }
@@ -52,10 +54,11 @@ impl StateFilter {
             "pending" => Self::LiveIn(TaskState::Pending),
             "running" => Self::LiveIn(TaskState::Running),
             "retrying" => Self::LiveIn(TaskState::Retrying),
+            "paused" => Self::Paused,
             "ended" => Self::Ended,
             _ => Self::EndedAs(*kind().ok_or_else(|| {
                 let kinds: Vec<_> = OutcomeKind::ALL.iter().map(|kind| kind.label()).collect();
-                format!("`state={word}`: there are live, pending, running, retrying; and ended, {}", kinds.join(", "))
+                format!("`state={word}`: there are live, pending, running, retrying, paused; and ended, {}", kinds.join(", "))
             })?),
         })
     }
@@ -82,6 +85,9 @@ impl TaskQuery {
             StateFilter::Live => registry.live_page(cursor, limit, |task| has_name(task.name.as_str())).into(),
             StateFilter::LiveIn(state) => {
                 registry.live_page(cursor, limit, |task| task.state == *state && has_name(task.name.as_str())).into()
+            }
+            StateFilter::Paused => {
+                registry.live_page(cursor, limit, |task| task.paused && has_name(task.name.as_str())).into()
             }
             StateFilter::Ended => registry.history_page(cursor, limit, |report| has_name(report.name.as_str())).into(),
             StateFilter::EndedAs(kind) => registry

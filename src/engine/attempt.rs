@@ -75,7 +75,8 @@ pub(crate) async fn attempt(
     }
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
-    let (mut permits, mut started) = (Permits::default(), Timestamp::now());
+    let mut permits = Permits::default();
+    let mut started;
     loop {
         let key = limited_key.as_ref().filter(|_| permits.of_key.is_none());
         let given = shared.admission.admit(request, key, mem::take(&mut entered), note_due, sleep).await;

@@ -96,11 +96,11 @@ impl Round {
         let task = match random.u8(..12) {
             0 => task.named("limited"),
             1 => task.named("rated"),
-            5 => task.named("unlimited"),
             2 => task.priority(Priority::High),
             3 => task.delay(Duration::from_millis(millis)),
             4 => task.expires_after(Duration::from_millis(millis)),
             5 => task.named("by_key").key(random.u32(..3)),
+            8 => task.named("unlimited"),
             6..8 => {
                 let policies = [
                     UniquePolicy::join(),

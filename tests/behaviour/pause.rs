@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{DiscardReason, Outcome, RetryPolicy, Task, TaskInfo, TaskRegistry, TaskState};
+use postlude::{DiscardReason, Outcome, RetryPolicy, Task, TaskInfo, TaskRegistry, TaskState, UniquePolicy};
 use tokio::{task::yield_now, time::sleep};
 
 use crate::support::{Journal, SECOND, assert_conserved, until};
@@ -191,6 +191,43 @@ async fn paused_tasks_expire_and_can_be_aborted() {
     assert!(stays.await.is_completed());
     assert_eq!(registry.name_limits()["mail"].in_use, 0);
     assert_conserved(&registry, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_with_a_limited_key_wait_and_keep_the_limit_of_their_key() {
+    let registry = TaskRegistry::builder().limit_by_key("mail", 1).build().unwrap();
+    let journal = Journal::default();
+    registry.pause("mail");
+    for (entry, key) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        let journal = journal.clone();
+        let work = async move {
+            journal.note(entry);
+            sleep(SECOND).await;
+        };
+        registry.spawn(Task::new(work).named("mail").key(key));
+    }
+    sleep(HOUR).await;
+    assert!(journal.read().is_empty());
+    assert_eq!(states(&registry), [(TaskState::Pending, true); 3]);
+    registry.resume("mail");
+    sleep(SECOND / 2).await;
+    assert_eq!(journal.read(), ["a1", "b1"]);
+    registry.wait_idle().await;
+    assert_eq!(journal.read(), ["a1", "b1", "a2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_task_with_a_unique_key_is_replaced() {
+    let (registry, journal) = (TaskRegistry::new(), Journal::default());
+    registry.pause("mail");
+    let [first, second] =
+        ["1", "2"].map(|entry| registry.spawn(note(&journal, entry).key("a").unique(UniquePolicy::replace())));
+    assert!(matches!(first.await, Outcome::Discarded(DiscardReason::Duplicate)));
+    sleep(HOUR).await;
+    assert_eq!(states(&registry), [(TaskState::Pending, true)]);
+    registry.resume("mail");
+    assert!(second.await.is_completed());
+    assert_eq!(journal.read(), ["2"]);
 }
 
 #[cfg(feature = "rate-limit")]

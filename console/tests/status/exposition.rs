@@ -53,6 +53,37 @@ async fn histograms_have_counts_sums_and_buckets() {
     assert!(line.starts_with("3 added: 0 pending, 0 running, 3 completed, 0 failed"), "{line}");
 }
 
+#[tokio::test]
+async fn a_paused_and_a_limited_name_show() {
+    let registry = TaskRegistry::new();
+    registry.pause("mail");
+    registry.set_limit("report", 3).unwrap();
+    let paused = registry.spawn(Task::new(async {}).named("mail"));
+    let running = registry.spawn(Task::new(std::future::pending::<()>()).named("report"));
+    tokio::task::yield_now().await;
+    let text = TaskCollector::new(registry.clone()).text();
+    let of_names = text.lines().filter(|line| line.starts_with("postlude_name_")).collect::<Vec<_>>();
+    assert_eq!(
+        of_names,
+        [
+            r#"postlude_name_paused{name="mail"} 1"#,
+            r#"postlude_name_paused{name="report"} 0"#,
+            r#"postlude_name_limit{name="report"} 3"#,
+            r#"postlude_name_in_use{name="report"} 1"#,
+        ]
+    );
+
+    let address = serve_status(StatusRouter::new(registry)).await;
+    let by_name = &get(address, "/admin/metrics.json").await.json()["by_name"];
+    let of_name = |name: &str| ["paused", "limit", "in_use"].map(|field| by_name[name][field].clone());
+    assert_eq!(of_name("mail"), [json!(true), json!(null), json!(0)]);
+    assert_eq!(of_name("report"), [json!(false), json!(3), json!(1)]);
+    assert_eq!(get(address, "/admin/tasks?state=paused").await.ids(), [paused.id().to_external()]);
+    assert_eq!(get(address, "/admin/tasks?state=paused&name=report").await.ids(), [""; 0]);
+    let task = get(address, &format!("/admin/tasks/{}", running.id().to_external())).await.json();
+    assert_eq!((&task["state"], &task["paused"]), (&json!("running"), &json!(false)));
+}
+
 /// The families that are described, in the order of the alphabet.
 fn families(text: &str) -> Vec<&str> {
     let mut families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
