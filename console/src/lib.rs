@@ -48,7 +48,7 @@
 //! ```
 //!
 //! # Pages
-//! `state` is `live` (the default), `pending`, `running` or `retrying`: these list live tasks by id. Or it is `ended`,
+//! `state` is `live` (the default), `pending`, `running`, `retrying` or `paused`: these list live tasks by id. Or it is `ended`,
 //! `completed`, `failed`, `panicked`, `timed_out`, `aborted` or `discarded`: these list the outcomes that the registry
 //! [remembers](postlude::TaskRegistryBuilder::history), the latest first. The answer is
 //! `{"tasks": [..], "next": "1088.2-0f3k…"}`. Send `next` back as `cursor` to get the next page, until `next` is `null`. Tasks that

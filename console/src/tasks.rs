@@ -58,7 +58,10 @@ impl StateFilter {
             "ended" => Self::Ended,
             _ => Self::EndedAs(*kind().ok_or_else(|| {
                 let kinds: Vec<_> = OutcomeKind::ALL.iter().map(|kind| kind.label()).collect();
-                format!("`state={word}`: there are live, pending, running, retrying, paused; and ended, {}", kinds.join(", "))
+                format!(
+                    "`state={word}`: there are live, pending, running, retrying, paused; and ended, {}",
+                    kinds.join(", ")
+                )
             })?),
         })
     }

@@ -67,7 +67,7 @@ pub(crate) async fn attempt(
     mut entered: Entered,
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
-    let Terms { admission: Admission { request, limited_key, unique_key }, limit, start_by, retries } = terms;
+    let Terms { admission: Admission { request, limited_key, .. }, limit, retries, .. } = terms;
     let (mut request, limit, retries) = (*request, *limit, *retries);
     let AdmitRequest { id, kind, .. } = request;
     if number > 1 {
@@ -76,37 +76,16 @@ pub(crate) async fn attempt(
     let (note_due, sleep) = (|wait| shared.note_due(id, wait), |wait| shared.timer.sleep(wait));
     let is_over_at_once = limit.is_some_and(|limit| limit.is_zero());
     let mut permits = Permits::default();
-    let mut started;
-    loop {
+    let started = loop {
         let key = limited_key.as_ref().filter(|_| permits.of_key.is_none());
         let given = shared.admission.admit(request, key, mem::take(&mut entered), note_due, sleep).await;
         permits = Permits { of_key: given.of_key.or(permits.of_key), ..given };
-        started = Timestamp::now();
-        if number == 1 && start_by.is_some_and(|until| started >= until) {
-            return Outcome::Discarded(DiscardReason::Expired);
+        match begin(terms, number, shared, permits.permits[0].is_some()) {
+            Ok(Some(started)) => break started,
+            Ok(None) => permits.permits = [None, None],
+            Err(outcome) => return outcome,
         }
-        if let (1, Some(key)) = (number, unique_key) {
-            if let Err(replaced) = shared.admission.unique.begin(key, id) {
-                return keys::replaced(shared, id, replaced);
-            }
-        }
-        // A closure is started on its thread.
-        if kind != Kind::Async && !is_over_at_once {
-            break;
-        }
-        match shared.start(id, if permits.permits[0].is_some() { OfName::Permit } else { OfName::None }) {
-            Start::At(now) => {
-                started = now;
-                break;
-            }
-            // The task was ended meanwhile, and its outcome is already counted.
-            Start::Ended => return Outcome::Aborted,
-            Start::MustWait => permits.permits = [None, None],
-        }
-        if let (1, Some(key)) = (number, unique_key) {
-            shared.admission.unique.take_back_begin(key, id);
-        }
-    }
+    };
     if let (Some(limit), true) = (limit, is_over_at_once) {
         return Outcome::TimedOut(limit);
     }
@@ -130,6 +109,41 @@ pub(crate) async fn attempt(
             run_future(work, || Timestamp::now() >= until).await.unwrap_or(Outcome::TimedOut(limit))
         }
         (Kind::Blocking | Kind::Cpu, _) => run_closure(work, permits, number, shared, limit).await,
+    }
+}
+
+/// Starts an attempt that has its permits: `None` if the name of the task was given limits meanwhile, for which it must
+/// wait. A closure is started on its thread.
+///
+/// # Errors
+/// The outcome of a task that does not start.
+fn begin(terms: &Terms, number: u32, shared: &Arc<Shared>, has_permit: bool) -> Result<Option<Timestamp>, Outcome> {
+    let Terms {
+        admission: Admission { request: AdmitRequest { id, kind, .. }, unique_key, .. }, limit, start_by, ..
+    } = terms;
+    let now = Timestamp::now();
+    if number == 1 && start_by.is_some_and(|until| now >= until) {
+        return Err(Outcome::Discarded(DiscardReason::Expired));
+    }
+    let unique_key = unique_key.as_ref().filter(|_| number == 1);
+    if let Some(key) = unique_key {
+        if let Err(replaced) = shared.admission.unique.begin(key, *id) {
+            return Err(keys::replaced(shared, *id, replaced));
+        }
+    }
+    if *kind != Kind::Async && limit.is_none_or(|limit| !limit.is_zero()) {
+        return Ok(Some(now));
+    }
+    match shared.start(*id, if has_permit { OfName::Permit } else { OfName::None }) {
+        Start::At(started) => Ok(Some(started)),
+        // The task was ended meanwhile, and its outcome is already counted.
+        Start::Ended => Err(Outcome::Aborted),
+        Start::MustWait => {
+            if let Some(key) = unique_key {
+                shared.admission.unique.take_back_begin(key, *id);
+            }
+            Ok(None)
+        }
     }
 }
 
