@@ -33,6 +33,7 @@ use crate::{
     engine::{
         drain::{finish, next},
         set_queue::SetQueue,
+        shared::{OfName, Start},
     },
     ledger::finished::EndedBy,
     model::{Ending, Outcome},
@@ -326,7 +327,7 @@ fn a_spawned_task_that_is_ended_from_both_sides_has_one_outcome() {
         let registry = registry(None);
         let handle = registry.spawn(async {});
         let id = handle.id();
-        assert!(registry.shared.start(id).is_some());
+        assert!(matches!(registry.shared.start(id, OfName::None), Start::At(_)));
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || registry.abort(id))

@@ -5,7 +5,11 @@ use std::{sync::Arc, task::Waker};
 use loom::{sync::atomic::Ordering, thread};
 
 use crate::{
-    engine::{drain::next, set_queue::PollPermission},
+    engine::{
+        drain::next,
+        set_queue::PollPermission,
+        shared::{OfName, Start},
+    },
     loom_tests::{SPAWNED, Woken, check, registry, run_drains, set},
 };
 
@@ -78,7 +82,7 @@ fn a_spawned_task_that_waits_learns_of_its_abort() {
     check(|| {
         let registry = registry(None);
         let id = registry.spawn(async {}).id();
-        assert!(registry.shared.start(id).is_some());
+        assert!(matches!(registry.shared.start(id, OfName::None), Start::At(_)));
         let aborter = {
             let registry = registry.clone();
             thread::spawn(move || assert!(registry.abort(id)))
