@@ -1,7 +1,9 @@
-//! An axum service that can be watched: logs with request ids, status and health over HTTP, Prometheus, a stream of
-//! events, an alert. The sign-up leaves a mail behind, which fails for addresses at `.invalid`; the export takes long.
+//! An axum service that can be watched: the page for browsers, logs with request ids, status and health over HTTP,
+//! Prometheus, a stream of events, an alert. The sign-up leaves a mail behind, which fails for addresses at `.invalid`;
+//! the export takes long. The service also misbehaves on purpose: `welcome_mail` fails, `sync_stock` blocks its set,
+//! `resize_image` is at its limit, `monthly_report` is slow. `QUIET=1` leaves that out.
 //!
-//! `cargo run -p postlude-console --example observe`, then the `curl` lines that it prints. Ctrl-C or SIGTERM ends it in
+//! `cargo run -p postlude-console --example observe`, then open the link that it prints. Ctrl-C or SIGTERM ends it in
 //! order.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
@@ -26,7 +28,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream, StreamExt};
-use postlude::{RetryPolicy, SpanRelation, Task, TaskLayer, TaskRegistry, TaskReport, TaskSet};
+use postlude::{RetryPolicy, SpanRelation, Task, TaskLayer, TaskRegistry, TaskReport, TaskSet, progress};
 use postlude_console::{Accepted, StatusRouter};
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -81,14 +83,58 @@ async fn with_request_id(request: Request, next: Next) -> Response {
     next.run(request).instrument(span).await
 }
 
+/// Plays the clients, until the server stops.
+#[expect(clippy::disallowed_methods, reason = "the traffic is no task of the service")]
+fn start_traffic(registry: &TaskRegistry, stop: &CancellationToken) {
+    tokio::spawn(misbehave(registry.clone(), stop.clone()));
+}
+
+/// What goes well, and four things that do not.
+async fn misbehave(registry: TaskRegistry, stop: CancellationToken) {
+    let set = registry.set();
+    set.add(Task::new(std::future::pending::<()>()).named("sync_stock")); // waits for an answer that never comes
+    set.add(Task::new(async {}).named("notify_warehouse"));
+    set.add(Task::new(async {}).named("notify_customer"));
+    drop(set); // which drains it
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for tick in 0_u64.. {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let millis = |millis| tokio::time::sleep(Duration::from_millis(millis));
+        registry.spawn(Task::new(async move { millis(5 + tick % 20).await }).named("audit_log"));
+        if tick % 5 == 0 {
+            let policy = RetryPolicy::constant(Duration::from_secs(1)).attempts(2);
+            let host = if tick % 15 == 0 { "invalid" } else { "com" };
+            let mail = move || send_mail(format!("a@example.{host}"));
+            registry.spawn(Task::retrying(policy, mail).named("welcome_mail"));
+        }
+        if tick % 4 == 0 && registry.tasks().len() < 200 {
+            registry.spawn(Task::new(async move { millis(900).await }).named("resize_image"));
+        }
+        if tick % 10 == 0 {
+            let report = async move {
+                for page in 0..6_u64 {
+                    progress().set(page, 6).message("rendering");
+                    millis(500 + 100 * (tick / 10 % 4)).await;
+                }
+            };
+            registry.spawn(Task::new(report).named("monthly_report"));
+        }
+    }
+}
+
 fn router(registry: &TaskRegistry, stop: CancellationToken) -> Router {
     let status = StatusRouter::new(registry.clone())
         .allow_abort()
         .allow_replay()
         .max_failure_rate(0.5)
-        .max_pending_age(Duration::from_secs(60));
-    let admin = Router::new().route("/events", get(events)).merge(status.build()); // .layer(your_authentication)
+        .max_pending_age(Duration::from_secs(60))
+        .stop(stop.clone());
+    let admin = status.build(); // .layer(your_authentication)
     Router::new()
+        .route("/events", get(events))
         .route("/signup", post(signup))
         .route("/exports", post(export))
         .nest("/admin", admin)
@@ -112,6 +158,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let registry = TaskRegistry::builder()
         .spans(SpanRelation::ChildOf)
         .span_level(Level::INFO)
+        .limit_by_name("resize_image", 2)
+        .dead_letters(100)
         .on_failure(|report| {
             if report.outcome.is_loss() {
                 alert(report);
@@ -122,7 +170,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         format!("port {port}: {error}; try another one: PORT=3001 cargo run -p postlude-console --example observe")
     })?;
     let address = listener.local_addr()?;
-    println!("listening on {address}; leave some tasks:");
+    println!("open http://{address}/admin");
+    println!("or leave some tasks yourself:");
     println!("  curl -X POST 'http://{address}/signup?email=a@example.com'");
     println!("  curl -X POST 'http://{address}/signup?email=a@example.invalid'");
     println!("  curl -i -X POST http://{address}/exports");
@@ -136,10 +185,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("  curl -X DELETE 'http://{address}/admin/tasks/{{id}}'");
     println!("  curl -X POST 'http://{address}/admin/dead-letters/{{id}}/replay'");
     println!("  curl -X DELETE 'http://{address}/admin/dead-letters/{{id}}'");
-    println!("  curl -N http://{address}/admin/events");
+    println!("  curl -N http://{address}/events");
     println!("and Ctrl-C to end it in order");
 
+    let is_quiet = env::var_os("QUIET").is_some();
     let serve = |stop: CancellationToken| {
+        if !is_quiet {
+            start_traffic(&registry, &stop);
+        }
         axum::serve(listener, router(&registry, stop.clone())).with_graceful_shutdown(stop.cancelled_owned())
     };
     let report = registry.serve(Duration::from_secs(10), serve).await?;

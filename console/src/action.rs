@@ -4,12 +4,16 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, HeaderValue, Uri, header, request::Parts},
 };
+use postlude::TaskId;
 
 use crate::error::ApiError;
 
 /// The header that a client sends to act. A page of another site can send it only if the server allows that in the
 /// answer to a preflight request, and these routes never do.
 const HEADER: &str = "x-requested-with";
+
+/// The header with the instance of the process: in each answer, and, if a client wants, in a request to act.
+pub(crate) const INSTANCE: &str = "x-postlude-instance";
 
 /// The extractor of every route that acts: accepts a request only if no page of another site can have sent it.
 ///
@@ -21,8 +25,24 @@ impl<S: Sync> FromRequestParts<S> for Action {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        check(&parts.headers, &parts.uri).map(|()| Self).map_err(ApiError::forbidden)
+        check(&parts.headers, &parts.uri).map_err(ApiError::forbidden)?;
+        check_instance(&parts.headers).map_err(ApiError::conflict)?;
+        Ok(Self)
     }
+}
+
+/// An action that was meant for another process does nothing: behind one address there may be several.
+fn check_instance(headers: &HeaderMap) -> Result<(), String> {
+    let Some(meant) = headers.get(INSTANCE) else { return Ok(()) };
+    let here = TaskId::instance();
+    if meant == here {
+        return Ok(());
+    }
+    let meant = String::from_utf8_lossy(meant.as_bytes());
+    Err(format!(
+        "the action is for the process `{meant}`, and this is `{here}`: it has restarted, or there are several at this \
+         address; nothing was done"
+    ))
 }
 
 fn check(headers: &HeaderMap, uri: &Uri) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! Status routes, health and Prometheus metrics for the background tasks of [`postlude`].
+//! A page, status routes, health and Prometheus metrics for the background tasks of [`postlude`].
 //!
 //! ```
 //! use axum::Router;
@@ -20,6 +20,10 @@
 //!
 //! | route | answers with |
 //! |---|---|
+//! | `GET /` | the page for a browser, and the list of routes for other clients; `GET /index.html`: the page |
+//! | `GET /snapshot.json`, `GET /samples.json` | what the page shows now; the last hour, of one `name=` or of all |
+//! | `GET /names.json` | the names with their figures, a page at a time: `text=`, `limit=`, `cursor=` |
+//! | `GET /events` | server-sent events: a `snapshot` each second and, with `tail=on`, the events of `tasks`; `GET /events.json` has the latter to poll |
 //! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `limit=` (100, at most 1,000), `cursor=` |
 //! | `GET /tasks/{id}` | one task, live or ended; 404 if the registry does not know it, or no longer remembers it |
 //! | `DELETE /tasks/{id}` | the task, which was aborted; 405 if not allowed, 403 without permission, 404 if unknown, 409 if it has already ended |
@@ -32,7 +36,8 @@
 //! | `GET /health` | 200; or 503 and the reasons: the registry is shut down or shutting down, is at its capacity, or exceeds a [limit](StatusRouter) |
 //!
 //! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400. `OPTIONS`
-//! lists the methods of a route that are on. Every response has the header `Cache-Control: no-store`.
+//! lists the methods of a route that are on. Every response has the header `Cache-Control: no-store`, except the files of the
+//! page, which the browser revalidates.
 //!
 //! # Ids
 //! Ids are [external](postlude::TaskId::to_external): `1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp`, the short id of the log and
@@ -46,6 +51,9 @@
 //! ```sh
 //! curl -X DELETE -H 'x-requested-with: curl' http://127.0.0.1:3000/admin/tasks/1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp
 //! ```
+//!
+//! A request that acts may name the process that it is for, in the header `x-postlude-instance`; every response has that
+//! header. Another process answers 409, and does nothing.
 //!
 //! # Pages
 //! `state` is `live` (the default), `pending`, `running`, `retrying` or `paused`: these list live tasks by id. Or it is `ended`,
@@ -62,6 +70,11 @@
 //! spawned tasks. Nothing is serialised under a lock. Lists and metrics are computed one at a time, regardless of how
 //! many clients ask, and on tokio's threads for blocking work. A page looks at some 10,000 tasks at most, however many
 //! a set has. Health waits for none of them.
+//!
+//! The page is made from one snapshot a second, whatever the number of viewers, and taking it uses at most 2 % of a core:
+//! if it takes long, it is taken less often. While nobody looks, the metrics are read every five seconds, so that the page
+//! opens with the last hour; [`StatusRouter::without_page`] switches that off. The history of the page is bounded: one hour
+//! of all names together, and of at most 100 names.
 //!
 //! # Features
 //! - `prometheus` (default): `TaskCollector` for the `Registry` of `prometheus-client`, and the route `GET /metrics`.
@@ -81,15 +94,23 @@ mod action;
 mod buckets;
 mod dead_letters;
 mod error;
+mod findings;
 #[cfg(all(any(doc, doctest), feature = "prometheus"))]
 pub mod guide;
 mod health;
+mod names;
+mod page;
 mod pending_watch;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod query;
+mod recent;
 mod router;
 mod routes;
+mod sampler;
+mod snapshot;
+mod stream;
+mod tail;
 mod tasks;
 
 #[cfg(feature = "prometheus")]

@@ -1,11 +1,12 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use postlude::TaskRegistry;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     health::Limits,
-    routes::{self, Allowed},
+    routes::{self, Allowed, Config, Status},
 };
 
 /// The status routes with the defaults: short for [`StatusRouter::new`] and [`build`](StatusRouter::build).
@@ -43,27 +44,30 @@ where
 #[must_use = "a builder does nothing until `build`"]
 pub struct StatusRouter {
     registry: TaskRegistry,
-    allowed: Allowed,
+    config: Config,
     limits: Limits,
+    stop: Option<CancellationToken>,
+    has_page: bool,
 }
 
 impl StatusRouter {
     /// The routes of one registry.
     pub const fn new(registry: TaskRegistry) -> Self {
-        let allowed = Allowed { abort: false, replay: false };
-        Self { registry, allowed, limits: Limits { failure_rate: None, pending_age: None } }
+        let config = Config { allowed: Allowed { abort: false, replay: false } };
+        let limits = Limits { failure_rate: None, pending_age: None };
+        Self { registry, config, limits, stop: None, has_page: true }
     }
 
     /// Lets `DELETE /tasks/{id}` abort tasks.
     pub const fn allow_abort(mut self) -> Self {
-        self.allowed.abort = true;
+        self.config.allowed.abort = true;
         self
     }
 
     /// Lets `POST /dead-letters/{id}/replay` replay [dead letters](postlude::DeadLetters), and
     /// `DELETE /dead-letters/{id}` discard them.
     pub const fn allow_replay(mut self) -> Self {
-        self.allowed.replay = true;
+        self.config.allowed.replay = true;
         self
     }
 
@@ -82,11 +86,54 @@ impl StatusRouter {
         self
     }
 
+    /// Ends the streams of the page when this token is cancelled.
+    ///
+    /// A server that stops gracefully waits for its responses, and a stream has no end of its own. Without a token, each
+    /// stream ends after ten seconds, and the browser opens the next one; so a server waits for ten seconds at most.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use axum::Router;
+    /// use postlude::TaskRegistry;
+    /// use postlude_console::StatusRouter;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> std::io::Result<()> {
+    ///     let registry = TaskRegistry::new();
+    ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    ///     let server = |stop: tokio_util::sync::CancellationToken| {
+    ///         let status = StatusRouter::new(registry.clone()).stop(stop.clone());
+    ///         let app = Router::new().nest("/admin", status.build());
+    ///         axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
+    ///     };
+    ///     println!("{}", registry.serve(Duration::from_secs(30), server).await?);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn stop(mut self, token: CancellationToken) -> Self {
+        self.stop = Some(token);
+        self
+    }
+
+    /// Leaves out the page, and with it the streams and what is sampled for them: the registry is looked at only when a
+    /// request asks for it.
+    pub const fn without_page(mut self) -> Self {
+        self.has_page = false;
+        self
+    }
+
     /// The routes, to be nested into a router of any state.
+    ///
+    /// With the page, this starts to sample the registry, on the current tokio runtime; outside a runtime, the first
+    /// request for the page does.
     pub fn build<S>(self) -> Router<S>
     where
         S: Clone + Send + Sync + 'static,
     {
-        routes::router(self.registry, self.allowed, self.limits)
+        routes::router(self.status())
+    }
+
+    pub(crate) fn status(self) -> Arc<Status> {
+        Arc::new(Status::new(self.registry, self.config, self.limits, self.stop, self.has_page))
     }
 }

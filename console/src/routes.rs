@@ -5,59 +5,87 @@ use axum::{
     extract::State,
     http::{
         StatusCode,
-        header::{CACHE_CONTROL, HeaderValue},
+        header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS},
     },
     middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
-use postlude::{TaskMetrics, TaskRegistry};
+use postlude::{TaskId, TaskMetrics, TaskRegistry};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
+    action::INSTANCE,
     dead_letters,
     error::{ApiError, answer_other_methods},
     health::{Condition, Limits, RECENTLY, failure_rate},
+    names, page,
     pending_watch::PendingWatch,
+    sampler::Sampler,
+    snapshot::Health,
+    stream,
+    tail::Tail,
     tasks,
 };
 
 /// The actions that clients may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Allowed {
     pub(crate) abort: bool,
     pub(crate) replay: bool,
 }
 
-pub(crate) fn router<S>(registry: TaskRegistry, allowed: Allowed, limits: Limits) -> Router<S>
+/// What the page is told of its service.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Config {
+    pub(crate) allowed: Allowed,
+}
+
+pub(crate) fn router<S>(status: Arc<Status>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let router = Router::new()
+    let allowed = status.config.allowed;
+    let mut router = Router::new()
         .route("/metrics.json", answer_other_methods(get(metrics_json), None))
         .route("/health", answer_other_methods(get(health), None))
         .merge(tasks::routes(allowed.abort))
-        .merge(dead_letters::routes(allowed.replay));
+        .merge(dead_letters::routes(allowed.replay))
+        .merge(names::routes());
     #[cfg(feature = "prometheus")]
-    let router = router.route("/metrics", answer_other_methods(get(metrics_text), None));
-    router.layer(map_response(forbid_storing)).with_state(Arc::new(Status {
-        registry,
-        limits,
-        exclusive: Arc::default(),
-        pending: Arc::default(),
-    }))
+    {
+        router = router.route("/metrics", answer_other_methods(get(metrics_text), None));
+    }
+    if status.sampler.is_some() {
+        router = router.merge(stream::routes()).merge(page::routes());
+        Sampler::start(&status);
+    }
+    router.layer(map_response(protect)).with_state(status)
 }
 
-/// Keeps the answers out of every cache: a stored one would show tasks as they were, perhaps to others.
-async fn forbid_storing(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// Keeps the answers out of every cache: a stored one would show tasks as they were, perhaps to others. Says which
+/// process has answered: there may be several at one address.
+async fn protect(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(instance) = HeaderValue::from_str(TaskId::instance()) {
+        headers.insert(INSTANCE, instance);
+    }
     response
 }
 
 /// The state of the routes.
 pub(crate) struct Status {
     pub(crate) registry: TaskRegistry,
+    pub(crate) config: Config,
+    /// Ends the streams.
+    pub(crate) stop: Option<CancellationToken>,
+    /// `None` without the page.
+    pub(crate) sampler: Option<Arc<Sampler>>,
+    pub(crate) tail: Arc<Tail>,
     limits: Limits,
     /// Held while many tasks are looked at, so that many requests at once take the registry's locks no more often than
     /// one client would. Health does not wait for it.
@@ -66,6 +94,25 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    pub(crate) fn new(
+        registry: TaskRegistry,
+        config: Config,
+        limits: Limits,
+        stop: Option<CancellationToken>,
+        has_page: bool,
+    ) -> Self {
+        Self {
+            registry,
+            config,
+            stop,
+            sampler: has_page.then(|| Arc::new(Sampler::new())),
+            tail: Arc::new(Tail::new()),
+            limits,
+            exclusive: Arc::default(),
+            pending: Arc::default(),
+        }
+    }
+
     /// Looks at the tasks on a thread on which that delays nobody.
     #[expect(clippy::disallowed_methods, reason = "a look at the registry is no task of its own, and may be lost")]
     pub(crate) async fn exclusively<R: Send + 'static>(
@@ -80,6 +127,11 @@ impl Status {
             result
         });
         look.await.map_err(|error| ApiError::unavailable(error.to_string()))
+    }
+
+    pub(crate) async fn health(&self) -> Health {
+        let problems = self.limits.problems(&self.condition().await);
+        Health { status: if problems.is_empty() { "healthy" } else { "unhealthy" }, problems }
     }
 
     async fn condition(&self) -> Condition {
@@ -112,15 +164,8 @@ async fn metrics_text(State(status): State<Arc<Status>>) -> Result<impl IntoResp
     Ok(([(CONTENT_TYPE, TaskCollector::CONTENT_TYPE)], text))
 }
 
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-    problems: Vec<String>,
-}
-
 async fn health(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    let problems = status.limits.problems(&status.condition().await);
-    let (code, status) =
-        if problems.is_empty() { (StatusCode::OK, "healthy") } else { (StatusCode::SERVICE_UNAVAILABLE, "unhealthy") };
-    (code, Json(Health { status, problems }))
+    let health = status.health().await;
+    let code = if health.problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(health))
 }

@@ -9,5 +9,6 @@ mod actions;
 mod dead_letters;
 mod exposition;
 mod health;
+mod page;
 mod pages;
 mod routes;

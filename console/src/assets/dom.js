@@ -1,0 +1,81 @@
+// Elements. Text is always a text node: nothing here parses markup.
+import { visible } from "./format.js";
+
+/** An element. `on*` properties are listeners, `class` and the others attributes; children are nodes or text. */
+export function h(tag, properties, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+export function svg(tag, properties, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+function fill(element, properties, children) {
+  for (const [key, value] of Object.entries(properties ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key === "checked" || key === "value" && tagHasValue(element)) element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+function tagHasValue(element) {
+  return ["INPUT", "SELECT", "OPTION"].includes(element.tagName);
+}
+
+/** Text of a task or an error: isolated, and with its control characters visible. */
+export function foreign(text, className) {
+  return h("bdi", { class: className ? `foreign ${className}` : "foreign" }, visible(text));
+}
+
+export function errorText(text) {
+  return text ? h("span", { class: "error" }, foreign(text)) : null;
+}
+
+export function badge(label, kind) {
+  return h("span", { class: `badge ${kind ?? label}` }, String(label).replaceAll("_", " "));
+}
+
+export function link(view, parameters, ...children) {
+  return h("a", { href: address(view, parameters) }, ...children);
+}
+
+export function address(view, parameters) {
+  const query = new URLSearchParams(Object.entries(parameters ?? {}).filter(([, value]) => value)).toString();
+  return `#/${view}${query ? `?${query}` : ""}`;
+}
+
+export function nameLink(name) {
+  return h("a", { href: address("name", { name }), class: "name" }, foreign(name));
+}
+
+export function empty(text) {
+  return h("div", { class: "card empty" }, text);
+}
+
+/** Says what an action has done, until it is closed or a while has passed. */
+export function notify(text, kind = "good") {
+  const close = h("button", { type: "button", "aria-label": "Close this message", onclick: () => notice.remove() }, "×");
+  const notice = h("div", { class: `notice ${kind}` }, h("span", null, visible(text)), close);
+  const notices = document.getElementById("notices");
+  notices.append(notice);
+  while (notices.children.length > 4) notices.firstChild.remove();
+  if (kind === "good") setTimeout(() => notice.remove(), 8000);
+}
+
+/** Asks before something is done. */
+export function ask(title, text, verb) {
+  const dialog = document.getElementById("dialog");
+  return new Promise((resolve) => {
+    const close = (answer) => { dialog.close(); resolve(answer); };
+    dialog.replaceChildren(
+      h("h2", { id: "dialog-title" }, title), h("p", null, text),
+      h("div", { class: "tools" },
+        h("button", { type: "button", onclick: () => close(false), autofocus: true }, "Cancel"),
+        h("button", { type: "button", class: "danger", onclick: () => close(true) }, verb)));
+    dialog.oncancel = () => resolve(false);
+    dialog.showModal();
+  });
+}

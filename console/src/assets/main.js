@@ -1,0 +1,96 @@
+// The frame of the page: views by the address, what is live, who answers.
+import { setInstance, watch } from "./api.js";
+import { address, h, notify } from "./dom.js";
+import { number, shortId } from "./format.js";
+import { dead } from "./dead.js";
+import { task } from "./detail.js";
+import { events } from "./events.js";
+import { history } from "./history.js";
+import { name, names } from "./names.js";
+import { overview } from "./overview.js";
+import { tasks } from "./tasks.js";
+
+/** Each makes `{ title, update(snapshot), onTasks(events), close() }` from its element and its parameters. */
+const views = { overview, names, name, tasks, task, history, dead, events };
+const tabs = { overview: "Overview", names: "Names", tasks: "Tasks", history: "History", dead: "Dead letters", events: "Events" };
+/** The tab of a view that has none. */
+const within = { name: "names", task: "tasks" };
+
+let current = null, currentKey = null, snapshot = null, stop = null, wantsTail = null;
+
+function route() {
+  const [view, query] = location.hash.replace(/^#\//, "").split("?");
+  return { view: Object.hasOwn(views, view) ? view : "overview", parameters: Object.fromEntries(new URLSearchParams(query ?? "")) };
+}
+
+function show() {
+  const { view, parameters } = route();
+  const key = location.hash;
+  if (key === currentKey && current) return;
+  const isFirst = current === null;
+  current?.close?.();
+  currentKey = key;
+  const main = document.getElementById("main");
+  main.replaceChildren();
+  current = views[view](main, parameters);
+  document.title = `${current.title} · Tasks`;
+  if (!isFirst) { main.focus(); scrollTo(0, 0); }
+  navigation();
+  if (snapshot) current.update?.(snapshot);
+  listen(view === "events");
+}
+
+function navigation() {
+  const { view } = route();
+  const counts = { dead: snapshot?.totals.dead_letters, overview: snapshot?.findings.length };
+  const links = Object.entries(tabs).map(([tab, label]) => h("a", { href: address(tab), "aria-current": (within[view] ?? view) === tab ? "page" : null },
+    label, counts[tab] ? h("span", { class: "count" }, number(counts[tab])) : null));
+  const nav = document.getElementById("nav");
+  const text = links.map((one) => one.outerHTML).join();
+  if (nav.dataset.shown === text) return;
+  const focused = [...nav.children].indexOf(document.activeElement);
+  nav.dataset.shown = text;
+  nav.replaceChildren(...links);
+  nav.children[focused]?.focus();
+}
+
+function listen(tail) {
+  if (wantsTail === tail) return;
+  stop?.();
+  wantsTail = tail;
+  stop = watch({ tail, onSnapshot, onTasks: (events) => current?.onTasks?.(events), onState });
+}
+
+function onSnapshot(next) {
+  if (snapshot && snapshot.instance !== next.instance) {
+    notify(`Another process answers: ${shortId(next.instance.slice(0, 8))}…. The service has restarted, or there are several at this address.`, "bad");
+  }
+  snapshot = next;
+  setInstance(next.instance);
+  const health = document.getElementById("health");
+  const isWell = next.health.status === "healthy";
+  set(health, next.health.status, `badge ${isWell ? "good" : "bad"}`);
+  const shown = document.getElementById("instance");
+  set(shown, `${next.instance.slice(0, 8)}…`, "");
+  shown.title = next.instance;
+  navigation();
+  current?.update?.(next);
+}
+
+function onState(state) {
+  const [text, kind] = { live: ["live", "good"], polling: ["every 2 s", "warn"], lost: ["no answer: figures are old", "bad"] }[state];
+  set(document.getElementById("connection"), text, `badge ${kind}`);
+}
+
+/** Changes an element only if it differs: a screen reader reads each change. */
+function set(element, text, className) {
+  if (element.textContent !== text) element.textContent = text;
+  if (element.className !== className) element.className = className;
+}
+
+addEventListener("hashchange", show);
+// Nobody reads a page in the background: the service need not look for it.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) { stop?.(); stop = null; wantsTail = null; } else listen(route().view === "events");
+});
+show();

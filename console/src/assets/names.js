@@ -1,0 +1,106 @@
+// One row a name; and what is known of one.
+import { get } from "./api.js";
+import { badge, empty, errorText, foreign, h, link, nameLink, notify } from "./dom.js";
+import { bytes, number, percent, rate, seconds, visible } from "./format.js";
+import { draw, refresh, windowTable } from "./overview.js";
+import { sorted, table } from "./table.js";
+
+const failed = (row) => row.failed + row.panicked + row.timed_out;
+const share = (row) => (row.recent ? row.recent.failed / Math.max(1, row.recent.failed + row.recent.completed) : 0);
+
+/** Whether a name is at its limit or paused, in words. */
+function state(row) {
+  if (row.paused) return badge("paused");
+  if (row.is_at_limit) return badge("at its limit", "at_limit");
+  return null;
+}
+
+/** How much of the limit is used, where the service tells it. */
+function limit(row) {
+  if (row.limit === null || row.limit === undefined) return state(row);
+  const used = row.in_use ?? row.running;
+  return [`${number(used)} of ${number(row.limit)} `, state(row)];
+}
+
+const columns = [
+  { key: "name", label: "Name", cell: (row) => nameLink(row.name), sort: (row) => row.name },
+  { key: "running", label: "Running", number: true, cell: (row) => number(row.running), sort: (row) => row.running },
+  { key: "pending", label: "Pending", number: true, cell: (row) => number(row.pending), sort: (row) => row.pending },
+  { key: "retrying", label: "Retrying", number: true, cell: (row) => number(row.retrying), sort: (row) => row.retrying },
+  { key: "limit", label: "Limit", cell: limit, sort: (row) => (row.is_at_limit ? 1 : 0) },
+  { key: "rate", label: "Completed", number: true, cell: (row) => rate(row.rates.completed), sort: (row) => row.rates.completed },
+  { key: "failed", label: "Failed, 5 min", number: true, isBad: (row) => row.recent?.failed > 0, sort: share,
+    cell: (row) => (row.recent ? (row.recent.failed ? `${number(row.recent.failed)} (${percent(share(row))})` : "0") : number(failed(row))) },
+  { key: "p50", label: "Run p50", number: true, cell: (row) => seconds(row.recent?.run.p50), sort: (row) => row.recent?.run.p50 },
+  { key: "p95", label: "Run p95", number: true, cell: (row) => seconds(row.recent?.run.p95), sort: (row) => row.recent?.run.p95 },
+  { key: "wait", label: "Wait p95", number: true, cell: (row) => seconds(row.recent?.wait.p95), sort: (row) => row.recent?.wait.p95 },
+];
+
+/** The profile of a name, where it is on. */
+const profile = [
+  { key: "busy", label: "Busy", number: true, cell: (row) => seconds(row.profile?.busy), sort: (row) => row.profile?.busy },
+  { key: "slow", label: "Slow polls", number: true, cell: (row) => number(row.profile?.slow_polls), sort: (row) => row.profile?.slow_polls, isBad: (row) => row.profile?.slow_polls > 0 },
+  { key: "bytes", label: "Allocated", number: true, cell: (row) => bytes(row.profile?.allocated_bytes), sort: (row) => row.profile?.allocated_bytes },
+];
+
+export function names(main) {
+  let rows = [], count = 0, key = "failed", down = true, text = "";
+  const list = h("div");
+  const search = h("input", { type: "text", id: "name-text", oninput: () => { text = search.value.toLowerCase(); show(); } });
+  main.append(h("h1", null, "Names"), h("div", { class: "tools" }, h("label", { for: "name-text" }, "Part of the name", search)), list);
+  const show = () => {
+    const shown = rows.some((row) => row.profile) ? [...columns, ...profile] : columns;
+    const wanted = rows.filter((row) => row.name.toLowerCase().includes(text));
+    const focused = document.activeElement?.closest?.("th button")?.textContent;
+    const change = (next) => { down = next === key ? !down : next !== "name"; key = next; show(); };
+    const more = count > rows.length ? h("p", { class: "dim" }, `Of ${number(count)} names, these ${number(rows.length)} fail, run or wait the most. A search looks at all of them.`) : null;
+    const content = wanted.length ? table("Names", shown, sorted(shown, wanted, key, down), { key, down, change })
+      : empty(rows.length ? "No name has this text." : "No task has been added yet.");
+    list.replaceChildren(content, ...(more ? [more] : []));
+    if (focused) [...list.querySelectorAll("th button")].find((button) => button.textContent === focused)?.focus();
+  };
+  const all = async () => { rows = (await get("names.json", { text, limit: 1000 })).names; show(); };
+  search.addEventListener("change", () => { if (count > rows.length || text) all().catch((error) => notify(error.message, "bad")); });
+  return {
+    title: "Names",
+    update(snapshot) {
+      count = snapshot.name_count;
+      if (text && count > snapshot.names.length) return;
+      rows = snapshot.names;
+      show();
+    },
+  };
+}
+
+/** One name: its charts, its last error, the ways to its tasks. */
+export function name(main, { name: wanted }) {
+  const about = h("div"), graphs = h("div"), last = h("div");
+  main.append(h("h1", null, foreign(wanted)),
+    h("div", { class: "tools" }, link("tasks", { name: wanted }, "Live tasks"), link("history", { name: wanted }, "Outcomes"), link("history", { name: wanted, state: "failed" }, "Failures"), link("dead", { name: wanted }, "Dead letters")),
+    about, last, h("h2", null, "The last hour"), graphs);
+  const timer = refresh(async () => draw(graphs, await get("samples.json", { name: wanted })));
+  const show = (row) => {
+    if (!row) { about.replaceChildren(h("p", { class: "dim" }, "No task of this name is known to this process.")); return; }
+    const fact = (label, value) => [h("dt", null, label), h("dd", null, value)];
+    about.replaceChildren(h("div", { class: "card" }, h("dl", null,
+      fact("Live", `${number(row.running)} running, ${number(row.pending)} pending, ${number(row.retrying)} retrying`),
+      fact("Limit", limit(row) ?? "not reached"),
+      fact("Ended", `${number(row.completed)} completed, ${number(failed(row))} failed, ${number(row.aborted)} aborted, ${number(row.discarded)} discarded`),
+      fact("Run time since the start", `p50 ${seconds(row.ran.p50)}, p90 ${seconds(row.ran.p90)}, p99 ${seconds(row.ran.p99)}`),
+      row.profile ? fact("Busy in polls", `${seconds(row.profile.busy)}, ${number(row.profile.slow_polls)} slow polls, the longest ${seconds(row.profile.longest_poll)}`) : null)),
+      row.recent ? [h("h2", null, "Lately")] : "", row.recent ? windowTable([row.recent]) : "");
+    const error = row.last_error;
+    last.replaceChildren(...(error ? [h("h2", null, "The last failure"), h("div", { class: "card" },
+      badge(error.state), ` ${seconds(error.ended_ago)} ago, `, link("task", { id: error.id }, "task ", h("code", null, error.id.split("-")[0])), errorText(error.error))] : []));
+  };
+  return {
+    title: visible(wanted),
+    async update(snapshot) {
+      const row = snapshot.names.find((one) => one.name === wanted);
+      if (row || snapshot.name_count <= snapshot.names.length) return show(row);
+      const page = await get("names.json", { text: wanted, limit: 1000 }).catch(() => null);
+      if (page) show(page.names.find((one) => one.name === wanted));
+    },
+    close: () => clearInterval(timer),
+  };
+}

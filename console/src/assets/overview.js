@@ -1,0 +1,109 @@
+// What is wrong, and whether it is getting worse.
+import { get } from "./api.js";
+import { charts } from "./chart.js";
+import { address, badge, errorText, foreign, h } from "./dom.js";
+import { number, percent, rate, seconds } from "./format.js";
+import { table } from "./table.js";
+
+/** Where each finding leads. */
+const leads = {
+  failing: (name) => address("history", { state: "failed", name }),
+  at_limit: (name) => address("tasks", { state: "pending", name }),
+  growing: (name) => address("tasks", { state: "pending", name }),
+  blocking: (name) => address("tasks", { state: "running", name }),
+  hanging: (name) => address("tasks", { state: "running", name }),
+};
+const labels = { failing: "failing", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", lost: "lost", stuck: "stuck" };
+
+export function overview(main) {
+  const findings = h("ul", { class: "findings", id: "findings" });
+  const tiles = h("div", { class: "tiles" });
+  const graphs = h("div", { "aria-busy": "true" }, h("p", { class: "dim" }, "The charts are being read."));
+  const windows = h("div");
+  main.append(h("h1", null, "What is wrong now"), findings, h("h2", null, "Now"), tiles, h("h2", null, "The last hour"), graphs,
+    h("h2", null, "Is it getting worse?"), windows);
+  const timer = refresh(async () => draw(graphs, await get("samples.json")));
+  return {
+    title: "Overview",
+    update(snapshot) {
+      replaceIfChanged(findings, list(snapshot));
+      tiles.replaceChildren(...tilesOf(snapshot));
+      windows.replaceChildren(windowTable(snapshot.windows));
+    },
+    close: () => clearInterval(timer),
+  };
+}
+
+/** Now and every ten seconds. */
+export function refresh(read) {
+  const run = () => read().catch(() => {});
+  run();
+  return setInterval(run, 10000);
+}
+
+export function draw(element, { samples }) {
+  element.removeAttribute("aria-busy");
+  if (!samples) {
+    element.replaceChildren(h("p", { class: "dim" }, "This name has no history: too many other names are in use, or none of its tasks has run lately."));
+  } else if (samples.ago.length < 2) {
+    element.replaceChildren(h("p", { class: "dim" }, "The service has been watched for a few seconds only: charts follow."));
+  } else {
+    element.replaceChildren(charts(samples, { rate, number, seconds }));
+  }
+}
+
+/** Leaves a link that is being clicked or read where it is. */
+function replaceIfChanged(element, items) {
+  const text = items.map((item) => item.outerHTML).join("");
+  if (element.dataset.shown === text) return;
+  element.dataset.shown = text;
+  element.replaceChildren(...items);
+}
+
+function list(snapshot) {
+  const unhealthy = snapshot.health.problems.map((problem) => h("li", { class: "unhealthy" }, badge("unhealthy", "bad"), foreign(problem)));
+  const found = snapshot.findings.map(({ kind, name, message, error }) => {
+    const target = name ? (leads[kind] ?? ((of) => address("name", { name: of })))(name) : null;
+    return h("li", { class: kind }, badge(labels[kind] ?? kind, kind),
+      name ? [h("a", { href: target }, foreign(name)), " "] : null, message, errorText(error));
+  });
+  const all = [...unhealthy, ...found];
+  return all.length ? all : [h("li", { class: "well" }, badge("well", "good"),
+    "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.")];
+}
+
+function tile(label, value, note, view, parameters, isBad) {
+  const inside = [h("span", { class: "label" }, label), h("b", null, value), h("span", { class: "note" }, note)];
+  const className = `card tile${isBad ? " bad" : ""}`;
+  return view ? h("a", { class: className, href: address(view, parameters) }, inside) : h("div", { class: className }, inside);
+}
+
+function tilesOf({ totals, rates, windows }) {
+  const recent = windows[0];
+  const lost = recent.discarded + recent.aborted;
+  return [
+    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : "", "tasks", { state: "running" }),
+    tile("Pending", number(totals.pending), `the oldest for ${seconds(totals.oldest_pending)}`, "tasks", { state: "pending" }),
+    tile("Retrying", number(totals.retrying), "between two attempts", "tasks", { state: "retrying" }),
+    tile("Completed", rate(rates.completed), `${number(totals.completed)} in all`, "history", { state: "completed" }),
+    tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed))}`, "history", { state: "failed" }, recent.failed > 0),
+    tile("Not finished", number(lost), `5 min: ${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
+    tile("Dead letters", number(totals.dead_letters), totals.dead_letters_evicted ? `${number(totals.dead_letters_evicted)} evicted` : "used up their attempts", "dead", {}, totals.dead_letters > 0),
+    tile("Added", number(totals.added), "since the start"),
+  ];
+}
+
+export function windowTable(windows) {
+  const failures = ({ failed, completed }) => (failed ? `${number(failed)} (${percent(failed / (failed + completed))})` : "0");
+  const three = ({ p50, p95, p99 }) => (p50 === null ? "–" : `${seconds(p50)} / ${seconds(p95)} / ${seconds(p99)}`);
+  return table("The last 5, 15 and 60 minutes", [
+    { label: "Last", cell: ({ minutes }) => `${minutes} min` },
+    { label: "Started", number: true, cell: (window) => number(window.started) },
+    { label: "Completed", number: true, cell: (window) => number(window.completed) },
+    { label: "Failed", number: true, cell: failures, isBad: ({ failed }) => failed > 0 },
+    { label: "Aborted", number: true, cell: ({ aborted }) => number(aborted) },
+    { label: "Discarded", number: true, cell: ({ discarded }) => number(discarded) },
+    { label: "Run p50 / p95 / p99", number: true, cell: ({ run }) => three(run) },
+    { label: "Wait p50 / p95 / p99", number: true, cell: ({ wait }) => three(wait) },
+  ], windows);
+}

@@ -1,0 +1,264 @@
+//! What is wrong, in sentences: found by the figures of each name, the worst first.
+
+use std::time::Duration;
+
+use postlude::TaskMetrics;
+use serde::Serialize;
+
+use crate::{
+    recent::{Series, Window},
+    snapshot::{LastError, LongRunning},
+};
+
+/// The least number of tasks that make a statement about a name.
+const ENOUGH: u64 = 5;
+/// The share of failures from which a name is said to fail.
+const FAILS: f64 = 0.05;
+/// A name whose slowest 5 % take longer is slow, if most other names are ten times faster.
+const SLOW: Duration = Duration::from_secs(1);
+const TIMES_SLOWER: f32 = 10.0;
+/// A task that waits for longer is worth a line.
+const LONG_WAIT: Duration = Duration::from_secs(60);
+/// A backlog that has doubled in five minutes, and is at least this large, grows.
+const BACKLOG: u64 = 100;
+/// Of one kind, this many names are told.
+const MAX_OF_A_KIND: usize = 5;
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Finding {
+    /// One word: `failing`, `blocking`, `hanging`, `at_limit`, `slow`, `waiting`, `growing`, `lost`, `stuck`.
+    pub(crate) kind: &'static str,
+    pub(crate) name: Option<String>,
+    /// What it is, after the name.
+    pub(crate) message: String,
+    /// The text of the last error, which is foreign.
+    pub(crate) error: Option<String>,
+}
+
+/// What is known of a name.
+pub(crate) struct NameFacts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) pending: u64,
+    pub(crate) running: u64,
+    pub(crate) is_at_limit: bool,
+    pub(crate) window: Option<&'a Window>,
+    pub(crate) median_before: Option<Duration>,
+    pub(crate) pending_before: Option<u64>,
+    pub(crate) last_error: Option<&'a LastError>,
+    pub(crate) longest: Option<&'a LongRunning>,
+}
+
+pub(crate) fn findings(metrics: &TaskMetrics, names: &[NameFacts<'_>], all: &Series, now: Duration) -> Vec<Finding> {
+    let mut found = Vec::new();
+    found.extend(ranked(names, failing));
+    found.extend(ranked(names, hanging));
+    found.extend(at_limits(names));
+    let typical = typical_p95(names);
+    found.extend(ranked(names, |name| slow(name, typical)));
+    found.extend(ranked(names, growing));
+    found.extend(of_the_registry(metrics, all, now));
+    found
+}
+
+/// The findings of one kind, the largest first, and few of them.
+fn ranked<'a>(names: &[NameFacts<'a>], find: impl Fn(&NameFacts<'a>) -> Option<(f64, Finding)>) -> Vec<Finding> {
+    let mut found: Vec<_> = names.iter().filter_map(find).collect();
+    found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    found.truncate(MAX_OF_A_KIND);
+    found.into_iter().map(|(_, finding)| finding).collect()
+}
+
+fn of(kind: &'static str, name: &NameFacts<'_>, message: String) -> Finding {
+    Finding { kind, name: Some(name.name.to_owned()), message, error: None }
+}
+
+fn failing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let happened = name.window?.happened;
+    let (rate, failed) = (happened.failure_rate(), happened.failed);
+    if failed == 0 || rate < FAILS {
+        return None;
+    }
+    let ended = failed + happened.completed;
+    let message = format!("fails: {failed} of {ended} tasks ({:.0} %) in the last 5 minutes", rate * 100.0);
+    let error = name.last_error.map(|error| error.error.clone());
+    Some((rate, Finding { error, ..of("failing", name, message) }))
+}
+
+/// A task that runs for much longer than its name does usually. It blocks if other tasks wait behind it.
+fn hanging(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let longest = name.longest?;
+    let usual = name.window.and_then(|window| window.run.p95);
+    let time = longest.running_for.as_secs_f32();
+    if usual.is_some_and(|usual| time < usual * TIMES_SLOWER) {
+        return None;
+    }
+    let usually = usual.map(|usual| format!(", 95 % of its runs take at most {}", text(usual))).unwrap_or_default();
+    let (kind, behind) = match longest.holds_up {
+        0 => ("hanging", String::new()),
+        1 => ("blocking", ", and 1 later task of its set waits for it".to_owned()),
+        count => ("blocking", format!(", and {count} later tasks of its set wait for it")),
+    };
+    let message = format!("has been running for {}{usually}{behind}: task {}", text(time), longest.id);
+    Some((f64::from(time), of(kind, name, message)))
+}
+
+fn at_limits(names: &[NameFacts<'_>]) -> Vec<Finding> {
+    ranked(names, |name| {
+        let message = format!("is at its limit: {} running, {} waiting for their turn", name.running, name.pending);
+        #[expect(clippy::cast_precision_loss, reason = "a rank")]
+        name.is_at_limit.then(|| (name.pending as f64, of("at_limit", name, message)))
+    })
+}
+
+/// The p95 of the runs of the name in the middle.
+fn typical_p95(names: &[NameFacts<'_>]) -> Option<f32> {
+    let mut all: Vec<f32> = names.iter().filter_map(|name| name.window?.run.p95).collect();
+    all.sort_by(f32::total_cmp);
+    // Of an even number the faster one: with two names, a slow one is compared to the other.
+    all.get(all.len().checked_sub(1)? / 2).copied()
+}
+
+fn slow(name: &NameFacts<'_>, typical: Option<f32>) -> Option<(f64, Finding)> {
+    let window = name.window?;
+    let (p50, p95) = (window.run.p50?, window.run.p95?);
+    if window.happened.completed + window.happened.failed < ENOUGH {
+        return None;
+    }
+    let before = name.median_before.map(|before| before.as_secs_f32()).filter(|before| p50 >= 2.0 * before);
+    if let Some(before) = before.filter(|_| p50 >= 0.01) {
+        let message = format!("is slower than before: the median run takes {}, before {}", text(p50), text(before));
+        return Some((f64::from(p50 / before), of("slow", name, message)));
+    }
+    let typical = typical?;
+    if p95 < SLOW.as_secs_f32() || p95 < typical * TIMES_SLOWER {
+        return None;
+    }
+    let message = format!("is slow: 5 % of its runs take {} or longer, half of them {}", text(p95), text(p50));
+    Some((f64::from(p95), of("slow", name, message)))
+}
+
+fn growing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let before = name.pending_before?;
+    if name.pending < BACKLOG.max(before.saturating_mul(2)) {
+        return None;
+    }
+    let message = format!("has a backlog that grows: {} pending, {before} five minutes ago", name.pending);
+    #[expect(clippy::cast_precision_loss, reason = "a rank")]
+    Some((name.pending as f64, of("growing", name, message)))
+}
+
+fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration) -> Vec<Finding> {
+    let finding = |kind, message| Finding { kind, name: None, message, error: None };
+    let mut found = Vec::new();
+    if metrics.oldest_pending >= LONG_WAIT {
+        let age = text(metrics.oldest_pending.as_secs_f32());
+        found.push(finding("waiting", format!("The oldest pending task has been waiting for {age}")));
+    }
+    if metrics.stuck > 0 {
+        let message = format!("{} tasks have ended while their work goes on: it can't be stopped", metrics.stuck);
+        found.push(finding("stuck", message));
+    }
+    let window = all.window(now, &crate::recent::Counts::of(metrics), 5);
+    if window.happened.discarded > 0 {
+        let message =
+            format!("{} tasks were discarded in the last 5 minutes, and did not run", window.happened.discarded);
+        found.push(finding("lost", message));
+    }
+    if metrics.dead_letters_evicted > 0 {
+        let message = format!("{} dead letters were evicted by newer ones", metrics.dead_letters_evicted);
+        found.push(finding("lost", message));
+    }
+    found
+}
+
+/// A duration in two digits.
+fn text(seconds: f32) -> String {
+    if seconds < 60.0 {
+        return format!("{:.1?}", Duration::try_from_secs_f32(seconds).unwrap_or_default());
+    }
+    format!("{:.1} min", seconds / 60.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recent::Happened;
+
+    fn window(completed: u64, failed: u64, p50: f32, p95: f32) -> Window {
+        let mut window = Series::default().window(Duration::ZERO, &crate::recent::Counts::default(), 5);
+        window.happened = Happened { completed, failed, ..Happened::default() };
+        (window.run.p50, window.run.p95) = (Some(p50), Some(p95));
+        window
+    }
+
+    fn facts<'a>(name: &'a str, window: &'a Window) -> NameFacts<'a> {
+        NameFacts {
+            name,
+            pending: 0,
+            running: 1,
+            is_at_limit: false,
+            window: Some(window),
+            median_before: None,
+            pending_before: None,
+            last_error: None,
+            longest: None,
+        }
+    }
+
+    fn found(names: &[NameFacts<'_>]) -> Vec<(&'static str, String)> {
+        let all = findings(&TaskMetrics::default(), names, &Series::default(), Duration::ZERO);
+        all.into_iter().map(|finding| (finding.kind, finding.name.unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn a_service_in_which_all_is_well_has_none() {
+        let (fast, other) = (window(100, 1, 0.02, 0.05), window(100, 0, 0.2, 0.9));
+        assert_eq!(found(&[facts("mail", &fast), facts("audit", &fast), facts("report", &other)]), []);
+        assert_eq!(found(&[]), []);
+    }
+
+    #[test]
+    fn failing_slow_and_at_limit_are_told_with_their_names() {
+        let (well, fails, slow) = (window(100, 0, 0.02, 0.05), window(2, 8, 0.02, 0.05), window(20, 0, 2.0, 4.0));
+        let limited = NameFacts { is_at_limit: true, pending: 40, ..facts("limited", &well) };
+        let names = [facts("well", &well), facts("fails", &fails), facts("slow", &slow), limited];
+        let expected = [("failing", "fails"), ("at_limit", "limited"), ("slow", "slow")];
+        assert_eq!(found(&names), expected.map(|(kind, name)| (kind, name.to_owned())));
+    }
+
+    #[test]
+    fn a_name_that_takes_twice_as_long_as_before_is_slow_and_a_few_tasks_say_nothing() {
+        let (now, few) = (window(50, 0, 0.2, 0.3), window(4, 0, 5.0, 9.0));
+        let slower = NameFacts { median_before: Some(Duration::from_millis(90)), ..facts("slower", &now) };
+        let same = NameFacts { median_before: Some(Duration::from_millis(110)), ..facts("same", &now) };
+        assert_eq!(found(&[slower, same, facts("few", &few)]), [("slow", "slower".to_owned())]);
+    }
+
+    #[test]
+    fn a_task_that_runs_ten_times_as_long_as_usual_hangs_and_blocks_those_behind_it() {
+        let (usual, long) = (window(100, 0, 0.2, 0.9), window(100, 0, 20.0, 30.0));
+        let longest = |holds_up| LongRunning {
+            name: "a".into(),
+            id: "1".parse().unwrap(),
+            running_for: Duration::from_secs(60),
+            holds_up,
+        };
+        let (alone, blocks) = (longest(0), longest(3));
+        let one = |longest, window| NameFacts { longest: Some(longest), ..facts("a", window) };
+        assert_eq!(found(&[one(&alone, &usual)]), [("hanging", "a".to_owned())]);
+        assert_eq!(found(&[one(&blocks, &usual)]), [("blocking", "a".to_owned())]);
+        assert_eq!(found(&[one(&blocks, &long)]), [], "its runs take that long");
+        assert_eq!(found(&[NameFacts { window: None, ..one(&alone, &usual) }]), [("hanging", "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_backlog_grows_if_it_has_doubled() {
+        let well = window(100, 0, 0.02, 0.05);
+        let backlog = |pending, before| NameFacts { pending, pending_before: before, ..facts("a", &well) };
+        assert_eq!(found(&[backlog(200, Some(90))]), [("growing", "a".to_owned())]);
+        for (pending, before) in [(200, Some(101)), (99, Some(0)), (500, None)] {
+            assert_eq!(found(&[backlog(pending, before)]), [], "{pending} {before:?}");
+        }
+    }
+}
