@@ -144,10 +144,10 @@ pub use self::{
     engine::guards::ShutdownGuard,
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
-        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardReason, DrainReport, LimitError, NameLimit,
-        Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy, ReplayError,
-        RetryPolicy, SetId, ShutdownReport, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName, TaskProgress, TaskReport,
-        TaskState, TaskStatus, UniquePolicy,
+        Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardCounts, DiscardReason, DrainReport, LimitError,
+        NameLimit, Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy,
+        ReplayError, RetryPolicy, SetId, ShutdownReport, TaskAges, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName,
+        TaskProgress, TaskReport, TaskState, TaskStatus, UniquePolicy,
     },
     registry::{
         TaskRegistry,

@@ -90,6 +90,7 @@ struct Readme;
 
 mod accepted;
 mod action;
+mod ages_watch;
 #[cfg(feature = "prometheus")]
 mod buckets;
 mod dead_letters;
@@ -100,7 +101,6 @@ pub mod guide;
 mod health;
 mod names;
 mod page;
-mod pending_watch;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod query;

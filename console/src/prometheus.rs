@@ -60,9 +60,16 @@ use crate::buckets::by_bound;
 /// | `postlude_name_paused` | `name` | 1 if the name is [paused](TaskRegistry::pause), else 0 |
 /// | `postlude_name_limit` | `name` | how many tasks of the name may run at a time, if that is limited |
 /// | `postlude_name_in_use` | `name` | of a name that is limited: how many of its permits are taken |
-/// | `postlude_tasks_stuck` | | tasks that have their outcome while their work goes on |
+/// | `postlude_tasks_stuck` | `name` | tasks that have their outcome while their work goes on |
+/// | `postlude_tasks_discarded_total` | `name`, `reason` | tasks that never started, by [reason](postlude::DiscardReason) |
+/// | `postlude_tasks_lost_total` | `name` | tasks whose outcome [is a loss](postlude::Outcome::is_loss): an increase is worth a call |
+/// | `postlude_oldest_pending_seconds` | `name` | how long the oldest pending task has been waiting: `max()` has that of all names |
+/// | `postlude_oldest_running_seconds` | `name` | how long the longest of the running attempts has been running |
+/// | `postlude_capacity` | | the capacity, if there is one |
+/// | `postlude_live_tasks` | | pending and running tasks, which count against the capacity |
 /// | `postlude_open_sets` | | sets with tasks that have not begun to drain, now |
-/// | `postlude_oldest_pending_seconds` | | how long the oldest pending task has been waiting |
+/// | `postlude_held_sets` | | of these, those that have their response and wait for the client or the body |
+/// | `postlude_oldest_open_seconds` | | how long the oldest open set has had a task |
 /// | `postlude_dead_letters` | | dead letters that are kept, now |
 /// | `postlude_dead_letters_evicted_total` | | dead letters that newer ones evicted |
 /// | `postlude_requests_shed_total` | | requests that were turned away at capacity |
@@ -146,10 +153,14 @@ impl Families<'_, '_> {
         self.counter("postlude_log_suppressed", help, |m| m.log_suppressed)?;
 
         self.limits_of_names()?;
-        let help = "Tasks that have their outcome while their work goes on";
-        self.gauge("postlude_tasks_stuck", help, None, |m| m.stuck)?;
+        self.capacity()?;
+        self.gauge("postlude_live_tasks", "Tasks that have no outcome", None, |m| m.live)?;
         let help = "Sets with tasks that have not begun to drain";
         self.gauge("postlude_open_sets", help, None, |m| m.open_sets)?;
+        let help = "Open sets that have their response and wait for the client or the body";
+        self.gauge("postlude_held_sets", help, None, |m| m.held_sets)?;
+        let (help, seconds) = ("How long the oldest open set has had a task", Some(&Unit::Seconds));
+        self.gauge("postlude_oldest_open", help, seconds, |m| m.oldest_open.as_secs_f64())?;
         self.gauge("postlude_dead_letters", "Dead letters that are kept", None, |m| m.dead_letters)?;
         let help = "Threads of the runtime that poll tasks";
         self.gauge("postlude_runtime_workers", help, None, |m| m.runtime.workers)?;
@@ -157,16 +168,29 @@ impl Families<'_, '_> {
         self.gauge("postlude_runtime_alive_tasks", help, None, |m| m.runtime.alive_tasks)?;
         let help = "Tasks of the runtime that wait in the queue that all workers share";
         self.gauge("postlude_runtime_queue_depth", help, None, |m| m.runtime.queue_depth)?;
-        let help = "How long the oldest pending task has been waiting";
-        let seconds = Some(&Unit::Seconds);
-        self.gauge("postlude_oldest_pending", help, seconds, |m| m.oldest_pending.as_secs_f64())?;
+        self.by_name()
+    }
 
-        self.gauge_by_name("postlude_tasks_pending", "Tasks that have not started", |m| m.pending)?;
-        self.gauge_by_name("postlude_tasks_running", "Tasks that have started and have no outcome", |m| m.running)?;
+    fn by_name(mut self) -> fmt::Result {
+        self.gauge_by_name("postlude_tasks_pending", "Tasks that have not started", None, |m| m.pending)?;
+        let help = "Tasks that have started and have no outcome";
+        self.gauge_by_name("postlude_tasks_running", help, None, |m| m.running)?;
         let help = "Running tasks that wait for their next attempt";
-        self.gauge_by_name("postlude_tasks_retrying", help, |m| m.retrying)?;
-        self.outcomes()?;
-        self.retries()?;
+        self.gauge_by_name("postlude_tasks_retrying", help, None, |m| m.retrying)?;
+        let help = "Tasks that have their outcome while their work goes on";
+        self.gauge_by_name("postlude_tasks_stuck", help, None, |m| m.stuck)?;
+        let (help, seconds) = ("How long the oldest pending task has been waiting", Some(&Unit::Seconds));
+        self.gauge_by_name("postlude_oldest_pending", help, seconds, |m| m.oldest_pending.as_secs_f64())?;
+        let help = "How long the longest of the running attempts has been running";
+        self.gauge_by_name("postlude_oldest_running", help, seconds, |m| m.oldest_running.as_secs_f64())?;
+        let label = "outcome";
+        self.counters("postlude_tasks", "Tasks that ended", label, |m| {
+            m.outcomes().iter().map(|(o, n)| (o.label(), n))
+        })?;
+        let (help, label) = ("Tasks that never started", "reason");
+        self.counters("postlude_tasks_discarded", help, label, |m| m.discarded_by.iter().map(|(r, n)| (r.label(), n)))?;
+        self.counter_by_name("postlude_tasks_lost", "Tasks whose work was lost", |m| m.lost)?;
+        self.counter_by_name("postlude_task_retries", "Attempts after the first", |m| m.retries)?;
         self.histogram("postlude_task_run", "How long attempts ran", NameMetrics::run_times)?;
         let help = "How long tasks that ended had waited for the start of their first attempt";
         self.histogram("postlude_task_wait", help, NameMetrics::wait_times)
@@ -199,8 +223,29 @@ impl Families<'_, '_> {
         Ok(())
     }
 
-    fn gauge_by_name(&mut self, name: &str, help: &str, value: impl Fn(&NameMetrics) -> u64) -> fmt::Result {
-        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    /// Registries without a capacity have no series.
+    fn capacity(&mut self) -> fmt::Result {
+        let help = "The highest number of live tasks";
+        let mut family = self.encoder.encode_descriptor("postlude_capacity", help, None, MetricType::Gauge)?;
+        for (registry, metrics) in &self.snapshots {
+            if let Some(capacity) = metrics.capacity {
+                encode_series(&mut family, *registry, |series| series.encode_gauge(&capacity))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauge_by_name<V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl Fn(&NameMetrics) -> V,
+    ) -> fmt::Result
+    where
+        V: prometheus_client::encoding::EncodeGaugeValue,
+    {
+        let mut family = self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (labels, metrics) in by_name(&self.snapshots) {
             family.encode_family(&labels)?.encode_gauge(&value(metrics))?;
         }
@@ -226,23 +271,31 @@ impl Families<'_, '_> {
         Ok(())
     }
 
-    fn outcomes(&mut self) -> fmt::Result {
-        let help = "Tasks that ended";
-        let mut family = self.encoder.encode_descriptor("postlude_tasks", help, None, MetricType::Counter)?;
+    /// A counter for each name and each value of another label.
+    fn counters<I>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        counts: impl Fn(&NameMetrics) -> I,
+    ) -> fmt::Result
+    where
+        I: Iterator<Item = (&'static str, u64)>,
+    {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, metrics) in by_name(&self.snapshots) {
-            for (outcome, count) in metrics.outcomes().iter() {
-                let labels: Labels<'_> = labels.iter().copied().chain([("outcome", outcome.label())]).collect();
+            for (value, count) in counts(metrics) {
+                let labels: Labels<'_> = labels.iter().copied().chain([(label, value)]).collect();
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
             }
         }
         Ok(())
     }
 
-    fn retries(&mut self) -> fmt::Result {
-        let help = "Attempts after the first";
-        let mut family = self.encoder.encode_descriptor("postlude_task_retries", help, None, MetricType::Counter)?;
+    fn counter_by_name(&mut self, name: &str, help: &str, value: impl Fn(&NameMetrics) -> u64) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, metrics) in by_name(&self.snapshots) {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&metrics.retries, None)?;
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(metrics), None)?;
         }
         Ok(())
     }

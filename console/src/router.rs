@@ -21,8 +21,9 @@ where
 ///
 /// # Default
 /// - [`allow_abort`](Self::allow_abort), [`allow_replay`](Self::allow_replay): no
-/// - [`max_failure_rate`](Self::max_failure_rate), [`max_pending_age`](Self::max_pending_age): none; a registry that is open
-///   and not full is healthy
+/// - [`max_failure_rate`](Self::max_failure_rate), [`max_pending_age`](Self::max_pending_age),
+///   [`max_running_age`](Self::max_running_age), [`max_open_age`](Self::max_open_age), [`max_stuck`](Self::max_stuck):
+///   none; a registry that is open and not full is healthy
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,8 +55,7 @@ impl StatusRouter {
     /// The routes of one registry.
     pub const fn new(registry: TaskRegistry) -> Self {
         let config = Config { allowed: Allowed { abort: false, replay: false } };
-        let limits = Limits { failure_rate: None, pending_age: None };
-        Self { registry, config, limits, stop: None, has_page: true }
+        Self { registry, config, limits: Limits::NONE, stop: None, has_page: true }
     }
 
     /// Lets `DELETE /tasks/{id}` abort tasks.
@@ -83,6 +83,28 @@ impl StatusRouter {
     /// `GET /health` answers 503 while a pending task has been waiting for longer than this.
     pub const fn max_pending_age(mut self, age: Duration) -> Self {
         self.limits.pending_age = Some(age);
+        self
+    }
+
+    /// `GET /health` answers 503 while an attempt has been running for longer than this: a task that hangs, if it has no
+    /// time limit.
+    pub const fn max_running_age(mut self, age: Duration) -> Self {
+        self.limits.running_age = Some(age);
+        self
+    }
+
+    /// `GET /health` answers 503 while a task has been waiting for longer than this in a set that does not drain yet:
+    /// because its request is in progress, or a client does not take its response, or a body does not end. Such a body may
+    /// be a stream of events, which is as long as its client likes.
+    pub const fn max_open_age(mut self, age: Duration) -> Self {
+        self.limits.open_age = Some(age);
+        self
+    }
+
+    /// `GET /health` answers 503 while more tasks than this are [stuck](postlude::TaskMetrics::stuck): they were aborted
+    /// or timed out, and their work still runs. A stuck closure holds a thread and a permit.
+    pub const fn max_stuck(mut self, tasks: u64) -> Self {
+        self.limits.stuck = Some(tasks);
         self
     }
 

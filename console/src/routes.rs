@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     action::INSTANCE,
+    ages_watch::AgesWatch,
     dead_letters,
     error::{ApiError, answer_other_methods},
     health::{Condition, Limits, RECENTLY, failure_rate},
     names, page,
-    pending_watch::PendingWatch,
     sampler::Sampler,
     snapshot::Health,
     stream,
@@ -90,7 +90,7 @@ pub(crate) struct Status {
     /// Held while many tasks are looked at, so that many requests at once take the registry's locks no more often than
     /// one client would. Health does not wait for it.
     exclusive: Arc<Mutex<()>>,
-    pending: Arc<PendingWatch>,
+    ages: Arc<AgesWatch>,
 }
 
 impl Status {
@@ -109,7 +109,7 @@ impl Status {
             tail: Arc::new(Tail::new()),
             limits,
             exclusive: Arc::default(),
-            pending: Arc::default(),
+            ages: Arc::default(),
         }
     }
 
@@ -136,15 +136,13 @@ impl Status {
 
     async fn condition(&self) -> Condition {
         let registry = &self.registry;
-        let oldest_pending = match self.limits.pending_age {
-            Some(_) => self.pending.oldest(registry).await,
-            None => Duration::ZERO,
-        };
+        let ages = self.ages.ages(registry, self.limits.needed_ages()).await;
         let recent_failure_rate = |_| failure_rate(registry.recent_outcomes(RECENTLY));
         Condition {
             is_closing: registry.is_shutting_down() || registry.is_closed(),
             is_full: registry.is_full(),
-            oldest_pending,
+            ages,
+            stuck: self.limits.stuck.map_or(0, |_| registry.stuck()),
             failure_rate: self.limits.failure_rate.and_then(recent_failure_rate),
         }
     }

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
+use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
 use crate::{
     ledger::live::LiveTask,
-    model::{Identity, Outcome, TaskId},
+    model::{Identity, Outcome, TaskId, TaskName},
     util::{
         clock::Timestamp,
         loom::{
@@ -23,7 +24,7 @@ pub(crate) const DROPPED_WITHIN: Duration = Duration::from_millis(50);
 
 /// The same on a busy runtime, or one that may be: a worker that gets no core for a while drops the tasks in its queue
 /// later than others drop theirs.
-const DROPPED_AT_LAST: Duration = Duration::from_secs(1);
+pub(crate) const DROPPED_AT_LAST: Duration = Duration::from_secs(1);
 
 /// Tasks that were ended by a caller, and whose work has not been dropped yet.
 ///
@@ -155,12 +156,31 @@ impl Abandoned {
         self.tasks.lock().entries.get(&id)?.outcome.clone()
     }
 
-    /// The number of stuck tasks.
-    pub(crate) fn len(&self) -> usize {
+    /// The number of stuck tasks of each name.
+    pub(crate) fn by_name(&self) -> FxHashMap<TaskName, u64> {
+        let mut names = FxHashMap::default();
+        self.look_at_stuck(|entry| *names.entry(entry.identity.name).or_default() += 1);
+        names
+    }
+
+    /// The first `limit` stuck tasks, since when each has been stopped, and how many more there are.
+    pub(crate) fn stuck(&self, limit: usize) -> (Vec<(Identity, Timestamp)>, usize) {
+        let (mut named, mut more) = (Vec::new(), 0);
+        self.look_at_stuck(|entry| {
+            if named.len() < limit {
+                named.push((entry.identity, entry.since));
+            } else {
+                more += 1;
+            }
+        });
+        (named, more)
+    }
+
+    fn look_at_stuck(&self, look: impl FnMut(&Entry)) {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();
         let had_time = tasks.last_drop.is_none_or(|last| now.since(last) >= DROPPED_AT_LAST);
-        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, DROPPED_AT_LAST, had_time)).count()
+        tasks.entries.values().filter(|entry| tasks.is_stuck(entry, now, DROPPED_AT_LAST, had_time)).for_each(look);
     }
 
     /// The first `limit` that are stuck, and how many more there are. `had_time`: all have had the time to be dropped.
@@ -209,7 +229,9 @@ mod tests {
     }
 
     fn stuck(abandoned: &Abandoned, had_time: bool) -> [usize; 2] {
-        [abandoned.len(), abandoned.list(10, had_time).0.len()]
+        let by_name = abandoned.by_name().values().map(|count| usize::try_from(*count).unwrap()).sum::<usize>();
+        assert_eq!(by_name, abandoned.stuck(10).0.len());
+        [by_name, abandoned.list(10, had_time).0.len()]
     }
 
     /// A worker that gets no core for a while drops the tasks in its queue later than another worker drops others.

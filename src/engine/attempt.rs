@@ -279,7 +279,7 @@ impl Drop for AttemptTask {
 struct AbandonOnDrop<'a> {
     identity: Identity,
     state: Arc<AttemptState>,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     join: JoinHandle<Outcome>,
 }
 
@@ -291,6 +291,9 @@ impl Drop for AbandonOnDrop<'_> {
             never_started = work;
             is_running
         });
+        if never_started.is_none() {
+            self.shared.watch_stuck();
+        }
         if let Some((work, permits)) = never_started {
             self.join.abort();
             let mut current = self.state.parent.clone();

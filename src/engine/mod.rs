@@ -19,5 +19,6 @@ pub(crate) mod set_queue;
 pub(crate) mod shared;
 pub(crate) mod spawned;
 pub(crate) mod start_limit;
+pub(crate) mod stuck_watch;
 pub(crate) mod time_limit;
 pub(crate) mod transition;

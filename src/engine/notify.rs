@@ -1,6 +1,6 @@
 //! Tells observers, the log and waiting code of an add, a start, a failed attempt and an end, outside all locks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     engine::shared::Shared,
@@ -73,13 +73,16 @@ impl Shared {
     }
 
     /// Cancels the token of a task that was ended by a caller or has timed out, and wakes its runner.
-    pub(crate) fn signal_stop(&self, finish: &mut Finish) {
+    pub(crate) fn signal_stop(self: &Arc<Self>, finish: &mut Finish) {
         if let (Some(token), true) = (finish.task.take_token(), finish.cancels()) {
             self.telemetry.run_foreign("a waker", || token.cancel());
         }
         if let Some(runner) = finish.take_runner() {
             // Tokio's own waker. The runner then finds the task stopped.
             runner.wake();
+        }
+        if finish.by == EndedBy::Caller && finish.task.has_started() {
+            self.watch_stuck();
         }
     }
 

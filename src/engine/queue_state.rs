@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::pending::Pending,
-    ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
+    ledger::{account::SetAccount, history::CHUNK, live::LiveTask, oldest::Oldest},
     model::{DiscardReason, Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     util::clock::Timestamp,
 };
@@ -61,7 +61,28 @@ pub(crate) enum Phase {
     Idle,
 }
 
+/// What a set that does not drain yet waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenSet {
+    /// For its request, or for somebody to drain it.
+    Collecting,
+    /// For the end of its response's body.
+    Unread,
+    /// For the release of its response.
+    Holding,
+}
+
 impl QueueState {
+    /// What the set waits for; `None` if it drains, or has drained.
+    pub(crate) const fn open(&self) -> Option<OpenSet> {
+        match self.phase {
+            Phase::Collecting if self.response.is_some() => Some(OpenSet::Unread),
+            Phase::Collecting => Some(OpenSet::Collecting),
+            Phase::Holding => Some(OpenSet::Holding),
+            Phase::Draining | Phase::Idle => None,
+        }
+    }
+
     /// The current or a sleeping task.
     #[inline]
     pub(crate) fn live(&mut self, id: TaskId) -> Option<&mut LiveTask> {
@@ -129,19 +150,34 @@ impl QueueState {
         read_to.checked_add(1)
     }
 
-    /// Since when the oldest pending task could have started, except those that wait beside the queue.
-    pub(crate) fn oldest_in_line(&self) -> Option<Timestamp> {
-        let current = self.current.as_ref().and_then(LiveTask::pending_since);
-        // In the order in which they were added.
-        let first = self.pending.iter().next().map(|task| task.meta().identity().added);
-        current.into_iter().chain(first).min()
+    /// Looks at some of the tasks that have left `pending`, from an index on, and at the current one with the first.
+    /// Returns the index to go on from.
+    pub(crate) fn chunk_dequeued(&self, from: u64, mut look: impl FnMut(&LiveTask)) -> Option<u64> {
+        if from == 0 {
+            self.current.iter().for_each(&mut look);
+        }
+        let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
+        later.by_ref().take(CHUNK).for_each(|(_, task)| look(task));
+        later.next().map(|(index, _)| *index)
     }
 
-    /// The same for some of those that wait beside the queue, whose index is `from` or above; and the index to go on
-    /// from.
-    pub(crate) fn oldest_sleeping(&self, from: u64) -> (Option<Timestamp>, Option<u64>) {
+    /// Since when the first of `pending` has been waiting: it was added before the others.
+    pub(crate) fn first_added(&self) -> Option<Timestamp> {
+        self.pending.iter().next().map(|task| task.meta().identity().added)
+    }
+
+    /// Since when the oldest task could have started, or has been running, except those beside the queue.
+    pub(crate) fn oldest_in_line(&self) -> Oldest {
+        let mut oldest = self.current.as_ref().map(Oldest::of).unwrap_or_default();
+        oldest.absorb(Oldest { pending: self.first_added(), running: None });
+        oldest
+    }
+
+    /// The same for some of those beside the queue, whose index is `from` or above; and the index to go on from.
+    pub(crate) fn oldest_sleeping(&self, from: u64) -> (Oldest, Option<u64>) {
         let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
-        let oldest = later.by_ref().take(CHUNK).filter_map(|(_, task)| task.pending_since()).min();
+        let mut oldest = Oldest::default();
+        later.by_ref().take(CHUNK).for_each(|(_, task)| oldest.absorb(Oldest::of(task)));
         (oldest, later.next().map(|(index, _)| *index))
     }
 

@@ -24,12 +24,12 @@ use crate::{
     engine::{
         keys,
         poll_mark::PollMark,
-        queue_state::{Phase, QueueState, Waiting},
+        queue_state::{OpenSet, Phase, QueueState, Waiting},
         shared::{Shared, TaskRegistry},
         start_limit,
         transition::Transition,
     },
-    ledger::live::LiveTask,
+    ledger::{live::LiveTask, oldest::Oldest},
     model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
     task::{Rejected, Task},
     util::{
@@ -59,18 +59,11 @@ pub(crate) struct SetQueue {
     pub(crate) state: Mutex<QueueState>,
 }
 
-/// The tasks of a set wait for its request.
-pub(crate) struct RequestInProgress;
-
-/// What a set that does not drain yet waits for.
-#[derive(Clone, Copy)]
-pub(crate) enum OpenSet {
-    /// For its request, or for somebody to drain it.
-    Collecting,
-    /// For the end of its response's body.
-    Unread,
-    /// For the release of its response.
-    Holding,
+/// Since when a task waits in a set that does not drain yet.
+pub(crate) struct OpenSince {
+    pub(crate) since: Timestamp,
+    /// Whether the set has its response, and waits for the client or the body.
+    pub(crate) is_held: bool,
 }
 
 /// Whether a drain may poll the task that it runs.
@@ -401,34 +394,40 @@ impl SetQueue {
         }
     }
 
-    /// Since when the oldest pending task could have started; `Err` if the set's request is still in progress, which
-    /// its tasks wait for.
-    pub(crate) fn oldest_pending(&self) -> Result<Option<Timestamp>, RequestInProgress> {
-        let state = self.state.lock();
-        if state.phase == Phase::Collecting && !state.pending.is_empty() {
-            return Err(RequestInProgress);
+    /// Calls `task`, under the lock, for each task that has left `pending`; a few at a time.
+    pub(crate) fn dequeued(&self, mut task: impl FnMut(&LiveTask)) {
+        let mut from = Some(0);
+        while let Some(index) = from {
+            from = self.state.lock().chunk_dequeued(index, &mut task);
         }
+    }
+
+    /// Since when the oldest tasks could have started, or have been running. Of a set that does not drain yet, the
+    /// pending tasks are left out, and it is returned since when the first of them waits.
+    pub(crate) fn oldest(&self) -> (Oldest, Option<OpenSince>) {
+        let state = self.state.lock();
         let mut oldest = state.oldest_in_line();
+        let open = match state.open() {
+            Some(open) if !state.pending.is_empty() => {
+                oldest.pending = None;
+                state.first_added().map(|since| OpenSince { since, is_held: open != OpenSet::Collecting })
+            }
+            Some(_) | None => None,
+        };
         drop(state);
         let mut from = Some(0);
         while let Some(index) = from {
             let (sleeping, next) = self.state.lock().oldest_sleeping(index);
-            oldest = oldest.into_iter().chain(sleeping).min();
+            oldest.absorb(sleeping);
             from = next;
         }
-        Ok(oldest)
+        (oldest, open)
     }
 
     /// What the set waits for, and how many tasks are pending, if it does not drain yet.
     pub(crate) fn open(&self) -> Option<(OpenSet, usize)> {
         let state = self.state.lock();
-        let open = match state.phase {
-            Phase::Collecting if state.response.is_some() => OpenSet::Unread,
-            Phase::Collecting => OpenSet::Collecting,
-            Phase::Holding => OpenSet::Holding,
-            Phase::Draining | Phase::Idle => return None,
-        };
-        Some((open, state.pending.len()))
+        Some((state.open()?, state.pending.len()))
     }
 
     /// A few of its live tasks, as lists show them: those that were taken from the queue, and then the first of the

@@ -14,7 +14,10 @@ use tokio_util::sync::CancellationToken;
 #[cfg(feature = "http")]
 use crate::engine::hold::HoldLimit;
 use crate::{
-    engine::{abandoned::Abandoned, guards::Guards, requests::Requests, set_queue::SetQueue, time_limit},
+    engine::{
+        abandoned::Abandoned, guards::Guards, requests::Requests, set_queue::SetQueue, stuck_watch::StuckWatch,
+        time_limit,
+    },
     ledger::{
         Ledger,
         dead_letters::DeadLetterStore,
@@ -143,6 +146,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: Ledger<SetQueue>,
     pub(crate) admission: AdmissionControl,
     pub(crate) abandoned: Abandoned,
+    pub(crate) stuck_watch: StuckWatch,
     pub(crate) requests: Requests,
     pub(crate) guards: Guards,
     pub(crate) default_timeout: Option<Duration>,
@@ -349,7 +353,12 @@ impl Shared {
     }
 
     /// Ends a spawned task; `false` if it had already ended.
-    pub(crate) fn end_spawned(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
+    pub(crate) fn end_spawned(
+        self: &Arc<Self>,
+        id: TaskId,
+        outcome: impl FnOnce(&LiveTask) -> Outcome,
+        by: EndedBy,
+    ) -> bool {
         let now = Timestamp::now();
         let observed = self.telemetry.observes_completed();
         let shard = self.ledger.shard(id.number);
@@ -359,7 +368,7 @@ impl Shared {
     /// The same in its shard, which is locked.
     #[inline]
     fn end_spawned_in(
-        &self,
+        self: &Arc<Self>,
         mut shard: MutexGuard<'_, ShardState<SetQueue>>,
         id: TaskId,
         now: Timestamp,
@@ -397,7 +406,7 @@ impl Shared {
     }
 
     /// Ends a dequeued or spawned task, on behalf of a caller. `false` if it has ended, or is still pending in a set.
-    pub(crate) fn stop(&self, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
+    pub(crate) fn stop(self: &Arc<Self>, id: TaskId, outcome: impl FnOnce(&LiveTask) -> Outcome, by: EndedBy) -> bool {
         match id.set() {
             Some(_) => self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.stop(id, outcome))),
             None => self.end_spawned(id, outcome, by),
@@ -405,7 +414,7 @@ impl Shared {
     }
 
     /// Aborts a task in any state; `false` if it has ended.
-    pub(crate) fn abort(&self, id: TaskId) -> bool {
+    pub(crate) fn abort(self: &Arc<Self>, id: TaskId) -> bool {
         match id.set() {
             Some(_) => {
                 self.ledger.set(id.number).is_some_and(|set| set.transition(|step| step.end_any(id, Outcome::Aborted)))
@@ -415,7 +424,7 @@ impl Shared {
     }
 
     /// Discards a task that has not started: as a duplicate of the other task, if one is given.
-    pub(crate) fn discard_unstarted(&self, id: TaskId, reason: DiscardReason, of: Option<TaskId>) {
+    pub(crate) fn discard_unstarted(self: &Arc<Self>, id: TaskId, reason: DiscardReason, of: Option<TaskId>) {
         if id.set().is_some() {
             if let Some(set) = self.ledger.set(id.number) {
                 set.transition(|step| step.discard_unstarted(id, reason, of));
@@ -431,7 +440,7 @@ impl Shared {
     }
 
     /// Ends a task that has not started, because it has expired.
-    pub(crate) fn expire(&self, id: TaskId) {
+    pub(crate) fn expire(self: &Arc<Self>, id: TaskId) {
         self.discard_unstarted(id, DiscardReason::Expired, None);
     }
 

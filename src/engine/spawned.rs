@@ -89,7 +89,7 @@ impl Spawned {
     }
 
     /// Counts the outcome, unless the task was ended by a caller.
-    fn finish(shared: &Shared, id: TaskId, end: End) -> Outcome {
+    fn finish(shared: &Arc<Shared>, id: TaskId, end: End) -> Outcome {
         let outcome = end.into_outcome();
         let reply = outcome.clone();
         if shared.end_spawned(id, |_| outcome, EndedBy::Runner) {

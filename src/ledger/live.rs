@@ -255,6 +255,11 @@ impl LiveTask {
         (!self.has_started()).then_some(delayed_until.unwrap_or(self.identity.added))
     }
 
+    /// When the current attempt started; `None` if none is running.
+    pub(crate) fn running_since(&self) -> Option<Timestamp> {
+        self.started.filter(|_| self.state() == TaskState::Running)
+    }
+
     /// Whether its next attempt is due after `then`, and can't start early.
     pub(crate) fn is_due_after(&self, then: Timestamp) -> bool {
         self.extras().is_some_and(|extras| !extras.may_start_early && extras.due.is_some_and(|due| due > then))
@@ -274,7 +279,6 @@ impl LiveTask {
     pub(crate) fn info(&self, now: Timestamp) -> TaskInfo {
         let state = self.state();
         let due = self.extras().and_then(|extras| extras.due);
-        let running_since = self.started.filter(|_| state == TaskState::Running);
         TaskInfo {
             id: self.identity.id,
             name: self.identity.name,
@@ -283,7 +287,7 @@ impl LiveTask {
             state,
             attempt: self.attempt(),
             age: now.since(self.identity.added),
-            running_for: running_since.map(|started| now.since(started)),
+            running_for: self.running_since().map(|started| now.since(started)),
             progress: self.extras().and_then(|extras| extras.progress.clone()),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
             paused: false,

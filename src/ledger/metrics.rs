@@ -6,15 +6,20 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 
 use crate::{
-    ledger::finished::FinishedTask,
-    model::{NameLimit, OutcomeCounts, OutcomeKind, TaskName},
-    util::{clock::nanos, histogram::DurationHistogram},
+    ledger::{finished::FinishedTask, oldest::Oldest},
+    model::{DiscardCounts, NameLimit, Outcome, OutcomeCounts, OutcomeKind, TaskName},
+    util::{
+        clock::{Timestamp, nanos},
+        histogram::DurationHistogram,
+    },
 };
 
 /// The counters of the tasks of one name, in one shard.
 #[derive(Default)]
 pub(crate) struct NameCounters {
     outcomes: OutcomeCounts,
+    /// Boxed, because few names have discarded tasks.
+    discards: Option<Box<DiscardCounts>>,
     /// Signed, here and below: one step of a task may be counted just before the step that it follows from.
     pub(crate) pending: i64,
     pub(crate) running: i64,
@@ -40,11 +45,19 @@ impl NameCounters {
         let kind = finished.outcome().kind();
         self.outcomes.count(kind);
         if finished.started.is_none() {
-            return;
+            return self.record_discard(finished.outcome());
         }
         self.queued.record(finished.queued_for());
         if kind == OutcomeKind::Completed || kind.is_failure() {
             self.durations.record(finished.ran_for());
+        }
+    }
+
+    /// Counts a task that has never started.
+    #[cold]
+    fn record_discard(&mut self, outcome: &Outcome) {
+        if let Outcome::Discarded(reason) = outcome {
+            self.discards.get_or_insert_default().count(*reason);
         }
     }
 
@@ -122,8 +135,16 @@ pub struct TaskMetrics {
     pub pending: u64,
     /// Tasks that have started and have no outcome.
     pub running: u64,
+    /// Tasks that have no outcome: pending and running. This is what counts against the `capacity`.
+    pub live: u64,
+    /// The [capacity](crate::TaskRegistryBuilder::capacity); `None` without one.
+    pub capacity: Option<u64>,
     #[cfg_attr(feature = "serde", serde(flatten))]
     outcomes: OutcomeCounts,
+    /// The discarded tasks by reason.
+    pub discarded_by: DiscardCounts,
+    /// Tasks whose work was lost: those whose outcome [is a loss](crate::Outcome::is_loss). Its increase is worth a call.
+    pub lost: u64,
     /// Attempts after the first.
     pub retries: u64,
     /// The running tasks whose last attempt has failed and whose next one has not started.
@@ -132,6 +153,9 @@ pub struct TaskMetrics {
     pub runtime: RuntimeMetrics,
     /// Sets that have tasks and have not begun to drain: usually of requests in progress.
     pub open_sets: u64,
+    /// Of the open sets, those that have their response and wait for their client to take it, or for a body that has not
+    /// ended.
+    pub held_sets: u64,
     /// Tasks that were aborted or timed out, and whose work still runs. A spawned future counts a second after it was
     /// stopped, because until then it may only be waiting for the runtime to drop it.
     pub stuck: u64,
@@ -147,9 +171,20 @@ pub struct TaskMetrics {
     /// Dead letters that were evicted by newer ones.
     pub dead_letters_evicted: u64,
     /// How long the oldest pending task has been waiting to start. Excludes the task's own [delay](crate::Task::delay)
-    /// and tasks of sets whose request is still in progress. Zero if no task is pending.
+    /// and tasks of open sets. Zero if no task is pending.
+    ///
+    /// So that this takes bounded time, not all of very many spawned tasks are looked at, but those that were added
+    /// first: 65,536, or 4,096 of each shard if that is more. [`TaskRegistry::ages`](crate::TaskRegistry::ages) looks at
+    /// all of them.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
+    /// How long the longest of the attempts that are running has been running. Zero if none is. It looks at the same
+    /// tasks as [`oldest_pending`](Self::oldest_pending).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
+    pub oldest_running: Duration,
+    /// How long the oldest open set has had a task that waits in it. Zero if no set is open.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
+    pub oldest_open: Duration,
     /// The sum of the durations of all attempts that completed, failed, panicked or timed out. Excludes waiting.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
@@ -220,6 +255,8 @@ impl TaskMetrics {
 
     pub(crate) fn take_names(&mut self, names: BTreeMap<TaskName, NameMetrics>) {
         for name in names.values() {
+            self.discarded_by.absorb(&name.discarded_by);
+            self.lost += name.lost;
             self.retries += name.retries;
             self.retrying += name.retrying;
             self.total_time = self.total_time.saturating_add(name.total_time);
@@ -236,6 +273,23 @@ impl TaskMetrics {
         metrics.paused = limit.paused;
         metrics.limit = limit.limit.map(|limit| limit as u64);
         metrics.in_use = limit.in_use as u64;
+    }
+
+    /// Adds the ages of the oldest tasks of each name.
+    pub(crate) fn take_oldest(&mut self, oldest: &FxHashMap<TaskName, Oldest>, now: Timestamp) {
+        for (name, oldest) in oldest {
+            let [pending, running] = oldest.ages(now);
+            let name = self.names.entry(*name).or_default();
+            (name.oldest_pending, name.oldest_running) = (pending, running);
+        }
+    }
+
+    /// Adds the number of stuck tasks of each name.
+    pub(crate) fn take_stuck(&mut self, stuck: &FxHashMap<TaskName, u64>) {
+        for (name, stuck) in stuck {
+            self.stuck += stuck;
+            self.names.entry(*name).or_default().stuck = *stuck;
+        }
     }
 }
 
@@ -311,10 +365,22 @@ pub struct NameMetrics {
     /// How many permits of the name are taken, as [`NameLimit::in_use`](crate::NameLimit::in_use). Zero if the name never
     /// had a limit.
     pub in_use: u64,
+    /// As [`TaskMetrics::stuck`].
+    pub stuck: u64,
     #[cfg_attr(feature = "serde", serde(flatten))]
     outcomes: OutcomeCounts,
+    /// As [`TaskMetrics::discarded_by`].
+    pub discarded_by: DiscardCounts,
+    /// As [`TaskMetrics::lost`].
+    pub lost: u64,
     /// Attempts after the first.
     pub retries: u64,
+    /// Like [`TaskMetrics::oldest_pending`]. Of a set with very many pending tasks, some hundred are looked at.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
+    pub oldest_pending: Duration,
+    /// Like [`TaskMetrics::oldest_running`].
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
+    pub oldest_running: Duration,
     /// Like [`TaskMetrics::total_time`].
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_time: Duration,
@@ -369,6 +435,9 @@ impl NameMetrics {
         self.running += count(counters.running);
         self.retrying += count(counters.retrying);
         self.outcomes.absorb(&counters.outcomes);
+        let discards = counters.discards.as_deref().copied().unwrap_or_default();
+        self.discarded_by.absorb(&discards);
+        self.lost += counters.outcomes.failures() + counters.outcomes.aborted + discards.losses();
         self.retries += counters.retries;
         self.total_time = self.total_time.saturating_add(counters.durations.total());
         self.durations.absorb(&counters.durations);

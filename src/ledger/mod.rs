@@ -18,6 +18,7 @@ pub(crate) mod history;
 pub(crate) mod live;
 pub(crate) mod losses;
 pub(crate) mod metrics;
+pub(crate) mod oldest;
 pub(crate) mod shard;
 
 use std::{collections::BTreeMap, pin::pin, sync::Arc, thread};
@@ -41,6 +42,12 @@ use crate::{
 
 /// For how many names the lock of a shard is held at a time, when the counters are read.
 const NAMES_PER_LOOK: usize = 64;
+
+/// How many spawned tasks are looked at for the ages of the oldest ones, in all shards together.
+const FIRST_SPAWNED: usize = 65_536;
+
+/// The same of one shard, at least.
+const LEAST_OF_SHARD: usize = 4_096;
 
 /// The number of live tasks at which the first warning is logged.
 const FIRST_WARNING: u64 = 10_000;
@@ -118,6 +125,11 @@ impl<S> Ledger<S> {
     pub(crate) fn is_full(&self) -> bool {
         // Relaxed: as in `reserve`.
         self.capacity.is_some_and(|capacity| self.live.load(Ordering::Relaxed) >= capacity)
+    }
+
+    /// The highest number of live tasks; `None` without a limit.
+    pub(crate) const fn capacity(&self) -> Option<u64> {
+        self.capacity
     }
 
     /// The number of free slots; `usize::MAX` without a capacity.
@@ -199,6 +211,33 @@ impl<S> Ledger<S> {
             shard.look_at(&few, task, sets);
         }
         few.len()
+    }
+
+    /// Calls `task` for the listed spawned tasks that were added first, under a lock that is held for a few of them at a
+    /// time: for `FIRST_SPAWNED` of all shards together, and some more if the shards are many.
+    pub(crate) fn look_at_first_spawned(&self, mut task: impl FnMut(&LiveTask)) {
+        let count = (FIRST_SPAWNED / self.shards.len()).max(LEAST_OF_SHARD);
+        for shard in &self.shards {
+            let mut numbers = shard.read_numbers(ShardState::spawned_numbers, 0, count);
+            if numbers.len() > count {
+                numbers.select_nth_unstable(count);
+                numbers.truncate(count);
+            }
+            for few in numbers.chunks(CHUNK) {
+                shard.look_at(few, &mut task, &mut Vec::new());
+            }
+        }
+    }
+
+    /// The listed sets.
+    pub(crate) fn sets(&self) -> Vec<Arc<S>> {
+        let mut sets = Vec::new();
+        for shard in &self.shards {
+            for few in shard.read_numbers(ShardState::set_numbers, 0, usize::MAX).chunks(CHUNK) {
+                shard.look_at(few, |_| (), &mut sets);
+            }
+        }
+        sets
     }
 
     /// The same in pieces, of those shards in which a task is pending: each piece is looked at when it is asked for.
@@ -391,6 +430,9 @@ impl<S> Ledger<S> {
     }
 }
 
+/// Adds some of the numbers of a kind of entries from a number on, and returns the number to go on from.
+type ReadNumbers<S> = fn(&ShardState<S>, u64, &mut Vec<u64>) -> Option<u64>;
+
 /// How far a walk over everything that is listed has come.
 #[derive(Default)]
 pub(crate) struct Walk {
@@ -403,15 +445,19 @@ impl<S> Shard<S> {
     /// The numbers of the listed sets and spawned tasks from `first` on: the first `count` of each, and some more. The
     /// lock is held for a part of them at a time.
     fn numbers_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let mut numbers = self.read_numbers(ShardState::set_numbers, first, count);
+        numbers.extend(self.read_numbers(ShardState::spawned_numbers, first, count));
+        numbers
+    }
+
+    /// The same for one of the two kinds.
+    fn read_numbers(&self, read: ReadNumbers<S>, first: u64, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
-        for read in [ShardState::set_numbers, ShardState::spawned_numbers] {
-            let enough = numbers.len().saturating_add(count);
-            let mut from = Some(first);
-            while let Some(first) = from.filter(|_| numbers.len() < enough) {
-                // Room for a common part is made without the lock.
-                numbers.reserve(CHUNK);
-                from = read(&self.state.lock(), first, &mut numbers);
-            }
+        let mut from = Some(first);
+        while let Some(first) = from.filter(|_| numbers.len() < count) {
+            // Room for a common part is made without the lock.
+            numbers.reserve(CHUNK);
+            from = read(&self.state.lock(), first, &mut numbers);
         }
         numbers
     }

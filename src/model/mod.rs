@@ -1,5 +1,7 @@
 //! The data model: ids, outcomes, reports, policies and errors. Plain data.
 
+mod ages;
+mod discards;
 #[cfg(feature = "http")]
 mod ending;
 mod error;
@@ -28,6 +30,8 @@ pub use self::policy::ServePolicy;
 #[cfg(feature = "cron")]
 pub use self::policy::{Schedule, ScheduleError};
 pub use self::{
+    ages::TaskAges,
+    discards::DiscardCounts,
     error::{BuildError, LimitError, RejectReason, ReplayError},
     event::TaskEvent,
     id::{ParseIdError, SetId, TaskId},

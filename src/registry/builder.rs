@@ -14,6 +14,7 @@ use crate::{
         requests::Requests,
         set_queue::SetQueue,
         shared::{FLUSH_DELAY, Shared, Timer},
+        stuck_watch::StuckWatch,
         time_limit,
     },
     ledger::{
@@ -23,7 +24,10 @@ use crate::{
     },
     limits::{self, AdmissionControl, Limits},
     model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskName, TaskReport},
-    registry::TaskRegistry,
+    registry::{
+        TaskRegistry,
+        watch::{self, WatchLimits},
+    },
     telemetry::{
         Telemetry,
         observer::{OnFailure, TaskObserver},
@@ -44,6 +48,7 @@ use crate::{
 /// - [`promote_after`](Self::promote_after): 10 s
 /// - [`default_timeout`](Self::default_timeout): none
 /// - [`settle`](Self::settle): 1 s
+/// - [`warn_running_after`](Self::warn_running_after), [`warn_open_after`](Self::warn_open_after): never
 /// - [`admit`](Self::admit): every task; [`wrap`](Self::wrap): none
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are always logged
 /// - [`history`](Self::history): the last 1,024 outcomes
@@ -79,6 +84,7 @@ pub struct TaskRegistryBuilder {
     history: usize,
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
+    watch: WatchLimits,
     handle: Option<Handle>,
     pub(crate) spawn_drain: fn(Arc<SetQueue>),
 }
@@ -395,6 +401,37 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// Logs a warning if an attempt has been running for this long, and again at each doubling: a task that hangs, if it
+    /// has no [time limit](Self::default_timeout).
+    ///
+    /// The age is checked about twice within this time, at most every 100 ms and at least once a minute, by a look at
+    /// all live tasks that yields after every hundred. With paused time, the clock may advance by the waits in between.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::TaskRegistry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder()
+    ///     .warn_running_after(Duration::from_secs(600))
+    ///     .warn_open_after(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn warn_running_after(mut self, age: Duration) -> Self {
+        self.watch.running = Some(age);
+        self
+    }
+
+    /// The same for a set in which a task has been waiting for this long, because its request is in progress, or its
+    /// response is held by a client that does not take it, or by a body that does not end.
+    pub fn warn_open_after(mut self, age: Duration) -> Self {
+        self.watch.open = Some(age);
+        self
+    }
+
     /// The runtime on which the tasks run.
     pub fn handle(mut self, handle: Handle) -> Self {
         self.handle = Some(handle);
@@ -405,7 +442,7 @@ impl TaskRegistryBuilder {
     ///
     /// # Errors
     /// Returns an error if
-    /// - a limit or the default timeout is zero, a limit is too high, or a name has two limits of the same kind,
+    /// - a limit, an age or the default timeout is zero, a limit is too high, or a name has two limits of the same kind,
     /// - there is no tokio runtime: call this inside one, or pass its [`handle`](Self::handle),
     /// - the runtime has no timer: build it with `enable_time()`.
     pub fn build(self) -> Result<TaskRegistry, BuildError> {
@@ -419,6 +456,7 @@ impl TaskRegistryBuilder {
         if self.default_timeout == Some(Duration::ZERO) {
             return Err(BuildError::ZeroTimeout);
         }
+        self.watch.check()?;
         let shared = Shared {
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
             admission: AdmissionControl::new(&self.limits)?,
@@ -426,6 +464,7 @@ impl TaskRegistryBuilder {
             handle,
             spawn_drain: self.spawn_drain,
             abandoned: Abandoned::default(),
+            stuck_watch: StuckWatch::default(),
             requests: Requests::default(),
             guards: Guards::default(),
             default_timeout: self.default_timeout,
@@ -439,7 +478,9 @@ impl TaskRegistryBuilder {
         let shared = Arc::new(shared);
         #[cfg(not(all(test, postlude_loom)))]
         shared.watch_runtime();
-        Ok(TaskRegistry { shared })
+        let registry = TaskRegistry { shared };
+        watch::start(&registry, self.watch);
+        Ok(registry)
     }
 }
 
@@ -454,6 +495,7 @@ impl Default for TaskRegistryBuilder {
             history: 1024,
             dead_letters: 1_000,
             on_dead_letter: None,
+            watch: WatchLimits::default(),
             handle: None,
             spawn_drain: Drain::spawn,
         }

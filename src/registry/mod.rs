@@ -3,6 +3,8 @@
 // First, because rustdoc shows the methods of `TaskRegistry` in the order of the modules.
 mod task_registry;
 
+mod measure;
+
 pub(crate) mod batcher;
 pub(crate) mod builder;
 #[cfg(feature = "cron")]
@@ -21,5 +23,6 @@ pub(crate) mod shutdown;
 #[cfg(feature = "signal")]
 mod signals;
 pub(crate) mod waiting;
+pub(crate) mod watch;
 
 pub use crate::engine::shared::TaskRegistry;

@@ -1,45 +1,24 @@
-//! The methods of `TaskRegistry`: spawn, look up, list, abort, measure.
+//! The methods of `TaskRegistry`: spawn, look up, list, abort.
 
-use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+use std::{cmp::Reverse, fmt, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     engine::{
-        guards::ShutdownGuard,
-        keys,
-        run::under_policy,
-        set_queue::{RequestInProgress, SetQueue},
-        shared::TaskRegistry,
-        spawned::Spawned,
+        guards::ShutdownGuard, keys, run::under_policy, set_queue::SetQueue, shared::TaskRegistry, spawned::Spawned,
         start_limit,
     },
-    ledger::{
-        live::LiveTask,
-        metrics::{RuntimeMetrics, TaskMetrics},
-    },
-    model::{
-        Outcome, OutcomeCounts, Page, RejectReason, SetId, TaskId, TaskInfo, TaskName, TaskReport, TaskStatus,
-        next_number,
-    },
+    ledger::live::LiveTask,
+    model::{Outcome, Page, RejectReason, SetId, TaskId, TaskInfo, TaskName, TaskReport, TaskStatus, next_number},
     registry::{builder::TaskRegistryBuilder, handle::TaskHandle, set::TaskSet},
     task::{IntoTask, Rejected, Task, TaskOutput},
-    telemetry::{
-        log,
-        subscription::{EventBuffer, TaskEvents},
-    },
-    util::{clock::Timestamp, loom::atomic::Ordering, panic::drop_catching},
+    telemetry::subscription::{EventBuffer, TaskEvents},
+    util::{clock::Timestamp, panic::drop_catching},
 };
 
 /// How many live tasks are looked at for one page, except that a piece is not broken off.
 const TASKS_PER_PAGE: usize = 10_000;
-
-/// How many sets and spawned tasks of a shard are looked at for completions that are not counted yet, by a reader that
-/// must not take long.
-const ENTRIES_PER_LOOK: usize = 1_000;
-
-/// How many outcomes of a shard are looked at for [`TaskRegistry::recent_outcomes`].
-const OUTCOMES_PER_LOOK: usize = 1_024;
 
 impl TaskRegistry {
     /// Creates a registry with default settings, on the current tokio runtime.
@@ -104,103 +83,6 @@ impl TaskRegistry {
     #[must_use]
     pub fn set(&self) -> TaskSet {
         TaskSet::counted(SetQueue::new(self.clone(), None, 1))
-    }
-
-    /// What has been counted so far. Takes time in proportion to the sets and spawned tasks that are live, and locks
-    /// for a few of them at a time.
-    #[must_use]
-    pub fn metrics(&self) -> TaskMetrics {
-        let shared = &*self.shared;
-        let mut metrics = TaskMetrics::default();
-        let now = Timestamp::now();
-        let mut oldest = None::<Timestamp>;
-        let mut look = |since: Option<Timestamp>| oldest = oldest.into_iter().chain(since).min();
-        for set in shared.ledger.survey(|task| look(task.pending_since())) {
-            match set.oldest_pending() {
-                Ok(since) => look(since),
-                // It may be a stream without end.
-                Err(RequestInProgress) => metrics.open_sets += 1,
-            }
-            set.flush();
-        }
-        shared.ledger.sum(&mut metrics);
-        for (name, limit) in self.name_limits() {
-            metrics.set_limit(name, limit);
-        }
-        metrics.oldest_pending = oldest.map(|oldest| now.since(oldest)).unwrap_or_default();
-        (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
-        metrics.stuck = shared.abandoned.len() as u64;
-        metrics.runtime = RuntimeMetrics::of(&shared.handle);
-        metrics.hook_panics = shared.telemetry.hook_panics();
-        metrics.log_suppressed = log::suppressed();
-        // Relaxed: a statistic.
-        metrics.shed = shared.shed.load(Ordering::Relaxed);
-        metrics
-    }
-
-    /// How long the oldest pending task has been waiting for its turn: [`TaskMetrics::oldest_pending`] alone.
-    ///
-    /// It looks at a few tasks at a time and yields in between, so it keeps no worker busy, however many are live. If
-    /// no task is pending, it looks at none.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use postlude::{Task, TaskRegistry};
-    ///
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() {
-    /// let registry = TaskRegistry::builder().max_concurrent(1).build().unwrap();
-    /// registry.spawn(std::future::pending::<()>());
-    /// registry.spawn(Task::new(async {}).named("waits for the first one"));
-    /// tokio::time::sleep(Duration::from_secs(30)).await;
-    /// assert_eq!(registry.oldest_pending().await.as_secs(), 30);
-    /// # }
-    /// ```
-    ///
-    /// # Cancel safety
-    /// May be dropped at any time.
-    pub async fn oldest_pending(&self) -> Duration {
-        let mut oldest = None::<Timestamp>;
-        for (spawned, sets) in self.shared.ledger.survey_pending(LiveTask::pending_since) {
-            let in_sets = sets.iter().filter_map(|set| set.oldest_pending().ok().flatten());
-            oldest = oldest.into_iter().chain(spawned).chain(in_sets).min();
-            tokio::task::yield_now().await;
-        }
-        oldest.map(|oldest| Timestamp::now().since(oldest)).unwrap_or_default()
-    }
-
-    /// The outcomes of the last `within`, counted: of those that the registry
-    /// [remembers](crate::TaskRegistryBuilder::history), and at most the latest 1,024 of each shard.
-    ///
-    /// It takes bounded time, whatever is live: if some thousand sets are, up to eight completions of each may be
-    /// counted only when the next task of the set has ended.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use postlude::TaskRegistry;
-    ///
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() {
-    /// let registry = TaskRegistry::new();
-    /// registry.spawn(async { Err::<(), _>("long ago") }).await;
-    /// tokio::time::sleep(Duration::from_secs(600)).await;
-    /// registry.spawn(async {}).await;
-    /// let recent = registry.recent_outcomes(Duration::from_secs(300));
-    /// assert_eq!((recent.completed, recent.failed), (1, 0));
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn recent_outcomes(&self, within: Duration) -> OutcomeCounts {
-        for set in self.shared.ledger.some_sets(ENTRIES_PER_LOOK) {
-            set.flush();
-        }
-        let (now, mut outcomes) = (Timestamp::now(), OutcomeCounts::default());
-        self.shared.ledger.look_at_latest(OUTCOMES_PER_LOOK, |finished| {
-            if now.since(finished.ended) <= within {
-                outcomes.count(finished.outcome().kind());
-            }
-        });
-        outcomes
     }
 
     /// The live tasks, pending and running, the oldest first.

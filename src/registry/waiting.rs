@@ -3,7 +3,7 @@
 use std::{fmt, pin::pin, time::Duration};
 
 use crate::{
-    engine::set_queue::OpenSet,
+    engine::queue_state::OpenSet,
     model::{SetId, TaskInfo},
     registry::TaskRegistry,
     util::clock::Timestamp,
@@ -41,7 +41,7 @@ impl Waiting {
 }
 
 /// A task or set that somebody waits for.
-enum Waited {
+pub(crate) enum Waited {
     Task(TaskInfo),
     /// A set that does not drain yet, its number of pending tasks, and the first of them.
     Set(SetId, OpenSet, usize, Option<TaskInfo>),

@@ -262,6 +262,47 @@ mod oldest_pending {
     }
 }
 
+mod a_million_live_tasks {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    // The figures are taken in many steps, and other calls go through between them, also on the same thread.
+    #[tokio::test(start_paused = true)]
+    async fn are_looked_at_a_few_at_a_time() {
+        let registry = TaskRegistry::new();
+        registry.spawn(hanging("first"));
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_secs(5)).await;
+        for _ in 1..1_000_000 {
+            registry.spawn(hanging("later"));
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let mut ages = pin!(registry.ages());
+        let (mut context, mut steps) = (Context::from_waker(Waker::noop()), 0_u64);
+        let ages = loop {
+            if let Poll::Ready(ages) = ages.as_mut().poll(&mut context) {
+                break ages;
+            }
+            steps += 1;
+            if steps % 100 == 0 {
+                assert!(registry.spawn(hanging("meanwhile")).abort());
+            }
+        };
+        assert!(steps >= 1_000_000 / 256, "{steps}");
+        assert_eq!([ages.pending, ages.running].map(|age| age.as_secs()), [5, 10]);
+
+        let metrics = registry.metrics();
+        assert_eq!((metrics.live, metrics.by_name()["meanwhile"].aborted), (1_000_000, steps / 100));
+        assert_eq!(metrics.by_name()["first"].oldest_running, Duration::from_secs(10));
+        assert_eq!(metrics.by_name()["later"].oldest_pending, Duration::from_secs(5));
+    }
+}
+
 mod recent_outcomes {
     use super::*;
 

@@ -216,7 +216,7 @@ async fn each_figure_is_that_of_the_registry() {
         "postlude_dead_letters 3".to_owned(),
         "postlude_dead_letters_evicted_total 7".to_owned(),
         "postlude_hook_panics_total 5".to_owned(),
-        "postlude_tasks_stuck 6".to_owned(),
+        "postlude_tasks_stuck{name=\"unnamed\"} 6".to_owned(),
         "postlude_open_sets 10".to_owned(),
         "postlude_requests_shed_total 8".to_owned(),
         "postlude_runtime_workers 1".to_owned(),
@@ -228,7 +228,8 @@ async fn each_figure_is_that_of_the_registry() {
     for line in expected {
         assert!(text.lines().any(|other| other == line), "{line}: {text}");
     }
-    let oldest = text.lines().find_map(|line| line.strip_prefix("postlude_oldest_pending_seconds ")).unwrap();
+    let oldest =
+        text.lines().find_map(|line| line.strip_prefix("postlude_oldest_pending_seconds{name=\"unnamed\"} ")).unwrap();
     assert_eq!(oldest.parse::<f64>().unwrap().trunc(), 61.0);
     drop((release, open, drained));
 }

@@ -6,6 +6,7 @@ mod support;
 
 mod accepted;
 mod actions;
+mod alerts;
 mod dead_letters;
 mod exposition;
 mod health;
