@@ -46,7 +46,7 @@
 //! | pushing | [`Jobs::push`], [`Jobs::push_with`] and its [`PushOptions`], [`Jobs::push_all`] |
 //! | pushing in a transaction | [`Jobs::prepare`], and the `push_in` of a queue |
 //! | working | [`Jobs::builder`], [`JobsBuilder::handle`], [`JobVerdict`] |
-//! | the job that runs | [`job::current`] |
+//! | the job that runs, its progress and its result | [`job::current`], [`postlude::progress()`], [`Current::set_result`] |
 //! | schedules | [`JobsBuilder::cron`] and its [`Schedule`] |
 //! | one job, figures, dead jobs | [`Jobs::find`], [`Jobs::stats`], [`Jobs::metrics`], [`Jobs::dead`] |
 //! | acting | [`Jobs::cancel`], [`Jobs::replay`], [`Jobs::discard`], [`Jobs::pause`] |
@@ -63,9 +63,8 @@
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!
-//! These public dependencies determine the major version of this crate: `postlude`, `serde` and, with the features,
-//! `sqlx` and
-//! `axum`. The minimum Rust version is that of `sqlx`: 1.94.
+//! These public dependencies determine the major version of this crate: `postlude`, `serde`, `serde_json` and, with the
+//! features, `sqlx` and `axum`. The minimum Rust version is that of `sqlx`: 1.94.
 //!
 #![cfg_attr(all(feature = "sqlite", feature = "postgres", feature = "axum"), doc = "[guide]: guide::jobs")]
 #![cfg_attr(not(all(feature = "sqlite", feature = "postgres", feature = "axum")), doc = "[guide]: #features")]
@@ -108,6 +107,7 @@ pub use self::{
         info::{JobInfo, JobState},
         job::Job,
         new_job::NewJob,
+        notes::ResultError,
         options::PushOptions,
         output::{JobOutput, JobVerdict},
         page::Page,

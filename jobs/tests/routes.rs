@@ -10,7 +10,9 @@ use axum::{
     response::IntoResponse,
 };
 use postlude::TaskRegistry;
-use postlude_jobs::{Accepted, Job, JobId, JobState, JobVerdict, Jobs, JobsRouter, PushOptions, sqlite::SqliteQueue};
+use postlude_jobs::{
+    Accepted, Job, JobId, JobState, JobVerdict, Jobs, JobsBuilder, JobsRouter, PushOptions, job, sqlite::SqliteQueue,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,11 +36,17 @@ struct Case {
 impl Case {
     /// A worker whose mails die.
     async fn create(configure: impl FnOnce(JobsRouter) -> JobsRouter) -> Self {
+        let handler = async |_: Mail| JobVerdict::Dead("no such mailbox".to_owned());
+        Self::with(configure, |builder| builder.handle(handler)).await
+    }
+
+    async fn with(
+        configure: impl FnOnce(JobsRouter) -> JobsRouter,
+        handle: impl FnOnce(JobsBuilder) -> JobsBuilder,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let queue = SqliteQueue::open(folder.path().join("jobs.db")).await.unwrap();
-        let builder = Jobs::builder(queue, TaskRegistry::new());
-        let handler = async |_: Mail| JobVerdict::Dead("no such mailbox".to_owned());
-        let jobs = builder.handle(handler).start().await.unwrap();
+        let jobs = handle(Jobs::builder(queue, TaskRegistry::new())).start().await.unwrap();
         let app = Router::new().nest("/admin", configure(JobsRouter::new(jobs.clone())).build());
         Self { _folder: folder, jobs, app }
     }
@@ -47,11 +55,15 @@ impl Case {
         self.jobs.push_with(Mail { secret: "top secret".to_owned() }, options).await.unwrap()
     }
 
-    async fn dead(&self) -> JobId {
-        let id = self.push(PushOptions::default()).await;
-        while self.jobs.find(id).await.unwrap().unwrap().state != JobState::Dead {
+    async fn until_state(&self, id: JobId, state: JobState) {
+        while self.jobs.find(id).await.unwrap().unwrap().state != state {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    async fn dead(&self) -> JobId {
+        let id = self.push(PushOptions::default()).await;
+        self.until_state(id, JobState::Dead).await;
         id
     }
 
@@ -95,10 +107,25 @@ async fn jobs_shows_one_job() {
     let id = case.push(later()).await;
     let body = case.json(&format!("/jobs/{id}")).await;
     assert_eq!((&body["id"], &body["state"]), (&json!(id.to_string()), &json!("scheduled")));
+    assert_eq!((&body["progress"], &body["result"]), (&Value::Null, &Value::Null));
     let (status, text, _) = case.send("GET", &format!("/jobs/{}", JobId::generate())).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{text}");
     let (status, text, _) = case.send("GET", "/jobs/17").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+}
+
+#[tokio::test]
+async fn jobs_shows_progress_and_result() {
+    let handler = async |_: Mail| {
+        postlude::progress().set(3, 3).message("page 3");
+        job::current().unwrap().set_result(&json!({"path": "exports/17.csv"})).unwrap();
+    };
+    let case = Case::with(|routes| routes, |builder| builder.handle(handler)).await;
+    let id = case.push(PushOptions::default()).await;
+    case.until_state(id, JobState::Completed).await;
+    let body = case.json(&format!("/jobs/{id}")).await;
+    assert_eq!(body["progress"], json!({"done": 3, "total": 3, "message": "page 3"}));
+    assert_eq!(body["result"], json!({"path": "exports/17.csv"}));
 }
 
 #[tokio::test]

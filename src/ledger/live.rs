@@ -156,6 +156,11 @@ impl LiveTask {
         self.extras_mut().refusal = Some(refusal);
     }
 
+    /// The progress of the current attempt, if it has reported any.
+    pub(crate) fn progress(&self) -> Option<Arc<TaskProgress>> {
+        self.extras().and_then(|extras| extras.progress.clone())
+    }
+
     /// The progress of the current attempt.
     pub(crate) fn progress_mut(&mut self) -> &mut Arc<TaskProgress> {
         self.extras_mut().progress.get_or_insert_default()
@@ -288,7 +293,7 @@ impl LiveTask {
             attempt: self.attempt(),
             age: now.since(self.identity.added),
             running_for: self.running_since().map(|started| now.since(started)),
-            progress: self.extras().and_then(|extras| extras.progress.clone()),
+            progress: self.progress(),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
             paused: false,
         }

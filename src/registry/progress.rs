@@ -68,6 +68,29 @@ impl Progress {
         self
     }
 
+    /// What the current attempt has reported so far; `None` if that is nothing, or if the task has ended. Any thread may
+    /// ask, with a clone of the progress.
+    ///
+    /// ```
+    /// use postlude::{TaskRegistry, progress};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let registry = TaskRegistry::new();
+    /// registry.spawn(async {
+    ///     progress().set(1, 2);
+    ///     assert_eq!(progress().get().unwrap().to_string(), "1 of 2");
+    /// });
+    /// assert_eq!(progress().get(), None, "outside a task");
+    /// # registry.wait_idle().await;
+    /// # assert_eq!(registry.metrics().completed, 1);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<TaskProgress>> {
+        self.context.with_live(self.task, |live| live.progress())?
+    }
+
     fn change(&self, change: impl FnOnce(&mut TaskProgress)) {
         self.context.with_live(self.task, |live| change(Arc::make_mut(live.progress_mut())));
     }

@@ -23,6 +23,8 @@ CREATE TABLE postlude_jobs (
     again_headers jsonb,
     headers jsonb NOT NULL,
     errors jsonb NOT NULL DEFAULT '[]',
+    progress text,
+    result text,
     payload bytea NOT NULL
 ) WITH (
     -- Every job is updated at least twice, and what workers read must not hide behind dead rows.

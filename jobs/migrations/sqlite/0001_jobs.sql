@@ -23,6 +23,8 @@ CREATE TABLE postlude_jobs (
     again_headers TEXT,
     headers TEXT NOT NULL,
     errors TEXT NOT NULL DEFAULT '[]',
+    progress TEXT,
+    result TEXT,
     payload BLOB NOT NULL
 );
 

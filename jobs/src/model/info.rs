@@ -2,10 +2,10 @@
 
 use std::{fmt, time::SystemTime};
 
-use postlude::Priority;
+use postlude::{Priority, TaskProgress};
 use serde::{Serialize, Serializer};
 
-use super::{id::JobId, time::to_millis};
+use super::{id::JobId, notes, time::to_millis};
 
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -106,6 +106,12 @@ pub struct JobInfo {
     pub replays: u32,
     /// The error of its last attempt that did not complete.
     pub last_error: Option<String>,
+    /// How far its latest run has come, as the handler has reported with [`postlude::progress()`]. The worker stores it
+    /// once a second, and when the handler returns.
+    #[serde(serialize_with = "notes::optional_progress")]
+    pub progress: Option<TaskProgress>,
+    /// What the handler has left with [`Current::set_result`](crate::Current::set_result), if the job has completed.
+    pub result: Option<serde_json::Value>,
 }
 
 /// Milliseconds since the Unix epoch.

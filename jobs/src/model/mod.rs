@@ -8,6 +8,7 @@ pub(crate) mod id;
 pub(crate) mod info;
 pub(crate) mod job;
 pub(crate) mod new_job;
+pub(crate) mod notes;
 pub(crate) mod options;
 pub(crate) mod output;
 pub(crate) mod page;

@@ -46,6 +46,24 @@ impl fmt::Debug for NewJob {
     }
 }
 
+#[cfg(test)]
+impl NewJob {
+    /// A job for tests: `mail`, due now.
+    pub(crate) fn sample() -> Self {
+        Self {
+            id: JobId::generate(),
+            name: "mail",
+            payload: b"{}".to_vec(),
+            headers: Headers::new(),
+            priority: Priority::Normal,
+            due: Due::Now,
+            unique: None,
+            max_attempts: 25,
+            max_crashes: 3,
+        }
+    }
+}
+
 /// The stored form of a priority: a smaller number is reserved first.
 pub(crate) fn priority_to_stored(priority: Priority) -> i16 {
     match priority {

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use postlude::BoxError;
 
+use super::notes::Notes;
+
 /// What becomes of a job whose handler returned `Ok`.
 ///
 /// ```
@@ -83,5 +85,12 @@ where
     }
 }
 
-/// Where the task of a job leaves the verdict for the worker.
-pub(crate) type VerdictSlot = Arc<Mutex<Option<JobVerdict>>>;
+/// Where the task of a job leaves its end for the worker.
+pub(crate) type EndSlot = Arc<Mutex<RunEnd>>;
+
+/// The end of a run, beside its outcome.
+#[derive(Debug, Default)]
+pub(crate) struct RunEnd {
+    pub(crate) verdict: Option<JobVerdict>,
+    pub(crate) notes: Notes,
+}

@@ -1,9 +1,13 @@
 //! Where jobs are stored: the trait, and its adapters.
 
 pub(crate) mod capabilities;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod forward;
 mod operations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod rows;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -20,7 +24,8 @@ use tokio::sync::watch;
 use self::capabilities::Capabilities;
 pub(crate) use self::operations::{Look, LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tick};
 use crate::model::{
-    dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
+    dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, notes::Notes, page::Page,
+    stats::JobStats,
 };
 
 /// Where jobs are stored: an adapter over an engine. It is sealed; the adapters are
@@ -44,8 +49,8 @@ pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, QueueError
 
 mod sealed {
     use super::{
-        Answer, DeadJob, Duration, JobId, JobInfo, JobStats, Look, LostLease, NewJob, Page, Pin, Renewed, Reservation,
-        Reserved, Settlement, SystemTime, Tick, watch,
+        Answer, DeadJob, Duration, JobId, JobInfo, JobStats, Look, LostLease, NewJob, Notes, Page, Pin, Renewed,
+        Reservation, Reserved, Settlement, SystemTime, Tick, watch,
     };
 
     /// What an engine does for the code above it. Time is the engine's clock.
@@ -64,6 +69,9 @@ mod sealed {
 
         /// Renews the leases of these runs, and says which are lost.
         fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Answer<'_, Renewed>;
+
+        /// Stores notes with those of these runs that are still this owner's.
+        fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Answer<'_, ()>;
 
         /// Settles runs, and returns those that are no longer this owner's, whose settlement is refused.
         fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>>;

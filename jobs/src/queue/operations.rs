@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use postlude::Priority;
 
-use crate::model::{dead::JobError, headers::Headers, id::JobId, new_job::NewJob};
+use crate::model::{dead::JobError, headers::Headers, id::JobId, new_job::NewJob, notes::Notes};
 
 /// What a worker can take.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub struct Settlement {
     pub(crate) id: JobId,
     pub(crate) run: i64,
     pub(crate) settle: Settle,
+    pub(crate) notes: Notes,
 }
 
 #[derive(Clone, Debug)]

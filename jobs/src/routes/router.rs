@@ -35,13 +35,13 @@ where
 
 /// Builds routes that show jobs to an operator, as JSON.
 ///
-/// **Put them behind your own authentication**: they show the names and errors of your jobs, and errors tend to quote the data
-/// that caused them. They never show payloads.
+/// **Put them behind your own authentication**: they show the names, errors, progress and results of your jobs, and
+/// errors tend to quote the data that caused them. They never show payloads.
 ///
 /// | route | answers with |
 /// |---|---|
 /// | `GET /queue` | the engine, and the [figures](crate::JobStats) by name |
-/// | `GET /jobs/{id}` | one [job](crate::JobInfo); 404 if the queue does not know it, or no longer |
+/// | `GET /jobs/{id}` | one [job](crate::JobInfo), with its progress and its result; 404 if the queue does not know it, or no longer |
 /// | `DELETE /jobs/{id}` | 204: a job that was not reserved is cancelled; 404 if there is none |
 /// | `GET /dead` | [dead jobs](crate::DeadJob), the latest first: `limit=` (100, at most 1,000), `name=`, `after=` the `next` of the page before |
 /// | `POST /dead/{id}/replay` | 202 with the location of the job, which waits again; 404 if no dead job has this id |

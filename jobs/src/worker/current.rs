@@ -2,7 +2,14 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use crate::model::{headers::Headers, id::JobId};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::model::{
+    headers::Headers,
+    id::JobId,
+    notes::{MAX_RESULT_BYTES, ResultError},
+};
 
 tokio::task_local! {
     static CURRENT: Current;
@@ -19,11 +26,12 @@ struct Details {
     attempt: u32,
     pushed_at: SystemTime,
     headers: Headers,
+    result: Mutex<Option<String>>,
 }
 
 impl Current {
     pub(crate) fn new(id: JobId, attempt: u32, pushed_at: SystemTime, headers: Headers) -> Self {
-        Self { details: Arc::new(Details { id, attempt, pushed_at, headers }) }
+        Self { details: Arc::new(Details { id, attempt, pushed_at, headers, result: Mutex::default() }) }
     }
 
     /// Runs a future as the work of this job.
@@ -53,6 +61,44 @@ impl Current {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.details.headers.get(name).map(String::as_str)
+    }
+
+    /// Leaves a result for those who ask for the job: it is in [`JobInfo::result`](crate::JobInfo::result) when the
+    /// job has completed, for the retention. It replaces one that was set before. The result of an attempt that fails
+    /// is lost.
+    ///
+    /// It is meant for a few fields, such as the place of an export: as JSON, it has at most 16 KiB. It is stored
+    /// without the [codec](crate::Codec), and routes show it: keep secrets out of it.
+    ///
+    /// ```
+    /// use postlude_jobs::{BoxError, job};
+    /// use serde_json::json;
+    ///
+    /// async fn export(account: u64) -> Result<(), BoxError> {
+    ///     let path = format!("exports/{account}.csv");
+    ///     // write the file
+    ///     if let Some(job) = job::current() {
+    ///         job.set_result(&json!({ "path": path }))?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # drop(export(1));
+    /// ```
+    ///
+    /// # Errors
+    /// If the result does not serialise, or is too large. Then the one before stays.
+    pub fn set_result(&self, result: &impl Serialize) -> Result<(), ResultError> {
+        let json = serde_json::to_string(result).map_err(ResultError::Serialize)?;
+        let (bytes, limit) = (json.len(), MAX_RESULT_BYTES);
+        if bytes > limit {
+            return Err(ResultError::TooLarge { bytes, limit });
+        }
+        *self.details.result.lock() = Some(json);
+        Ok(())
+    }
+
+    pub(crate) fn take_result(&self) -> Option<String> {
+        self.details.result.lock().take()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The jobs that a worker holds: it has reserved them, and not settled them.
 
-use std::{collections::HashMap, pin::pin};
+use std::{collections::HashMap, mem, pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
-use postlude::TaskId;
+use postlude::{Progress, TaskId, TaskProgress};
 use tokio::sync::Notify;
 
 use crate::model::id::JobId;
@@ -26,10 +26,13 @@ struct State {
     crashed: usize,
 }
 
-#[derive(Clone, Copy)]
 struct Held {
     name: &'static str,
     task: Option<TaskId>,
+    /// Tells the progress of the run, while it runs.
+    progress: Option<Progress>,
+    /// The progress that is stored.
+    stored: Option<Arc<TaskProgress>>,
     is_started: bool,
     is_crashed: bool,
     is_lost: bool,
@@ -49,7 +52,9 @@ impl HeldJobs {
         let mut state = self.state.lock();
         *state.not_started.entry(name).or_default() += 1;
         state.crashed += usize::from(is_crashed);
-        state.runs.insert(run, Held { name, task: None, is_started: false, is_crashed, is_lost: false });
+        let held =
+            Held { name, task: None, progress: None, stored: None, is_started: false, is_crashed, is_lost: false };
+        state.runs.insert(run, held);
     }
 
     pub(crate) fn set_task(&self, run: RunKey, task: TaskId) {
@@ -62,17 +67,44 @@ impl HeldJobs {
     pub(crate) fn started(&self, run: RunKey) {
         let mut state = self.state.lock();
         let Some(held) = state.runs.get_mut(&run) else { return };
-        let Held { name, is_started, .. } = *held;
-        held.is_started = true;
-        if !is_started {
+        let name = held.name;
+        if !mem::replace(&mut held.is_started, true) {
             state.start(name);
         }
+    }
+
+    /// Takes what tells the progress of a run.
+    pub(crate) fn set_progress(&self, run: RunKey, progress: Progress) {
+        if let Some(held) = self.state.lock().runs.get_mut(&run) {
+            held.progress = Some(progress);
+        }
+    }
+
+    /// The progress of the runs that have more than was last stored. It counts as stored.
+    pub(crate) fn take_progress(&self) -> Vec<(RunKey, Arc<TaskProgress>)> {
+        let running: Vec<(RunKey, Progress)> = {
+            let state = self.state.lock();
+            let kept = state.runs.iter().filter(|(_, held)| !held.is_lost);
+            kept.filter_map(|(run, held)| Some((*run, held.progress.clone()?))).collect()
+        };
+        // Not under the lock: the registry has locks of its own.
+        let found = running.into_iter().filter_map(|(run, progress)| Some((run, progress.get()?)));
+        let found: Vec<_> = found.collect();
+        let mut state = self.state.lock();
+        let mut new = Vec::new();
+        for (run, progress) in found {
+            let Some(held) = state.runs.get_mut(&run) else { continue };
+            if held.stored.replace(Arc::clone(&progress)).is_none_or(|stored| stored != progress) {
+                new.push((run, progress));
+            }
+        }
+        new
     }
 
     /// Notes that the lease of a run is lost; `false` if it was known.
     pub(crate) fn lose(&self, run: RunKey) -> bool {
         let mut state = self.state.lock();
-        state.runs.get_mut(&run).is_some_and(|held| !std::mem::replace(&mut held.is_lost, true))
+        state.runs.get_mut(&run).is_some_and(|held| !mem::replace(&mut held.is_lost, true))
     }
 
     pub(crate) fn task(&self, run: RunKey) -> Option<TaskId> {

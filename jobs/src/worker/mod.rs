@@ -1,8 +1,8 @@
 //! The worker: takes jobs, runs them as tasks of a registry, and settles them.
 //!
-//! Four loops share the state of a [`Worker`]: one reserves, one settles, one renews the leases, one removes old jobs
-//! and pushes those of schedules. They run in one tokio task, which outlives a shutdown of the registry until
-//! everything is settled.
+//! Five loops share the state of a [`Worker`]: one reserves, one settles, one renews the leases, one stores the
+//! progress, and one removes old jobs and pushes those of schedules. They run in one tokio task, which outlives a
+//! shutdown of the registry until everything is settled.
 
 mod backoff;
 mod clock;
@@ -11,6 +11,7 @@ pub(crate) mod current;
 pub(crate) mod handler;
 mod held;
 pub(crate) mod metrics;
+mod progress;
 mod renew;
 mod reserve;
 mod run;
@@ -128,6 +129,7 @@ impl Worker {
             () = settled => {}
             () = settle::run(&self, ends) => {}
             () = renew::run(&self) => {}
+            () = progress::run(&self) => {}
             () = self.queue.watch() => {}
             () = until_shutdown => {}
         }

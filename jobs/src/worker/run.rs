@@ -1,6 +1,6 @@
 //! Running one job as a task of the registry.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, mem, sync::Arc};
 
 use postlude::{BoxError, Outcome, Task, TaskHandle, TaskName};
 use tokio::sync::oneshot;
@@ -16,7 +16,10 @@ use super::{
     verdict::rejected,
 };
 use crate::{
-    model::output::{JobVerdict, VerdictSlot},
+    model::{
+        notes::{Notes, progress_to_stored},
+        output::{EndSlot, JobVerdict, RunEnd},
+    },
     queue::Reserved,
 };
 
@@ -44,11 +47,11 @@ pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
     let Some(handler) = worker.handlers.get(&job.name).map(Arc::clone) else { return };
     worker.held.insert(key, handler.name, job.crashes > 0);
     let (alive, dropped) = oneshot::channel();
-    let verdict = VerdictSlot::default();
+    let end = EndSlot::default();
     let run =
         Run { key, name: handler.name, failures: job.failures, crashes: job.crashes, max_attempts: job.max_attempts };
     let priority = job.priority;
-    let work = work(worker, &handler, job, Arc::clone(&verdict), alive);
+    let work = work(worker, &handler, job, Arc::clone(&end), alive);
     let mut task = Task::new(work).named(TaskName::from(handler.name)).priority(priority);
     if let Some(limit) = handler.policy.timeout {
         task = task.timeout(limit);
@@ -56,13 +59,13 @@ pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
     match worker.registry.try_spawn(task) {
         Ok(handle) => {
             worker.held.set_task(key, handle.id());
-            spawn(supervise(Arc::clone(worker), run, handle, verdict, dropped));
+            spawn(supervise(Arc::clone(worker), run, handle, end, dropped));
         }
         Err(refused) => {
             tracing::debug!(target: "postlude_jobs", job = %key.0, reason = %refused.reason(), "the registry did not take a job");
             drop(refused);
             let settle = rejected(worker.registry.is_closed());
-            let _worker_has_ended = worker.ended.send(Ended { run, settle });
+            let _worker_has_ended = worker.ended.send(Ended { run, settle, notes: Notes::default() });
         }
     }
 }
@@ -72,24 +75,33 @@ fn work(
     worker: &Arc<Worker>,
     handler: &Arc<Handler>,
     job: Reserved,
-    slot: VerdictSlot,
+    slot: EndSlot,
     alive: oneshot::Sender<Infallible>,
 ) -> impl Future<Output = Result<(), BoxError>> + Send + 'static {
     let attempt = job.failures.saturating_add(job.crashes).saturating_add(1);
     let span = tracing::debug_span!(target: "postlude_jobs", "job", id = %job.id, attempt);
     let current = Current::new(job.id, attempt, job.pushed_at, job.headers);
-    let not_started = NotStarted { worker: Arc::clone(worker), run: (job.id, job.run) };
+    let key = (job.id, job.run);
+    let not_started = NotStarted { worker: Arc::clone(worker), run: key };
+    let (holder, of_this_run) = (Arc::clone(worker), current.clone());
     let (handler, codec) = (Arc::clone(handler), worker.config.codec.clone());
     let attempt = async move {
         drop(not_started);
+        let progress = postlude::progress();
+        holder.held.set_progress(key, progress.clone());
         let json = match codec {
             Some(codec) => codec.decode(handler.name, job.payload)?,
             None => job.payload,
         };
-        let verdict = (handler.call)(&json)?.await?;
+        let verdict = async { (handler.call)(&json)?.await }.await;
         drop(json);
-        *slot.lock() = Some(verdict.clone());
-        match verdict {
+        {
+            let mut end = slot.lock();
+            end.verdict = verdict.as_ref().ok().cloned();
+            end.notes.progress = progress.get().map(|progress| progress_to_stored(&progress));
+            end.notes.result = of_this_run.take_result().filter(|_| matches!(verdict, Ok(JobVerdict::Done)));
+        }
+        match verdict? {
             JobVerdict::Done | JobVerdict::Snooze(_) => Ok(()),
             JobVerdict::Dead(reason) => Err(DeclaredDead(reason).into()),
         }
@@ -106,13 +118,13 @@ async fn supervise(
     worker: Arc<Worker>,
     run: Run,
     handle: TaskHandle,
-    verdict: VerdictSlot,
+    end: EndSlot,
     dropped: oneshot::Receiver<Infallible>,
 ) {
     let outcome: Outcome = handle.await;
     let Err(_dropped) = dropped.await;
-    let verdict = verdict.lock().take();
+    let RunEnd { verdict, notes } = mem::take(&mut *end.lock());
     let policy = worker.handlers.get(run.name).map(|handler| &handler.policy);
     let settle = super::verdict::settle(&outcome, verdict.as_ref(), &run, policy, worker.registry.is_closed());
-    let _worker_has_ended = worker.ended.send(Ended { run, settle });
+    let _worker_has_ended = worker.ended.send(Ended { run, settle, notes });
 }

@@ -10,7 +10,10 @@ use super::{
     held::RunKey,
     metrics::{Counters, count},
 };
-use crate::queue::{Settle, Settlement};
+use crate::{
+    model::notes::Notes,
+    queue::{Settle, Settlement},
+};
 
 /// How many runs are settled in one transaction.
 const BATCH: usize = 256;
@@ -20,6 +23,7 @@ const BATCH: usize = 256;
 pub(crate) struct Ended {
     pub(crate) run: Run,
     pub(crate) settle: Settle,
+    pub(crate) notes: Notes,
 }
 
 /// What of a run decides on its settlement.
@@ -49,7 +53,10 @@ pub(super) async fn run(worker: &Arc<Worker>, mut ends: mpsc::UnboundedReceiver<
 async fn settle(worker: &Worker, backoff: &mut Backoff, ended: Vec<Ended>) {
     let settlements: Vec<Settlement> = ended
         .iter()
-        .map(|Ended { run, settle }| Settlement { id: run.key.0, run: run.key.1, settle: settle.clone() })
+        .map(|Ended { run, settle, notes }| {
+            let (id, run) = run.key;
+            Settlement { id, run, settle: settle.clone(), notes: notes.clone() }
+        })
         .collect();
     let mut may_be_done = false;
     let refused = loop {
@@ -63,7 +70,7 @@ async fn settle(worker: &Worker, backoff: &mut Backoff, ended: Vec<Ended>) {
         }
     };
     worker.engine_answered(backoff, "settle jobs");
-    for Ended { run, settle } in ended {
+    for Ended { run, settle, .. } in ended {
         if refused.contains(&run.key.0) {
             report_refused(worker, &run, may_be_done);
         } else {

@@ -17,6 +17,7 @@ mod common;
 mod cron;
 mod engine;
 mod engine_away;
+mod notes;
 mod operators;
 mod order;
 mod outcomes;
@@ -69,6 +70,8 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
         order: first_come_first_reserved a_higher_priority_is_reserved_first;
         payloads: too_large_is_an_error headers_are_stored a_codec_encodes_and_decodes never_show;
         capabilities: table;
+        notes: progress_is_seen_everywhere_and_kept each_attempt_begins_without_progress
+            a_result_is_kept_with_the_completed_job a_result_is_small;
         operators: find stats cancel dead_in_pages replay_starts_again_from_the_first_attempt discard
             pause_holds_for_all_workers retention_keeps_what_completed_for_a_while mistakes_of_the_builder;
         registry: jobs_are_tasks current_is_the_job_that_runs four_producers_and_four_workers;

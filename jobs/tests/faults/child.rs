@@ -20,6 +20,9 @@ use crate::{
 /// The lease of the workers: as short as a busy machine allows, so that the tests need not wait for long.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
+/// A lease that no busy machine loses, for tests in which no process dies.
+pub(crate) const NEVER_LOST: Duration = Duration::from_secs(60);
+
 /// How many jobs a worker has in hand.
 pub(crate) const CONCURRENCY: usize = 8;
 
@@ -221,13 +224,19 @@ async fn work(config: &Config) {
     note(&config.log, &Entry::Metrics { pid: process::id(), completed, lost, refused });
 }
 
-/// Pushes until it is killed.
+/// Pushes until it is killed, or the standard input ends.
 async fn produce(config: &Config) {
     let jobs = builder(&config.address, TaskRegistry::new()).await.producer().await.unwrap();
     ready("ready");
-    for number in 0.. {
-        jobs.push(Work::new(number, Action::Take(0))).await.unwrap();
-        note(&config.log, &Entry::Pushed { number });
+    let push = async {
+        for number in 0.. {
+            jobs.push(Work::new(number, Action::Take(0))).await.unwrap();
+            note(&config.log, &Entry::Pushed { number });
+        }
+    };
+    tokio::select! {
+        () = push => {}
+        () = end_of_input() => {}
     }
 }
 

@@ -7,7 +7,7 @@ use postlude_jobs::{Job, JobPolicy, JobState, JobsBuilder, Page, PushOptions, jo
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    child::{Config, Process, Role, builder},
+    child::{Config, NEVER_LOST, Process, Role, builder},
     common::until_state,
     engine::Engine,
     work::{Entry, Log, note},
@@ -93,7 +93,7 @@ pub(crate) async fn two_versions_at_once<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));
     let jobs = builder(&engine.address(), TaskRegistry::new()).await.producer().await.unwrap();
-    let start = |role| Config::new(role, &engine.address(), log.path()).start();
+    let start = |role| Config::new(role, &engine.address(), log.path()).lease(NEVER_LOST).start();
     let old = start(Role::OldWorker);
 
     // The old worker alone: it leaves what it does not know, and keeps trying what it can't decode.

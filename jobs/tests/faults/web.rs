@@ -19,7 +19,7 @@ use postlude::TaskRegistry;
 use postlude_jobs::{Accepted, Jobs, JobsRouter};
 
 use crate::{
-    child::{Config, Process, Role, act, end_of_input, ready},
+    child::{Config, NEVER_LOST, Process, Role, act, end_of_input, ready},
     common::until,
     engine::Engine,
     work::{Action, Entry, Log, Work},
@@ -155,7 +155,7 @@ async fn until_state(port: u16, location: &str, state: &str) {
 pub(crate) async fn an_order_and_its_job<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));
-    let start = || Config::new(Role::Web, &engine.address(), log.path()).start();
+    let start = || Config::new(Role::Web, &engine.address(), log.path()).lease(NEVER_LOST).start();
     let first = start();
     let location = send_order(first.port(), "/orders/1/0");
     let second = start();

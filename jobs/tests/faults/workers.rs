@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
-    child::{CONCURRENCY, Config, LEASE, Process, Role, builder},
+    child::{CONCURRENCY, Config, Process, Role, builder},
     common::{until, until_state},
     engine::Engine,
     work::{Action, Entry, Log, ToughWork, Work},
@@ -233,7 +233,8 @@ pub(crate) async fn four_producers_and_four_workers<E: Engine>() {
     let jobs_each = setting("JOBS_FAULTS_JOBS", 1_000);
     let case = Case::<E>::create().await;
     // Long enough for a busy machine: a lease that is lost is a fault.
-    let worker = || case.config(Role::Worker).lease(10 * LEASE).start();
+    let lease = Duration::from_millis(setting("JOBS_FAULTS_LEASE_MS", 20_000));
+    let worker = || case.config(Role::Worker).lease(lease).start();
     let workers: Vec<Process> = (0..4).map(|_| worker()).collect();
     let registry = TaskRegistry::new();
     for producer in 0..4 {

@@ -1,18 +1,24 @@
 //! What operators ask and do.
 
-use sqlx::{AssertSqlSafe, Postgres, Row as _, postgres::PgArguments, query::Query};
+use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, query::Query};
 
-use super::{ENGINE, connect::Shared, rows};
+use super::{ENGINE, connect::Shared};
 use crate::{
-    model::{dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, page::Page, stats::JobStats, time::duration},
-    queue::sqlx_error::sent,
+    model::{dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, page::Page, stats::JobStats},
+    queue::{rows, sqlx_error::sent},
 };
 
-/// Counts from the indexes alone.
+/// All columns of a job.
+const ALL: &str = "
+    SELECT id::text AS id, name, state, priority, due, pushed_at, started_at, finished_at, failures, crashes, replays,
+        max_attempts, max_crashes, headers::text AS headers, errors::text AS errors, progress, result, payload
+    FROM postlude_jobs ";
+
+/// Counts from the indexes alone. What was due is told from now, by the clock of the server.
 const STATS: &str = "
-    SELECT name, 0::int2 AS state, count(*) AS jobs, postlude_now() - min(due) AS oldest FROM postlude_jobs
+    SELECT name, 0::int2 AS state, count(*) AS jobs, min(due) - postlude_now() AS oldest FROM postlude_jobs
         WHERE state = 0 AND crashes = 0 GROUP BY name
-    UNION ALL SELECT name, 0::int2, count(*), postlude_now() - min(due) FROM postlude_jobs
+    UNION ALL SELECT name, 0::int2, count(*), min(due) - postlude_now() FROM postlude_jobs
         WHERE state = 0 AND crashes > 0 GROUP BY name
     UNION ALL SELECT name, 1::int2, count(*), NULL FROM postlude_jobs WHERE state = 1 GROUP BY name
     UNION ALL SELECT name, 2::int2, count(*), NULL FROM postlude_jobs WHERE state = 2 GROUP BY name
@@ -29,6 +35,7 @@ const DEAD: &str = "
 const REPLAY: &str = "
     UPDATE postlude_jobs AS dead
     SET state = 0, due = (SELECT postlude_now()), failures = 0, crashes = 0, replays = replays + 1, finished_at = NULL,
+        progress = NULL, result = NULL,
         unique_key = CASE WHEN NOT EXISTS (SELECT 1 FROM postlude_jobs AS holder WHERE holder.name = dead.name
             AND holder.unique_key = dead.unique_key AND holder.state <= 2) THEN unique_key END
     WHERE id = $1::uuid AND state = 4";
@@ -37,7 +44,7 @@ impl Shared {
     pub(super) async fn find(&self, id: JobId) -> Result<Option<JobInfo>, QueueError> {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.acquire().await?;
-        let query = sqlx::query(AssertSqlSafe([rows::ALL, "WHERE id = $1::uuid"].concat())).bind(id.to_string());
+        let query = sqlx::query(AssertSqlSafe([ALL, "WHERE id = $1::uuid"].concat())).bind(id.to_string());
         let row = query.fetch_optional(&mut *connection).await.map_err(refused)?;
         row.as_ref().map(rows::info).transpose().map_err(refused)
     }
@@ -46,15 +53,7 @@ impl Shared {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.acquire().await?;
         let rows = sqlx::query(STATS).fetch_all(&mut *connection).await.map_err(refused)?;
-        let mut stats = JobStats::default();
-        for row in rows {
-            let name: String = row.try_get("name").map_err(refused)?;
-            let state: i16 = row.try_get("state").map_err(refused)?;
-            let jobs: i64 = row.try_get("jobs").map_err(refused)?;
-            let oldest: Option<i64> = row.try_get("oldest").map_err(refused)?;
-            stats.names.entry(name).or_default().add(state, jobs, oldest.map(duration));
-        }
-        Ok(stats)
+        rows::stats(&rows, 0).map_err(refused)
     }
 
     pub(super) async fn cancel(&self, id: JobId) -> Result<bool, QueueError> {
@@ -66,7 +65,7 @@ impl Shared {
     pub(super) async fn dead(&self, page: Page) -> Result<Vec<DeadJob>, QueueError> {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.acquire().await?;
-        let query = sqlx::query(AssertSqlSafe([rows::ALL, DEAD].concat()))
+        let query = sqlx::query(AssertSqlSafe([ALL, DEAD].concat()))
             .bind(page.name)
             .bind(page.after.map(|id| id.to_string()))
             .bind(i64::from(page.limit));

@@ -1,10 +1,10 @@
 //! Storing jobs.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use sqlx::{PgConnection, Row as _};
 
-use super::{ENGINE, connect::Shared, rows};
+use super::{ENGINE, connect::Shared};
 use crate::{
     model::{
         error::QueueError,
@@ -15,7 +15,7 @@ use crate::{
         options::{Due, Unique},
         time::{from_millis, millis, to_millis},
     },
-    queue::{Tick, sqlx_error::sent},
+    queue::{Tick, rows, sqlx_error::sent},
 };
 
 /// Stores many jobs without keys in one statement, in their order. Those whose id is known are left out.
@@ -43,7 +43,7 @@ const INSERT: &str = "
 const TRIES: usize = 10;
 
 impl Shared {
-    pub(super) async fn push(&self, jobs: Vec<NewJob>) -> Result<Vec<JobId>, QueueError> {
+    pub(super) async fn push(self: Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<JobId>, QueueError> {
         let refused = |error| sent(ENGINE, error);
         let ids = if jobs.iter().any(|job| job.unique.is_some()) {
             let mut transaction = self.begin().await?;
@@ -157,7 +157,7 @@ async fn holder(connection: &mut PgConnection, job: &NewJob, unique: &Unique) ->
         let query = sqlx::query(mark).bind(job.name).bind(&unique.key).bind(job.payload.as_slice());
         let marked = query.bind(headers::write(&job.headers)).fetch_optional(&mut *connection).await?;
         if let Some(row) = marked {
-            return rows::id(&row, "id").map(Some);
+            return rows::id(&row).map(Some);
         }
     }
     // The lock keeps workers from starting the job before this transaction commits: it would not see what that changes.
@@ -167,5 +167,5 @@ async fn holder(connection: &mut PgConnection, job: &NewJob, unique: &Unique) ->
     let Some(row) = row else { return Ok(None) };
     let is_running = row.try_get::<i16, _>("state")? == JobState::Running.to_stored();
     // It has begun to run since it was looked for: it has to be marked.
-    if is_running && unique.runs_again { Ok(None) } else { rows::id(&row, "id").map(Some) }
+    if is_running && unique.runs_again { Ok(None) } else { rows::id(&row).map(Some) }
 }

@@ -2,17 +2,18 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::{ENGINE, connect::Shared, rows};
+use super::{ENGINE, connect::Shared};
 use crate::{
     model::{error::QueueError, id::JobId},
-    queue::{Renewed, Reservation, Reserved, sqlx_error::sent},
+    queue::{Renewed, Reservation, Reserved, rows, sqlx_error::sent},
 };
 
 /// Takes the first waiting jobs: of each name as many as may start, and of all names the first. `CRASHED` stands for
 /// the condition on crashes, which chooses the index.
 const RESERVE: &str = "
     UPDATE postlude_jobs AS job
-    SET state = 2, owner = $1::uuid, run = run + 1, started_at = now.ms, lease_until = now.ms + now.lease
+    SET state = 2, owner = $1::uuid, run = run + 1, started_at = now.ms, lease_until = now.ms + now.lease,
+        progress = NULL, result = NULL
     FROM (SELECT postlude_now() AS ms, value AS lease FROM postlude_settings WHERE name = 'lease') AS now
     WHERE job.seq = ANY (ARRAY (
         SELECT first.seq
@@ -68,9 +69,7 @@ impl Shared {
             .fetch_all(&mut *connection)
             .await
             .map_err(refused)?;
-        let mut jobs = rows.iter().map(rows::reserved).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        jobs.sort_by_key(|(rank, _)| *rank);
-        Ok(jobs.into_iter().map(|(_, job)| job).collect())
+        rows::reserved(&rows).map_err(refused)
     }
 
     pub(super) async fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Result<Renewed, QueueError> {
@@ -79,7 +78,7 @@ impl Shared {
         let (ids, numbers): (Vec<String>, Vec<i64>) = runs.iter().map(|(id, run)| (id.to_string(), *run)).unzip();
         let query = sqlx::query(RENEW).bind(owner.to_string()).bind(ids).bind(numbers);
         let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
-        let kept = rows.iter().map(|row| rows::id(row, "id")).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let kept = rows.iter().map(rows::id).collect::<Result<Vec<_>, _>>().map_err(refused)?;
         Ok(Renewed { lost: runs.into_iter().map(|(id, _)| id).filter(|id| !kept.contains(id)).collect() })
     }
 

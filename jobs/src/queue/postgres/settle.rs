@@ -1,17 +1,31 @@
 //! Settling runs.
 
-use sqlx::{PgConnection, postgres::PgQueryResult};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgQueryResult};
 
-use super::{ENGINE, connect::Shared, rows};
+use super::{ENGINE, connect::Shared};
 use crate::{
     model::{
         dead::{JobError, MAX_ERRORS},
         error::QueueError,
         id::JobId,
+        notes::Notes,
         time::millis,
     },
-    queue::{Settle, Settlement, sqlx_error::sent},
+    queue::{Settle, Settlement, rows, sqlx_error::sent},
 };
+
+/// Stores what runs have left behind. `LOCK` stands for how it locks their rows.
+const NOTE: &str = "
+    UPDATE postlude_jobs AS job SET progress = coalesce(noted.progress, job.progress),
+        result = coalesce(noted.result, job.result)
+    FROM unnest($2::text[], $3::int8[], $4::text[], $5::text[]) AS noted (id, run, progress, result)
+    WHERE job.seq = ANY (ARRAY (
+            SELECT seq FROM postlude_jobs WHERE id = ANY ($2::text[]::uuid[]) AND owner = $1::uuid AND state = 2 LOCK))
+        AND job.id = noted.id::uuid AND job.run = noted.run";
+
+/// The progress of a job that is settled meanwhile, or that a transaction of a user has locked, waits for the next
+/// time: to wait for the lock here, with others held, could be a deadlock.
+const WITHOUT_WAITING: &str = "FOR NO KEY UPDATE SKIP LOCKED";
 
 /// Completes runs, apart from those that were marked to run again. The payload is of no more use.
 const COMPLETE: &str = "
@@ -25,7 +39,8 @@ const COMPLETE: &str = "
 const RUN_AGAIN: &str = "
     UPDATE postlude_jobs
     SET state = 0, due = (SELECT postlude_now()), owner = NULL, lease_until = NULL, failures = 0, crashes = 0,
-        payload = again_payload, headers = again_headers, again_payload = NULL, again_headers = NULL
+        payload = again_payload, headers = again_headers, again_payload = NULL, again_headers = NULL,
+        progress = NULL, result = NULL
     WHERE id = $2::uuid AND run = $3 AND owner = $1::uuid AND state = 2";
 
 const RETRY: &str = "
@@ -58,6 +73,15 @@ const FOLLOW: &str = "
 impl Shared {
     pub(super) async fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Result<Vec<JobId>, QueueError> {
         let refused = |error| sent(ENGINE, error);
+        let notes: Vec<_> = settlements
+            .iter()
+            .filter(|one| !one.notes.is_empty())
+            .map(|one| ((one.id, one.run), one.notes.clone()))
+            .collect();
+        if !notes.is_empty() {
+            // Apart from the settlement, and before it: of two tries, the second one finds them stored.
+            self.note_all(owner, notes, "").await?;
+        }
         let owner = owner.to_string();
         let completed = self.complete(&owner, &settlements).await?;
         let rest: Vec<&Settlement> = settlements
@@ -77,6 +101,24 @@ impl Shared {
         Ok(lost)
     }
 
+    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<(), QueueError> {
+        self.note_all(owner, notes, WITHOUT_WAITING).await
+    }
+
+    async fn note_all(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>, lock: &str) -> Result<(), QueueError> {
+        let (runs, notes): (Vec<_>, Vec<_>) = notes.into_iter().unzip();
+        let (ids, runs): (Vec<String>, Vec<i64>) = runs.into_iter().map(|(id, run)| (id.to_string(), run)).unzip();
+        let (progress, results): (Vec<_>, Vec<_>) = notes.into_iter().map(|one| (one.progress, one.result)).unzip();
+        let query = sqlx::query(AssertSqlSafe(NOTE.replace("LOCK", lock)))
+            .bind(owner.to_string())
+            .bind(ids)
+            .bind(runs)
+            .bind(progress)
+            .bind(results);
+        let mut connection = self.acquire().await?;
+        query.execute(&mut *connection).await.map(drop).map_err(|error| sent(ENGINE, error))
+    }
+
     async fn complete(&self, owner: &str, settlements: &[Settlement]) -> Result<Vec<JobId>, QueueError> {
         let refused = |error| sent(ENGINE, error);
         let completed = settlements.iter().filter(|one| matches!(one.settle, Settle::Complete));
@@ -87,7 +129,7 @@ impl Shared {
         let mut connection = self.acquire().await?;
         let query = sqlx::query(COMPLETE).bind(owner).bind(ids).bind(runs);
         let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
-        rows.iter().map(|row| rows::id(row, "id")).collect::<Result<_, _>>().map_err(refused)
+        rows.iter().map(rows::id).collect::<Result<_, _>>().map_err(refused)
     }
 }
 

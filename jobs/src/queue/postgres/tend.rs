@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 
-use super::{ENGINE, connect::Shared, rows, settle};
+use super::{ENGINE, connect::Shared, settle};
 use crate::{
     model::{
         dead::{JobError, crash_message},
         error::QueueError,
-        info::JobState,
-        time::{duration, from_millis, millis},
+        time::{from_millis, millis},
     },
-    queue::{Look, LostLease, sqlx_error::sent},
+    queue::{Look, LostLease, rows, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -55,13 +54,8 @@ impl Shared {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.acquire().await?;
         let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
-        Ok(Look {
-            now: row.try_get("now").map_err(refused)?,
-            due: row.try_get("due").map_err(refused)?,
-            expires: row.try_get("expires").map_err(refused)?,
-            crashed_waiting: row.try_get("crashed").map_err(refused)?,
-            lease: duration(row.try_get("lease").map_err(refused)?),
-        })
+        let now = row.try_get("now").map_err(refused)?;
+        rows::look(&row, now).map_err(refused)
     }
 
     pub(super) async fn make_waiting(&self) -> Result<(), QueueError> {
@@ -99,13 +93,11 @@ async fn take_back(connection: &mut PgConnection) -> Result<Vec<LostLease>, sqlx
     let rows = sqlx::query(TAKE_BACK).bind(STEP).fetch_all(&mut *connection).await?;
     let mut lost = Vec::with_capacity(rows.len());
     for row in &rows {
-        let (failures, crashes) = (rows::count(row, "failures")?, rows::count(row, "crashes")?);
-        let is_dead = row.try_get::<i16, _>("state")? == JobState::Dead.to_stored();
-        let one = LostLease { id: rows::id(row, "id")?, name: row.try_get("name")?, crashes, is_dead };
+        let (one, attempt) = rows::lost_lease(row)?;
         let at = from_millis(row.try_get("at")?);
-        let error = JobError::new(at, failures.saturating_add(crashes), &crash_message(crashes, is_dead));
+        let error = JobError::new(at, attempt, &crash_message(one.crashes, one.is_dead));
         settle::add_error(connection, one.id, &error).await?;
-        if is_dead {
+        if one.is_dead {
             settle::follow(connection, one.id).await?;
         }
         lost.push(one);

@@ -6,9 +6,10 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    query::Query,
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -23,8 +24,8 @@ use crate::{
 
 pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/sqlite/0001_jobs.sql"))];
 
-/// How long a statement waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a transaction waits for another process that writes.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a worker looks for changes of other processes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     options: SqliteConnectOptions,
     /// Has one connection, so that this process does not wait for its own lock.
     writer: SqlitePool,
+    /// Renews leases, which must not wait for what this process has to write besides.
+    renewer: SqlitePool,
     pub(super) readers: SqlitePool,
     pub(super) changes: watch::Sender<u64>,
     pub(super) pushes: super::push::Pending,
@@ -51,9 +54,14 @@ impl Shared {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let pool = |connections| {
+        let pool = |connections, busy_timeout: Duration| {
+            let wait_for_the_lock = format!("PRAGMA busy_timeout = {}", busy_timeout.as_millis());
             SqlitePoolOptions::new()
                 .max_connections(connections)
+                .after_connect(move |connection, _| {
+                    let sql = AssertSqlSafe(wait_for_the_lock.clone());
+                    Box::pin(async move { sqlx::raw_sql(sql).execute(connection).await.map(drop) })
+                })
                 .acquire_timeout(2 * BUSY_TIMEOUT)
                 .test_before_acquire(false)
                 .idle_timeout(None)
@@ -62,25 +70,41 @@ impl Shared {
         };
         let shared = Self {
             path: path.to_owned(),
-            writer: pool(1),
-            readers: pool(READERS),
+            // Transactions wait for the lock by themselves.
+            writer: pool(1, Duration::ZERO),
+            renewer: pool(1, Duration::ZERO),
+            readers: pool(READERS, BUSY_TIMEOUT),
             changes: watch::Sender::new(0),
             pushes: super::push::Pending::default(),
             options,
         };
         // The first connection creates the file and switches it to WAL.
-        drop(shared.write().await?);
+        drop(shared.begin().await?);
         Ok(shared)
-    }
-
-    /// The connection that writes.
-    pub(super) async fn write(&self) -> Result<PoolConnection<Sqlite>, QueueError> {
-        self.writer.acquire().await.map_err(|error| not_sent(ENGINE, error))
     }
 
     /// A transaction that has the lock for writing.
     pub(super) async fn begin(&self) -> Result<WriteTransaction, QueueError> {
-        WriteTransaction::begin(self.write().await?).await.map_err(|error| not_sent(ENGINE, error))
+        Self::begin_on(&self.writer).await
+    }
+
+    /// The same for renewals.
+    pub(super) async fn begin_renewal(&self) -> Result<WriteTransaction, QueueError> {
+        Self::begin_on(&self.renewer).await
+    }
+
+    async fn begin_on(pool: &SqlitePool) -> Result<WriteTransaction, QueueError> {
+        let connection = pool.acquire().await.map_err(|error| not_sent(ENGINE, error))?;
+        WriteTransaction::begin(connection).await.map_err(|error| not_sent(ENGINE, error))
+    }
+
+    /// Runs a statement in a transaction of its own. Returns how many rows it has changed.
+    pub(super) async fn execute(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<u64, QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        let rows = query.execute(&mut *transaction).await.map_err(refused)?.rows_affected();
+        transaction.commit().await.map_err(refused)?;
+        Ok(rows)
     }
 
     pub(super) async fn read(&self) -> Result<PoolConnection<Sqlite>, QueueError> {
@@ -101,7 +125,14 @@ impl Shared {
         transaction.commit().await.map_err(|error| sent(ENGINE, error))
     }
 
-    pub(super) fn wake(&self) {
+    /// The clock of the machine.
+    #[expect(clippy::unused_async, reason = "as that of an engine with a server")]
+    pub(super) async fn now(&self) -> Result<SystemTime, QueueError> {
+        Ok(SystemTime::now())
+    }
+
+    /// Wakes the workers of this process.
+    pub(super) fn announce(&self) {
         self.changes.send_modify(|number| *number = number.wrapping_add(1));
     }
 
@@ -124,7 +155,7 @@ impl Shared {
                 continue;
             };
             if seen.replace(version) != Some(version) {
-                self.wake();
+                self.announce();
             }
         }
     }

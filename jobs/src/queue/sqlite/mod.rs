@@ -6,30 +6,17 @@ mod operate;
 mod plans;
 mod push;
 mod reserve;
-mod rows;
 mod settle;
 mod tend;
 mod transaction;
 
-use std::{
-    fmt,
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use sqlx::SqliteConnection;
-use tokio::sync::watch;
 
 use self::connect::Shared;
-use super::{
-    Adapter, Answer, Look, LostLease, Queue, Renewed, Reservation, Reserved, Settlement, Tick,
-    capabilities::Capabilities, sqlx_error::sent,
-};
-use crate::model::{
-    dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, page::Page, stats::JobStats,
-};
+use super::{forward, sqlx_error::sent};
+use crate::model::{error::QueueError, id::JobId, new_job::NewJob};
 
 pub(crate) const ENGINE: &str = "SQLite";
 
@@ -126,110 +113,4 @@ impl fmt::Debug for SqliteQueue {
     }
 }
 
-impl Queue for SqliteQueue {
-    fn engine(&self) -> &'static str {
-        ENGINE
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
-    }
-}
-
-impl Adapter for SqliteQueue {
-    fn open(&self, lease: Option<Duration>) -> Answer<'_, ()> {
-        Box::pin(self.shared.prepare(lease))
-    }
-
-    fn push(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<JobId>> {
-        Box::pin(Arc::clone(&self.shared).push(jobs))
-    }
-
-    fn reserve(&self, wanted: Reservation) -> Answer<'_, Vec<Reserved>> {
-        Box::pin(self.shared.reserve(wanted))
-    }
-
-    fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Answer<'_, Renewed> {
-        Box::pin(self.shared.renew(owner, runs))
-    }
-
-    fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>> {
-        Box::pin(self.shared.settle(owner, settlements))
-    }
-
-    fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()> {
-        Box::pin(self.shared.release_others(owner, held))
-    }
-
-    fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look> {
-        Box::pin(self.shared.look(names))
-    }
-
-    fn make_waiting(&self) -> Answer<'_, ()> {
-        Box::pin(self.shared.make_waiting())
-    }
-
-    fn take_back(&self) -> Answer<'_, Vec<LostLease>> {
-        Box::pin(self.shared.take_back())
-    }
-
-    fn shorten_leases(&self) -> Answer<'_, ()> {
-        Box::pin(self.shared.shorten_leases())
-    }
-
-    fn prune(&self, retention: Duration) -> Answer<'_, u64> {
-        Box::pin(self.shared.prune(retention))
-    }
-
-    fn tick(&self, tick: Tick) -> Answer<'_, bool> {
-        Box::pin(self.shared.tick(tick))
-    }
-
-    fn last_tick(&self, key: String) -> Answer<'_, SystemTime> {
-        Box::pin(self.shared.last_tick(key))
-    }
-
-    fn now(&self) -> Answer<'_, SystemTime> {
-        Box::pin(async { Ok(SystemTime::now()) })
-    }
-
-    fn find(&self, id: JobId) -> Answer<'_, Option<JobInfo>> {
-        Box::pin(self.shared.find(id))
-    }
-
-    fn stats(&self) -> Answer<'_, JobStats> {
-        Box::pin(self.shared.stats())
-    }
-
-    fn cancel(&self, id: JobId) -> Answer<'_, bool> {
-        Box::pin(self.shared.cancel(id))
-    }
-
-    fn dead(&self, page: Page) -> Answer<'_, Vec<DeadJob>> {
-        Box::pin(self.shared.dead(page))
-    }
-
-    fn replay(&self, id: JobId) -> Answer<'_, bool> {
-        Box::pin(self.shared.replay(id))
-    }
-
-    fn discard(&self, id: JobId) -> Answer<'_, bool> {
-        Box::pin(self.shared.discard(id))
-    }
-
-    fn set_paused(&self, name: String, paused: bool) -> Answer<'_, bool> {
-        Box::pin(self.shared.set_paused(name, paused))
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.shared.changes.subscribe()
-    }
-
-    fn wake(&self) {
-        self.shared.wake();
-    }
-
-    fn watch(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.shared.watch())
-    }
-}
+forward::to_shared!(SqliteQueue);

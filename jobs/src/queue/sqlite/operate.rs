@@ -1,11 +1,10 @@
 //! What operators ask and do.
 
-use sqlx::Row as _;
+use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 
 use super::{
     ENGINE,
     connect::{Shared, now},
-    rows,
 };
 use crate::{
     model::{
@@ -15,9 +14,8 @@ use crate::{
         info::{JobInfo, JobState},
         page::Page,
         stats::JobStats,
-        time::duration,
     },
-    queue::sqlx_error::sent,
+    queue::{rows, sqlx_error::sent},
 };
 
 /// Counts from the indexes alone.
@@ -40,6 +38,7 @@ pub(super) const DEAD: &str = "
 pub(super) const REPLAY: &str = "
     UPDATE postlude_jobs
     SET state = 0, due = ?2, failures = 0, crashes = 0, replays = replays + 1, finished_at = NULL,
+        progress = NULL, result = NULL,
         unique_key = iif(EXISTS (SELECT 1 FROM postlude_jobs AS holder WHERE holder.name = postlude_jobs.name
             AND holder.unique_key = postlude_jobs.unique_key AND holder.state <= 2), NULL, unique_key)
     WHERE id = ?1 AND state = 4";
@@ -57,16 +56,7 @@ impl Shared {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.read().await?;
         let rows = sqlx::query(STATS).fetch_all(&mut *connection).await.map_err(refused)?;
-        let (mut stats, now) = (JobStats::default(), now());
-        for row in rows {
-            let name: String = row.try_get("name").map_err(refused)?;
-            let state: i16 = row.try_get("state").map_err(refused)?;
-            let jobs: i64 = row.try_get("jobs").map_err(refused)?;
-            let oldest: Option<i64> = row.try_get("oldest").map_err(refused)?;
-            let oldest = oldest.map(|due| duration(now.saturating_sub(due)));
-            stats.names.entry(name).or_default().add(state, jobs, oldest);
-        }
-        Ok(stats)
+        rows::stats(&rows, now()).map_err(refused)
     }
 
     pub(super) async fn cancel(&self, id: JobId) -> Result<bool, QueueError> {
@@ -85,7 +75,7 @@ impl Shared {
 
     pub(super) async fn replay(&self, id: JobId) -> Result<bool, QueueError> {
         let replayed = self.changes_one(sqlx::query(REPLAY).bind(id.to_string()).bind(now())).await?;
-        self.wake();
+        self.announce();
         Ok(replayed)
     }
 
@@ -102,17 +92,12 @@ impl Shared {
             "DELETE FROM postlude_paused WHERE name = ?1"
         };
         let changed = self.changes_one(sqlx::query(pause).bind(name)).await?;
-        self.wake();
+        self.announce();
         Ok(changed)
     }
 
     /// Runs a statement, and says whether it has changed a row.
-    async fn changes_one(
-        &self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
-    ) -> Result<bool, QueueError> {
-        let mut connection = self.write().await?;
-        let result = query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
-        Ok(result.rows_affected() > 0)
+    async fn changes_one(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<bool, QueueError> {
+        Ok(self.execute(query).await? > 0)
     }
 }

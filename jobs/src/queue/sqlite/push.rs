@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use super::{
     ENGINE,
     connect::{Shared, now},
-    rows,
 };
 use crate::{
     model::{
@@ -21,7 +20,7 @@ use crate::{
         options::Due,
         time::{from_millis, millis, to_millis},
     },
-    queue::{Tick, sqlx_error::sent},
+    queue::{Tick, rows, sqlx_error::sent},
 };
 
 /// Pushes that wait for the one connection that writes. One task stores them, many in one transaction: apart from those
@@ -89,7 +88,7 @@ impl Shared {
                 }
             }
         }
-        self.wake();
+        self.announce();
     }
 
     async fn store(&self, pushes: &[Push]) -> Result<Vec<Vec<JobId>>, QueueError> {
@@ -125,25 +124,26 @@ impl Shared {
         }
         transaction.commit().await.map_err(refused)?;
         if is_later {
-            self.wake();
+            self.announce();
         }
         Ok(is_later)
     }
 
     pub(super) async fn last_tick(&self, key: String) -> Result<SystemTime, QueueError> {
         let refused = |error| sent(ENGINE, error);
-        let mut connection = self.write().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query("INSERT INTO postlude_ticks (schedule, last) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
             .bind(&key)
             .bind(now())
-            .execute(&mut *connection)
+            .execute(&mut *transaction)
             .await
             .map_err(refused)?;
         let last: i64 = sqlx::query_scalar("SELECT last FROM postlude_ticks WHERE schedule = ?1")
             .bind(&key)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut *transaction)
             .await
             .map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
         Ok(from_millis(last))
     }
 }
@@ -243,5 +243,5 @@ async fn held_by(connection: &mut SqliteConnection, job: &NewJob) -> Result<Opti
         .bind(&unique.key)
         .fetch_optional(&mut *connection)
         .await?;
-    holder.map(|row| rows::id(&row, "id")).transpose()
+    holder.map(|row| rows::id(&row)).transpose()
 }

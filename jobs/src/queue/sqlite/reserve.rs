@@ -1,15 +1,14 @@
 //! Taking jobs, and keeping them.
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{
     ENGINE,
     connect::{Shared, now},
-    rows::{self, RESERVED},
 };
 use crate::{
     model::{error::QueueError, id::JobId},
-    queue::{Renewed, Reservation, Reserved, sqlx_error::sent},
+    queue::{Renewed, Reservation, Reserved, rows, sqlx_error::sent},
 };
 
 /// The first waiting jobs of one name. It reads only, from the index.
@@ -27,10 +26,10 @@ pub(super) const FIRST_CRASHED: &str = "
 /// Takes those that no other worker has taken meanwhile.
 pub(super) const TAKE: &str = "
     UPDATE postlude_jobs
-    SET state = 2, owner = ?1, run = run + 1, started_at = ?2,
+    SET state = 2, owner = ?1, run = run + 1, started_at = ?2, progress = NULL, result = NULL,
         lease_until = ?2 + (SELECT value FROM postlude_settings WHERE name = 'lease')
     WHERE seq IN (SELECT value FROM json_each(?3)) AND state = 0
-    RETURNING ";
+    RETURNING seq, id, name, priority, pushed_at, run, failures, crashes, max_attempts, headers, payload";
 
 pub(super) const RENEW: &str = "
     UPDATE postlude_jobs
@@ -56,43 +55,36 @@ impl Shared {
         if seqs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut connection = self.write().await?;
-        let rows = sqlx::query(AssertSqlSafe([TAKE, RESERVED].concat()))
+        let mut transaction = self.begin().await?;
+        let rows = sqlx::query(TAKE)
             .bind(wanted.owner.to_string())
             .bind(now())
             .bind(serde_json::to_string(&seqs).unwrap_or_default())
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut *transaction)
             .await
             .map_err(refused)?;
-        drop(connection);
-        let mut jobs = rows.iter().map(rows::reserved).collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        jobs.sort_by_key(|(rank, _)| *rank);
-        Ok(jobs.into_iter().map(|(_, job)| job).collect())
+        transaction.commit().await.map_err(refused)?;
+        rows::reserved(&rows).map_err(refused)
     }
 
     pub(super) async fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Result<Renewed, QueueError> {
         let refused = |error| sent(ENGINE, error);
-        let mut connection = self.write().await?;
+        let mut transaction = self.begin_renewal().await?;
         let rows = sqlx::query(RENEW)
             .bind(owner.to_string())
             .bind(now())
             .bind(serde_json::to_string(&runs).unwrap_or_default())
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut *transaction)
             .await
             .map_err(refused)?;
-        let kept = rows.iter().map(|row| rows::id(row, "id")).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        let kept = rows.iter().map(rows::id).collect::<Result<Vec<_>, _>>().map_err(refused)?;
         Ok(Renewed { lost: runs.into_iter().map(|(id, _)| id).filter(|id| !kept.contains(id)).collect() })
     }
 
     pub(super) async fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Result<(), QueueError> {
-        let mut connection = self.write().await?;
-        sqlx::query(RELEASE_OTHERS)
-            .bind(owner.to_string())
-            .bind(serde_json::to_string(&held).unwrap_or_default())
-            .execute(&mut *connection)
-            .await
-            .map_err(|error| sent(ENGINE, error))?;
-        Ok(())
+        let held = serde_json::to_string(&held).unwrap_or_default();
+        self.execute(sqlx::query(RELEASE_OTHERS).bind(owner.to_string()).bind(held)).await.map(drop)
     }
 }
 
@@ -119,24 +111,8 @@ async fn first(connection: &mut SqliteConnection, wanted: &Reservation) -> Resul
 mod tests {
     use std::sync::Arc;
 
-    use postlude::Priority;
-
     use super::*;
-    use crate::model::{headers::Headers, new_job::NewJob, options::Due};
-
-    fn job() -> NewJob {
-        NewJob {
-            id: JobId::generate(),
-            name: "mail",
-            payload: b"{}".to_vec(),
-            headers: Headers::new(),
-            priority: Priority::Normal,
-            due: Due::Now,
-            unique: None,
-            max_attempts: 25,
-            max_crashes: 3,
-        }
-    }
+    use crate::model::new_job::NewJob;
 
     /// As after a reservation whose answer was lost: nobody knows of its jobs, and they wait for no lease.
     #[tokio::test]
@@ -144,7 +120,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let queue = Arc::new(Shared::open(&folder.path().join("jobs.db")).await.unwrap());
         queue.prepare(None).await.unwrap();
-        Arc::clone(&queue).push(vec![job(), job(), job()]).await.unwrap();
+        Arc::clone(&queue).push(vec![NewJob::sample(), NewJob::sample(), NewJob::sample()]).await.unwrap();
         let (owner, other) = (JobId::generate(), JobId::generate());
         let wanted = |owner, limit| Reservation { owner, names: vec![("mail", limit)], limit, crashed: false };
         let mine = queue.reserve(wanted(owner, 2)).await.unwrap();

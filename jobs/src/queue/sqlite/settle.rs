@@ -5,7 +5,6 @@ use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
 use super::{
     ENGINE,
     connect::{Shared, now},
-    rows,
 };
 use crate::{
     model::{
@@ -13,10 +12,19 @@ use crate::{
         error::QueueError,
         id::JobId,
         info::JobState,
+        notes::Notes,
         time::millis,
     },
-    queue::{Settle, Settlement, sqlx_error::sent},
+    queue::{Settle, Settlement, rows, sqlx_error::sent},
 };
+
+/// Stores what runs have left behind.
+pub(super) const NOTE: &str = "
+    UPDATE postlude_jobs SET progress = coalesce(noted.progress, postlude_jobs.progress),
+        result = coalesce(noted.result, postlude_jobs.result)
+    FROM (SELECT value ->> 0 AS id, value ->> 1 AS run, value ->> 2 AS progress, value ->> 3 AS result
+        FROM json_each(?2)) AS noted
+    WHERE postlude_jobs.id = noted.id AND postlude_jobs.run = noted.run AND owner = ?1 AND state = 2";
 
 /// Completes runs, apart from those that were marked to run again. The payload is of no more use.
 pub(super) const COMPLETE: &str = "
@@ -31,7 +39,8 @@ pub(super) const COMPLETE: &str = "
 pub(super) const RUN_AGAIN: &str = "
     UPDATE postlude_jobs
     SET state = 0, due = ?2, owner = NULL, lease_until = NULL, failures = 0, crashes = 0,
-        payload = again_payload, headers = again_headers, again_payload = NULL, again_headers = NULL
+        payload = again_payload, headers = again_headers, again_payload = NULL, again_headers = NULL,
+        progress = NULL, result = NULL
     WHERE id = ?3 AND run = ?4 AND owner = ?1 AND state = 2";
 
 pub(super) const RETRY: &str = "
@@ -56,13 +65,15 @@ pub(super) const FOLLOW: &str = "
     INSERT INTO postlude_jobs
         (id, name, state, priority, due, pushed_at, max_attempts, max_crashes, unique_key, headers, payload)
     SELECT ?2, name, 0, priority, ?3, ?3, max_attempts, max_crashes, unique_key, again_headers, again_payload
-    FROM postlude_jobs WHERE id = ?1 AND again_payload IS NOT NULL";
+    FROM postlude_jobs WHERE id = ?1 AND state = 4 AND again_payload IS NOT NULL";
 
 impl Shared {
     pub(super) async fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Result<Vec<JobId>, QueueError> {
         let refused = |error| sent(ENGINE, error);
+        let notes = settlements.iter().map(|one| ((one.id, one.run), &one.notes)).collect();
         let mut transaction = self.begin().await?;
         let mut step = Step { connection: &mut transaction, owner: owner.to_string(), now: now() };
+        step.note(notes).await.map_err(refused)?;
         let completed = step.complete(&settlements).await.map_err(refused)?;
         let mut lost = Vec::new();
         for settlement in &settlements {
@@ -76,6 +87,16 @@ impl Shared {
     }
 }
 
+impl Shared {
+    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<(), QueueError> {
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        let mut step = Step { connection: &mut transaction, owner: owner.to_string(), now: now() };
+        step.note(notes.iter().map(|(run, notes)| (*run, notes)).collect()).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)
+    }
+}
+
 /// The settlements of one transaction.
 struct Step<'a> {
     connection: &'a mut SqliteConnection,
@@ -84,6 +105,17 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    async fn note(&mut self, mut notes: Vec<((JobId, i64), &Notes)>) -> Result<(), sqlx::Error> {
+        notes.retain(|(_, notes)| !notes.is_empty());
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = notes.iter().map(|((id, run), notes)| (id, run, &notes.progress, &notes.result)).collect();
+        let rows = serde_json::to_string(&rows).unwrap_or_default();
+        sqlx::query(NOTE).bind(&self.owner).bind(rows).execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
     async fn complete(&mut self, settlements: &[Settlement]) -> Result<Vec<JobId>, sqlx::Error> {
         let completed = settlements.iter().filter(|one| matches!(one.settle, Settle::Complete));
         let runs: Vec<(JobId, i64)> = completed.map(|one| (one.id, one.run)).collect();
@@ -96,7 +128,7 @@ impl Step<'_> {
             .bind(serde_json::to_string(&runs).unwrap_or_default())
             .fetch_all(&mut *self.connection)
             .await?;
-        rows.iter().map(|row| rows::id(row, "id")).collect()
+        rows.iter().map(rows::id).collect()
     }
 
     /// Settles one run; returns 0 if it is no longer this owner's.
@@ -158,4 +190,49 @@ pub(super) async fn add_error(
         iif(json_array_length(errors) >= ?3, json_remove(errors, '$[1]'), errors), '$[#]', json(?2)) WHERE id = ?1";
     sqlx::query(add).bind(id.to_string()).bind(error.to_stored()).bind(MAX_ERRORS).execute(connection).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use super::*;
+    use crate::{
+        model::{new_job::NewJob, options::Unique},
+        queue::Reservation,
+    };
+
+    /// A push with the key comes while another worker runs the job. A late settlement of the first one is refused, and
+    /// leaves that push to the run that it belongs to.
+    #[tokio::test]
+    async fn a_refused_settlement_leaves_the_push_of_a_later_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Arc::new(Shared::open(&folder.path().join("jobs.db")).await.unwrap());
+        queue.prepare(None).await.unwrap();
+        let keyed = || {
+            let unique = Some(Unique { key: "account 17".to_owned(), runs_again: true });
+            vec![NewJob { unique, ..NewJob::sample() }]
+        };
+        let id = Arc::clone(&queue).push(keyed()).await.unwrap()[0];
+        let reserve = async |owner, crashed| {
+            let wanted = Reservation { owner, names: vec![("mail", 1)], limit: 1, crashed };
+            queue.reserve(wanted).await.unwrap().remove(0)
+        };
+        let (first, second) = (JobId::generate(), JobId::generate());
+        let lost = reserve(first, false).await;
+        queue.execute(sqlx::query("UPDATE postlude_jobs SET lease_until = 0")).await.unwrap();
+        assert_eq!(queue.take_back().await.unwrap().len(), 1);
+        let run = reserve(second, true).await;
+        assert_eq!(Arc::clone(&queue).push(keyed()).await.unwrap(), [id], "it marks the job to run again");
+
+        let settle = async |owner, run, settle| {
+            let settlement = Settlement { id, run, settle, notes: Notes::default() };
+            queue.settle(owner, vec![settlement]).await.unwrap()
+        };
+        let error = JobError::new(SystemTime::now(), 1, "too late");
+        assert_eq!(settle(first, lost.run, Settle::Dead { error }).await, [id], "it is refused");
+        assert_eq!(settle(second, run.run, Settle::Complete).await, []);
+        let stats = queue.stats().await.unwrap().total();
+        assert_eq!((stats.waiting, stats.running, stats.dead), (1, 0, 0), "it runs again");
+    }
 }

@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::SqliteConnection;
 
 use super::{
     ENGINE,
     connect::{Shared, now},
-    rows, settle,
+    settle,
 };
 use crate::{
     model::{
         dead::{JobError, crash_message},
         error::QueueError,
-        info::JobState,
-        time::{duration, from_millis, millis},
+        time::{from_millis, millis},
     },
-    queue::{Look, LostLease, sqlx_error::sent},
+    queue::{Look, LostLease, rows, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -55,20 +54,11 @@ impl Shared {
         let mut connection = self.read().await?;
         let names = serde_json::to_string(&names).unwrap_or_default();
         let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
-        Ok(Look {
-            now: now(),
-            due: row.try_get("due").map_err(refused)?,
-            expires: row.try_get("expires").map_err(refused)?,
-            crashed_waiting: row.try_get("crashed").map_err(refused)?,
-            lease: duration(row.try_get("lease").map_err(refused)?),
-        })
+        rows::look(&row, now()).map_err(refused)
     }
 
     pub(super) async fn make_waiting(&self) -> Result<(), QueueError> {
-        let mut connection = self.write().await?;
-        let query = sqlx::query(MAKE_WAITING).bind(now()).bind(STEP);
-        query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
-        Ok(())
+        self.execute(sqlx::query(MAKE_WAITING).bind(now()).bind(STEP)).await.map(drop)
     }
 
     pub(super) async fn take_back(&self) -> Result<Vec<LostLease>, QueueError> {
@@ -80,10 +70,7 @@ impl Shared {
     }
 
     pub(super) async fn shorten_leases(&self) -> Result<(), QueueError> {
-        let mut connection = self.write().await?;
-        let query = sqlx::query(SHORTEN_LEASES).bind(now());
-        query.execute(&mut *connection).await.map_err(|error| sent(ENGINE, error))?;
-        Ok(())
+        self.execute(sqlx::query(SHORTEN_LEASES).bind(now())).await.map(drop)
     }
 
     pub(super) async fn prune(&self, retention: Duration) -> Result<u64, QueueError> {
@@ -98,9 +85,7 @@ impl Shared {
         if count == 0 {
             return Ok(0);
         }
-        let mut connection = self.write().await?;
-        let pruned = sqlx::query(PRUNE).bind(before).bind(STEP).execute(&mut *connection).await;
-        Ok(pruned.map_err(refused)?.rows_affected())
+        self.execute(sqlx::query(PRUNE).bind(before).bind(STEP)).await
     }
 }
 
@@ -108,12 +93,10 @@ async fn take_back(connection: &mut SqliteConnection, now: i64) -> Result<Vec<Lo
     let rows = sqlx::query(TAKE_BACK).bind(now).bind(STEP).fetch_all(&mut *connection).await?;
     let mut lost = Vec::with_capacity(rows.len());
     for row in &rows {
-        let (failures, crashes): (u32, u32) = (row.try_get("failures")?, row.try_get("crashes")?);
-        let is_dead = row.try_get::<i16, _>("state")? == JobState::Dead.to_stored();
-        let one = LostLease { id: rows::id(row, "id")?, name: row.try_get("name")?, crashes, is_dead };
-        let error = JobError::new(from_millis(now), failures + crashes, &crash_message(crashes, is_dead));
+        let (one, attempt) = rows::lost_lease(row)?;
+        let error = JobError::new(from_millis(now), attempt, &crash_message(one.crashes, one.is_dead));
         settle::add_error(connection, one.id, &error).await?;
-        if is_dead {
+        if one.is_dead {
             settle::follow(connection, one.id, now).await?;
         }
         lost.push(one);

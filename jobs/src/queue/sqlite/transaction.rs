@@ -1,11 +1,23 @@
 //! A transaction that writes.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use sqlx::{Sqlite, SqliteConnection, pool::PoolConnection};
+use tokio::time::{Instant, sleep};
 
-/// A transaction that has the lock for writing. If it is dropped without a commit, its connection is closed, which rolls
-/// it back.
+use super::connect::BUSY_TIMEOUT;
+
+/// How often a transaction tries to get the lock. SQLite's own wait grows to a tenth of a second, so that those who
+/// have waited longest come last: with several busy processes, some would not get the lock for seconds.
+const TRY_EVERY: Duration = Duration::from_millis(1);
+
+const SQLITE_BUSY: u32 = 5;
+
+/// A transaction that has the lock for writing. If it is dropped without a commit, its connection is closed, which
+/// rolls it back.
 ///
 /// Purposefully not `sqlx::Transaction`: when the disk is full, SQLite rolls back by itself, and that type then counts one
 /// transaction too many, so that its connection can begin no other.
@@ -17,8 +29,14 @@ pub(super) struct WriteTransaction {
 impl WriteTransaction {
     pub(super) async fn begin(connection: PoolConnection<Sqlite>) -> Result<Self, sqlx::Error> {
         let mut transaction = Self { connection, is_committed: false };
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await?;
-        Ok(transaction)
+        let start = Instant::now();
+        loop {
+            match sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await {
+                Ok(_) => return Ok(transaction),
+                Err(error) if is_busy(&error) && start.elapsed() < BUSY_TIMEOUT => sleep(TRY_EVERY).await,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
@@ -26,6 +44,12 @@ impl WriteTransaction {
         self.is_committed = true;
         Ok(())
     }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    // An extended code has the primary one in its lowest byte.
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 impl Drop for WriteTransaction {
