@@ -69,7 +69,8 @@ async fn export(tasks: TaskSet) -> Accepted {
     Accepted::new(id).under("/admin")
 }
 
-/// What happens to tasks, as it happens. Ends when the server is told to stop, which a stream without end would hold up.
+/// What happens to tasks, as it happens. Ends when the server is told to stop, which a stream without end would hold
+/// up.
 async fn events(State(app): State<App>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let as_json = |event| Ok(Event::default().json_data(&event).unwrap_or_default());
     Sse::new(app.registry.subscribe().map(as_json).take_until(app.stop.cancelled_owned()))

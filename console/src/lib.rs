@@ -36,8 +36,8 @@
 //! | `GET /health` | 200; or 503 and the reasons: the registry is shut down or shutting down, is at its capacity, or exceeds a [limit](StatusRouter) |
 //!
 //! An error is `{"error": "the cause, and what to do"}`. A request that can't be parsed is answered with 400. `OPTIONS`
-//! lists the methods of a route that are on. Every response has the header `Cache-Control: no-store`, except the files of the
-//! page, which the browser revalidates.
+//! lists the methods of a route that are on. Every response has the header `Cache-Control: no-store`, except the files
+//! of the page, which the browser revalidates.
 //!
 //! # Ids
 //! Ids are [external](postlude::TaskId::to_external): `1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp`, the short id of the log and
@@ -52,8 +52,8 @@
 //! curl -X DELETE -H 'x-requested-with: curl' http://127.0.0.1:3000/admin/tasks/1088.2-0f3k9v5zq8m2n7x4c6b1t0ydwp
 //! ```
 //!
-//! A request that acts may name the process that it is for, in the header `x-postlude-instance`; every response has that
-//! header. Another process answers 409, and does nothing.
+//! A request that acts may name the process that it is for, in the header `x-postlude-instance`; every response has
+//! that header. Another process answers 409, and does nothing.
 //!
 //! # Pages
 //! `state` is `live` (the default), `pending`, `running`, `retrying` or `paused`: these list live tasks by id. Or it is `ended`,
@@ -71,10 +71,10 @@
 //! many clients ask, and on tokio's threads for blocking work. A page looks at some 10,000 tasks at most, however many
 //! a set has. Health waits for none of them.
 //!
-//! The page is made from one snapshot a second, whatever the number of viewers, and taking it uses at most 2 % of a core:
-//! if it takes long, it is taken less often. While nobody looks, the metrics are read every five seconds, so that the page
-//! opens with the last hour; [`StatusRouter::without_page`] switches that off. The history of the page is bounded: one hour
-//! of all names together, and of at most 100 names.
+//! The page is made from one snapshot a second, whatever the number of viewers, and taking it uses at most 2 % of a
+//! core: if it takes long, it is taken less often. While nobody looks, the metrics are read every five seconds, so that
+//! the page opens with the last hour; [`StatusRouter::without_page`] switches that off. The history of the page is
+//! bounded: one hour of all names together, and of at most 100 names.
 //!
 //! # Features
 //! - `prometheus` (default): `TaskCollector` for the `Registry` of `prometheus-client`, and the route `GET /metrics`.

@@ -94,8 +94,8 @@ impl StatusRouter {
     }
 
     /// `GET /health` answers 503 while a task has been waiting for longer than this in a set that does not drain yet:
-    /// because its request is in progress, or a client does not take its response, or a body does not end. Such a body may
-    /// be a stream of events, which is as long as its client likes.
+    /// because its request is in progress, or a client does not take its response, or a body does not end. Such a body
+    /// may be a stream of events, which is as long as its client likes.
     pub const fn max_open_age(mut self, age: Duration) -> Self {
         self.limits.open_age = Some(age);
         self
@@ -110,8 +110,9 @@ impl StatusRouter {
 
     /// Ends the streams of the page when this token is cancelled.
     ///
-    /// A server that stops gracefully waits for its responses, and a stream has no end of its own. Without a token, each
-    /// stream ends after ten seconds, and the browser opens the next one; so a server waits for ten seconds at most.
+    /// A server that stops gracefully waits for its responses, and a stream has no end of its own. Without a token,
+    /// each stream ends after ten seconds, and the browser opens the next one; so a server waits for ten seconds at
+    /// most.
     ///
     /// ```no_run
     /// use std::time::Duration;

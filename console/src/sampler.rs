@@ -72,8 +72,8 @@ impl Sampler {
         }
     }
 
-    /// Starts the sampler, unless it runs. Does nothing outside a runtime: the first request starts it then, and also if
-    /// its runtime has ended.
+    /// Starts the sampler, unless it runs. Does nothing outside a runtime: the first request starts it then, and also
+    /// if its runtime has ended.
     #[expect(clippy::disallowed_methods, reason = "a look at the registry is no task of its own, and may be lost")]
     pub(crate) fn start(status: &Arc<Status>) {
         let Some(sampler) = &status.sampler else { return };

@@ -21,7 +21,7 @@ impl Shared {
     /// Notifies observers that a task was added, even if it was then discarded.
     pub(crate) fn notify_added(&self, identity: Identity) {
         if self.telemetry.has_observers() {
-            let info = self.admission.paused_names().marked(LiveTask::new(identity).info(identity.added));
+            let info = self.admission.marked(LiveTask::new(identity).info(identity.added));
             self.telemetry.notify(EventRef::Added(&info));
         }
     }
@@ -112,8 +112,7 @@ impl Shared {
         let number = finish.task.identity.id.number;
         let report = finish.report();
         let completed = report.outcome.is_completed();
-        if completed || self.losses.record(&finish, |info| self.admission.paused_names().marked(info)) == Naming::Named
-        {
+        if completed || self.losses.record(&finish, |info| self.admission.marked(info)) == Naming::Named {
             self.telemetry.log(|| log::finished(&report));
         }
         self.telemetry.notify(EventRef::Finished(&report));

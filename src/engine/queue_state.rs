@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     engine::pending::Pending,
-    ledger::{account::SetAccount, history::CHUNK, live::LiveTask, oldest::Oldest},
+    ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
     model::{DiscardReason, Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     util::clock::Timestamp,
 };
@@ -164,21 +164,6 @@ impl QueueState {
     /// Since when the first of `pending` has been waiting: it was added before the others.
     pub(crate) fn first_added(&self) -> Option<Timestamp> {
         self.pending.iter().next().map(|task| task.meta().identity().added)
-    }
-
-    /// Since when the oldest task could have started, or has been running, except those beside the queue.
-    pub(crate) fn oldest_in_line(&self) -> Oldest {
-        let mut oldest = self.current.as_ref().map(Oldest::of).unwrap_or_default();
-        oldest.absorb(Oldest { pending: self.first_added(), running: None });
-        oldest
-    }
-
-    /// The same for some of those beside the queue, whose index is `from` or above; and the index to go on from.
-    pub(crate) fn oldest_sleeping(&self, from: u64) -> (Oldest, Option<u64>) {
-        let mut later = self.sleeping.iter().flat_map(|sleeping| sleeping.range(from..));
-        let mut oldest = Oldest::default();
-        later.by_ref().take(CHUNK).for_each(|(_, task)| oldest.absorb(Oldest::of(task)));
-        (oldest, later.next().map(|(index, _)| *index))
     }
 
     /// Whether the set drains, or has drained.

@@ -68,8 +68,8 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
     Box::pin(UnderPolicy { meta, future })
 }
 
-/// The same for the work of a spawned task that could start without waiting when it was spawned, before the limits of its
-/// name have changed. `of_name` is the permit that it was given then.
+/// The same for the work of a spawned task that could start without waiting when it was spawned, before the limits of
+/// its name have changed. `of_name` is the permit that it was given then.
 #[cold]
 pub(crate) fn under_limits(mut work: BoxedWork, shared: &Arc<Shared>, of_name: Option<Permit>) -> BoxedWork {
     let meta = work.as_mut().meta_mut();

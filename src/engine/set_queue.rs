@@ -344,7 +344,7 @@ impl SetQueue {
         self.mark.end(id.index) || self.state.lock().is_sleeping(id)
     }
 
-    /// Starts an attempt of a task; `false` if the task has ended.
+    /// Starts an attempt of a task if it may start, and returns whether it may. `None` if the task has ended.
     pub(crate) fn start(
         &self,
         id: TaskId,
@@ -406,22 +406,12 @@ impl SetQueue {
     /// pending tasks are left out, and it is returned since when the first of them waits.
     pub(crate) fn oldest(&self) -> (Oldest, Option<OpenSince>) {
         let state = self.state.lock();
-        let mut oldest = state.oldest_in_line();
-        let open = match state.open() {
-            Some(open) if !state.pending.is_empty() => {
-                oldest.pending = None;
-                state.first_added().map(|since| OpenSince { since, is_held: open != OpenSet::Collecting })
-            }
-            Some(_) | None => None,
-        };
+        let (first, open) = (state.first_added(), state.open());
         drop(state);
-        let mut from = Some(0);
-        while let Some(index) = from {
-            let (sleeping, next) = self.state.lock().oldest_sleeping(index);
-            oldest.absorb(sleeping);
-            from = next;
-        }
-        (oldest, open)
+        let mut oldest = Oldest { pending: first.filter(|_| open.is_none()), running: None };
+        self.dequeued(|task| oldest.absorb(Oldest::of(task)));
+        let is_held = open != Some(OpenSet::Collecting);
+        (oldest, first.filter(|_| open.is_some()).map(|since| OpenSince { since, is_held }))
     }
 
     /// What the set waits for, and how many tasks are pending, if it does not drain yet.

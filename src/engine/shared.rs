@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     panic::{RefUnwindSafe, UnwindSafe},
-    sync::Arc,
+    sync::{Arc, Weak},
     task::Waker,
     time::Duration,
 };
@@ -187,14 +187,22 @@ impl Shared {
         self.telemetry.run_foreign("a waker", || self.token.cancel());
     }
 
+    /// Waits without keeping the registry, and returns it then: `None` if it is gone, or its runtime has ended.
+    pub(crate) async fn after(shared: &Weak<Self>, wait: Duration) -> Option<Arc<Self>> {
+        let sleep = shared.upgrade()?.timer.sleep(wait);
+        sleep.await;
+        // Without a runtime, every wait for a time is over at once.
+        shared.upgrade().filter(|shared| !shared.ledger.has_runtime_ended())
+    }
+
     /// The time limit of each attempt of a task.
     #[inline]
     pub(crate) fn time_limit(&self, policy: Option<&Policy>) -> Option<Duration> {
         policy.and_then(|policy| policy.timeout).or(self.default_timeout)
     }
 
-    /// Gives a name limits, if it has none. The tasks of the name that are running are counted first, so this takes time
-    /// in proportion to the live tasks, and locks for a few of them at a time.
+    /// Gives a name limits, if it has none. The tasks of the name that are running are counted first, so this takes
+    /// time in proportion to the live tasks, and locks for a few of them at a time.
     pub(crate) fn limits_of(&self, name: TaskName, change: impl FnOnce(&NameLimits)) {
         let (limits, is_new) = self.admission.limits_of(name);
         // From here on, no task of the name starts without a permit.
@@ -288,7 +296,7 @@ impl Shared {
 
     fn show(&self, meta: &mut Meta) -> Result<(), BoxError> {
         let identity = meta.identity();
-        let task = self.admission.paused_names().marked(LiveTask::new(identity).info(identity.added));
+        let task = self.admission.marked(LiveTask::new(identity).info(identity.added));
         self.telemetry.ask_filter(&task)?;
         if let Some(wrappers) = self.telemetry.wrappers(&task) {
             meta.set_wrappers(wrappers);
@@ -349,7 +357,7 @@ impl Shared {
             Some(_) => self.ledger.set(id.number)?.info(id, now),
             None => self.with_live(id, |live| live.info(now)),
         };
-        info.map(|info| self.admission.paused_names().marked(info))
+        info.map(|info| self.admission.marked(info))
     }
 
     /// Ends a spawned task; `false` if it had already ended.

@@ -231,8 +231,8 @@ impl<'a> Transition<'a> {
         false
     }
 
-    /// Ends the tasks that a shutdown does not wait for, and those that wait for such a task, a few at a time: `true` if
-    /// it must be called again.
+    /// Ends the tasks that a shutdown does not wait for, and those that wait for such a task, a few at a time: `true`
+    /// if it must be called again.
     pub(crate) fn end_blocked(&mut self, is_blocked: impl Fn(&LiveTask) -> bool) -> bool {
         let waits = self.state.current.as_ref().is_some_and(&is_blocked);
         if waits && self.discard_some_pending(DiscardReason::Closed) {

@@ -143,7 +143,8 @@ pub struct TaskMetrics {
     outcomes: OutcomeCounts,
     /// The discarded tasks by reason.
     pub discarded_by: DiscardCounts,
-    /// Tasks whose work was lost: those whose outcome [is a loss](crate::Outcome::is_loss). Its increase is worth a call.
+    /// Tasks whose work was lost: those whose outcome [is a loss](crate::Outcome::is_loss). Its increase is worth a
+    /// call.
     pub lost: u64,
     /// Attempts after the first.
     pub retries: u64,
@@ -153,8 +154,8 @@ pub struct TaskMetrics {
     pub runtime: RuntimeMetrics,
     /// Sets that have tasks and have not begun to drain: usually of requests in progress.
     pub open_sets: u64,
-    /// Of the open sets, those that have their response and wait for their client to take it, or for a body that has not
-    /// ended.
+    /// Of the open sets, those that have their response and wait for their client to take it, or for a body that has
+    /// not ended.
     pub held_sets: u64,
     /// Tasks that were aborted or timed out, and whose work still runs. A spawned future counts a second after it was
     /// stopped, because until then it may only be waiting for the runtime to drop it.
@@ -174,8 +175,8 @@ pub struct TaskMetrics {
     /// and tasks of open sets. Zero if no task is pending.
     ///
     /// So that this takes bounded time, not all of very many spawned tasks are looked at, but those that were added
-    /// first: 65,536, or 4,096 of each shard if that is more. [`TaskRegistry::ages`](crate::TaskRegistry::ages) looks at
-    /// all of them.
+    /// first: 65,536, or 4,096 of each shard if that is more. [`TaskRegistry::ages`](crate::TaskRegistry::ages) looks
+    /// at all of them.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
     /// How long the longest of the attempts that are running has been running. Zero if none is. It looks at the same
@@ -362,8 +363,8 @@ pub struct NameMetrics {
     pub paused: bool,
     /// How many tasks of the name may run at a time; `None` without a limit.
     pub limit: Option<u64>,
-    /// How many permits of the name are taken, as [`NameLimit::in_use`](crate::NameLimit::in_use). Zero if the name never
-    /// had a limit.
+    /// How many permits of the name are taken, as [`NameLimit::in_use`](crate::NameLimit::in_use). Zero if the name
+    /// never had a limit.
     pub in_use: u64,
     /// As [`TaskMetrics::stuck`].
     pub stuck: u64,

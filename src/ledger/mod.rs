@@ -213,8 +213,8 @@ impl<S> Ledger<S> {
         few.len()
     }
 
-    /// Calls `task` for the listed spawned tasks that were added first, under a lock that is held for a few of them at a
-    /// time: for `FIRST_SPAWNED` of all shards together, and some more if the shards are many.
+    /// Calls `task` for the listed spawned tasks that were added first, under a lock that is held for a few of them at
+    /// a time: for `FIRST_SPAWNED` of all shards together, and some more if the shards are many.
     pub(crate) fn look_at_first_spawned(&self, mut task: impl FnMut(&LiveTask)) {
         let count = (FIRST_SPAWNED / self.shards.len()).max(LEAST_OF_SHARD);
         for shard in &self.shards {

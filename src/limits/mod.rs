@@ -167,19 +167,20 @@ enum OfName {
 pub(crate) struct PausedNames(FxHashSet<TaskName>);
 
 impl PausedNames {
-    pub(crate) fn contains(&self, name: TaskName) -> bool {
-        !self.0.is_empty() && self.0.contains(&name)
+    /// Whether a task of this name, in this state, waits until the name is resumed.
+    pub(crate) fn stop(&self, name: TaskName, state: TaskState) -> bool {
+        waits_for_start(state) && !self.0.is_empty() && self.0.contains(&name)
     }
 
-    /// Notes in the info of a task if it waits for a paused name.
-    pub(crate) fn mark(&self, info: &mut TaskInfo) {
-        info.paused = matches!(info.state, TaskState::Pending | TaskState::Retrying) && self.contains(info.name);
+    /// The info of a task, with whether it is paused.
+    pub(crate) fn marked(&self, info: TaskInfo) -> TaskInfo {
+        TaskInfo { paused: self.stop(info.name, info.state), ..info }
     }
+}
 
-    pub(crate) fn marked(&self, mut info: TaskInfo) -> TaskInfo {
-        self.mark(&mut info);
-        info
-    }
+/// Whether a task in this state waits for the start of an attempt.
+const fn waits_for_start(state: TaskState) -> bool {
+    matches!(state, TaskState::Pending | TaskState::Retrying)
 }
 
 impl AdmissionControl {
@@ -261,8 +262,8 @@ impl AdmissionControl {
         });
     }
 
-    /// The limits of a name, if it has any. If this is called under a lock of the ledger, it finds those of a name whose
-    /// running tasks have been counted.
+    /// The limits of a name, if it has any. If this is called under a lock of the ledger, it finds those of a name
+    /// whose running tasks have been counted.
     #[inline]
     pub(crate) fn of_name(&self, name: TaskName) -> Option<&NameLimits> {
         self.names.get(name)
@@ -283,8 +284,8 @@ impl AdmissionControl {
 
     /// Pauses or resumes a name that has limits. Returns whether that is new.
     pub(crate) fn set_paused(&self, limits: &NameLimits, pauses: bool) -> bool {
-        // SeqCst, here and below: counted before the first task is stopped, and until the last one is served, so that
-        // whoever sees that a task is stopped sees the count.
+        // SeqCst, here and below. The name is counted before its first task is stopped, and until its last one is
+        // served. So a thread that sees a stopped task also sees the count.
         if pauses {
             self.paused.fetch_add(1, Ordering::SeqCst);
         }
@@ -307,6 +308,11 @@ impl AdmissionControl {
     pub(crate) fn is_paused(&self, name: TaskName) -> bool {
         // SeqCst: see `set_paused`.
         self.paused.load(Ordering::SeqCst) > 0 && self.names.get(name).is_some_and(|limits| limits.permits.is_paused())
+    }
+
+    /// Like [`PausedNames::marked`], for one task.
+    pub(crate) fn marked(&self, info: TaskInfo) -> TaskInfo {
+        TaskInfo { paused: waits_for_start(info.state) && self.is_paused(info.name), ..info }
     }
 
     pub(crate) fn paused_names(&self) -> PausedNames {
@@ -361,7 +367,8 @@ impl AdmissionControl {
         Some(self.keys.enqueue(key.clone(), limit, self.rank(request, Timestamp::now())))
     }
 
-    /// Waits until the task may start. `key` is its [limited key](Self::limited_key), unless it has a permit of that, and
+    /// Waits until the task may start. `key` is its [limited key](Self::limited_key), unless it has a permit of that,
+    /// and
     /// `entered` its position in the first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a
     /// time, `note_due` is called with that time, and `sleep` waits for it.
     ///

@@ -283,8 +283,8 @@ impl TaskRegistryBuilder {
     /// The steps are each poll of a future, the call of a closure, the call of the factory of a
     /// [retrying](crate::Task::retrying) task before each attempt, and the drop of work that has started. All attempts
     /// of a task have the same wrapper. A replayed dead letter is added anew. Work that never starts may be dropped
-    /// without it, and hooks, conditions and observers are not a part of the work. The `tracing` span of the task, if there is
-    /// one, is current outside the wrapper.
+    /// without it, and hooks, conditions and observers are not a part of the work. The `tracing` span of the task, if
+    /// there is one, is current outside the wrapper.
     ///
     /// Several wrappers nest: the first that is set is the outermost. A wrapper must not block. It may be called on two
     /// threads at a time, if a closure has been abandoned and the next attempt runs. A panic of `make` or of a wrapper
@@ -401,8 +401,8 @@ impl TaskRegistryBuilder {
         self
     }
 
-    /// Logs a warning if an attempt has been running for this long, and again at each doubling: a task that hangs, if it
-    /// has no [time limit](Self::default_timeout).
+    /// Logs a warning if an attempt has been running for this long, and again at each doubling: a task that hangs, if
+    /// it has no [time limit](Self::default_timeout).
     ///
     /// The age is checked about twice within this time, at most every 100 ms and at least once a minute, by a look at
     /// all live tasks that yields after every hundred. With paused time, the clock may advance by the waits in between.

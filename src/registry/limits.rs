@@ -11,11 +11,11 @@ impl TaskRegistry {
     /// Pauses a name: no task of the name starts, and none is tried again, before the name is [resumed](Self::resume).
     /// Returns `false` if it was paused already.
     ///
-    /// Tasks that are running go on. The others wait as at a [limit](crate::TaskRegistryBuilder::limit_by_name), and keep their
-    /// order; the tasks behind them in their sets wait, too. They are pending (or retrying), and
+    /// Tasks that are running go on. The others wait as at a [limit](crate::TaskRegistryBuilder::limit_by_name), and
+    /// keep their order; the tasks behind them in their sets wait, too. They are pending (or retrying), and
     /// [`TaskInfo::paused`](crate::TaskInfo::paused) tells. They still [expire](crate::Task::expires_after), can be
-    /// aborted, and count towards the [capacity](crate::TaskRegistryBuilder::capacity). Any name can be paused, also one that
-    /// no task has had yet, and `unnamed`.
+    /// aborted, and count towards the [capacity](crate::TaskRegistryBuilder::capacity). Any name can be paused, also
+    /// one that no task has had yet, and `unnamed`.
     ///
     /// A shutdown does not wait for paused tasks: it ends them, and reports them, as soon as no other task is live.
     ///
@@ -45,8 +45,8 @@ impl TaskRegistry {
         self.set_paused(name.into(), true)
     }
 
-    /// Resumes a [paused](Self::pause) name: its tasks start, in their order and within its limits. Returns `false` if it
-    /// was not paused.
+    /// Resumes a [paused](Self::pause) name: its tasks start, in their order and within its limits. Returns `false` if
+    /// it was not paused.
     pub fn resume(&self, name: impl Into<TaskName>) -> bool {
         let name = name.into();
         self.shared.admission.of_name(name).is_some() && self.set_paused(name, false)
@@ -95,8 +95,8 @@ impl TaskRegistry {
     /// # }
     /// ```
     ///
-    /// It may take time, like [`pause`](Self::pause). A closure that was running when its name was given its first limit
-    /// is counted until it has an outcome, also if it goes on after a timeout.
+    /// It may take time, like [`pause`](Self::pause). A closure that was running when its name was given its first
+    /// limit is counted until it has an outcome, also if it goes on after a timeout.
     ///
     /// # Errors
     /// If the limit is zero.

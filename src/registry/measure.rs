@@ -30,9 +30,9 @@ const TASKS_PER_LOOK: usize = 65_536;
 impl TaskRegistry {
     /// What has been counted so far.
     ///
-    /// It locks the registry for a few tasks at a time. It takes time in proportion to the live sets, however many tasks
-    /// they have, and looks at a bounded number of spawned tasks, for the [ages](TaskMetrics::oldest_pending) of the
-    /// oldest ones. The counts are exact, whatever is live.
+    /// It locks the registry for a few tasks at a time. It takes time in proportion to the live sets, however many
+    /// tasks they have, and looks at a bounded number of spawned tasks, for the [ages](TaskMetrics::oldest_pending) of
+    /// the oldest ones. The counts are exact, whatever is live.
     #[must_use]
     pub fn metrics(&self) -> TaskMetrics {
         let shared = &*self.shared;
@@ -97,8 +97,8 @@ impl TaskRegistry {
 
     /// How old the oldest pending task, the oldest running attempt and the oldest open set are.
     ///
-    /// It looks at all live tasks that can be one of these, a few at a time, and yields in between, so it keeps no worker
-    /// busy, however many are live.
+    /// It looks at all live tasks that can be one of these, a few at a time, and yields in between, so it keeps no
+    /// worker busy, however many are live.
     ///
     /// ```
     /// use std::time::Duration;
@@ -136,8 +136,8 @@ impl TaskRegistry {
         TaskAges { pending, running, open: age(open, now) }
     }
 
-    /// How many tasks are stuck: [`TaskMetrics::stuck`] alone. It looks only at tasks that were ended while they ran, and
-    /// whose work was not dropped yet.
+    /// How many tasks are stuck: [`TaskMetrics::stuck`] alone. It looks only at tasks that were ended while they ran,
+    /// and whose work was not dropped yet.
     ///
     /// ```
     /// use postlude::TaskRegistry;

@@ -68,8 +68,8 @@ impl Progress {
         self
     }
 
-    /// What the current attempt has reported so far; `None` if that is nothing, or if the task has ended. Any thread may
-    /// ask, with a clone of the progress.
+    /// What the current attempt has reported so far; `None` if that is nothing, or if the task has ended. Any thread
+    /// may ask, with a clone of the progress.
     ///
     /// ```
     /// use postlude::{TaskRegistry, progress};

@@ -136,7 +136,8 @@ where
     F: FnMut() -> T,
     T: IntoTask,
 {
-    /// The guard is to be dropped at any end of the repetition, also with its runtime, so that the handle is up to date.
+    /// The guard is to be dropped at any end of the repetition, also with its runtime, so that the handle is up to
+    /// date.
     pub(crate) fn begin(
         registry: &TaskRegistry,
         factory: F,

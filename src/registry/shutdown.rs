@@ -8,7 +8,7 @@ use crate::{
     engine::{abandoned::DROPPED_WITHIN, context, set_queue::SetQueue, shared::Shared},
     ledger::{Walk, finished::EndedBy, live::LiveTask, losses::MAX_NAMED, metrics::TaskMetrics},
     limits::PausedNames,
-    model::{DiscardReason, ShutdownReport, TaskId, TaskState},
+    model::{DiscardReason, ShutdownReport, TaskId},
     registry::{TaskRegistry, waiting::Waiting},
     util::clock::Timestamp,
 };
@@ -331,9 +331,7 @@ struct Blocked {
 
 impl Blocked {
     fn has(&self, task: &LiveTask) -> bool {
-        task.is_due_after(self.deadline)
-            || self.paused.contains(task.identity.name)
-                && matches!(task.state(), TaskState::Pending | TaskState::Retrying)
+        task.is_due_after(self.deadline) || self.paused.stop(task.identity.name, task.state())
     }
 }
 

@@ -415,8 +415,8 @@ impl TaskRegistry {
     /// or the name is [paused](Self::pause).
     ///
     /// For code that fetches work only when there is room for it, such as the worker of a queue. A task that is spawned
-    /// meanwhile may take the room. With a rate limit, the number is at most 1. [`limits_changed`](Self::limits_changed)
-    /// waits for a change of the limits.
+    /// meanwhile may take the room. With a rate limit, the number is at most 1.
+    /// [`limits_changed`](Self::limits_changed) waits for a change of the limits.
     ///
     /// ```
     /// use postlude::{Task, TaskRegistry};

@@ -1,6 +1,10 @@
 //! Logs tasks that run for long, and sets that are open for long.
 
-use std::{fmt, sync::Weak, time::Duration};
+use std::{
+    fmt, mem,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use rustc_hash::FxHashMap;
 use tokio::task::yield_now;
@@ -56,22 +60,14 @@ enum Old {
 /// Starts to watch, if there is something to watch.
 pub(crate) fn start(registry: &TaskRegistry, limits: WatchLimits) {
     if let Some(period) = limits.period() {
-        let shared = std::sync::Arc::downgrade(&registry.shared);
+        let shared = Arc::downgrade(&registry.shared);
         registry.shared.spawn(watch(shared, limits, period));
     }
 }
 
 async fn watch(shared: Weak<Shared>, limits: WatchLimits, period: Duration) {
     let mut watch = Watch { limits, next: FxHashMap::default() };
-    loop {
-        let Some(strong) = shared.upgrade() else { return };
-        let sleep = strong.timer.sleep(period);
-        drop(strong);
-        sleep.await;
-        // Without a runtime, every wait for a time is over at once.
-        let Some(shared) = shared.upgrade().filter(|shared| !shared.ledger.has_runtime_ended()) else {
-            return;
-        };
+    while let Some(shared) = Shared::after(&shared, period).await {
         watch.look(&TaskRegistry { shared }).await;
     }
 }
@@ -85,7 +81,7 @@ struct Watch {
 impl Watch {
     /// Looks at everything that is live, a few tasks at a time, and logs what is due.
     async fn look(&mut self, registry: &TaskRegistry) {
-        let mut found = Found { limits: self.limits, before: std::mem::take(&mut self.next), ..Found::default() };
+        let mut found = Found { limits: self.limits, before: mem::take(&mut self.next), ..Found::default() };
         let (mut sets, mut walk) = (Vec::new(), Walk::default());
         let now = Timestamp::now();
         while registry.shared.ledger.step(&mut walk, |task| found.task(task, now), &mut sets) > 0 {

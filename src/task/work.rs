@@ -376,8 +376,8 @@ fn catch_inside(span: Option<&Span>, wrappers: Option<&Wrappers>, mut step: impl
     result
 }
 
-/// Polls work inside its span and its wrappers, and catches its panics. The work is dropped before its end is returned, and a panic of
-/// that drop is caught, too.
+/// Polls work inside its span and its wrappers, and catches its panics. The work is dropped before its end is returned,
+/// and a panic of that drop is caught, too.
 #[inline]
 fn poll_catching(
     slot: &mut Option<BoxedWork>,
@@ -416,8 +416,8 @@ fn end_of_panic(
     Outcome::Panicked(panic).into()
 }
 
-/// Like [`poll_catching`], but takes the span and the wrappers from the work. At the end the span is left in `span`, so that the end is
-/// reported inside it.
+/// Like [`poll_catching`], but takes the span and the wrappers from the work. At the end the span is left in `span`, so
+/// that the end is reported inside it.
 #[inline]
 pub(crate) fn poll_to_end(
     slot: &mut Option<BoxedWork>,

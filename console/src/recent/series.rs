@@ -307,8 +307,8 @@ impl Series {
     }
 }
 
-/// The samples of the last hour, the oldest first: how many seconds ago each was taken, what was live then, and what had
-/// happened per second since the one before.
+/// The samples of the last hour, the oldest first: how many seconds ago each was taken, what was live then, and what
+/// had happened per second since the one before.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Columns {
     ago: Vec<f32>,

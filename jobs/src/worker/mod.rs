@@ -153,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// Waits for an operation of the queue, and not for ever: the engine may be gone without a word.
+    /// Waits for an operation of the queue, for a limited time: the engine may have stopped answering.
     async fn ask<T>(&self, operation: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
         self.ask_within(ENGINE_LIMIT, operation).await
     }

@@ -1,5 +1,5 @@
-//! The contract, point by point, on each engine. A test bears the engine and the point: `sqlite::unique::is_held_until_settled`.
-//! Tests of an engine whose server is not installed are reported as ignored.
+//! The contract, point by point, on each engine. A test bears the engine and the point:
+//! `sqlite::unique::is_held_until_settled`. Tests of an engine whose server is not installed are reported as ignored.
 
 #![expect(
     clippy::expect_used,
@@ -80,8 +80,8 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // Each test has its own files or database. More than a few at a time are no faster, and leases need a machine that is
-    // not too busy.
+    // Each test has its own files or database. More than a few at a time are no faster, and leases need a machine that
+    // is not too busy.
     arguments.test_threads.get_or_insert(4);
     #[allow(unused_mut, clippy::allow_attributes, reason = "one engine may be all there is")]
     let mut all: Vec<Trial> = Vec::new();

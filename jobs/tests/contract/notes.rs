@@ -16,8 +16,8 @@ use crate::{
 pub(crate) async fn progress_is_seen_everywhere_and_kept<E: TestEngine>() {
     let engine = E::create().await;
     let (builder, _registry) = builder(&engine).await;
-    let goes_on = Arc::new(Notify::new());
-    let waits = Arc::clone(&goes_on);
+    let may_go_on = Arc::new(Notify::new());
+    let waits = Arc::clone(&may_go_on);
     let handler = move |_: Mail| {
         let waits = Arc::clone(&waits);
         async move {
@@ -39,9 +39,9 @@ pub(crate) async fn progress_is_seen_everywhere_and_kept<E: TestEngine>() {
         .await;
     };
     shows("1 of 3, page 1").await;
-    goes_on.notify_one();
+    may_go_on.notify_one();
     shows("2 of 3, page 2").await;
-    goes_on.notify_one();
+    may_go_on.notify_one();
     let info = until_state(&other, id, JobState::Completed).await;
     assert_eq!(info.progress.unwrap().to_string(), "3 of 3, page 2");
     assert_eq!(info.result, None);

@@ -1,6 +1,6 @@
-//! Everything at once, by chance: `JOBS_FAULTS_SEED` and `JOBS_FAULTS_SECONDS` choose. Workers are killed, stopped and shut
-//! down, connections are cut, held and half closed, the server is killed, and names are paused, while jobs fail, and abort
-//! their processes. Then what ran is reconciled with what was pushed.
+//! Everything at once, by chance: `JOBS_FAULTS_SEED` and `JOBS_FAULTS_SECONDS` choose. Workers are killed, stopped and
+//! shut down, connections are cut, held and half closed, the server is killed, and names are paused, while jobs fail,
+//! and abort their processes. Then what ran is reconciled with what was pushed.
 
 use std::{
     collections::BTreeMap,

@@ -23,7 +23,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// A lease that no busy machine loses, for tests in which no process dies.
 pub(crate) const NEVER_LOST: Duration = Duration::from_secs(60);
 
-/// How many jobs a worker has in hand.
+/// How many jobs a worker holds.
 pub(crate) const CONCURRENCY: usize = 8;
 
 /// What a process does.

@@ -1,5 +1,5 @@
-//! A clock that is set while workers work: that of the machine for SQLite, that of the server for PostgreSQL. libfaketime
-//! sets it.
+//! A clock that is set while workers work: that of the machine for SQLite, that of the server for PostgreSQL.
+//! libfaketime sets it.
 
 use std::{
     fs,
@@ -77,8 +77,8 @@ pub(crate) async fn of_the_server() {
     set_forward_and_back(&address, &clock, &[]).await;
 }
 
-/// Jobs that run are not disturbed, what is due by the new clock runs, and after a step back a dead worker's jobs are not
-/// kept for an hour.
+/// Jobs that run are not disturbed, what is due by the new clock runs, and after a step back a dead worker's jobs are
+/// not kept for an hour.
 async fn set_forward_and_back(address: &str, clock: &Clock, environment: &[(&'static str, String)]) {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::new(folder.path().join("log"));

@@ -1,6 +1,6 @@
 //! Faults: workers that are killed, stopped, and that kill themselves; a server that is killed; a network that cuts and
-//! delays; a full disk; a clock that is set. On each engine, with processes of their own. What ran is read from the log that
-//! the workers write themselves, never from the queue's word.
+//! delays; a full disk; a clock that is set. On each engine, with processes of their own. What ran is read from the log
+//! that the workers write themselves, never from the queue's word.
 //!
 //! Started with `--child`, this program is such a process. Tests that can't run here, because a server or a tool is not
 //! installed, are reported as ignored.

@@ -175,8 +175,8 @@ async fn pass(
     }
 }
 
-/// Connections are cut, delayed, held and half closed while two processes work and one pushes: each job is stored once, and
-/// done.
+/// Connections are cut, delayed, held and half closed while two processes work and one pushes: each job is stored once,
+/// and done.
 pub(crate) async fn cuts_delays_holds_and_half_closes() {
     let (server, folder) = (postgres::shared(), tempfile::tempdir().unwrap());
     let direct = server.create_database().await;
@@ -226,7 +226,7 @@ pub(crate) async fn cuts_delays_holds_and_half_closes() {
     assert_eq!(log.ends().len(), 120, "nothing ran that was not pushed");
 }
 
-/// A server that is gone without a word, for longer than a lease and for longer than workers wait: they connect anew.
+/// The server stops answering, for longer than a lease and for longer than workers wait. The workers connect anew.
 pub(crate) async fn silence_longer_than_workers_wait() {
     let (server, folder) = (postgres::shared(), tempfile::tempdir().unwrap());
     let direct = server.create_database().await;

@@ -14,7 +14,8 @@ use crate::{
     workers::{setting, until_starts},
 };
 
-/// Nothing that was acknowledged is lost, workers come back by themselves, and pushes fail with a clear error meanwhile.
+/// Nothing that was acknowledged is lost, workers come back by themselves, and pushes fail with a clear error
+/// meanwhile.
 pub(crate) async fn with_jobs_waiting_running_and_scheduled() {
     let server = Server::create();
     let (address, folder) = (server.create_database().await, tempfile::tempdir().unwrap());

@@ -87,8 +87,8 @@ pub(crate) fn handle_new(builder: JobsBuilder, log: PathBuf) -> JobsBuilder {
         .handle(move |refund: Refund| done(refund.number, refunds.clone()))
 }
 
-/// Both versions push and work. Old payloads run in both, new ones and new names in the new one alone, and what nobody can
-/// decode is dead with its bytes.
+/// Both versions push and work. Old payloads run in both, new ones and new names in the new one alone, and what nobody
+/// can decode is dead with its bytes.
 pub(crate) async fn two_versions_at_once<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));

@@ -170,8 +170,8 @@ pub(crate) async fn an_order_and_its_job<E: Engine>() {
     assert_eq!(log.ends(), [(1, 1), (2, 1)].into(), "the job of the refused order does not exist");
 }
 
-/// A job aborts the process of the web server, and takes its neighbours with it. The server comes up again: alone with the
-/// job, and then without it.
+/// A job aborts the process of the web server, and takes its neighbours with it. The server comes up again: alone with
+/// the job, and then without it.
 pub(crate) async fn comes_up_again<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));
@@ -215,7 +215,8 @@ pub(crate) async fn comes_up_again<E: Engine>() {
         first != second && second != last,
         "each run was in a process of its own, and the last process is without it"
     );
-    // In the process of its second run, nothing ran beside it: what had started before had ended, and nothing came after.
+    // In the process of its second run, nothing ran beside it: what had started before had ended, and nothing came
+    // after.
     let of_second = |entry: &&Entry, is_start: bool| match entry {
         Entry::Start { pid, .. } => is_start && *pid == second,
         Entry::End { pid, .. } => !is_start && *pid == second,

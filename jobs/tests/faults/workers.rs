@@ -115,8 +115,8 @@ pub(crate) async fn killed_between_work_and_settlement<E: Engine>() {
     assert_eq!(case.log.ends(), BTreeMap::from([(1, 2)]), "at least once, and here twice");
 }
 
-/// A worker that does not run for longer than its lease. What it has in hand runs elsewhere, and its late settlement is
-/// refused.
+/// A worker that does not run for longer than its lease. The jobs that it holds run elsewhere, and its late settlement
+/// is refused.
 pub(crate) async fn stopped_for_longer_than_its_lease<E: Engine>() {
     let case = Case::<E>::create().await;
     let first = case.worker();

@@ -61,8 +61,9 @@ impl Pool {
         result.map_err(|error| self.failed(error))
     }
 
-    /// No connection is free. They may be to a server that is gone without a word: the pool waits for its answer before
-    /// it takes a connection back, which may last for a quarter of an hour. A new pool does not wait for those.
+    /// Called when no connection is free. The server may have stopped answering without closing its connections. The
+    /// pool takes such a connection back only when its request has failed, which may take a quarter of an hour. So the
+    /// pool is replaced by a new one.
     fn failed(&self, error: sqlx::Error) -> QueueError {
         if let (sqlx::Error::PoolTimedOut, Some(own)) = (&error, &self.own) {
             let mut replaced = own.replaced.lock();

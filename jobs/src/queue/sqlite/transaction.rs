@@ -19,8 +19,8 @@ const SQLITE_BUSY: u32 = 5;
 /// A transaction that has the lock for writing. If it is dropped without a commit, its connection is closed, which
 /// rolls it back.
 ///
-/// Purposefully not `sqlx::Transaction`: when the disk is full, SQLite rolls back by itself, and that type then counts one
-/// transaction too many, so that its connection can begin no other.
+/// Purposefully not `sqlx::Transaction`: when the disk is full, SQLite rolls back by itself, and that type then counts
+/// one transaction too many, so that its connection can begin no other.
 pub(super) struct WriteTransaction {
     connection: PoolConnection<Sqlite>,
     is_committed: bool,
