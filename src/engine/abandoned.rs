@@ -176,6 +176,11 @@ impl Abandoned {
         (named, more)
     }
 
+    /// Whether the work of an ended task has not been dropped.
+    pub(crate) fn has(&self, id: TaskId) -> bool {
+        self.tasks.lock().entries.contains_key(&id)
+    }
+
     fn look_at_stuck(&self, look: impl FnMut(&Entry)) {
         let now = Timestamp::now();
         let tasks = self.tasks.lock();

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tracing::Subscriber;
 use tracing_subscriber::{Layer, layer::SubscriberExt as _, registry::LookupSpan};
 
-use crate::support::{Journal, SECOND, until};
+use crate::support::{Bomb, Journal, SECOND, until};
 
 tokio::task_local! {
     static TENANT: &'static str;
@@ -414,4 +414,25 @@ async fn a_task_that_is_handed_back_keeps_no_wrapper() {
     assert!(plain.spawn(rejected.into_task()).await.is_completed());
     assert_eq!(set.drain().await.completed, 1);
     assert_eq!(Arc::strong_count(&kept), 2);
+}
+
+/// Panics when the last reference to it is dropped, at the end of the last attempt.
+#[tokio::test]
+async fn a_wrapper_that_panics_when_it_is_dropped_changes_no_outcome() {
+    let registry = TaskRegistry::builder()
+        .wrap(|_: &TaskInfo| {
+            let bomb = Bomb;
+            move |step| {
+                let _kept = &bomb;
+                step.run()
+            }
+        })
+        .build()
+        .unwrap();
+    assert!(registry.spawn(async {}).await.is_completed());
+    assert!(registry.spawn_blocking(|| ()).await.is_completed());
+    let fails = || async { Err::<(), BoxError>("down".into()) };
+    let outcome = registry.spawn(Task::retrying(RetryPolicy::default().attempts(1), fails)).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    assert!(registry.dead_letters().list()[0].is_replayable);
 }

@@ -88,7 +88,7 @@ export function name(main, { name: wanted }) {
       fact("Ended", `${number(row.completed)} completed, ${number(failed(row))} failed, ${number(row.aborted)} aborted, ${number(row.discarded)} discarded`),
       fact("Run time since the start", `p50 ${seconds(row.ran.p50)}, p90 ${seconds(row.ran.p90)}, p99 ${seconds(row.ran.p99)}`),
       row.profile ? fact("Busy in polls", `${seconds(row.profile.busy)}, ${number(row.profile.slow_polls)} slow polls, the longest ${seconds(row.profile.longest_poll)}`) : null)),
-      row.recent ? [h("h2", null, "Lately")] : "", row.recent ? windowTable([row.recent]) : "");
+      ...(row.recent ? [h("h2", null, "Lately"), windowTable([row.recent])] : []));
     const error = row.last_error;
     last.replaceChildren(...(error ? [h("h2", null, "The last failure"), h("div", { class: "card" },
       badge(error.state), ` ${seconds(error.ended_ago)} ago, `, link("task", { id: error.id }, "task ", h("code", null, error.id.split("-")[0])), errorText(error.error))] : []));
