@@ -37,7 +37,7 @@ macro_rules! to_shared {
             crate::queue::forward::methods! {
                 reserve(wanted: crate::queue::Reservation) -> Vec<crate::queue::Reserved>;
                 renew(owner: JobId, runs: Vec<(JobId, i64)>) -> crate::queue::Renewed;
-                note(owner: JobId, notes: Vec<((JobId, i64), crate::model::notes::Notes)>) -> ();
+                note(owner: JobId, notes: Vec<((JobId, i64), crate::model::notes::Notes)>) -> Vec<JobId>;
                 settle(owner: JobId, settlements: Vec<crate::queue::Settlement>) -> Vec<JobId>;
                 release_others(owner: JobId, held: Vec<(JobId, i64)>) -> ();
                 look(names: Vec<&'static str>) -> crate::queue::Look;

@@ -70,8 +70,9 @@ mod sealed {
         /// Renews the leases of these runs, and says which are lost.
         fn renew(&self, owner: JobId, runs: Vec<(JobId, i64)>) -> Answer<'_, Renewed>;
 
-        /// Stores notes with those of these runs that are still this owner's.
-        fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Answer<'_, ()>;
+        /// Stores notes with those of these runs that are still this owner's, and returns the jobs with which it did. An
+        /// engine may leave out a job that someone else has locked.
+        fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Answer<'_, Vec<JobId>>;
 
         /// Settles runs, and returns those that are no longer this owner's, whose settlement is refused.
         fn settle(&self, owner: JobId, settlements: Vec<Settlement>) -> Answer<'_, Vec<JobId>>;

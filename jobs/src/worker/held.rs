@@ -80,8 +80,8 @@ impl HeldJobs {
         }
     }
 
-    /// The progress of the runs that have more than was last stored. It counts as stored.
-    pub(crate) fn take_progress(&self) -> Vec<(RunKey, Arc<TaskProgress>)> {
+    /// The progress of the runs that have more than was last stored.
+    pub(crate) fn new_progress(&self) -> Vec<(RunKey, Arc<TaskProgress>)> {
         let running: Vec<(RunKey, Progress)> = {
             let state = self.state.lock();
             let kept = state.runs.iter().filter(|(_, held)| !held.is_lost);
@@ -89,16 +89,19 @@ impl HeldJobs {
         };
         // Not under the lock: the registry has locks of its own.
         let found = running.into_iter().filter_map(|(run, progress)| Some((run, progress.get()?)));
-        let found: Vec<_> = found.collect();
-        let mut state = self.state.lock();
-        let mut new = Vec::new();
-        for (run, progress) in found {
-            let Some(held) = state.runs.get_mut(&run) else { continue };
-            if held.stored.replace(Arc::clone(&progress)).is_none_or(|stored| stored != progress) {
-                new.push((run, progress));
-            }
+        let mut found: Vec<_> = found.collect();
+        let state = self.state.lock();
+        found.retain(|(run, progress)| {
+            state.runs.get(run).is_some_and(|held| held.stored.as_ref().is_none_or(|stored| stored != progress))
+        });
+        found
+    }
+
+    /// Notes which progress of a run is stored.
+    pub(crate) fn progress_stored(&self, run: RunKey, progress: Arc<TaskProgress>) {
+        if let Some(held) = self.state.lock().runs.get_mut(&run) {
+            held.stored = Some(progress);
         }
-        new
     }
 
     /// Notes that the lease of a run is lost; `false` if it was known.

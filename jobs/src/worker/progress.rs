@@ -15,18 +15,20 @@ pub(super) async fn run(worker: &Arc<Worker>) {
     let mut backoff = Backoff::default();
     loop {
         sleep(STORE_EVERY).await;
-        let notes: Vec<_> = worker
-            .held
-            .take_progress()
-            .into_iter()
-            .map(|(run, progress)| (run, Notes { progress: Some(progress_to_stored(&progress)), result: None }))
-            .collect();
-        if notes.is_empty() {
+        let new = worker.held.new_progress();
+        if new.is_empty() {
             continue;
         }
-        // What could not be stored is stored with the next report, or when the handler returns.
+        let to_notes = |progress| Notes { progress: Some(progress_to_stored(progress)), result: None };
+        let notes = new.iter().map(|(run, progress)| (*run, to_notes(progress))).collect();
+        // What is not stored now is new again the next time.
         match worker.ask(worker.queue.note(worker.owner, notes)).await {
-            Ok(()) => worker.engine_answered(&mut backoff, "store the progress of jobs"),
+            Ok(stored) => {
+                for (run, progress) in new.into_iter().filter(|((id, _), _)| stored.contains(id)) {
+                    worker.held.progress_stored(run, progress);
+                }
+                worker.engine_answered(&mut backoff, "store the progress of jobs");
+            }
             Err(error) => {
                 let wait = worker.engine_failed(&mut backoff, "store the progress of jobs", &error);
                 sleep(wait).await;

@@ -8,7 +8,7 @@ use tokio::{sync::Notify, time::sleep};
 
 use crate::{
     engine::TestEngine,
-    support::{Journal, LEASE, Mail, SECOND, builder, mail_worker, until, until_len, until_state},
+    support::{Journal, Mail, SECOND, builder, mail_worker, until, until_len, until_state},
 };
 
 /// Makes every lease look as if it had run out.
@@ -115,7 +115,7 @@ pub(crate) async fn work_that_goes_on_after_its_time_limit_keeps_its_lease<E: Te
     let engine = E::create().await;
     let journal = Journal::default();
     let registry = TaskRegistry::builder().default_timeout(Duration::from_millis(50)).build().unwrap();
-    let builder = Jobs::builder(engine.queue().await, registry.clone()).lease(LEASE);
+    let builder = Jobs::builder(engine.queue().await, registry.clone()).lease(SECOND);
     let noted = journal.clone();
     let handler = move |mail: Mail| {
         let noted = noted.clone();
@@ -123,7 +123,7 @@ pub(crate) async fn work_that_goes_on_after_its_time_limit_keeps_its_lease<E: Te
             noted.mail(&mail);
             if attempt_is_first() {
                 // A future that does not yield can't be stopped.
-                tokio::task::block_in_place(|| std::thread::sleep(SECOND));
+                tokio::task::block_in_place(|| std::thread::sleep(3 * SECOND));
                 noted.note((0, 0));
             }
         }

@@ -97,7 +97,7 @@ fn main() {
         }
         let tests = list! {
             the_function_pushes_in_the_transaction_of_its_caller no_statement_of_a_worker_scans_the_jobs
-            tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
+            the_progress_of_a_locked_job_is_stored_later tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
         };
         all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, common::postgres::is_installed(), test)));
     }

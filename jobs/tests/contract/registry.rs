@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::{
     engine::TestEngine,
-    support::{Journal, LEASE, Mail, SECOND, builder, until, until_len, until_state},
+    support::{Journal, Mail, SECOND, builder, until, until_len, until_state},
 };
 
 pub(crate) async fn jobs_are_tasks<E: TestEngine>() {
@@ -70,13 +70,12 @@ pub(crate) async fn four_producers_and_four_workers<E: TestEngine>() {
     let journal = Journal::default();
     let mut workers = Vec::new();
     for _ in 0..4 {
-        // Long enough for a busy machine: a lease that is lost is a fault.
         let ((builder, registry), noted) = (builder(&engine).await, journal.clone());
         let handler = move |mail: Mail| {
             noted.mail(&mail);
             async {}
         };
-        workers.push((builder.lease(10 * LEASE).handle(handler).start().await.unwrap(), registry));
+        workers.push((builder.handle(handler).start().await.unwrap(), registry));
     }
     let mut producers = Vec::new();
     for producer in 0..4 {

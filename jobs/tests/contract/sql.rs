@@ -1,13 +1,15 @@
 //! What PostgreSQL alone has: the function for other clients, plans, migrations by many at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use postlude::progress;
 use postlude_jobs::{JobState, Jobs, postgres::PostgresQueue};
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::Notify;
 
 use crate::{
     engine::{Postgres, TestEngine},
-    support::{Journal, Mail, Report, SECOND, mail_worker, until_len, until_state},
+    support::{Journal, Mail, Report, SECOND, builder, mail_worker, until, until_len, until_state},
 };
 
 async fn push(connection: &mut PgConnection, sql: &'static str) -> postlude_jobs::JobId {
@@ -150,4 +152,53 @@ pub(crate) async fn a_small_pool_without_notifications_is_enough() {
     let id = other.push(Mail { number: 1 }).await.unwrap();
     until_state(&jobs, id, JobState::Completed).await;
     assert_eq!(journal.entries(), [(1, 1)]);
+}
+
+/// Whoever locks the row of a running job does not hold up the progress of the others. That of the locked job is stored
+/// afterwards, although the job reports nothing more.
+pub(crate) async fn the_progress_of_a_locked_job_is_stored_later() {
+    let engine = Postgres::create().await;
+    let (builder, registry) = builder(&engine).await;
+    let steps = [Arc::new(Notify::new()), Arc::new(Notify::new())];
+    let waits = steps.clone();
+    let handler = move |mail: Mail| {
+        let step = Arc::clone(if mail.number == 0 { &waits[0] } else { &waits[1] });
+        async move {
+            progress().set(1, 2);
+            step.notified().await;
+            progress().set(2, 2);
+            std::future::pending::<()>().await;
+        }
+    };
+    let jobs = builder.handle(handler).start().await.unwrap();
+    let ids = [jobs.push(Mail { number: 0 }).await.unwrap(), jobs.push(Mail { number: 1 }).await.unwrap()];
+    let shows = async |id, text: &str| {
+        until(text, async || {
+            let info = jobs.find(id).await.unwrap().unwrap();
+            info.progress.is_some_and(|progress| progress.to_string() == text)
+        })
+        .await;
+    };
+    shows(ids[0], "1 of 2").await;
+    shows(ids[1], "1 of 2").await;
+
+    let mut connection = PgConnection::connect(engine.url()).await.unwrap();
+    let mut lock = connection.begin().await.unwrap();
+    let query = sqlx::query("SELECT 1 FROM postlude_jobs WHERE id = $1::uuid FOR UPDATE").bind(ids[0].to_string());
+    query.execute(&mut *lock).await.unwrap();
+    steps[0].notify_one();
+    until("the locked job has reported", async || {
+        registry
+            .tasks()
+            .iter()
+            .filter_map(|task| task.progress.as_ref())
+            .any(|progress| progress.to_string() == "2 of 2")
+    })
+    .await;
+    steps[1].notify_one();
+    shows(ids[1], "2 of 2").await;
+    let info = jobs.find(ids[0]).await.unwrap().unwrap();
+    assert_eq!(info.progress.unwrap().to_string(), "1 of 2", "its row is locked");
+    lock.rollback().await.unwrap();
+    shows(ids[0], "2 of 2").await;
 }

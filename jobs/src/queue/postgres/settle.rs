@@ -21,7 +21,8 @@ const NOTE: &str = "
     FROM unnest($2::text[], $3::int8[], $4::text[], $5::text[]) AS noted (id, run, progress, result)
     WHERE job.seq = ANY (ARRAY (
             SELECT seq FROM postlude_jobs WHERE id = ANY ($2::text[]::uuid[]) AND owner = $1::uuid AND state = 2 LOCK))
-        AND job.id = noted.id::uuid AND job.run = noted.run";
+        AND job.id = noted.id::uuid AND job.run = noted.run
+    RETURNING job.id::text AS id";
 
 /// The progress of a job that is settled meanwhile, or that a transaction of a user has locked, waits for the next
 /// time: to wait for the lock here, with others held, could be a deadlock.
@@ -101,11 +102,17 @@ impl Shared {
         Ok(lost)
     }
 
-    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<(), QueueError> {
+    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<Vec<JobId>, QueueError> {
         self.note_all(owner, notes, WITHOUT_WAITING).await
     }
 
-    async fn note_all(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>, lock: &str) -> Result<(), QueueError> {
+    async fn note_all(
+        &self,
+        owner: JobId,
+        notes: Vec<((JobId, i64), Notes)>,
+        lock: &str,
+    ) -> Result<Vec<JobId>, QueueError> {
+        let refused = |error| sent(ENGINE, error);
         let (runs, notes): (Vec<_>, Vec<_>) = notes.into_iter().unzip();
         let (ids, runs): (Vec<String>, Vec<i64>) = runs.into_iter().map(|(id, run)| (id.to_string(), run)).unzip();
         let (progress, results): (Vec<_>, Vec<_>) = notes.into_iter().map(|one| (one.progress, one.result)).unzip();
@@ -116,7 +123,8 @@ impl Shared {
             .bind(progress)
             .bind(results);
         let mut connection = self.acquire().await?;
-        query.execute(&mut *connection).await.map(drop).map_err(|error| sent(ENGINE, error))
+        let rows = query.fetch_all(&mut *connection).await.map_err(refused)?;
+        rows.iter().map(rows::id).collect::<Result<_, _>>().map_err(refused)
     }
 
     async fn complete(&self, owner: &str, settlements: &[Settlement]) -> Result<Vec<JobId>, QueueError> {

@@ -24,7 +24,8 @@ pub(super) const NOTE: &str = "
         result = coalesce(noted.result, postlude_jobs.result)
     FROM (SELECT value ->> 0 AS id, value ->> 1 AS run, value ->> 2 AS progress, value ->> 3 AS result
         FROM json_each(?2)) AS noted
-    WHERE postlude_jobs.id = noted.id AND postlude_jobs.run = noted.run AND owner = ?1 AND state = 2";
+    WHERE postlude_jobs.id = noted.id AND postlude_jobs.run = noted.run AND owner = ?1 AND state = 2
+    RETURNING postlude_jobs.id";
 
 /// Completes runs, apart from those that were marked to run again. The payload is of no more use.
 pub(super) const COMPLETE: &str = "
@@ -88,12 +89,13 @@ impl Shared {
 }
 
 impl Shared {
-    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<(), QueueError> {
+    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<Vec<JobId>, QueueError> {
         let refused = |error| sent(ENGINE, error);
         let mut transaction = self.begin().await?;
         let mut step = Step { connection: &mut transaction, owner: owner.to_string(), now: now() };
-        step.note(notes.iter().map(|(run, notes)| (*run, notes)).collect()).await.map_err(refused)?;
-        transaction.commit().await.map_err(refused)
+        let stored = step.note(notes.iter().map(|(run, notes)| (*run, notes)).collect()).await.map_err(refused)?;
+        transaction.commit().await.map_err(refused)?;
+        Ok(stored)
     }
 }
 
@@ -105,15 +107,15 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn note(&mut self, mut notes: Vec<((JobId, i64), &Notes)>) -> Result<(), sqlx::Error> {
+    async fn note(&mut self, mut notes: Vec<((JobId, i64), &Notes)>) -> Result<Vec<JobId>, sqlx::Error> {
         notes.retain(|(_, notes)| !notes.is_empty());
         if notes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let rows: Vec<_> = notes.iter().map(|((id, run), notes)| (id, run, &notes.progress, &notes.result)).collect();
         let rows = serde_json::to_string(&rows).unwrap_or_default();
-        sqlx::query(NOTE).bind(&self.owner).bind(rows).execute(&mut *self.connection).await?;
-        Ok(())
+        let rows = sqlx::query(NOTE).bind(&self.owner).bind(rows).fetch_all(&mut *self.connection).await?;
+        rows.iter().map(rows::id).collect()
     }
 
     async fn complete(&mut self, settlements: &[Settlement]) -> Result<Vec<JobId>, sqlx::Error> {
