@@ -140,14 +140,16 @@ pub use self::model::RateLimit;
 pub use self::model::ServePolicy;
 #[cfg(feature = "cron")]
 pub use self::model::{Schedule, ScheduleError};
+#[cfg(feature = "serde")]
+pub use self::registry::config::RegistryConfig;
 pub use self::{
     engine::guards::ShutdownGuard,
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardCounts, DiscardReason, DrainReport, LimitError,
-        NameLimit, Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason, RepeatPolicy,
-        ReplayError, RetryPolicy, SetId, ShutdownReport, TaskAges, TaskEvent, TaskId, TaskInfo, TaskKey, TaskName,
-        TaskProgress, TaskReport, TaskState, TaskStatus, UniquePolicy,
+        NameLimit, NamePolicy, Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason,
+        RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport, TaskAges, TaskEvent, TaskId, TaskInfo, TaskKey,
+        TaskName, TaskProgress, TaskReport, TaskState, TaskStatus, UniquePolicy,
     },
     registry::{
         TaskRegistry,

@@ -109,6 +109,23 @@ fn process(kind: &str) {
             report_signals(&runtime);
             runtime.block_on(serve(&registry, policy.exit_on_second_signal(false).exit_after_serving(false)));
         }
+        "ends tasks" => runtime.block_on(async {
+            for _ in 0..2 {
+                assert!(registry.spawn(async {}).await.is_completed());
+            }
+            let server = async |stop: tokio_util::sync::CancellationToken| {
+                println!("port 0");
+                stop.cancelled().await;
+                // The server may take a while: the registry is not shut down yet.
+                tokio::task::yield_now().await;
+                for _ in 0..3 {
+                    assert!(registry.spawn(async {}).await.is_completed());
+                }
+                registry.spawn(async { Err::<(), _>("no") }).await;
+                Ok::<_, std::io::Error>(())
+            };
+            println!("served: {}", registry.serve(policy, server).await.unwrap());
+        }),
         "short" => runtime.block_on(serve(&registry, ServePolicy::within(Duration::from_secs(4)))),
         "busy" => {
             let all_busy = Arc::new(Barrier::new(3));
@@ -408,6 +425,14 @@ fn a_request_in_flight_may_use_more_than_half_of_the_grace() {
     assert_eq!(process.exit_status(), Some(0));
 }
 
+fn the_report_has_what_ended_since_the_signal() {
+    let mut process = Process::start("ends tasks");
+    process.signal("-TERM");
+    let served = process.lines_to("served").pop().unwrap();
+    assert!(served.contains("3 completed") && served.contains("1 failed"), "{served}");
+    assert_eq!(process.exit_status(), Some(0));
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     if let [command, kind] = arguments.as_slice() {
@@ -435,6 +460,7 @@ fn run(arguments: &[String]) -> ExitCode {
         a_second_signal_to_a_second_service_does_nothing_if_that_is_switched_off,
         a_signal_after_a_second_service_does_nothing_if_that_is_switched_off,
         a_request_in_flight_may_use_more_than_half_of_the_grace,
+        the_report_has_what_ended_since_the_signal,
     ];
     let parts: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |name: &str| parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()));

@@ -179,7 +179,7 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<Running> {
         let mut state = queue.state.lock();
         if let (Some(condition), Some(ending), false) = (&queue.condition, state.ending, state.is_decided) {
             drop(state);
-            let drains = queue.shared().telemetry.ask("the condition of a layer", || condition(&ending));
+            let drains = queue.shared().may_drain(queue.number(), &**condition, ending);
             queue.transition(|transition| decide(transition, drains));
             continue;
         }

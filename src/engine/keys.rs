@@ -6,7 +6,7 @@ use crate::{
     engine::{queue_state::QueueState, set_queue::SetQueue, shared::Shared},
     ledger::finished::EndedBy,
     limits::unique::{Accepted, Claimed, Replaced},
-    model::{DiscardReason, IfLive, KeyOfName, Outcome, TaskId},
+    model::{DiscardReason, IfLive, KeyOfName, Outcome, TaskId, TaskName},
     task::{
         keyed::{Claim, Held, Keyed},
         work::{BoxedWork, Condition, Meta},
@@ -109,10 +109,11 @@ pub(crate) fn lock_for_claim<'a>(queue: &'a SetQueue, meta: &mut Meta) -> MutexG
         let Some(ending) = state.ending.filter(|_| state.has_begun()) else {
             return state;
         };
+        let (id, name) = (meta.id(), meta.name);
         let Some(policy) = &mut meta.policy else { return state };
         let Some(condition) = policy.when.take() else { return state };
         drop(state);
-        let runs = queue.shared().telemetry.ask("the condition of a task", || condition(&ending));
+        let runs = queue.shared().may_run(id, name, &condition, ending);
         drop_catching(condition);
         if !runs {
             refuse(policy.keyed.as_deref_mut());
@@ -157,19 +158,19 @@ pub(crate) fn is_live(shared: &Shared, meta: &Meta) -> bool {
 /// Evaluates the conditions of the tasks whose keys are about to be claimed, so that a task that will not run replaces
 /// none.
 fn ask_conditions(queue: &Arc<SetQueue>, first: u64) {
-    let mut conditions: Vec<(TaskId, Condition)> = Vec::new();
+    let mut conditions: Vec<(TaskId, TaskName, Condition)> = Vec::new();
     let mut state = queue.state.lock();
     let Some(ending) = state.ending else { return };
     state.pending.for_some(first, |task| {
         let meta = task.meta_mut();
-        let id = meta.id();
+        let (id, name) = (meta.id(), meta.name);
         if let (true, Some(policy)) = (meta.is_unique(), &mut meta.policy) {
-            conditions.extend(policy.when.take().map(|condition| (id, condition)));
+            conditions.extend(policy.when.take().map(|condition| (id, name, condition)));
         }
     });
     drop(state);
-    let runs = |(id, condition): (TaskId, Condition)| {
-        let runs = queue.shared().telemetry.ask("the condition of a task", || condition(&ending));
+    let runs = |(id, name, condition): (TaskId, TaskName, Condition)| {
+        let runs = queue.shared().may_run(id, name, &condition, ending);
         drop_catching(condition);
         (!runs).then_some(id)
     };

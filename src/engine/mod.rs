@@ -8,6 +8,7 @@ pub(crate) mod guards;
 #[cfg(feature = "http")]
 pub(crate) mod hold;
 pub(crate) mod keys;
+pub(crate) mod name_policies;
 pub(crate) mod notify;
 pub(crate) mod pending;
 pub(crate) mod poll_mark;

@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    engine::shared::Shared,
+    engine::{set_queue::DrainCondition, shared::Shared},
     ledger::{
         dead_letters::KeptLetter,
         finished::{EndedBy, Finish},
         live::LiveTask,
         losses::Naming,
     },
-    model::{Attempt, DeadLetter, Identity, Outcome, TaskId, TaskReport},
-    task::{Rejected, exhausted::Exhausted},
+    model::{Attempt, DeadLetter, Ending, Identity, Outcome, TaskId, TaskName, TaskReport},
+    task::{Rejected, exhausted::Exhausted, work::Condition},
     telemetry::{EventRef, log},
     util::{clock::Timestamp, panic::drop_catching},
 };
@@ -105,6 +105,34 @@ impl Shared {
     pub(crate) fn finish_unobserved(&self, idle: bool) {
         self.ledger.release();
         self.wake_if_idle(idle);
+    }
+
+    /// Asks the condition of a task whether the task may run, after a request that ended so.
+    pub(crate) fn may_run(&self, id: TaskId, name: TaskName, condition: &Condition, ending: Ending) -> bool {
+        let runs = self.telemetry.ask("the condition of a task", || condition(&ending));
+        if !runs {
+            self.telemetry.log(|| {
+                tracing::debug!(
+                    target: "postlude", %id, name = name.as_str(), %ending,
+                    "a task is not run: its condition (`when`) refuses this ending of the request"
+                );
+            });
+        }
+        runs
+    }
+
+    /// Asks the condition of a layer whether a set may drain, after a request that ended so.
+    pub(crate) fn may_drain(&self, set: u64, condition: &DrainCondition, ending: Ending) -> bool {
+        let drains = self.telemetry.ask("the condition of a layer", || condition(&ending));
+        if !drains {
+            self.telemetry.log(|| {
+                tracing::debug!(
+                    target: "postlude", set, %ending,
+                    "a set is not drained: the condition of its layer (`drain_when`) refuses this ending of the request"
+                );
+            });
+        }
+        drains
     }
 
     /// Reports an end to the log, a shutdown, the observers, the dead letters, and tasks that wait for idleness.

@@ -100,7 +100,7 @@ async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, m
         work.as_mut().meta_mut().set_wrappers(wrappers);
     }
     if let (Some(condition), Some(ending)) = (policy.when.take(), ending) {
-        if !shared.telemetry.ask("the condition of a task", || condition(&ending)) {
+        if !shared.may_run(id, work.meta().name, &condition, ending) {
             return Outcome::Discarded(DiscardReason::Ending);
         }
     }
@@ -132,7 +132,7 @@ async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, m
             return keys::replaced(&shared, id, replaced);
         }
     }
-    if let Some(retry) = policy.retry.take() {
+    if let Some(retry) = policy.take_retry() {
         return attempts(work, retry, policy, admission, &shared, entered).await;
     }
     let terms = Terms::of(admission, &policy, false, &shared);

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::hold::HoldLimit;
 use crate::{
     engine::{
-        abandoned::Abandoned, guards::Guards, requests::Requests, set_queue::SetQueue, stuck_watch::StuckWatch,
-        time_limit,
+        abandoned::Abandoned, guards::Guards, name_policies::NamePolicies, requests::Requests, set_queue::SetQueue,
+        stuck_watch::StuckWatch, time_limit,
     },
     ledger::{
         Ledger,
@@ -150,6 +150,7 @@ pub(crate) struct Shared {
     pub(crate) requests: Requests,
     pub(crate) guards: Guards,
     pub(crate) default_timeout: Option<Duration>,
+    pub(crate) name_policies: NamePolicies,
     pub(crate) settle_time: Duration,
     pub(crate) telemetry: Telemetry,
     pub(crate) dead_letters: DeadLetterStore,
@@ -184,6 +185,16 @@ impl Shared {
             return;
         }
         self.ledger.close_with_runtime();
+        let live = self.ledger.live();
+        if live > 0 {
+            self.telemetry.log(|| {
+                tracing::error!(
+                    target: "postlude", live,
+                    "the tokio runtime of a registry has ended before its tasks: those that run are aborted, and the \
+                     others discarded; await `shutdown` before the runtime ends"
+                );
+            });
+        }
         self.telemetry.run_foreign("a waker", || self.token.cancel());
     }
 
@@ -198,7 +209,7 @@ impl Shared {
     /// The time limit of each attempt of a task.
     #[inline]
     pub(crate) fn time_limit(&self, policy: Option<&Policy>) -> Option<Duration> {
-        policy.and_then(|policy| policy.timeout).or(self.default_timeout)
+        policy.and_then(Policy::time_limit).or(self.default_timeout)
     }
 
     /// Gives a name limits, if it has none. The tasks of the name that are running are counted first, so this takes
@@ -284,13 +295,14 @@ impl Shared {
         self.handle.spawn_blocking(call)
     }
 
-    /// Asks the admission filter about a task, and makes its wrappers. Never call this under a lock.
+    /// Gives a task the policy of its name, asks the admission filter about it, and makes its wrappers. Never call this under a lock.
     ///
     /// # Errors
     /// If the filter refuses it.
     #[inline]
     pub(crate) fn consider(&self, meta: &mut Meta) -> Result<(), BoxError> {
         self.admission.note_priority(meta);
+        self.name_policies.apply(meta);
         if self.telemetry.considers_tasks() { self.show(meta) } else { Ok(()) }
     }
 

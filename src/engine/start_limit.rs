@@ -22,7 +22,7 @@ impl StartLimit {
 /// no effect, so a call of [`check`] must follow.
 #[inline]
 pub(crate) fn start(shared: &Arc<Shared>, meta: &mut Meta) {
-    if let Some(wait) = meta.policy.as_ref().and_then(|policy| policy.expires_after) {
+    if let Some(wait) = meta.policy.as_ref().and_then(|policy| policy.start_limit()) {
         insert(shared, meta, wait);
     }
 }

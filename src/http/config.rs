@@ -1,6 +1,12 @@
 //! The settings of a `TaskLayer`, and their defaults.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     engine::set_queue::{DrainCondition, SetQueue},
@@ -18,11 +24,28 @@ pub(crate) struct Config {
     pub(crate) drain_when: Option<Arc<DrainCondition>>,
     pub(crate) drain_within: Duration,
     pub(crate) sheds: bool,
+    /// Whether it was logged that a layer further out has another registry.
+    pub(crate) warned: Arc<AtomicBool>,
 }
 
 impl Config {
-    pub(crate) const fn new(registry: TaskRegistry) -> Self {
-        Self { registry, drain_when: None, drain_within: DEFAULT_DRAIN_WITHIN, sheds: false }
+    pub(crate) fn new(registry: TaskRegistry) -> Self {
+        Self { registry, drain_when: None, drain_within: DEFAULT_DRAIN_WITHIN, sheds: false, warned: Arc::default() }
+    }
+
+    /// Logs, once, that a layer further out has given the request a set of another registry.
+    pub(crate) fn check_given(&self, given: &TaskSet) {
+        // Relaxed: nothing else depends on it.
+        if Arc::ptr_eq(&given.registry().shared, &self.registry.shared) || self.warned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.registry.shared.telemetry.log(|| {
+            tracing::warn!(
+                target: "postlude",
+                "two `TaskLayer`s of different registries are around one handler: the outer one's registry runs the \
+                 tasks of requests, and the inner one's runs none; remove one of the layers"
+            );
+        });
     }
 
     /// A set for a request, and the guard that drains it.

@@ -30,7 +30,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for TaskSet {
 
 /// The rejection of the [`TaskSet`] extractor: no [`TaskLayer`](crate::TaskLayer) is around the handler.
 ///
-/// As a response it is a 500, whose text, like the line in the log, says which layer to add.
+/// As a response it is a 500 without a text, because a client can't do anything about it. The log says what to do.
 pub struct MissingTaskLayer(());
 
 impl fmt::Debug for MissingTaskLayer {
@@ -42,8 +42,9 @@ impl fmt::Debug for MissingTaskLayer {
 impl fmt::Display for MissingTaskLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a handler takes a `TaskSet`, but no `TaskLayer` is around it: \
-             add `.layer(postlude::TaskLayer::new(registry))` to its router",
+            "a handler takes a `TaskSet`, but its request has none: add `.layer(postlude::TaskLayer::new(registry))` to \
+             its router, after the route, because a layer is only around the routes that were added before it; if it is \
+             there, a middleware inside it makes a new request without the extensions of the one it was given",
         )
     }
 }
@@ -53,6 +54,6 @@ impl std::error::Error for MissingTaskLayer {}
 impl IntoResponse for MissingTaskLayer {
     fn into_response(self) -> Response {
         tracing::error!(target: "postlude", "{self}");
-        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+        StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }
 }

@@ -65,7 +65,8 @@ where
                 return ResponseFuture::shed(seconds);
             }
         }
-        if given.is_some() {
+        if let Some(given) = given {
+            self.config.check_given(given);
             // A layer further out has given the request its set, and drains it.
             return ResponseFuture::new(self.inner.call(request), None);
         }

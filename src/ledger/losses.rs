@@ -42,8 +42,8 @@ impl Default for Losses {
 /// The tasks that a shutdown has lost.
 #[derive(Clone, Default)]
 pub(crate) struct Lost {
-    pub(crate) completed_before: u64,
-    pub(crate) failed_before: u64,
+    /// How many tasks had completed and failed before, which the report leaves out.
+    pub(crate) before: Option<(u64, u64)>,
     /// Whether the report was made. Tasks that are lost later were added to a closed registry, and are not part of it.
     is_reported: bool,
     pub(crate) aborted: Vec<TaskInfo>,
@@ -61,15 +61,15 @@ pub(crate) enum Naming {
 }
 
 impl Losses {
-    /// Begins a shutdown. `completed` and `failed` are the counts so far, which its report leaves out.
-    pub(crate) fn begin(&self, completed: u64, failed: u64) {
-        let mut lost = self.lost.lock();
-        if !self.has_begun() {
-            (lost.completed_before, lost.failed_before) = (completed, failed);
-            // SeqCst: see `SetQueue::response_ready`.
-            self.begun.store(true, Ordering::SeqCst);
-        }
-        drop(lost);
+    /// Notes how many tasks have completed and failed so far, unless that was noted before.
+    pub(crate) fn count_from(&self, completed: u64, failed: u64) {
+        self.lost.lock().before.get_or_insert((completed, failed));
+    }
+
+    /// Begins a shutdown.
+    pub(crate) fn begin(&self) {
+        // SeqCst: see `SetQueue::response_ready`.
+        self.begun.store(true, Ordering::SeqCst);
         self.stopping.cancel();
     }
 

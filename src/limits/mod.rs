@@ -27,7 +27,7 @@ use self::unique::UniqueKeys;
 #[cfg(feature = "rate-limit")]
 use crate::model::RateLimit;
 use crate::{
-    model::{BuildError, KeyOfName, Priority, TaskId, TaskInfo, TaskName, TaskState},
+    model::{BuildError, KeyOfName, MAX_LIMIT, Priority, TaskId, TaskInfo, TaskName, TaskState},
     task::work::{Kind, Meta, Permits},
     telemetry::log::emit,
     util::{
@@ -40,9 +40,6 @@ use crate::{
 
 /// For how long no permit must be given out, while tasks wait, before the log warns of it for the first time.
 const FIRST_WARNING_AFTER: Duration = Duration::from_secs(60);
-
-/// The highest limit: the maximum of tokio's semaphores.
-const MAX_LIMIT: usize = usize::MAX >> 3;
 
 /// The limits set on the builder.
 #[derive(Clone, Debug)]
@@ -588,9 +585,7 @@ impl Limits {
     fn of_names(&self) -> Result<LimitedNames, BuildError> {
         let mut permits = HashMap::new();
         for &(name, limit) in &self.by_name {
-            if limit == 0 {
-                return Err(BuildError::ZeroLimitOfName { setting: "limit_by_name", name });
-            }
+            check_of_name("limit_by_name", name, limit)?;
             if permits.insert(name, PrioritySemaphore::new(limit)).is_some() {
                 return Err(BuildError::TwoLimitsOfName { setting: "limit_by_name", name });
             }
@@ -598,8 +593,12 @@ impl Limits {
         let names = LimitedNames::default();
         #[cfg(feature = "rate-limit")]
         for &(name, limit) in &self.rates {
+            check_name("rate_limit", name)?;
             if limit.is_zero() {
                 return Err(BuildError::ZeroLimitOfName { setting: "rate_limit", name });
+            }
+            if let Some(burst) = limit.huge_burst() {
+                return Err(BuildError::HugeBurst { name, burst });
             }
             let permits = permits.remove(&name).unwrap_or_else(|| PrioritySemaphore::new(usize::MAX));
             let limits = NameLimits { rate: Some(RateGate::new(limit)), permits };
@@ -616,14 +615,29 @@ impl Limits {
     fn of_keys(&self) -> Result<FxHashMap<TaskName, usize>, BuildError> {
         let (mut limits, setting) = (FxHashMap::default(), "limit_by_key");
         for &(name, limit) in &self.by_key {
-            if limit == 0 {
-                return Err(BuildError::ZeroLimitOfName { setting, name });
-            }
-            if limits.insert(name, limit.min(MAX_LIMIT)).is_some() {
+            check_of_name(setting, name, limit)?;
+            if limits.insert(name, limit).is_some() {
                 return Err(BuildError::TwoLimitsOfName { setting, name });
             }
         }
         Ok(limits)
+    }
+}
+
+/// # Errors
+/// If the name stands for many.
+pub(crate) fn check_name(setting: &'static str, name: TaskName) -> Result<(), BuildError> {
+    if name.is_same(TaskName::other()) { Err(BuildError::OtherName { setting }) } else { Ok(()) }
+}
+
+/// # Errors
+/// If the limit of a name is zero or too high, or the name stands for many.
+fn check_of_name(setting: &'static str, name: TaskName, limit: usize) -> Result<(), BuildError> {
+    check_name(setting, name)?;
+    match limit {
+        0 => Err(BuildError::ZeroLimitOfName { setting, name }),
+        limit if limit > MAX_LIMIT => Err(BuildError::HugeLimitOfName { setting, name, limit }),
+        _ => Ok(()),
     }
 }
 

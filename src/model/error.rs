@@ -97,13 +97,54 @@ pub enum BuildError {
         name: TaskName,
     },
     /// The tasks of one name have two limits of the same kind.
-    #[error("`{setting}` was called twice for `{name}`: keep one of the calls")]
+    #[error("`{setting}` is set twice for `{name}`: keep one of both")]
     #[non_exhaustive]
     TwoLimitsOfName {
         /// The setting.
         setting: &'static str,
         /// The name of the tasks.
         name: TaskName,
+    },
+    /// A limit for the tasks of one name is above the highest possible one.
+    #[error(
+        "the `{setting}` of `{name}` is {limit}, which is above the highest possible limit: leave it out for no limit"
+    )]
+    #[non_exhaustive]
+    HugeLimitOfName {
+        /// The setting.
+        setting: &'static str,
+        /// The name of the tasks.
+        name: TaskName,
+        /// The value of the setting.
+        limit: usize,
+    },
+    /// The burst of the rate of a name is too high.
+    #[error("the burst of the `rate_limit` of `{name}` is {burst}, which is above the highest possible one")]
+    #[non_exhaustive]
+    HugeBurst {
+        /// The name of the tasks.
+        name: TaskName,
+        /// The burst.
+        burst: u32,
+    },
+    /// The time limit of the tasks of one name is zero, or the time within which they must start.
+    #[error("the `{setting}` of `{name}` is zero, which would end each of its tasks: leave it out for no limit")]
+    #[non_exhaustive]
+    ZeroTimeOfName {
+        /// The setting.
+        setting: &'static str,
+        /// The name of the tasks.
+        name: TaskName,
+    },
+    /// The name of a limit or a policy could not be [interned](TaskName::intern), so that it stands for many.
+    #[error(
+        "`{setting}` is set for a name that `TaskName::intern` had no place for, as the log says: names have at most \
+         128 bytes, and come from a closed set"
+    )]
+    #[non_exhaustive]
+    OtherName {
+        /// The setting.
+        setting: &'static str,
     },
     /// The default timeout is zero, which would let no task finish.
     #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]

@@ -21,6 +21,7 @@ mod report;
 pub use self::ending::Ending;
 #[cfg(not(feature = "http"))]
 pub(crate) use self::no_ending::Ending;
+pub(crate) use self::policy::MAX_LIMIT;
 #[cfg(feature = "rate-limit")]
 pub use self::policy::RateLimit;
 #[cfg(feature = "cron")]
@@ -40,7 +41,7 @@ pub use self::{
     name_limit::NameLimit,
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
-    policy::{BatchPolicy, Priority, RepeatPolicy, RetryPolicy, UniquePolicy},
+    policy::{BatchPolicy, NamePolicy, Priority, RepeatPolicy, RetryPolicy, UniquePolicy},
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskProgress, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{

@@ -1,11 +1,11 @@
 //! The names of tasks.
 
-use std::{borrow::Borrow, fmt, ptr};
+use std::{borrow::Borrow, fmt, ptr, sync::LazyLock};
 
 /// The name of a task: a label of metrics, and a field of the log.
 ///
 /// Names come from a closed set, so that the number of metric series is bounded: a `TaskName` is made of a
-/// `&'static str`. Do not put ids into names. An empty name counts as no name: `unnamed`.
+/// `&'static str`, or [interned](Self::intern). Do not put ids into names. An empty name counts as no name: `unnamed`.
 ///
 /// ```
 /// use postlude::{Task, TaskName};
@@ -26,6 +26,13 @@ impl TaskName {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.0
+    }
+
+    /// What names become that [`intern`](Self::intern) has no place for. A name `other` of a user is equal to it, but not
+    /// the [same](Self::is_same).
+    pub(crate) fn other() -> Self {
+        static OTHER: LazyLock<&'static str> = LazyLock::new(|| Box::leak(Box::from("other")));
+        Self(&OTHER)
     }
 
     /// Whether both names are the same string at the same address. Fast, and `false` for some equal names.

@@ -11,6 +11,7 @@ use crate::{
         abandoned::Abandoned,
         drain::Drain,
         guards::Guards,
+        name_policies::NamePolicies,
         requests::Requests,
         set_queue::SetQueue,
         shared::{FLUSH_DELAY, Shared, Timer},
@@ -23,7 +24,7 @@ use crate::{
         losses::Losses,
     },
     limits::{self, AdmissionControl, Limits},
-    model::{BoxError, BuildError, DeadLetter, TaskInfo, TaskName, TaskReport},
+    model::{BoxError, BuildError, DeadLetter, NamePolicy, TaskInfo, TaskName, TaskReport},
     registry::{
         TaskRegistry,
         watch::{self, WatchLimits},
@@ -46,7 +47,7 @@ use crate::{
 /// - [`max_cpu`](Self::max_cpu): the number of cores
 /// - [`limit_by_name`](Self::limit_by_name), [`limit_by_key`](Self::limit_by_key), `rate_limit`: none for any name
 /// - [`promote_after`](Self::promote_after): 10 s
-/// - [`default_timeout`](Self::default_timeout): none
+/// - [`default_timeout`](Self::default_timeout): none; [`policy`](Self::policy): none for any name
 /// - [`settle`](Self::settle): 1 s
 /// - [`warn_running_after`](Self::warn_running_after), [`warn_open_after`](Self::warn_open_after): never
 /// - [`admit`](Self::admit): every task; [`wrap`](Self::wrap): none
@@ -79,6 +80,7 @@ pub struct TaskRegistryBuilder {
     capacity: Option<usize>,
     pub(crate) limits: Limits,
     default_timeout: Option<Duration>,
+    name_policies: Vec<(TaskName, NamePolicy)>,
     settle: Duration,
     telemetry: Telemetry,
     history: usize,
@@ -199,6 +201,38 @@ impl TaskRegistryBuilder {
     /// The time limit for attempts of tasks without a [`timeout`](crate::Task::timeout) of their own.
     pub fn default_timeout(mut self, limit: Duration) -> Self {
         self.default_timeout = Some(limit);
+        self
+    }
+
+    /// What holds for the tasks of one name that say nothing else: a time limit, a time within which they must start, and
+    /// how they are retried. What a task itself sets is used in place of it, and it in place of what the registry sets
+    /// for all names.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{NamePolicy, RetryPolicy, Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// # async fn deliver() -> Result<(), std::io::Error> { Err(std::io::Error::other("receiver is down")) }
+    /// let webhook = NamePolicy::default()
+    ///     .timeout(Duration::from_secs(10))
+    ///     .retry(RetryPolicy::exponential().attempts(8));
+    /// let registry = TaskRegistry::builder().policy("webhook", webhook).build()?;
+    ///
+    /// // `default` is the policy of the name. A policy that a task makes itself is used in place of it.
+    /// registry.spawn(Task::retrying(RetryPolicy::default(), deliver).named("webhook")).await;
+    /// assert_eq!(registry.metrics().retries, 7);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The policy of a task is looked for when it is added, so it must have its name by then. Each task of a name with
+    /// a policy costs one look-up and one allocation more; others, and a registry without policies, nothing. How many
+    /// tasks of a name may run, and how often, is set by [`limit_by_name`](Self::limit_by_name), `rate_limit` and
+    /// [`limit_by_key`](Self::limit_by_key).
+    pub fn policy(mut self, name: impl Into<TaskName>, policy: NamePolicy) -> Self {
+        self.name_policies.push((name.into(), policy));
         self
     }
 
@@ -442,7 +476,8 @@ impl TaskRegistryBuilder {
     ///
     /// # Errors
     /// Returns an error if
-    /// - a limit, an age or the default timeout is zero, a limit is too high, or a name has two limits of the same kind,
+    /// - a limit, an age, a time limit or the time for a start is zero, a limit is too high, or a name has two limits of
+    ///   the same kind or two policies,
     /// - there is no tokio runtime: call this inside one, or pass its [`handle`](Self::handle),
     /// - the runtime has no timer: build it with `enable_time()`.
     pub fn build(self) -> Result<TaskRegistry, BuildError> {
@@ -468,6 +503,7 @@ impl TaskRegistryBuilder {
             requests: Requests::default(),
             guards: Guards::default(),
             default_timeout: self.default_timeout,
+            name_policies: NamePolicies::new(self.name_policies)?,
             settle_time: self.settle,
             telemetry: self.telemetry,
             dead_letters: DeadLetterStore::new(self.dead_letters, self.on_dead_letter),
@@ -490,6 +526,7 @@ impl Default for TaskRegistryBuilder {
             capacity: None,
             limits: Limits::default(),
             default_timeout: None,
+            name_policies: Vec::new(),
             settle: Duration::from_secs(1),
             telemetry: Telemetry::default(),
             history: 1024,

@@ -7,11 +7,14 @@ mod measure;
 
 pub(crate) mod batcher;
 pub(crate) mod builder;
+#[cfg(feature = "serde")]
+pub(crate) mod config;
 #[cfg(feature = "cron")]
 mod cron;
 pub(crate) mod current;
 pub(crate) mod dead_letters;
 pub(crate) mod handle;
+mod intern;
 mod limits;
 pub(crate) mod output_handle;
 pub(crate) mod progress;

@@ -84,20 +84,23 @@ impl TaskRegistry {
                 }
             }
         };
-        let used = start.map(|start| Timestamp::now().since(start)).unwrap_or_default();
-        let report = self.shutdown(policy.grace.saturating_sub(used)).await;
+        let (now, since) = (Timestamp::now(), start.unwrap_or_else(Timestamp::now));
+        let report = self.shutdown_since(since, policy.grace.saturating_sub(now.since(since))).await;
         if ended.is_err() {
             tracing::error!(target: "postlude", "the server failed; {report}");
         }
         ended.map(|()| report)
     }
 
-    /// Waits as long as the server may take after the first signal, and begins the shutdown meanwhile.
+    /// Waits as long as the server may take after the first signal, and begins the shutdown meanwhile. What ends from
+    /// here on is in the report.
     async fn time_of_server(&self, policy: ServePolicy) {
         let shared = &self.shared;
         let in_all = policy.grace.saturating_sub(shared.settle_time).max(policy.grace / 2);
         let half = policy.grace / 2;
-        shared.timer.sleep(half).await;
+        let half_is_over = shared.timer.sleep(half);
+        self.count_before().await;
+        half_is_over.await;
         self.drain_answered_sets().await;
         shared.timer.sleep(in_all - half).await;
     }

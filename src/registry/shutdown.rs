@@ -66,8 +66,12 @@ impl TaskRegistry {
     /// If it is dropped, the registry stays in the phase that it has reached, and another call goes on from there. That
     /// call can't extend the grace.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        self.shutdown_since(Timestamp::now(), grace).await
+    }
+
+    /// The same for a service that has begun to end at `start`.
+    pub(crate) async fn shutdown_since(&self, start: Timestamp, grace: Duration) -> ShutdownReport {
         let shared = &*self.shared;
-        let start = Timestamp::now();
         let deadline = deadline_after(self.now(), grace);
         shared.telemetry.run_foreign("a waker", || shared.losses.limit(deadline));
         self.warn_of_waiting_for_itself();
@@ -94,13 +98,20 @@ impl TaskRegistry {
         self.report(start, had_time)
     }
 
-    /// Begins the shutdown: from here on, a set drains as soon as there is a response.
-    pub(crate) async fn drain_answered_sets(&self) {
+    /// Notes how many tasks have completed and failed so far, unless that was noted before: the report is about those
+    /// after.
+    pub(crate) async fn count_before(&self) {
         // Tasks that have completed before must be in the counters.
         self.for_each_set(SetQueue::flush).await;
         let mut metrics = TaskMetrics::default();
         self.shared.ledger.sum(&mut metrics);
-        self.shared.losses.begin(metrics.completed, metrics.failures());
+        self.shared.losses.count_from(metrics.completed, metrics.failures());
+    }
+
+    /// Begins the shutdown: from here on, a set drains as soon as there is a response.
+    pub(crate) async fn drain_answered_sets(&self) {
+        self.count_before().await;
+        self.shared.losses.begin();
         self.for_each_set(SetQueue::drain_if_answered).await;
     }
 
@@ -305,6 +316,7 @@ impl TaskRegistry {
         self.shared.ledger.sum(&mut metrics);
         let (stuck, unnamed_stuck) = self.shared.abandoned.list(MAX_NAMED, had_time);
         let lost = self.shared.losses.report(self.shared.ledger.live());
+        let (completed_before, failed_before) = lost.before.unwrap_or_default();
         let unnamed = lost.unnamed + unnamed_stuck as u64;
         if unnamed > 0 {
             self.shared.telemetry.log(|| {
@@ -312,8 +324,8 @@ impl TaskRegistry {
             });
         }
         ShutdownReport {
-            completed: metrics.completed.saturating_sub(lost.completed_before),
-            failed: metrics.failures().saturating_sub(lost.failed_before),
+            completed: metrics.completed.saturating_sub(completed_before),
+            failed: metrics.failures().saturating_sub(failed_before),
             aborted: lost.aborted,
             discarded: lost.discarded,
             unnamed,

@@ -40,7 +40,7 @@ pub struct Rejected {
 
 impl Rejected {
     pub(crate) fn new(mut task: Task, reason: RejectReason) -> Self {
-        task.meta_mut().remove_wrappers();
+        task.meta_mut().leave_registry();
         Self { name: task.name(), reason, refusal: None, task: Mutex::new(task) }
     }
 

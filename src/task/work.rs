@@ -2,8 +2,10 @@
 
 use std::{
     future::Future,
+    mem,
     panic::Location,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,7 +14,7 @@ use pin_project_lite::pin_project;
 use tracing::Span;
 
 use crate::{
-    model::{Ending, Identity, KeyOfName, Outcome, Priority, RetryPolicy, TaskId, TaskName},
+    model::{Ending, Identity, KeyOfName, NamePolicy, Outcome, Priority, RetryPolicy, TaskId, TaskName},
     task::{
         IntoOutcome,
         batch_signal::BatchGuard,
@@ -51,6 +53,8 @@ pub(crate) struct Policy {
     /// Ends the delay early when the batch is ready.
     pub(crate) batched: Option<BatchGuard>,
     pub(crate) retry: Option<Box<RetryPolicy>>,
+    /// What holds for its name, from its add on.
+    pub(crate) of_name: Option<Arc<NamePolicy>>,
     /// The dead letter of which the task is a replay.
     pub(crate) replay_of: Option<TaskId>,
     /// The permits of a task that is polled directly.
@@ -62,6 +66,27 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
+    /// The time limit of each attempt, if the task or its name has one.
+    #[inline]
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.timeout.or_else(|| self.of_name.as_ref()?.timeout)
+    }
+
+    /// The time within which the task must start, if it or its name has one.
+    #[inline]
+    pub(crate) fn start_limit(&self) -> Option<Duration> {
+        self.expires_after.or_else(|| self.of_name.as_ref()?.expires_after)
+    }
+
+    /// Takes the policy by which the task is retried, if it is.
+    pub(crate) fn take_retry(&mut self) -> Option<Box<RetryPolicy>> {
+        let mut retry = self.retry.take()?;
+        if let Some(of_name) = &self.of_name {
+            *retry = mem::take(&mut *retry).or_of_name(of_name.retry.as_ref());
+        }
+        Some(retry)
+    }
+
     /// Whether a task with this policy can be polled directly: it needs permits and a time limit at most.
     pub(crate) fn has_only_limits(&self) -> bool {
         let Self {
@@ -73,6 +98,7 @@ impl Policy {
             replay_of,
             keyed,
             expires_after: _,
+            of_name: _,
             start_by: _,
             permits: _,
             wrappers: _,
@@ -214,6 +240,14 @@ impl Meta {
     #[inline]
     fn wrappers(&self) -> Option<Wrappers> {
         self.policy.as_ref()?.wrappers.clone()
+    }
+
+    /// Removes what a registry has given to a task that it does not accept.
+    pub(crate) fn leave_registry(&mut self) {
+        self.remove_wrappers();
+        if let Some(policy) = &mut self.policy {
+            policy.of_name = None;
+        }
     }
 
     pub(crate) fn remove_wrappers(&mut self) {

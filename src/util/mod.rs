@@ -2,6 +2,8 @@
 
 pub(crate) mod clock;
 pub(crate) mod delay_queue;
+#[cfg(feature = "serde")]
+pub(crate) mod deserialize;
 pub(crate) mod escape;
 pub(crate) mod histogram;
 pub(crate) mod keyed_semaphore;

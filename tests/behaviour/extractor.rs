@@ -18,12 +18,11 @@ async fn by_http_body_util(body: axum::body::Body) -> Bytes {
 }
 
 #[tokio::test]
-async fn without_layer_says_what_to_add() {
+async fn without_layer_is_an_error_without_a_text() {
     let app = Router::new().route("/", on_get(|_: TaskSet| async { "never called" }));
     let response = Client::connect(Version::H1, serve(app)).await.get("/").await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    let text = String::from_utf8(read_all(response).await.into()).unwrap();
-    assert!(text.contains("TaskLayer::new(registry)") && text.contains("TaskSet"), "{text}");
+    assert!(read_all(response).await.is_empty(), "a client can't add a layer");
 }
 
 #[tokio::test]

@@ -316,7 +316,8 @@ mod limit_by_name {
             matches!(error, BuildError::TwoLimitsOfName { name, .. } if name == "unnamed"),
             "no name is that name: {error}"
         );
-        assert!(TaskRegistry::builder().limit_by_name("scan", usize::MAX).build().is_ok());
+        let error = TaskRegistry::builder().limit_by_name("scan", usize::MAX).build().unwrap_err();
+        assert!(matches!(error, BuildError::HugeLimitOfName { limit: usize::MAX, .. }), "{error}");
     }
 }
 

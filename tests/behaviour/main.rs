@@ -12,6 +12,8 @@ mod admit;
 mod bare;
 mod batcher;
 mod chaos;
+#[cfg(feature = "serde")]
+mod config;
 mod context;
 mod cpu;
 mod dead_letters;
@@ -28,6 +30,7 @@ mod on_failure;
 mod pages;
 mod pause;
 mod permits;
+mod policy;
 mod priority;
 mod progress;
 mod random;

@@ -152,8 +152,10 @@ async fn rejects_zero_and_duplicates() {
         matches!(error, BuildError::TwoLimitsOfName { setting: "rate_limit", name, .. } if name == "webhook"),
         "{error}"
     );
-    for odd in [RateLimit::per_second(u32::MAX), RateLimit::per_hour(1).burst(u32::MAX), RateLimit::per_hour(u32::MAX)]
-    {
+    let huge = TaskRegistry::builder().rate_limit("webhook", RateLimit::per_hour(1).burst(u32::MAX)).build();
+    let error = huge.unwrap_err();
+    assert!(matches!(error, BuildError::HugeBurst { burst: u32::MAX, .. }), "{error}");
+    for odd in [RateLimit::per_second(u32::MAX), RateLimit::per_hour(u32::MAX)] {
         let registry = registry(odd);
         assert!(matches!(registry.spawn(Task::new(async {}).named("webhook")).await, Outcome::Completed), "{odd:?}");
     }

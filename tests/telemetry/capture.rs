@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tracing::info;
+use tracing::{Level, info};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The log, as text.
@@ -49,9 +49,15 @@ pub(crate) fn listen_everywhere() {
 
 /// Runs a scenario under a subscriber of its own and returns what that has seen.
 pub(crate) fn logged<F: Future<Output = ()>>(scenario: F) -> Text {
+    logged_at(Level::INFO, scenario)
+}
+
+/// The same, with the lines from this level on.
+pub(crate) fn logged_at<F: Future<Output = ()>>(level: Level, scenario: F) -> Text {
     listen_everywhere();
     let text = Text::default();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(text.clone()).finish();
     tracing::subscriber::with_default(subscriber, || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(scenario);
     });

@@ -257,3 +257,100 @@ fn control_characters_in_errors_are_escaped() {
     // Four ends, an attempt, a refusal, and the panic of the hook after each end of the first registry.
     assert_eq!(text.lines_with(escaped).len(), 4 + 1 + 1 + 4, "{read}");
 }
+
+#[test]
+fn end_of_runtime_is_said_once_with_the_number_of_tasks() {
+    let text = logged(async {
+        let runtime = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let registry = TaskRegistry::builder().max_concurrent(1).handle(runtime.handle().clone()).build().unwrap();
+            registry.spawn(std::future::pending::<()>());
+            registry.spawn(Task::new(async {}).named("waiting"));
+            runtime.block_on(tokio::task::yield_now());
+            (runtime, registry)
+        });
+        let (runtime, registry) = runtime.join().unwrap();
+        runtime.shutdown_background();
+        assert_eq!((registry.metrics().aborted, registry.metrics().discarded), (1, 1));
+    });
+    let lines = text.lines_with("the tokio runtime of a registry has ended before its tasks");
+    assert_eq!(lines.len(), 1, "{}", text.read());
+    assert!(lines[0].contains("ERROR") && lines[0].contains("live=2"), "{}", lines[0]);
+    assert_eq!(text.lines_with("reason=the registry's runtime has ended").len(), 1, "{}", text.read());
+}
+
+#[cfg(feature = "axum")]
+mod requests {
+    use axum::{Router, body::Body, http::Request, response::Response, routing::get};
+    use postlude::{TaskLayer, TaskSet};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::capture::logged_at;
+
+    async fn fetch(app: &Router) -> (u16, String) {
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response: Response = app.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn conditions_that_refuse_an_ending_are_at_debug() {
+        let text = logged_at(tracing::Level::DEBUG, async {
+            let registry = TaskRegistry::new();
+            let handler = async |tasks: TaskSet| {
+                tasks.add(Task::new(async {}).named("only_after_errors").when(|ending| !ending.is_success()));
+                tasks.add(Task::new(async {}).named("any"));
+            };
+            let app = Router::new().route("/", get(handler));
+            fetch(&app.clone().layer(TaskLayer::new(registry.clone()))).await;
+            registry.wait_idle().await;
+            fetch(&app.layer(TaskLayer::new(registry.clone()).drain_when(|ending| !ending.is_success()))).await;
+            registry.wait_idle().await;
+        });
+        let line = &text.lines_with("its condition (`when`) refuses this ending")[0];
+        for part in ["DEBUG", "name=\"only_after_errors\"", "ending=sent (200)"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        let line = &text.lines_with("the condition of its layer (`drain_when`) refuses this ending")[0];
+        for part in ["DEBUG", "set=", "ending=sent (200)"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+
+    #[test]
+    fn two_registries_around_one_handler_are_warned_of_once() {
+        let text = logged(async {
+            let (inner, outer) = (TaskRegistry::new(), TaskRegistry::new());
+            let handler = async |tasks: TaskSet| {
+                tasks.add(async {});
+            };
+            let app = Router::new().route("/", get(handler)).layer(TaskLayer::new(inner.clone()));
+            let app = app.layer(TaskLayer::new(outer.clone()));
+            for _ in 0..3 {
+                fetch(&app).await;
+            }
+            outer.wait_idle().await;
+            assert_eq!((inner.metrics().added, outer.metrics().added), (0, 3));
+            let twice = Router::new().route("/", get(async || ())).layer(TaskLayer::new(inner.clone()));
+            fetch(&twice.layer(TaskLayer::new(inner.clone()))).await;
+        });
+        assert_eq!(text.lines_with("two `TaskLayer`s of different registries").len(), 1, "{}", text.read());
+    }
+
+    #[test]
+    fn missing_layer_names_both_causes_and_tells_the_client_nothing() {
+        let text = logged(async {
+            let layer = TaskLayer::new(TaskRegistry::new());
+            // The layer is not around a route that is added after it.
+            let app = Router::new().layer(layer).route("/", get(async |_: TaskSet| ()));
+            assert_eq!(fetch(&app).await, (500, String::new()));
+        });
+        let line = &text.lines_with("a handler takes a `TaskSet`, but its request has none")[0];
+        for part in ["ERROR", "to its router, after the route", "without the extensions"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}

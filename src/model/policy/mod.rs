@@ -1,7 +1,10 @@
 //! Policies: plain data on how tasks are run, which the engine interprets.
 
 mod batch;
+#[cfg(feature = "serde")]
+mod deserialize;
 mod jitter;
+mod of_name;
 mod priority;
 #[cfg(feature = "rate-limit")]
 mod rate_limit;
@@ -13,6 +16,9 @@ mod schedule;
 mod serve;
 mod unique;
 
+/// The highest number in a limit: the maximum of tokio's semaphores.
+pub(crate) const MAX_LIMIT: usize = usize::MAX >> 3;
+
 #[cfg(feature = "rate-limit")]
 pub use self::rate_limit::RateLimit;
 #[cfg(feature = "cron")]
@@ -23,5 +29,6 @@ pub use self::schedule::{Schedule, ScheduleError};
 pub use self::serve::ServePolicy;
 pub(crate) use self::unique::IfLive;
 pub use self::{
-    batch::BatchPolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy, unique::UniquePolicy,
+    batch::BatchPolicy, of_name::NamePolicy, priority::Priority, repeat::RepeatPolicy, retry::RetryPolicy,
+    unique::UniquePolicy,
 };

@@ -80,12 +80,21 @@ impl RateLimit {
         (self.per / self.tasks.max(1)).max(Duration::from_nanos(1))
     }
 
-    /// How many tasks may start at once, bounded so that `burst * interval` fits in nanoseconds.
+    /// The highest burst, in which `burst * interval` fits in nanoseconds: 73 years of starts.
+    pub(crate) fn max_burst(self) -> u32 {
+        let starts = u128::from(u64::MAX) / 8 / self.interval().as_nanos();
+        u32::try_from(starts.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// The burst, if it is too high.
+    pub(crate) fn huge_burst(self) -> Option<u32> {
+        self.burst.filter(|burst| *burst > self.max_burst())
+    }
+
+    /// How many tasks may start at once.
     pub(crate) fn cells(self) -> u32 {
-        let interval = self.interval().as_nanos();
-        let max = u128::from(u64::MAX) / 8 / interval;
-        let wanted = self.burst.map_or_else(|| BURST_OF.as_nanos() / interval, u128::from);
-        u32::try_from(wanted.clamp(1, max.max(1))).unwrap_or(u32::MAX)
+        let default = || u32::try_from(BURST_OF.as_nanos() / self.interval().as_nanos()).unwrap_or(u32::MAX);
+        self.burst.unwrap_or_else(default).clamp(1, self.max_burst())
     }
 }
 
@@ -102,13 +111,14 @@ mod tests {
             (RateLimit::per_second(1000), Duration::from_millis(1), 10),
             (RateLimit::per_second(1000).burst(1), Duration::from_millis(1), 1),
             (RateLimit::per_second(u32::MAX), Duration::from_nanos(1), 10_000_000),
-            // Bounded to 73 years of starts.
-            (RateLimit::per_hour(1).burst(u32::MAX), Duration::from_secs(3600), 640_511),
         ];
         for (limit, interval, cells) in table {
             assert_eq!((limit.interval(), limit.cells()), (interval, cells), "{limit:?}");
             assert!(!limit.is_zero());
         }
+        let most = RateLimit::per_hour(1).burst(640_511);
+        assert_eq!((most.cells(), most.huge_burst()), (640_511, None));
+        assert_eq!(most.burst(640_512).huge_burst(), Some(640_512));
         for zero in [RateLimit::per_second(0), RateLimit::per_minute(5).burst(0)] {
             assert!(zero.is_zero());
         }

@@ -22,7 +22,8 @@ use crate::model::outcome::Outcome;
 /// ```
 ///
 /// # Default
-/// [`RetryPolicy::default`] is [`exponential`](Self::exponential):
+/// [`RetryPolicy::default`] is the [policy of the task's name](crate::NamePolicy::retry) if there is one, and otherwise
+/// [`exponential`](Self::exponential):
 /// - [`first_delay`](Self::first_delay) 1 s, [`factor`](Self::factor) 2, [`max_delay`](Self::max_delay) 600 s,
 ///   [`full_jitter`](Self::full_jitter) on, [`attempts`](Self::attempts) 4 (one attempt and three retries), as Celery
 ///   does with `retry_backoff`. With full jitter, a delay is uniform between zero and the computed one, which best
@@ -47,6 +48,8 @@ pub struct RetryPolicy {
     give_up_after: Duration,
     retry_if: Option<Arc<RetryCondition>>,
     retry_panics: bool,
+    /// Whether its delays and attempts are the default ones, so that those of the task's name take their place.
+    is_default: bool,
 }
 
 type RetryCondition = dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync;
@@ -64,6 +67,7 @@ impl RetryPolicy {
             give_up_after: Duration::MAX,
             retry_if: None,
             retry_panics: false,
+            is_default: false,
         }
     }
 
@@ -83,42 +87,36 @@ impl RetryPolicy {
     }
 
     /// The delay before the second attempt, before jitter.
-    pub fn first_delay(mut self, delay: Duration) -> Self {
-        self.first_delay = delay;
-        self
+    pub fn first_delay(self, delay: Duration) -> Self {
+        Self { first_delay: delay, is_default: false, ..self }
     }
 
     /// The ratio of each delay to the one before. A factor below 1 or NaN counts as 1.
-    pub fn factor(mut self, factor: f64) -> Self {
-        self.factor = if factor > 1.0 { factor } else { 1.0 };
-        self
+    pub fn factor(self, factor: f64) -> Self {
+        Self { factor: if factor > 1.0 { factor } else { 1.0 }, is_default: false, ..self }
     }
 
     /// The longest delay, before jitter.
-    pub fn max_delay(mut self, delay: Duration) -> Self {
-        self.max_delay = delay;
-        self
+    pub fn max_delay(self, delay: Duration) -> Self {
+        Self { max_delay: delay, is_default: false, ..self }
     }
 
     /// Whether each delay is random, uniform between zero and the computed one.
-    pub fn full_jitter(mut self, on: bool) -> Self {
-        self.jitter = on;
-        self
+    pub fn full_jitter(self, on: bool) -> Self {
+        Self { jitter: on, is_default: false, ..self }
     }
 
     /// The highest number of attempts, including the first one. Zero counts as 1. With `u32::MAX` the task is retried
     /// without a limit.
-    pub fn attempts(mut self, attempts: u32) -> Self {
-        self.attempts = if attempts == 0 { 1 } else { attempts };
-        self
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts: if attempts == 0 { 1 } else { attempts }, is_default: false, ..self }
     }
 
     /// Makes no attempt that would be due later than `limit` after the start of the first one. An attempt that is due
     /// before may still wait for a permit beyond the limit, and a running attempt is not stopped: see
     /// [`Task::timeout`](crate::Task::timeout).
-    pub fn give_up_after(mut self, limit: Duration) -> Self {
-        self.give_up_after = limit;
-        self
+    pub fn give_up_after(self, limit: Duration) -> Self {
+        Self { give_up_after: limit, is_default: false, ..self }
     }
 
     /// Retries only after errors for which `condition` returns `true`. Without a condition, every error is retried.
@@ -166,6 +164,22 @@ impl RetryPolicy {
         self.jittered_delay(failed, fastrand::f64())
     }
 
+    /// The policy of the task's name, with the conditions of both, if this is the default policy.
+    pub(crate) fn or_of_name(self, of_name: Option<&Self>) -> Self {
+        let Some(of_name) = of_name.filter(|_| self.is_default) else {
+            return self;
+        };
+        let mut policy = Self { is_default: false, ..of_name.clone() };
+        policy.retry_panics |= self.retry_panics;
+        if let Some(of_task) = self.retry_if {
+            // First, because it is asked once after each error.
+            let of_name = policy.retry_if.take();
+            let both = move |error: &_| of_task(error) && of_name.as_ref().is_none_or(|of_name| of_name(error));
+            policy.retry_if = Some(Arc::new(both));
+        }
+        policy
+    }
+
     /// Whether another attempt follows this outcome. Evaluates the user's condition, which may panic.
     pub(crate) fn is_worth_another(&self, outcome: &Outcome) -> bool {
         match outcome {
@@ -211,8 +225,13 @@ impl RetryPolicy {
 }
 
 impl Default for RetryPolicy {
+    /// The [policy of the task's name](crate::NamePolicy::retry) if there is one, and
+    /// [`exponential`](RetryPolicy::exponential) otherwise.
+    ///
+    /// It stays that if a condition is added to it: a task is retried if its own condition and that of its name allow
+    /// it, and after a panic if one of both does. With any other setting, the policy is the task's own.
     fn default() -> Self {
-        Self::exponential()
+        Self { is_default: true, ..Self::exponential() }
     }
 }
 
