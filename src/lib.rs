@@ -147,9 +147,9 @@ pub use self::{
     ledger::metrics::{NameMetrics, RuntimeMetrics, TaskMetrics},
     model::{
         Attempt, BatchPolicy, BoxError, BuildError, DeadLetter, DiscardCounts, DiscardReason, DrainReport, LimitError,
-        NameLimit, NamePolicy, Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, RejectReason,
-        RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport, TaskAges, TaskEvent, TaskId, TaskInfo, TaskKey,
-        TaskName, TaskProgress, TaskReport, TaskState, TaskStatus, UniquePolicy,
+        NameLimit, NamePolicy, NameProfile, Outcome, OutcomeCounts, OutcomeKind, Page, ParseIdError, Priority, Profile,
+        RejectReason, RepeatPolicy, ReplayError, RetryPolicy, SetId, ShutdownReport, TaskAges, TaskEvent, TaskId,
+        TaskInfo, TaskKey, TaskName, TaskProfile, TaskProgress, TaskReport, TaskState, TaskStatus, UniquePolicy,
     },
     registry::{
         TaskRegistry,

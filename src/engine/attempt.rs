@@ -90,7 +90,7 @@ pub(crate) async fn attempt(
         return Outcome::TimedOut(limit);
     }
     let mut work = match make() {
-        Ok(Some(work)) => work,
+        Ok(Some(work)) => shared.profiled(work),
         Ok(None) => return Outcome::Aborted,
         Err(panic) => return Outcome::Panicked(panic),
     };

@@ -356,6 +356,7 @@ fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
     };
     if let Some(started) = started {
         shared.start_time_limit(&mut work, started);
+        work = shared.profiled(work);
     }
     if queue.mark.begin(id.index) {
         return Some((work, id));

@@ -12,6 +12,7 @@ pub(crate) mod name_policies;
 pub(crate) mod notify;
 pub(crate) mod pending;
 pub(crate) mod poll_mark;
+mod profile;
 pub(crate) mod queue_state;
 pub(crate) mod requests;
 pub(crate) mod retry;

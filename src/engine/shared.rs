@@ -244,14 +244,15 @@ impl Shared {
         meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) && self.admission.is_unlimited(meta)
     }
 
-    /// Whether a task can be polled directly, and nothing has to be done before: it has no time limit, and no observer
-    /// is notified of its start.
+    /// Whether a task can be polled directly, and nothing has to be done before: it has no time limit, no observer is
+    /// notified of its start, and it is not profiled.
     #[inline]
     pub(crate) fn runs_at_once(&self, meta: &Meta) -> bool {
         meta.policy.is_none()
             && self.default_timeout.is_none()
             && self.admission.is_unlimited(meta)
             && !self.telemetry.has_observers()
+            && self.telemetry.profiler.is_none()
     }
 
     /// Like [`runs_plain`](Self::runs_plain) for a task that may need permits: if they are free, it is given them.

@@ -58,6 +58,9 @@ impl Spawned {
                     policy.permits.permits[0] = Some(permit);
                 }
                 shared.start_time_limit(work, started);
+                if shared.telemetry.profiler.is_some() {
+                    self.work = self.work.take().map(|work| shared.profiled(work));
+                }
                 true
             }
             Start::Ended => false,

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use crate::{
     ledger::live::{Extras, LiveTask, Retried},
-    model::{Identity, Outcome, SharedError, TaskId, TaskProgress, TaskReport},
+    model::{Identity, Outcome, SharedError, TaskId, TaskProfile, TaskProgress, TaskReport},
     task::exhausted::Exhausted,
     util::clock::{Timestamp, nanos},
 };
@@ -29,6 +29,7 @@ pub(crate) struct Details {
     duplicate_of: Option<TaskId>,
     refusal: Option<SharedError>,
     progress: Option<Arc<TaskProgress>>,
+    profile: Option<Box<TaskProfile>>,
 }
 
 impl Details {
@@ -38,12 +39,14 @@ impl Details {
         let duplicate_of = extras.and_then(|extras| extras.duplicate_of);
         let refusal = extras.and_then(|extras| extras.refusal.clone());
         let progress = extras.and_then(|extras| extras.progress.clone());
+        let profile = extras.and_then(Extras::profile);
         let has_any = !outcome.is_completed()
             || retried.is_some()
             || replay_of.is_some()
             || refusal.is_some()
-            || progress.is_some();
-        has_any.then(|| Box::new(Self { outcome, retried, replay_of, duplicate_of, refusal, progress }))
+            || progress.is_some()
+            || profile.is_some();
+        has_any.then(|| Box::new(Self { outcome, retried, replay_of, duplicate_of, refusal, progress, profile }))
     }
 
     #[cold]
@@ -96,6 +99,7 @@ impl FinishedTask {
             ended_ago: now.since(self.ended),
             outcome: self.outcome().clone(),
             progress: self.details.as_ref().and_then(|details| details.progress.clone()),
+            profile: self.details.as_ref().and_then(|details| details.profile.clone()),
             refusal: self.details.and_then(|details| details.refusal),
         }
     }

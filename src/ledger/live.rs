@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ledger::finished::{Details, FinishedTask},
     model::{
-        DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProgress, TaskReport, TaskState,
+        DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProfile, TaskProgress,
+        TaskReport, TaskState,
     },
     task::{exhausted::Exhausted, work::Meta},
+    telemetry::figures::TaskFigures,
     util::{
         clock::Timestamp,
         semaphore::{Permit, PrioritySemaphore},
@@ -50,6 +52,8 @@ pub(crate) struct Extras {
     pub(crate) refusal: Option<SharedError>,
     /// What it has reported of its current attempt.
     pub(crate) progress: Option<Arc<TaskProgress>>,
+    /// What is measured of it, if the registry profiles its tasks.
+    pub(crate) figures: Option<Arc<TaskFigures>>,
     /// Its permit, if its name was given limits while it was running.
     permit: Option<Permit>,
 }
@@ -62,6 +66,13 @@ pub(crate) struct Retried {
     pub(crate) first_started: Timestamp,
     /// The duration of the last attempt; `None` while an attempt is running.
     pub(crate) last_ran_for: Option<Duration>,
+}
+
+impl Extras {
+    /// What was measured of the task so far.
+    pub(crate) fn profile(&self) -> Option<Box<TaskProfile>> {
+        self.figures.as_ref().map(|figures| Box::new(figures.profile()))
+    }
 }
 
 impl LiveTask {
@@ -164,6 +175,11 @@ impl LiveTask {
     /// The progress of the current attempt.
     pub(crate) fn progress_mut(&mut self) -> &mut Arc<TaskProgress> {
         self.extras_mut().progress.get_or_insert_default()
+    }
+
+    /// What is measured of the task: `fresh` before its first attempt.
+    pub(crate) fn figures(&mut self, fresh: &Arc<TaskFigures>) -> Arc<TaskFigures> {
+        Arc::clone(self.extras_mut().figures.get_or_insert_with(|| Arc::clone(fresh)))
     }
 
     /// The cancellation token: `fresh` if the task has none yet.
@@ -294,6 +310,7 @@ impl LiveTask {
             age: now.since(self.identity.added),
             running_for: self.running_since().map(|started| now.since(started)),
             progress: self.progress(),
+            profile: self.extras().and_then(Extras::profile),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),
             paused: false,
         }

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::{
     ledger::{finished::FinishedTask, oldest::Oldest},
-    model::{DiscardCounts, NameLimit, Outcome, OutcomeCounts, OutcomeKind, TaskName},
+    model::{ByName, DiscardCounts, NameLimit, NameProfile, Outcome, OutcomeCounts, OutcomeKind, TaskName},
     util::{
         clock::{Timestamp, nanos},
         histogram::DurationHistogram,
@@ -67,40 +67,7 @@ impl NameCounters {
 }
 
 /// The counters of each name, in one shard.
-#[derive(Default)]
-pub(crate) struct CountersByName {
-    counters: Vec<(TaskName, NameCounters)>,
-    indexes: FxHashMap<TaskName, usize>,
-    /// The index of the name that was looked up last.
-    last: usize,
-}
-
-impl CountersByName {
-    /// The counters of a name.
-    #[expect(clippy::indexing_slicing, reason = "an index is made with its counters, and these are never removed")]
-    #[inline]
-    pub(crate) fn of(&mut self, name: TaskName) -> &mut NameCounters {
-        // Usually the name is that of the previous task, the same literal at the same address, and need not be hashed.
-        if !self.counters.get(self.last).is_some_and(|(last, _)| last.is_same(name)) {
-            self.look_up(name);
-        }
-        &mut self.counters[self.last].1
-    }
-
-    #[cold]
-    fn look_up(&mut self, name: TaskName) {
-        self.last = *self.indexes.entry(name).or_insert(self.counters.len());
-        if self.last == self.counters.len() {
-            self.counters.push((name, NameCounters::default()));
-        }
-    }
-
-    /// Some of the names, from the one that came as number `first` on.
-    pub(crate) fn chunk(&self, first: usize, count: usize) -> &[(TaskName, NameCounters)] {
-        let rest = self.counters.get(first..).unwrap_or_default();
-        rest.get(..count).unwrap_or(rest)
-    }
-}
+pub(crate) type CountersByName = ByName<NameCounters>;
 
 /// A snapshot of the counters of a registry, taken by [`TaskRegistry::metrics`](crate::TaskRegistry::metrics).
 ///
@@ -285,6 +252,13 @@ impl TaskMetrics {
         }
     }
 
+    /// Adds the profile of each name.
+    pub(crate) fn take_profiles(&mut self, profiles: FxHashMap<TaskName, NameProfile>) {
+        for (name, profile) in profiles {
+            self.names.entry(name).or_default().profile = Some(profile);
+        }
+    }
+
     /// Adds the number of stuck tasks of each name.
     pub(crate) fn take_stuck(&mut self, stuck: &FxHashMap<TaskName, u64>) {
         for (name, stuck) in stuck {
@@ -388,6 +362,11 @@ pub struct NameMetrics {
     /// Like [`TaskMetrics::total_queued`].
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
+    /// What the polls of the tasks have taken; `None` if the registry does not
+    /// [profile](crate::TaskRegistryBuilder::profile), or no poll and no closure of the name has
+    /// returned.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub profile: Option<NameProfile>,
     #[cfg_attr(feature = "serde", serde(rename = "ran"))]
     durations: DurationHistogram,
     queued: DurationHistogram,

@@ -149,6 +149,12 @@ pub enum BuildError {
     /// The default timeout is zero, which would let no task finish.
     #[error("`default_timeout` is zero, which would let no task finish: leave it out for no limit")]
     ZeroTimeout,
+    /// The time after which a poll is slow is zero, which would make every poll slow.
+    #[error("the `slow_poll` of `profile` is zero, which would make every poll slow: leave it out for 100 ms")]
+    ZeroSlowPoll,
+    /// The operating system has not given the thread that looks for polls that do not return.
+    #[error("no thread for the watchdog of `profile`: raise the limit of threads, or leave the profile out")]
+    NoThread,
 }
 
 /// Why the limit of a name was not set.

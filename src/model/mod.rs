@@ -1,6 +1,7 @@
 //! The data model: ids, outcomes, reports, policies and errors. Plain data.
 
 mod ages;
+mod by_name;
 mod discards;
 #[cfg(feature = "http")]
 mod ending;
@@ -15,6 +16,7 @@ mod no_ending;
 mod outcome;
 mod page;
 mod policy;
+mod profile;
 mod report;
 
 #[cfg(feature = "http")]
@@ -42,11 +44,14 @@ pub use self::{
     outcome::{BoxError, DiscardReason, DrainReport, Outcome, OutcomeCounts, OutcomeKind},
     page::Page,
     policy::{BatchPolicy, NamePolicy, Priority, RepeatPolicy, RetryPolicy, UniquePolicy},
+    profile::{NameProfile, Profile, TaskProfile},
     report::{Attempt, DeadLetter, ShutdownReport, TaskInfo, TaskProgress, TaskReport, TaskState, TaskStatus},
 };
 pub(crate) use self::{
+    by_name::ByName,
     id::{Identity, SEATS, next_number},
     key::KeyOfName,
     outcome::{Cause, SharedError},
     policy::IfLive,
+    profile::AllocationProbe,
 };

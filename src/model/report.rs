@@ -11,6 +11,7 @@ use super::{
     id::{SetId, TaskId},
     name::TaskName,
     outcome::Outcome,
+    profile::TaskProfile,
 };
 use crate::util::escape::Escaped;
 
@@ -64,6 +65,10 @@ pub struct TaskInfo {
         serde(serialize_with = "crate::util::serialize::shared", skip_serializing_if = "Option::is_none")
     )]
     pub progress: Option<Arc<TaskProgress>>,
+    /// What was measured of the task so far; `None` if the registry does not
+    /// [profile](crate::TaskRegistryBuilder::profile), or the task has not started or is stuck.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub profile: Option<Box<TaskProfile>>,
 }
 
 impl fmt::Display for TaskInfo {
@@ -192,6 +197,10 @@ pub struct TaskReport {
         serde(serialize_with = "crate::util::serialize::shared", skip_serializing_if = "Option::is_none")
     )]
     pub progress: Option<Arc<TaskProgress>>,
+    /// What was measured of the task, in all its attempts; `None` if the registry does not
+    /// [profile](crate::TaskRegistryBuilder::profile), or the task never started.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub profile: Option<Box<TaskProfile>>,
 }
 
 /// The current knowledge about a task: see [`TaskRegistry::get`](crate::TaskRegistry::get).

@@ -24,7 +24,7 @@ use crate::{
         losses::Losses,
     },
     limits::{self, AdmissionControl, Limits},
-    model::{BoxError, BuildError, DeadLetter, NamePolicy, TaskInfo, TaskName, TaskReport},
+    model::{BoxError, BuildError, DeadLetter, NamePolicy, Profile, TaskInfo, TaskName, TaskReport},
     registry::{
         TaskRegistry,
         watch::{self, WatchLimits},
@@ -50,6 +50,7 @@ use crate::{
 /// - [`default_timeout`](Self::default_timeout): none; [`policy`](Self::policy): none for any name
 /// - [`settle`](Self::settle): 1 s
 /// - [`warn_running_after`](Self::warn_running_after), [`warn_open_after`](Self::warn_open_after): never
+/// - [`profile`](Self::profile): none
 /// - [`admit`](Self::admit): every task; [`wrap`](Self::wrap): none
 /// - [`on_failure`](Self::on_failure), [`observe`](Self::observe): none; failures are always logged
 /// - [`history`](Self::history): the last 1,024 outcomes
@@ -87,6 +88,7 @@ pub struct TaskRegistryBuilder {
     dead_letters: usize,
     on_dead_letter: Option<Box<DeadLetterHook>>,
     watch: WatchLimits,
+    profile: Option<Profile>,
     handle: Option<Handle>,
     pub(crate) spawn_drain: fn(Arc<SetQueue>),
 }
@@ -466,6 +468,38 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// Measures what the polls and the closures of the tasks take: see [`TaskProfile`](crate::TaskProfile) for the
+    /// figures of a task, [`NameProfile`](crate::NameProfile) for those of a name, and [`Profile`] for the settings.
+    ///
+    /// It also tells which task blocks the runtime. A poll that takes [`slow_poll`](Profile::slow_poll) or longer is
+    /// logged as a warning, with the name and the location of its task. A poll that does not return is logged while it
+    /// lasts, once and at each doubling of its time, by a thread that runs as long as the registry. A closure does not
+    /// block the runtime, so it is measured, but never slow.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use postlude::{Profile, Task, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// let registry = TaskRegistry::builder().profile(Profile::default()).build()?;
+    /// let blocks = Task::new(async { std::thread::sleep(Duration::from_millis(150)) });
+    /// registry.spawn(blocks.named("report")).await; // logged as a slow poll
+    ///
+    /// let report = registry.history().remove(0);
+    /// let profile = report.profile.unwrap();
+    /// assert_eq!((profile.polls, profile.slow_polls), (1, 1));
+    /// assert!(profile.longest_poll >= Duration::from_millis(150));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Each attempt then costs some allocations, and each poll some hundred nanoseconds, so it is off by default.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = Some(profile);
+        self
+    }
+
     /// The runtime on which the tasks run.
     pub fn handle(mut self, handle: Handle) -> Self {
         self.handle = Some(handle);
@@ -476,11 +510,11 @@ impl TaskRegistryBuilder {
     ///
     /// # Errors
     /// Returns an error if
-    /// - a limit, an age, a time limit or the time for a start is zero, a limit is too high, or a name has two limits of
-    ///   the same kind or two policies,
+    /// - a limit, an age, a time limit, the time for a start or the time of a slow poll is zero, a limit is too high, or a
+    ///   name has two limits of the same kind or two policies,
     /// - there is no tokio runtime: call this inside one, or pass its [`handle`](Self::handle),
     /// - the runtime has no timer: build it with `enable_time()`.
-    pub fn build(self) -> Result<TaskRegistry, BuildError> {
+    pub fn build(mut self) -> Result<TaskRegistry, BuildError> {
         let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
             return Err(BuildError::NoRuntime);
         };
@@ -492,9 +526,16 @@ impl TaskRegistryBuilder {
             return Err(BuildError::ZeroTimeout);
         }
         self.watch.check()?;
+        if self.profile.as_ref().is_some_and(|profile| profile.slow_poll.is_zero()) {
+            return Err(BuildError::ZeroSlowPoll);
+        }
+        let admission = AdmissionControl::new(&self.limits)?;
+        if let Some(profile) = &self.profile {
+            self.telemetry.start_profiler(profile).map_err(|_| BuildError::NoThread)?;
+        }
         let shared = Shared {
             ledger: Ledger::new(self.capacity.map(|capacity| capacity as u64), self.history),
-            admission: AdmissionControl::new(&self.limits)?,
+            admission,
             timer: Timer::new(handle.clone(), FLUSH_DELAY, time_limit::expire),
             handle,
             spawn_drain: self.spawn_drain,
@@ -533,6 +574,7 @@ impl Default for TaskRegistryBuilder {
             dead_letters: 1_000,
             on_dead_letter: None,
             watch: WatchLimits::default(),
+            profile: None,
             handle: None,
             spawn_drain: Drain::spawn,
         }

@@ -55,6 +55,9 @@ impl TaskRegistry {
         metrics.oldest_open = age(open, now);
         (metrics.open_sets, metrics.held_sets) = (open_sets, held_sets);
         metrics.take_stuck(&shared.abandoned.by_name());
+        if let Some(profiler) = &shared.telemetry.profiler {
+            metrics.take_profiles(profiler.by_name());
+        }
         (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
         metrics.runtime = RuntimeMetrics::of(&shared.handle);
         metrics.hook_panics = shared.telemetry.hook_panics();

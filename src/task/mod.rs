@@ -5,6 +5,7 @@ pub(crate) mod exhausted;
 pub(crate) mod keyed;
 mod output;
 pub(crate) mod output_task;
+pub(crate) mod profiled;
 mod rejected;
 mod verdict;
 pub(crate) mod work;

@@ -68,6 +68,7 @@ pub(crate) fn is_enabled(level: Level) -> bool {
 pub(crate) fn finished(report: &TaskReport) {
     let outcome = &report.outcome;
     let details = outcome.details();
+    let profile = report.profile.as_deref();
     let error = details.error.or_else(|| report.refusal.as_deref().map(Cause::Error));
     macro_rules! event {
         ($level:ident) => {
@@ -81,6 +82,9 @@ pub(crate) fn finished(report: &TaskReport) {
                 replay_of = report.replay_of.map(field::display),
                 queued_for = ?report.queued_for,
                 ran_for = ?report.ran_for,
+                polls = profile.map(|profile| profile.polls),
+                busy = profile.map(|profile| field::debug(profile.busy)),
+                longest_poll = profile.map(|profile| field::debug(profile.longest_poll)),
                 error = error.map(field::display),
                 limit = details.limit.map(field::debug),
                 reason = details.reason.map(field::display),

@@ -1,14 +1,18 @@
 //! Notifies observers, subscribers and the log, and calls foreign code safely.
 
+pub(crate) mod figures;
 pub(crate) mod hook_panics;
 pub(crate) mod log;
 pub(crate) mod observer;
+pub(crate) mod profiler;
 pub(crate) mod span;
 pub(crate) mod subscription;
+mod watchdog;
 pub(crate) mod wrap;
 
 use std::{
     cell::RefCell,
+    io,
     sync::{Arc, OnceLock},
     thread::LocalKey,
 };
@@ -18,12 +22,13 @@ use tracing::Level;
 use self::{
     hook_panics::HookPanics,
     observer::TaskObserver,
+    profiler::Profiler,
     span::SpanSettings,
     subscription::EventBuffer,
     wrap::{MakeWrapper, StepDone, TaskStep, Wrappers},
 };
 use crate::{
-    model::{BoxError, TaskInfo, TaskReport},
+    model::{BoxError, Profile, TaskInfo, TaskReport},
     util::panic::{Panic, catch_panic},
 };
 
@@ -42,6 +47,8 @@ pub(crate) struct Telemetry {
     /// Make the wrappers of each task, the outermost first.
     wrap: Vec<Box<MakeWrapper>>,
     pub(crate) spans: SpanSettings,
+    /// Measures the tasks, if that is wanted.
+    pub(crate) profiler: Option<Arc<Profiler>>,
     hook_panics: Arc<HookPanics>,
 }
 
@@ -70,6 +77,15 @@ impl Telemetry {
         W: Fn(TaskStep<'_>) -> StepDone + Send + Sync + 'static,
     {
         self.wrap.push(Box::new(move |task| Box::new(make(task))));
+    }
+
+    /// Starts the profiler.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread for its watchdog.
+    pub(crate) fn start_profiler(&mut self, profile: &Profile) -> io::Result<()> {
+        self.profiler = Some(Profiler::start(profile, &self.hook_panics)?);
+        Ok(())
     }
 
     /// Whether each task is shown to foreign code before it is accepted.

@@ -57,6 +57,13 @@ impl Timestamp {
     }
 }
 
+/// The time of the real clock, also if the clock of the runtime is paused; in nanoseconds, and never 0.
+#[expect(clippy::disallowed_methods, reason = "the paused clock does not fit here")]
+#[inline]
+pub(crate) fn real_nanos() -> u64 {
+    nanos(std::time::Instant::now().saturating_duration_since(origin().into_std())).max(1)
+}
+
 /// Uses the real clock, because the clock of a runtime may be paused and far ahead.
 #[expect(clippy::disallowed_methods, reason = "the paused clock does not fit here")]
 fn origin() -> &'static Instant {

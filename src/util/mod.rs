@@ -1,6 +1,7 @@
 //! Utilities that do not depend on tasks.
 
 pub(crate) mod clock;
+pub(crate) mod cpu_time;
 pub(crate) mod delay_queue;
 #[cfg(feature = "serde")]
 pub(crate) mod deserialize;

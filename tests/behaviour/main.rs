@@ -32,6 +32,7 @@ mod pause;
 mod permits;
 mod policy;
 mod priority;
+mod profile;
 mod progress;
 mod random;
 #[cfg(feature = "rate-limit")]

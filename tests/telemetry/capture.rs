@@ -2,11 +2,11 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use tracing::{Level, info};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{fmt::MakeWriter, layer::SubscriberExt};
 
 /// The log, as text.
 #[derive(Clone, Default)]
@@ -41,10 +41,15 @@ impl<'a> MakeWriter<'a> for Text {
     }
 }
 
-/// Gives every thread a subscriber.
-pub(crate) fn listen_everywhere() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
+/// Gives every thread a subscriber. Returns the log of the threads that have none of their own.
+pub(crate) fn listen_everywhere() -> &'static Text {
+    static ELSEWHERE: OnceLock<Text> = OnceLock::new();
+    ELSEWHERE.get_or_init(|| {
+        let text = Text::default();
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(text.clone());
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(lines)).unwrap();
+        text
+    })
 }
 
 /// Runs a scenario under a subscriber of its own and returns what that has seen.

@@ -7,6 +7,7 @@
 
 mod capture;
 mod log;
+mod profile;
 mod spans;
 #[cfg(feature = "axum")]
 mod traces;

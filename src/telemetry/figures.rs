@@ -1,0 +1,209 @@
+//! The figures of one profiled task, and the waker of its work.
+
+use std::{
+    sync::{Arc, OnceLock},
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use crate::{
+    model::{Identity, TaskProfile},
+    util::{
+        clock::real_nanos,
+        cpu_time,
+        loom::atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What is measured of a task, over all its attempts. Durations are nanoseconds; the times are those of
+/// [`real_nanos`], or 0.
+///
+/// Relaxed, everywhere: the figures protect no other data, and one runner at a time writes them. It is the runtime that
+/// orders a wake-up before the poll that follows.
+pub(crate) struct TaskFigures {
+    pub(crate) identity: Identity,
+    is_closure: bool,
+    counts_allocations: bool,
+    polls: AtomicU64,
+    slow_polls: AtomicU64,
+    busy: AtomicU64,
+    idle: AtomicU64,
+    scheduled: AtomicU64,
+    longest_poll: AtomicU64,
+    allocated: AtomicU64,
+    cpu: AtomicU64,
+    /// When the poll or the call began that has not returned.
+    running_since: AtomicU64,
+    /// When the last poll returned, while its task waits.
+    waiting_since: AtomicU64,
+    /// When it was first woken since its last poll began.
+    woken_at: AtomicU64,
+    /// The waker of the tokio task that runs it, which never changes.
+    runner: OnceLock<Waker>,
+}
+
+/// The wait between two polls, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) idle: u64,
+    /// `None` if nothing has woken the task.
+    pub(crate) scheduled: Option<u64>,
+}
+
+impl Wait {
+    /// The wait up to `now`.
+    fn of(waiting_since: u64, woken_at: u64, now: u64) -> Self {
+        match (waiting_since, woken_at) {
+            (0, _) => Self::default(),
+            (since, 0) => Self { idle: now.saturating_sub(since), scheduled: None },
+            (since, woken) => {
+                // One that is woken inside its own poll waits for the runtime from the end of that poll on.
+                let woken = woken.max(since);
+                Self { idle: woken - since, scheduled: Some(now.saturating_sub(woken)) }
+            }
+        }
+    }
+}
+
+impl TaskFigures {
+    pub(crate) fn new(identity: Identity, is_closure: bool, counts_allocations: bool) -> Self {
+        Self {
+            identity,
+            is_closure,
+            counts_allocations,
+            polls: AtomicU64::new(0),
+            slow_polls: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            idle: AtomicU64::new(0),
+            scheduled: AtomicU64::new(0),
+            longest_poll: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
+            cpu: AtomicU64::new(0),
+            running_since: AtomicU64::new(0),
+            waiting_since: AtomicU64::new(0),
+            woken_at: AtomicU64::new(0),
+            runner: OnceLock::new(),
+        }
+    }
+
+    pub(crate) const fn is_closure(&self) -> bool {
+        self.is_closure
+    }
+
+    /// The waker for a poll of the work, which notes when it is called. The runner's own, if the runner is not the one
+    /// of the first poll.
+    pub(crate) fn waker(self: &Arc<Self>, runner: &Waker) -> Waker {
+        if self.runner.get_or_init(|| runner.clone()).will_wake(runner) {
+            Waker::from(Arc::clone(self))
+        } else {
+            runner.clone()
+        }
+    }
+
+    /// A poll or a call begins.
+    pub(crate) fn begin(&self, now: u64) {
+        self.running_since.store(now, Ordering::Relaxed);
+    }
+
+    /// It has ended: what it took is counted.
+    pub(crate) fn end(&self, since: u64, took: u64, allocated: u64) {
+        // An abandoned closure may end after the next attempt has begun.
+        let _other = self.running_since.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed);
+        self.busy.fetch_add(took, Ordering::Relaxed);
+        if allocated > 0 {
+            self.allocated.fetch_add(allocated, Ordering::Relaxed);
+        }
+    }
+
+    /// The same of a poll.
+    pub(crate) fn end_poll(&self, since: u64, took: u64, allocated: u64, waits: bool) {
+        self.waiting_since.store(if waits { since.saturating_add(took) } else { 0 }, Ordering::Relaxed);
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.longest_poll.fetch_max(took, Ordering::Relaxed);
+        self.end(since, took, allocated);
+    }
+
+    pub(crate) fn count_slow_poll(&self) {
+        self.slow_polls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_cpu(&self, time: u64) {
+        self.cpu.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// Whether a poll has returned, and none has begun since.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// The wait is over: it is counted, and returned.
+    pub(crate) fn end_wait(&self, now: u64) -> Wait {
+        let woken_at = self.woken_at.swap(0, Ordering::Relaxed);
+        let wait = Wait::of(self.waiting_since.load(Ordering::Relaxed), woken_at, now);
+        self.waiting_since.store(0, Ordering::Relaxed);
+        if wait.idle > 0 {
+            self.idle.fetch_add(wait.idle, Ordering::Relaxed);
+        }
+        if let Some(scheduled) = wait.scheduled {
+            self.scheduled.fetch_add(scheduled, Ordering::Relaxed);
+        }
+        wait
+    }
+
+    /// The figures up to now, with the poll, the call or the wait that has not ended.
+    pub(crate) fn profile(&self) -> TaskProfile {
+        let now = real_nanos();
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let running = Some(read(&self.running_since)).filter(|since| *since != 0);
+        let running_for = running.map(|since| now.saturating_sub(since));
+        let wait = Wait::of(read(&self.waiting_since), read(&self.woken_at), now);
+        let sum = |figure: &AtomicU64, more: u64| Duration::from_nanos(read(figure).saturating_add(more));
+        TaskProfile {
+            polls: read(&self.polls),
+            slow_polls: read(&self.slow_polls),
+            busy: sum(&self.busy, running_for.unwrap_or(0)),
+            idle: sum(&self.idle, wait.idle),
+            scheduled: sum(&self.scheduled, wait.scheduled.unwrap_or(0)),
+            longest_poll: sum(&self.longest_poll, 0),
+            allocated: self.counts_allocations.then(|| read(&self.allocated)),
+            cpu: (self.is_closure && cpu_time::IS_KNOWN).then(|| sum(&self.cpu, 0)),
+            polling_for: running_for.filter(|_| !self.is_closure).map(Duration::from_nanos),
+        }
+    }
+}
+
+impl Wake for TaskFigures {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.woken_at.load(Ordering::Relaxed) == 0 {
+            // Of several that wake it at once, the first counts.
+            let _later = self.woken_at.compare_exchange(0, real_nanos(), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if let Some(runner) = self.runner.get() {
+            runner.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_idle_until_it_is_woken_and_scheduled_after() {
+        let wait = |since, woken, now| Wait::of(since, woken, now);
+        for (since, woken, idle, scheduled) in [
+            (0, 0, 0, None),        // the first poll
+            (0, 7, 0, None),        // woken inside a poll that has not returned
+            (10, 0, 90, None),      // polled without being woken
+            (10, 30, 20, Some(70)), // woken while it waits
+            (10, 4, 0, Some(90)),   // woken inside its own poll
+            (100, 100, 0, Some(0)),
+        ] {
+            assert_eq!(wait(since, woken, 100), Wait { idle, scheduled }, "{since}, {woken}");
+        }
+    }
+}
