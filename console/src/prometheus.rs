@@ -1,16 +1,16 @@
 //! The metrics of registries for Prometheus.
 
-use std::{borrow::Cow, fmt, iter};
+use std::{borrow::Cow, fmt, iter, ops::RangeInclusive, time::Duration};
 
-use postlude::{DurationHistogram, NameMetrics, TaskMetrics, TaskRegistry};
+use postlude::{DurationHistogram, NameMetrics, NameProfile, TaskMetrics, TaskRegistry};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, EncodeCounterValue, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::{Registry, Unit},
 };
 
-use crate::buckets::by_bound;
+use crate::buckets::{OF_POLLS, OF_TASKS, by_bound};
 
 /// The metrics of one or several registries for Prometheus: a collector for the `Registry` of `prometheus-client`.
 ///
@@ -77,16 +77,30 @@ use crate::buckets::by_bound;
 /// | `postlude_log_suppressed_total` | | lines and spans of this process that the log was not given |
 /// | `postlude_runtime_workers`, `_alive_tasks`, `_queue_depth` | | tokio's [figures](postlude::RuntimeMetrics) of the runtime |
 ///
+/// A registry that [profiles](postlude::TaskRegistryBuilder::profile) its tasks has more of them, for each name:
+///
+/// | metric | labels | |
+/// |---|---|---|
+/// | `postlude_task_polls_total` | `name` | polls that have returned |
+/// | `postlude_slow_polls_total` | `name` | polls that took [`slow_poll`](postlude::Profile::slow_poll) or longer |
+/// | `postlude_task_busy_seconds_total` | `name` | time inside polls and closures |
+/// | `postlude_task_idle_seconds_total` | `name` | time from the end of a poll until the task was woken |
+/// | `postlude_task_scheduled_seconds_total` | `name` | time from a wake-up to the poll that followed |
+/// | `postlude_task_cpu_seconds_total` | `name` | processor time of closures |
+/// | `postlude_task_allocated_bytes_total` | `name` | bytes allocated, not bytes held, if that is [measured](postlude::Profile::allocations) |
+/// | `postlude_task_poll_seconds` | `name` | histogram: how long polls took |
+/// | `postlude_task_schedule_delay_seconds` | `name` | histogram: the times from a wake-up to the poll that followed |
+///
 /// If registries are [labelled](Self::labelled), each series has the label `registry`, too.
 ///
 /// The names of tasks are a bounded set, and so is the number of series; ids and source locations are never labels. The
 /// collector costs a task nothing: it calls [`TaskRegistry::metrics`] at each scrape.
 ///
 /// # Buckets
-/// 25 for both histograms, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575 and so on
+/// 25 for each histogram of tasks, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575 and so on
 /// (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min). The numbers are odd because the counts are
 /// exact: a bound is the last nanosecond before a power of two, at which a bucket of the registry's own, finer
-/// histogram ends. An alert at one second takes 1.073741823; [`TaskMetrics::quantile`] has finer quantiles.
+/// histogram ends. Those of polls and their delays are from 0.000001023 to 17.179869183. An alert at one second takes 1.073741823; [`TaskMetrics::quantile`] has finer quantiles.
 #[derive(Clone, Debug)]
 pub struct TaskCollector {
     registries: Vec<(Option<Cow<'static, str>>, TaskRegistry)>,
@@ -191,9 +205,57 @@ impl Families<'_, '_> {
         self.counters("postlude_tasks_discarded", help, label, |m| m.discarded_by.iter().map(|(r, n)| (r.label(), n)))?;
         self.counter_by_name("postlude_tasks_lost", "Tasks whose work was lost", |m| m.lost)?;
         self.counter_by_name("postlude_task_retries", "Attempts after the first", |m| m.retries)?;
-        self.histogram("postlude_task_run", "How long attempts ran", NameMetrics::run_times)?;
+        self.histogram("postlude_task_run", "How long attempts ran", OF_TASKS, |m| Some(m.run_times()))?;
         let help = "How long tasks that ended had waited for the start of their first attempt";
-        self.histogram("postlude_task_wait", help, NameMetrics::wait_times)
+        self.histogram("postlude_task_wait", help, OF_TASKS, |m| Some(m.wait_times()))?;
+        if by_name(&self.snapshots).any(|(_, metrics)| metrics.profile.is_some()) { self.profiles() } else { Ok(()) }
+    }
+
+    /// Names without a profile have no series.
+    fn profiles(mut self) -> fmt::Result {
+        type Time = fn(&NameProfile) -> Option<Duration>;
+        type Count = fn(&NameProfile) -> Option<u64>;
+        let counts: [(&str, &str, Option<&Unit>, Count); 3] = [
+            ("postlude_task_polls", "Polls that have returned", None, |p| Some(p.polls)),
+            ("postlude_slow_polls", "Polls that took long", None, |p| Some(p.slow_polls)),
+            ("postlude_task_allocated", "Bytes allocated, not bytes held", Some(&Unit::Bytes), |p| p.allocated),
+        ];
+        for (name, help, unit, count) in counts {
+            self.counter_of_profiles(name, help, unit, count)?;
+        }
+        let help = "Time from a wake-up to the poll that followed";
+        let times: [(&str, &str, Time); 4] = [
+            ("postlude_task_busy", "Time inside polls and closures", |p| Some(p.busy)),
+            ("postlude_task_idle", "Time from the end of a poll until the task was woken", |p| Some(p.idle)),
+            ("postlude_task_scheduled", help, |p| Some(p.scheduled)),
+            ("postlude_task_cpu", "Processor time of closures", |p| p.cpu),
+        ];
+        for (name, help, time) in times {
+            let seconds = |profile: &NameProfile| time(profile).map(|time| time.as_secs_f64());
+            self.counter_of_profiles(name, help, Some(&Unit::Seconds), seconds)?;
+        }
+        self.histogram("postlude_task_poll", "How long polls took", OF_POLLS, |m| {
+            m.profile.as_ref().map(NameProfile::poll_times)
+        })?;
+        self.histogram("postlude_task_schedule_delay", help, OF_POLLS, |m| {
+            m.profile.as_ref().map(NameProfile::schedule_delays)
+        })
+    }
+
+    fn counter_of_profiles<V: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl Fn(&NameProfile) -> Option<V>,
+    ) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, metrics) in by_name(&self.snapshots) {
+            if let Some(value) = metrics.profile.as_ref().and_then(&value) {
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn counter(&mut self, name: &str, help: &str, value: impl Fn(&TaskMetrics) -> u64) -> fmt::Result {
@@ -300,11 +362,18 @@ impl Families<'_, '_> {
         Ok(())
     }
 
-    fn histogram(&mut self, name: &str, help: &str, times: impl Fn(&NameMetrics) -> &DurationHistogram) -> fmt::Result {
+    /// Names for which `times` returns `None` have no series.
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        powers: RangeInclusive<u32>,
+        times: impl Fn(&NameMetrics) -> Option<&DurationHistogram>,
+    ) -> fmt::Result {
         let mut family = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for (labels, metrics) in by_name(&self.snapshots) {
-            let times = times(metrics);
-            let (sum, buckets) = (times.total().as_secs_f64(), by_bound(times.buckets()));
+            let Some(times) = times(metrics) else { continue };
+            let (sum, buckets) = (times.total().as_secs_f64(), by_bound(powers.clone(), times.buckets()));
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, times.count(), &buckets, None)?;
         }
         Ok(())

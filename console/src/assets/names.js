@@ -40,7 +40,7 @@ const columns = [
 const profile = [
   { key: "busy", label: "Busy", number: true, cell: (row) => seconds(row.profile?.busy), sort: (row) => row.profile?.busy },
   { key: "slow", label: "Slow polls", number: true, cell: (row) => number(row.profile?.slow_polls), sort: (row) => row.profile?.slow_polls, isBad: (row) => row.profile?.slow_polls > 0 },
-  { key: "bytes", label: "Allocated", number: true, cell: (row) => bytes(row.profile?.allocated_bytes), sort: (row) => row.profile?.allocated_bytes },
+  { key: "bytes", label: "Allocated", number: true, cell: (row) => bytes(row.profile?.allocated), sort: (row) => row.profile?.allocated },
 ];
 
 export function names(main) {

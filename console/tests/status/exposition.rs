@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{Task, TaskLayer, TaskRegistry, TaskReport};
+use postlude::{Profile, Task, TaskLayer, TaskRegistry, TaskReport};
 use postlude_console::{StatusRouter, TaskCollector};
 use serde_json::json;
 
@@ -51,6 +51,52 @@ async fn histograms_have_counts_sums_and_buckets() {
     assert_eq!(metrics.queued_quantile(1.0).as_secs(), 3);
     let line = metrics.to_string();
     assert!(line.starts_with("3 added: 0 pending, 0 running, 3 completed, 0 failed"), "{line}");
+}
+
+#[tokio::test]
+async fn profiles_show_only_if_they_are_on() {
+    let probe = std::sync::atomic::AtomicU64::new(0);
+    let allocations = move || probe.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
+    let profile = Profile::default().slow_poll(Duration::from_millis(1)).allocations(allocations);
+    let on = TaskRegistry::builder().profile(profile).build().unwrap();
+    let slow = async {
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    };
+    on.spawn(Task::new(slow).named("slow")).await;
+    on.spawn(Task::blocking(|| ()).named("closure")).await;
+    let off = TaskRegistry::new();
+    off.spawn(Task::new(async {}).named("slow")).await;
+    assert!(!TaskCollector::new(off.clone()).text().contains("_poll"));
+    let text = TaskCollector::labelled([("off", off), ("on", on.clone())]).text();
+    let slow = on.metrics().by_name()["slow"].profile.clone().unwrap();
+    let closure = on.metrics().by_name()["closure"].profile.clone().unwrap();
+    let series = |metric: &str, name: &str| format!("{metric}{{name=\"{name}\",registry=\"on\"}}");
+    let mut expected = vec![
+        (series("postlude_task_polls_total", "slow"), 2.0),
+        (series("postlude_task_polls_total", "closure"), 0.0),
+        (series("postlude_slow_polls_total", "slow"), 1.0),
+        (series("postlude_task_allocated_bytes_total", "slow"), 200.0),
+        (series("postlude_task_busy_seconds_total", "slow"), slow.busy.as_secs_f64()),
+        (series("postlude_task_busy_seconds_total", "closure"), closure.busy.as_secs_f64()),
+        (series("postlude_task_idle_seconds_total", "slow"), slow.idle.as_secs_f64()),
+        (series("postlude_task_scheduled_seconds_total", "slow"), slow.scheduled.as_secs_f64()),
+        (series("postlude_task_poll_seconds_count", "slow"), 2.0),
+        (series("postlude_task_poll_seconds_sum", "slow"), slow.busy.as_secs_f64()),
+        (series("postlude_task_schedule_delay_seconds_count", "slow"), 1.0),
+    ];
+    expected.extend(closure.cpu.map(|cpu| (series("postlude_task_cpu_seconds_total", "closure"), cpu.as_secs_f64())));
+    for (series, value) in expected {
+        let line = text.lines().find_map(|line| line.strip_prefix(&series));
+        assert_eq!(line.map(|line| line.trim().parse()), Some(Ok(value)), "{series}: {text}");
+    }
+    assert!(!text.contains(&series("postlude_task_cpu_seconds_total", "slow")), "it is no closure");
+    let of_off = text.lines().filter(|line| line.contains("registry=\"off\""));
+    assert!(of_off.clone().count() > 0 && of_off.clone().all(|line| !line.contains("_poll")), "{text}");
+    let bounds = text.lines().filter(|line| line.starts_with("postlude_task_poll_seconds_bucket"));
+    assert!(bounds.clone().any(|line| line.contains("le=\"0.000001023\"")), "{text}");
+    assert_eq!(bounds.filter(|line| line.contains("\"slow\"")).count(), 26);
+    assert_eq!(text.lines().filter(|line| *line == "# UNIT postlude_task_allocated_bytes bytes").count(), 1);
 }
 
 #[tokio::test]
