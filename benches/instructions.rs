@@ -11,9 +11,10 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use http_body_util::BodyExt;
-use postlude::{Task, TaskLayer, TaskRegistry, TaskSet};
+use postlude::{Profile, Task, TaskLayer, TaskRegistry, TaskSet};
 use postlude_floor::{Bag, Registry, Until, floor, keeping_floor};
 use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
+use tokio_metrics::TaskMonitor;
 use tower::ServiceExt;
 use tracing::Level;
 
@@ -27,7 +28,7 @@ const WINDOW: usize = 128;
 const LAST_WRITE: Duration = Duration::from_millis(10);
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 19] = [
+const SCENARIOS: [(&str, Side, Side); 21] = [
     ("spawn", Side::Spawned, Side::Tokio),
     ("spawn with a name", NAMED, Side::Tokio),
     ("a subscriber at INFO, against none", Side::Named(Setting::Info), NAMED),
@@ -35,6 +36,8 @@ const SCENARIOS: [(&str, Side, Side); 19] = [
     ("`max_concurrent`, never met, against none", Side::Named(Setting::MaxConcurrent), NAMED),
     ("a limit of the name, never met, against none", Side::Named(Setting::LimitOfName), NAMED),
     ("a time limit, not met, against none", Side::Named(Setting::Timeout), NAMED),
+    ("a profile, against none", Side::Named(Setting::Profile), NAMED),
+    ("a profile, against tokio-metrics", Side::Named(Setting::Profile), Side::Monitored),
     ("a name, a limit, a time limit and INFO, against the same by hand", Side::Named(Setting::Service), Side::ByHand),
     ("a set of 4 with a time limit, against none", Side::LimitedSets(4), Side::Sets(4)),
     ("a set of 4, drained by hand, against its last handle", Side::DrainedSets(4), Side::Sets(4)),
@@ -53,6 +56,8 @@ const SCENARIOS: [(&str, Side, Side); 19] = [
 enum Side {
     /// `tokio::spawn`, each by itself.
     Tokio,
+    /// The same, measured by tokio-metrics.
+    Monitored,
     /// `tokio::spawn` with a semaphore, a time limit and a line in the log if it fails.
     ByHand,
     /// `TaskRegistry::spawn`.
@@ -89,6 +94,8 @@ enum Setting {
     MaxConcurrent,
     LimitOfName,
     Timeout,
+    /// A profile of the tasks.
+    Profile,
     /// All that services set, and a subscriber at INFO.
     Service,
 }
@@ -104,7 +111,12 @@ impl Side {
         match self {
             Self::Spawned | Self::Named(_) | Self::Sets(_) | Self::LimitedSets(_) | Self::DrainedSets(_) => WINDOW,
             Self::Layer(tasks) => WINDOW * tasks,
-            Self::Tokio | Self::ByHand | Self::Floor(_) | Self::KeepingFloor(_) | Self::Handler(_) => 0,
+            Self::Tokio
+            | Self::Monitored
+            | Self::ByHand
+            | Self::Floor(_)
+            | Self::KeepingFloor(_)
+            | Self::Handler(_) => 0,
         }
     }
 }
@@ -131,10 +143,11 @@ fn main() {
 async fn run(side: Side, rounds: usize) {
     let registry = registry(side);
     let router = router(side, &registry);
-    let semaphore = Arc::new(Semaphore::new(MANY));
+    let (semaphore, monitor) = (Arc::new(Semaphore::new(MANY)), TaskMonitor::new());
     for _ in 0..rounds {
         match side {
             Side::Tokio => (0..WINDOW).for_each(|_| drop(tokio::spawn(async {}))),
+            Side::Monitored => (0..WINDOW).for_each(|_| drop(tokio::spawn(monitor.instrument(async {})))),
             Side::ByHand => (0..WINDOW).for_each(|_| {
                 let semaphore = Arc::clone(&semaphore);
                 tokio::spawn(async move {
@@ -194,6 +207,7 @@ fn registry(side: Side) -> TaskRegistry {
         Setting::InfoSpan => builder.span_level(Level::INFO),
         Setting::MaxConcurrent => builder.max_concurrent(MANY),
         Setting::LimitOfName => builder.limit_by_name("work", MANY),
+        Setting::Profile => builder.profile(Profile::default()),
         Setting::Service => builder.limit_by_name("work", MANY).default_timeout(MINUTE),
         Setting::Nothing | Setting::Info | Setting::Timeout => builder,
     };

@@ -125,6 +125,16 @@ def policies(core):
     return table(["a spawned task with", *FLAVORS], rows)
 
 
+def profile(core):
+    peers = [("`TaskTracker::spawn`", BASE), ("`TaskTracker`, with tokio-metrics", "tokio_metrics"),
+             ("**`TaskRegistry::spawn`**", "postlude"), ("**the same with a profile**", "postlude_profile")]
+    groups = [f"profile_{polls}/{flavor}" for polls in (1, 10) for flavor in FLAVORS]
+    rows = [[name] + [core.ratio(group, peer) for group in groups] for name, peer in peers]
+    rows.append(["`TaskTracker::spawn`, in ns"] + [core.nanoseconds(group, BASE) for group in groups])
+    heads = [f"{polls}, {flavor}" for polls in ("1 poll", "10 polls") for flavor in FLAVORS]
+    return table(["a task", *heads], rows)
+
+
 def threads(core):
     peers = [("**`TaskSet::add`, then `clear`**", "postlude_add_and_clear"), ("**`TaskRegistry::spawn`**", "postlude"),
              ("`TaskTracker::spawn`", BASE)]
@@ -262,7 +272,7 @@ def write(folder):
 
     core, request = Runs(folder, "core"), Runs(folder, "layer")
     if core.runs:
-        for make in (spawn, sets, add, logging, service, policies, threads, live):
+        for make in (spawn, sets, add, logging, service, policies, profile, threads, live):
             fill(make.__name__.replace("_", " "), make(core))
         (DOCUMENT.parent / "cost-by-set-size.svg").write_text(plot_sets(core))
         (DOCUMENT.parent / "cost-by-live-tasks.svg").write_text(plot_live(core))

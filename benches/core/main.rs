@@ -13,6 +13,7 @@ mod live;
 mod logging;
 mod peers;
 mod policies;
+mod profile;
 mod set;
 mod spawn;
 mod threads;
@@ -75,6 +76,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = spawn::peers, set::sizes, set::add, policies::each, threads::both, live::counts, logging::json, logging::info
+    targets = spawn::peers, set::sizes, set::add, policies::each, profile::peers, threads::both, live::counts, logging::json, logging::info
 }
 criterion_main!(benches);

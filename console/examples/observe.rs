@@ -160,6 +160,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .spans(SpanRelation::ChildOf)
         .span_level(Level::INFO)
         .limit_by_name("resize_image", 2)
+        .profile(postlude::Profile::default())
         .dead_letters(100)
         .on_failure(|report| {
             if report.outcome.is_loss() {
