@@ -52,6 +52,7 @@
 //! | live tasks and counters | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`], [`DurationHistogram`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
 //! | the same lists as a [`Page`] | [`TaskRegistry::live_page`], [`TaskRegistry::history_page`], [`DeadLetters::page`] |
+//! | which task is slow, and which one blocks the runtime | [`TaskRegistryBuilder::profile`], [`TaskProfile`], [`NameProfile`] |
 //! | events as they happen | [`TaskObserver`], [`TaskRegistry::subscribe`] |
 //! | aborting tasks | [`TaskRegistry::abort`], [`TaskRegistry::abort_set`], [`TaskRegistry::abort_named`] |
 //! | stopping work from within | [`cancellation`] |

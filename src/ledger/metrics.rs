@@ -127,7 +127,7 @@ pub struct TaskMetrics {
     /// Tasks that were aborted or timed out, and whose work still runs. A spawned future counts a second after it was
     /// stopped, because until then it may only be waiting for the runtime to drop it.
     pub stuck: u64,
-    /// Caught panics of hooks, conditions, wakers and the `tracing` subscriber.
+    /// Caught panics of hooks, conditions, probes, wakers and the `tracing` subscriber.
     pub hook_panics: u64,
     /// Log events and spans of this process that were not emitted, because the `tracing` subscriber was being called
     /// for another one. This prevents endless recursion if a subscriber adds tasks.

@@ -4,7 +4,7 @@ use std::{panic::Location, time::Duration};
 
 use super::{in_set, unreal_task};
 use crate::{
-    model::{TaskInfo, TaskName, TaskState},
+    model::{TaskInfo, TaskName, TaskProfile, TaskState},
     util::clock::Timestamp,
 };
 
@@ -66,6 +66,12 @@ impl TaskInfoBuilder {
     /// The name of the task is [paused](crate::TaskRegistry::pause).
     pub fn paused(mut self) -> Self {
         self.0.paused = true;
+        self
+    }
+
+    /// What was measured of the task so far.
+    pub fn profile(mut self, profile: TaskProfile) -> Self {
+        self.0.profile = Some(Box::new(profile));
         self
     }
 

@@ -4,7 +4,7 @@ use std::{panic::Location, sync::Arc, time::Duration};
 
 use super::{in_set, unreal_task};
 use crate::{
-    model::{BoxError, Outcome, TaskId, TaskName, TaskProgress, TaskReport},
+    model::{BoxError, Outcome, TaskId, TaskName, TaskProfile, TaskProgress, TaskReport},
     util::clock::Timestamp,
 };
 
@@ -93,6 +93,21 @@ impl TaskReportBuilder {
     pub fn progress(mut self, done: u64, total: u64, message: &str) -> Self {
         let message = (!message.is_empty()).then(|| message.into());
         self.0.progress = Some(Arc::new(TaskProgress { done, total, message }));
+        self
+    }
+
+    /// What was measured of the task.
+    ///
+    /// ```
+    /// use postlude::{TaskProfile, testing::TaskReportBuilder};
+    ///
+    /// let mut profile = TaskProfile::default();
+    /// profile.slow_polls = 1;
+    /// let report = TaskReportBuilder::new("report").profile(profile).build();
+    /// assert_eq!(report.profile.unwrap().slow_polls, 1);
+    /// ```
+    pub fn profile(mut self, profile: TaskProfile) -> Self {
+        self.0.profile = Some(Box::new(profile));
         self
     }
 

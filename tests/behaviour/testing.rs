@@ -212,6 +212,10 @@ async fn builders() {
 
     let info = TaskInfoBuilder::new("mail").running(2, SECOND).age(3 * SECOND).build();
     assert_eq!((info.state, info.attempt, info.running_for), (TaskState::Running, 2, Some(SECOND)));
+    let mut profile = postlude::TaskProfile::default();
+    profile.polls = 3;
+    let profiled = TaskInfoBuilder::new("mail").profile(profile).build();
+    assert_eq!((profiled.profile.as_deref(), info.profile), (Some(&profile), None));
     let retrying = TaskInfoBuilder::new("mail").retrying(2, SECOND).build();
     assert_eq!((retrying.state, retrying.due_in, retrying.running_for), (TaskState::Retrying, Some(SECOND), None));
 
