@@ -76,6 +76,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = spawn::peers, set::sizes, set::add, policies::each, profile::peers, threads::both, live::counts, logging::json, logging::info
+    targets = spawn::peers, set::sizes, set::add, policies::each, profile::peers, threads::both, live::counts,
+        logging::json, logging::info
 }
 criterion_main!(benches);

@@ -97,10 +97,11 @@ use crate::buckets::{OF_POLLS, OF_TASKS, by_bound};
 /// collector costs a task nothing: it calls [`TaskRegistry::metrics`] at each scrape.
 ///
 /// # Buckets
-/// 25 for each histogram of tasks, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575 and so on
-/// (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min). The numbers are odd because the counts are
-/// exact: a bound is the last nanosecond before a power of two, at which a bucket of the registry's own, finer
-/// histogram ends. Those of polls and their delays are from 0.000001023 to 17.179869183. An alert at one second takes 1.073741823; [`TaskMetrics::quantile`] has finer quantiles.
+/// 25 for each histogram of tasks, each twice as long as the one before: `le` is 0.000262143, 0.000524287, 0.001048575
+/// and so on (0.268435455, 0.536870911, 1.073741823) to 4398.046511103 (73 min). The numbers are odd because the counts
+/// are exact: a bound is the last nanosecond before a power of two, at which a bucket of the registry's own, finer
+/// histogram ends. Those of polls and their delays are from 0.000001023 to 17.179869183. An alert at one second takes
+/// 1.073741823; [`TaskMetrics::quantile`] has finer quantiles.
 #[derive(Clone, Debug)]
 pub struct TaskCollector {
     registries: Vec<(Option<Cow<'static, str>>, TaskRegistry)>,

@@ -513,7 +513,8 @@ impl TaskRegistryBuilder {
     /// - a limit, an age, a time limit, the time for a start or the time of a slow poll is zero, a limit is too high, or a
     ///   name has two limits of the same kind or two policies,
     /// - there is no tokio runtime: call this inside one, or pass its [`handle`](Self::handle),
-    /// - the runtime has no timer: build it with `enable_time()`.
+    /// - the runtime has no timer: build it with `enable_time()`,
+    /// - there is no thread for the watchdog of [`profile`](Self::profile).
     pub fn build(mut self) -> Result<TaskRegistry, BuildError> {
         let Some(handle) = self.handle.or_else(|| Handle::try_current().ok()) else {
             return Err(BuildError::NoRuntime);

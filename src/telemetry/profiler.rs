@@ -286,8 +286,8 @@ impl Profiler {
                 name = identity.name.as_str(),
                 location = %identity.location,
                 ?took,
-                "slow poll: the task kept a worker of the runtime from all other tasks; run work that blocks or computes \
-                 with `Task::blocking` or `Task::cpu`"
+                "slow poll: the task kept a worker of the runtime from all other tasks; run work that blocks or \
+                 computes with `Task::blocking` or `Task::cpu`"
             );
         });
     }

@@ -1,5 +1,5 @@
-//! The thread that finds polls that do not return. It is a thread of its own, because such polls may hold all workers of
-//! the runtime.
+//! The thread that finds polls that do not return. It is a thread of its own, because such polls may hold all workers
+//! of the runtime.
 
 use std::{
     io,
