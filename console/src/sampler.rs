@@ -122,8 +122,9 @@ impl Sampler {
     /// The snapshots from now on, as server-sent events. One that is slow gets the latest when it asks for the next.
     pub(crate) fn events(&self, viewer: OwnedSemaphorePermit) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
         let mut latest = self.latest.subscribe();
-        let is_new = is_younger(&latest.borrow(), EVERY * 2);
-        if is_new {
+        // Also one that is older: if looks take long, the next one is far.
+        let is_recent = is_younger(&latest.borrow(), MAX_WAIT * 3);
+        if is_recent {
             latest.mark_changed();
         }
         self.wanted.notify_one();
@@ -218,7 +219,9 @@ async fn take(status: Arc<Status>, sampler: &Arc<Sampler>) -> Duration {
     let snapshot = {
         let mut recent = sampler.recent.lock();
         recent.record(now, &look.metrics);
-        Snapshot::new(&look, &recent, Surroundings { number, now, viewers: sampler.viewer_count(), config, health })
+        let next_in = EVERY.max(took * REST);
+        let viewers = sampler.viewer_count();
+        Snapshot::new(&look, &recent, Surroundings { number, now, next_in, viewers, config, health })
     };
     sampler.publish(&snapshot);
     took + began.elapsed()

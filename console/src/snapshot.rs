@@ -37,6 +37,8 @@ pub(crate) struct Snapshot {
     at: f64,
     /// How long this process has been watched, in seconds.
     watched_for: f64,
+    /// About when the next snapshot follows, in seconds: it is late if looks at the registry take long.
+    next_in: f64,
     /// How many look at the page.
     viewers: usize,
     #[serde(flatten)]
@@ -233,6 +235,7 @@ fn shorten(mut text: String) -> String {
 pub(crate) struct Surroundings {
     pub(crate) number: u64,
     pub(crate) now: Duration,
+    pub(crate) next_in: Duration,
     pub(crate) viewers: usize,
     pub(crate) config: Config,
     pub(crate) health: Health,
@@ -240,7 +243,7 @@ pub(crate) struct Surroundings {
 
 impl Snapshot {
     pub(crate) fn new(look: &Look, recent: &Recent, around: Surroundings) -> Self {
-        let Surroundings { number, now, viewers, config, health } = around;
+        let Surroundings { number, now, next_in, viewers, config, health } = around;
         let metrics = &look.metrics;
         let counts = Counts::of(metrics);
         let mut names: Vec<_> = metrics.by_name().iter().map(|(name, m)| row(*name, m, look, recent, now)).collect();
@@ -254,6 +257,7 @@ impl Snapshot {
             number,
             at: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64(),
             watched_for: now.as_secs_f64(),
+            next_in: next_in.as_secs_f64(),
             viewers,
             config,
             health,

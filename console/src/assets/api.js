@@ -52,7 +52,7 @@ export function act(method, path) {
  * with `live`, `polling` or `lost`. Returns a function that ends it.
  */
 export function watch({ tail, onSnapshot, onTasks, onState }) {
-  let source = null, timer = null, after = 0, failures = 0, heard = Date.now(), stopped = false;
+  let source = null, timer = null, after = 0, failures = 0, heard = Date.now(), patience = 5000, stopped = false;
   const poll = async () => {
     clearTimeout(timer);
     try {
@@ -77,6 +77,7 @@ export function watch({ tail, onSnapshot, onTasks, onState }) {
   const open = () => {
     clearTimeout(timer);
     opened = heard = Date.now();
+    patience = 5000;
     const url = new URL("events", base);
     if (tail) url.search = `tail=on&after=${after}`;
     source?.close();
@@ -85,7 +86,10 @@ export function watch({ tail, onSnapshot, onTasks, onState }) {
       heard = Date.now();
       clearTimeout(timer);
       timer = null;
-      onSnapshot(JSON.parse(event.data));
+      const snapshot = JSON.parse(event.data);
+      // A service whose snapshots take long takes few.
+      patience = 5000 + 2000 * snapshot.next_in;
+      onSnapshot(snapshot);
       onState("live");
     });
     source.addEventListener("tasks", (event) => {
@@ -101,7 +105,7 @@ export function watch({ tail, onSnapshot, onTasks, onState }) {
     source = null;
     if (!timer && !stopped) poll();
   };
-  const check = setInterval(() => { if (source && Date.now() - heard > 5000) fall(); }, 1000);
+  const check = setInterval(() => { if (source && Date.now() - heard > patience) fall(); }, 1000);
   open();
   return () => { stopped = true; source?.close(); clearTimeout(timer); clearInterval(check); };
 }

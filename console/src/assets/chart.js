@@ -40,7 +40,9 @@ function path(ago, values, span, top) {
   values.forEach((value, index) => {
     if (value === null) return;
     const x = WIDTH * (1 - ago[index] / span);
-    text += `${before !== null && before - ago[index] < 60 ? "L" : "M"}${x.toFixed(1)} ${y(value, top).toFixed(1)}`;
+    const isJoined = before !== null && before - ago[index] < 60;
+    // A value without a neighbour is a dot: a line of no length with round ends.
+    text += `${isJoined ? "L" : "M"}${x.toFixed(1)} ${y(value, top).toFixed(1)}${isJoined ? "" : "h0"}`;
     before = ago[index];
   });
   return text;

@@ -25,9 +25,10 @@ function tagHasValue(element) {
   return ["INPUT", "SELECT", "OPTION"].includes(element.tagName);
 }
 
-/** Text of a task or an error: isolated, and with its control characters visible. */
+/** Text of a task or an error: isolated, with its control characters visible, and with places where a line may break. */
 export function foreign(text, className) {
-  return h("bdi", { class: className ? `foreign ${className}` : "foreign" }, visible(text));
+  const parts = visible(text).split(/(?<=[_./:\-])(?=\w)/);
+  return h("bdi", { class: className ? `foreign ${className}` : "foreign" }, parts.map((part, index) => [index > 0 ? h("wbr") : null, part]));
 }
 
 export function errorText(text) {

@@ -39,7 +39,7 @@ export function events(main) {
     }
     const isFailure = ["failed", "panicked", "timed_out"].includes(task.state) || event === "attempt_failed";
     const label = event === "finished" ? task.state : event;
-    const cell = (heading, content) => h("td", { "data-label": heading, class: content ? null : "none" }, content);
+    const cell = (heading, content) => h("td", { "data-label": heading, class: content && content !== "–" ? null : "none" }, content);
     return h("tr", { "data-failure": isFailure, hidden: onlyFailures.checked && !isFailure },
       h("th", { scope: "row" }, h("a", { href: address("task", { id: task.id }) }, h("code", null, shortId(task.id)))),
       cell("Name", nameLink(task.name)), cell("Event", badge(label)), cell("At", clock(at)),

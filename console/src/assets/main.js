@@ -89,6 +89,8 @@ function set(element, text, className) {
 }
 
 addEventListener("hashchange", show);
+// Not by its address, which would be that of a view.
+document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); document.getElementById("main").focus(); });
 // Nobody reads a page in the background: the service need not look for it.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { stop?.(); stop = null; wantsTail = null; } else listen(route().view === "events");

@@ -18,8 +18,7 @@ function state(row) {
 /** How much of the limit is used, where the service tells it. */
 function limit(row) {
   if (row.limit === null || row.limit === undefined) return state(row);
-  const used = row.in_use ?? row.running;
-  return [`${number(used)} of ${number(row.limit)} `, state(row)];
+  return h("span", null, `${number(row.in_use)} of ${number(row.limit)} `, state(row));
 }
 
 const columns = [

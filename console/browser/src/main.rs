@@ -1,0 +1,110 @@
+//! The service that the tests watch. What its tasks do is told over HTTP, so that a test waits for nothing but events.
+//!
+//! `PORT` is its port, or a free one. With `ACT=1` the page may act. The first line of its output is its address.
+#![expect(clippy::print_stdout, reason = "the tests read the address")]
+
+use std::{env, error::Error, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    routing::post,
+};
+use postlude::{RetryPolicy, Task, TaskRegistry, progress};
+use postlude_console::StatusRouter;
+use serde::Deserialize;
+use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Clone)]
+struct Service {
+    registry: TaskRegistry,
+    /// Ends the tasks that hang.
+    release: Arc<Notify>,
+}
+
+#[derive(Deserialize)]
+struct Order {
+    name: String,
+    kind: Kind,
+    count: usize,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// Completes at once.
+    Ok,
+    /// Fails, with its own name as the error.
+    Fail,
+    /// Fails twice, and leaves a dead letter.
+    Die,
+    /// Runs until it is released.
+    Hang,
+    /// Reports progress, then hangs.
+    Work,
+    /// Does not start within an hour.
+    Late,
+}
+
+/// Starts tasks, and answers when those that end by themselves have ended.
+async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Json<Vec<String>> {
+    // A name lives as long as the process: a test has few.
+    let name: &'static str = Box::leak(order.name.into_boxed_str());
+    let mut ids = Vec::new();
+    for number in 0..order.count {
+        let release = Arc::clone(&service.release);
+        let hang = async move {
+            release.notified().await;
+        };
+        let task = match order.kind {
+            Kind::Ok => Task::new(async {}),
+            Kind::Fail => Task::new(async move { Err::<(), _>(name) }),
+            Kind::Die => {
+                let twice = RetryPolicy::constant(Duration::ZERO).attempts(2);
+                Task::retrying(twice, move || async move { Err::<(), _>(name) })
+            }
+            Kind::Hang => Task::new(hang),
+            Kind::Work => Task::new(async move {
+                progress().set(40, 90).message(name);
+                hang.await;
+            }),
+            Kind::Late => Task::new(async {}).delay(Duration::from_secs(3600)),
+        };
+        let handle = service.registry.spawn(task.named(name));
+        if number < 10 {
+            ids.push(handle.id().to_external());
+        }
+        if matches!(order.kind, Kind::Ok | Kind::Fail | Kind::Die) {
+            handle.await;
+        }
+    }
+    Json(ids)
+}
+
+async fn release(State(service): State<Service>) {
+    service.release.notify_waiters();
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let registry = TaskRegistry::builder().limit_by_name("limited", 1).dead_letters(1_000).build()?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    println!("http://{}", listener.local_addr()?);
+    let server = |stop: CancellationToken| {
+        let mut status = StatusRouter::new(registry.clone()).stop(stop.clone());
+        if env::var_os("ACT").is_some() {
+            status = status.allow_abort().allow_replay();
+        }
+        let service = Service { registry: registry.clone(), release: Arc::default() };
+        let app = Router::new()
+            .route("/start", post(start))
+            .route("/release", post(release))
+            .nest("/some/admin", status.build())
+            .with_state(service);
+        axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
+    };
+    registry.serve(Duration::ZERO, server).await?;
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What the page does, and refuses to do.
+
+use crate::{driver::Browser, service::Service};
+
+#[test]
+fn are_not_offered_where_they_are_off() {
+    let (service, browser) = (Service::start(), Browser::start());
+    let [id] = &service.spawn("hang", "import", 1)[..] else { panic!("no task") };
+    service.spawn("die", "webhook", 1);
+    for view in ["tasks", "dead", "name?name=import", &format!("task?id={id}")] {
+        browser.open(&service.url(view));
+        browser.until(
+            "document.querySelector('#health').innerText === 'healthy' && !document.querySelector('[aria-busy]')",
+        );
+        let offered = browser.run(
+            "return [...document.querySelectorAll('main button, main input[type=checkbox]')].filter((one) => one.getClientRects().length).map((one) => one.innerText)",
+        );
+        let offered: Vec<String> = serde_json::from_value(offered).unwrap();
+        assert!(offered.iter().all(|label| ["Back", "Next page"].contains(&label.as_str())), "{view}: {offered:?}");
+    }
+    // Also a page that asks all the same is refused, and is told why.
+    let path = format!("tasks/{id}");
+    browser.run(&format!(
+        "fetch('admin/{path}', {{ method: 'DELETE', headers: {{ 'x-requested-with': 'a' }} }}).then(async (answer) => {{ globalThis.refused = answer.status + await answer.text(); }})"
+    ));
+    browser.until("globalThis.refused?.includes('405') && refused.includes('allow_abort')");
+    assert_eq!(service.get(&path)["state"], "running");
+}
+
+#[test]
+fn replay_and_discard_letters() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    service.spawn("die", "webhook", 3);
+    service.spawn("die", "other", 2);
+    browser.open(&service.url("dead"));
+    browser.until("document.querySelectorAll('article').length === 5");
+    browser.click("(//article//button[.='Replay'])[1]");
+    browser.until_text("1 replayed.");
+    // The replay fails, too.
+    browser.until("document.querySelectorAll('article').length === 5");
+    browser.click("(//article//summary)[1]");
+    browser.until("document.querySelectorAll('article:first-of-type li').length === 2");
+    browser.click("(//article//summary)[1]");
+    browser.click("(//article//button[.='Discard'])[1]");
+    browser.until_text("Discard this letter?");
+    browser.click("//dialog//button[.='Discard']");
+    browser.until_text("1 discarded.");
+    browser.write("//input[@id='name']", "webhook");
+    browser.click("//button[.='Discard all of this name']");
+    browser.until_text("Discard 3 letters of “webhook”?");
+    browser.click("//dialog//button[.='Cancel']");
+    browser.click("//button[.='Discard all of this name']");
+    browser.click("//dialog//button[.='Discard']");
+    browser.until_text("3 discarded.");
+    assert_eq!(service.get("dead-letters")["dead_letters"].as_array().unwrap().len(), 1);
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn abort_one_task_or_many() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    let [id, ..] = &service.spawn("hang", "import", 5)[..] else { panic!("no task") };
+    browser.open(&service.url(&format!("task?id={id}")));
+    browser.click("//button[.='Abort']");
+    browser.click("//dialog//button[.='Abort']");
+    browser.until_text("The task is aborted.");
+    browser.until("document.querySelector('main dl').innerText.includes('aborted')");
+    browser.click("//nav//a[starts-with(., 'Tasks')]");
+    browser.until("document.querySelectorAll('tbody tr').length === 4");
+    browser.click("(//tbody//input)[1]");
+    browser.click("(//tbody//input)[2]");
+    browser.click("//button[.='Abort 2 selected']");
+    browser.click("//dialog//button[.='Abort']");
+    browser.until_text("2 aborted.");
+    browser.until("document.querySelectorAll('tbody tr').length === 2");
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn survive_a_restart_and_act_in_no_other_process() {
+    let (mut service, browser) = (Service::acting(), Browser::start());
+    service.spawn("hang", "before", 1);
+    browser.open(&service.url("tasks"));
+    browser.until_text("before");
+    let first = browser.run("return document.querySelector('#instance').title");
+    browser.click("(//tbody//input)[1]");
+    service.stop();
+    browser.until_text("no answer");
+    service.restart();
+    service.spawn("hang", "after", 1);
+    browser.until_text("Another process answers");
+    browser.until(&format!("document.querySelector('#instance').title !== {first}"));
+    browser.until_text("live");
+    // What was selected is of the other process, and is not aborted here.
+    browser.click("//nav//a[starts-with(., 'History')]");
+    browser.click("//nav//a[starts-with(., 'Tasks')]");
+    browser.until("document.querySelector('tbody')?.innerText.includes('after')");
+    browser.click("(//tbody//input)[1]");
+    browser.click("//button[.='Abort 1 selected']");
+    browser.click("//dialog//button[.='Abort']");
+    browser.until_text("1 aborted.");
+    // A lost connection is a line of the console, and nothing else may be.
+    let expected = |line: &&String| !line.contains("ERR_");
+    assert_eq!(browser.problems().iter().filter(expected).collect::<Vec<_>>(), [""; 0]);
+}

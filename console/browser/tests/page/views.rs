@@ -1,0 +1,174 @@
+//! Each view, what is live in it, its filters, and the keyboard.
+
+use crate::{driver::Browser, service::Service};
+
+/// The views that have a tab, and a word that each has.
+const TABS: [(&str, &str); 6] = [
+    ("Overview", "What is wrong now"),
+    ("Names", "Part of the name"),
+    ("Tasks", "Live tasks"),
+    ("History", "Outcome"),
+    ("Dead letters", "Dead letters"),
+    ("Events", "Failures only"),
+];
+
+#[test]
+fn each_opens_by_its_tab_and_by_its_address_and_breaks_no_rule() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    service.spawn("ok", "audit", 12);
+    service.spawn("fail", "mail", 8);
+    service.spawn("die", "webhook", 3);
+    let [running, ..] = &service.spawn("work", "import", 2)[..] else { panic!("no task") };
+    browser.open(&service.url("overview"));
+    for (tab, word) in TABS {
+        browser.click(&format!("//nav//a[starts-with(., '{tab}')]"));
+        browser.until(&format!("document.querySelector('main').innerText.includes('{word}')"));
+        browser.until("document.querySelector('nav [aria-current=page]') && !document.querySelector('[aria-busy]')");
+        assert_eq!(browser.unnamed_controls(), [""; 0], "{tab}");
+    }
+    for (view, word) in [
+        ("name?name=mail", "The last failure"),
+        (&format!("task?id={running}"), "40 of 90"),
+        ("history?state=failed", "mail"),
+        ("task?id=17", "append"),
+    ] {
+        browser.open(&service.url(view));
+        browser.until_text(word);
+        assert_eq!(browser.unnamed_controls(), [""; 0], "{view}");
+    }
+    let problems = browser.problems();
+    let expected = |line: &&String| !line.contains("400 (Bad Request)"); // the id that is none
+    assert_eq!(problems.iter().filter(expected).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn a_task_comes_and_goes_without_a_reload() {
+    let (service, browser) = (Service::start(), Browser::start());
+    browser.open(&service.url("tasks"));
+    browser.until_text("No task is live.");
+    browser.run("globalThis.isFirst = true");
+    service.spawn("work", "import", 1);
+    browser.until_text("40 of 90");
+    service.release();
+    browser.until_text("No task is live.");
+    browser.click("//nav//a[starts-with(., 'Events')]");
+    browser.until_text("live");
+    service.spawn("ok", "audit", 1);
+    browser.until("document.querySelector('main').innerText.includes('completed')");
+    browser.click("//button[.='Pause']");
+    service.spawn("ok", "unseen", 1);
+    browser.until_text("3 waiting");
+    browser.until_no_text("unseen");
+    browser.click("//button[.='Go on']");
+    browser.until_text("unseen");
+    assert_eq!(browser.run("return globalThis.isFirst"), true, "the page was not loaded again");
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn filters_and_errors_are_found() {
+    let (service, browser) = (Service::start(), Browser::start());
+    service.spawn("ok", "audit", 70);
+    service.spawn("fail", "mail", 2);
+    service.spawn("hang", "import", 60);
+    service.spawn("late", "report", 1);
+    browser.open(&service.url("history"));
+    browser.until("document.querySelectorAll('tbody tr').length === 50");
+    browser.click("//button[.='Next page']");
+    browser.until("document.querySelectorAll('tbody tr').length === 22");
+    browser.click("//button[.='Back']");
+    browser.until("document.querySelectorAll('tbody tr').length === 50");
+    browser.choose("//select[@id='state']", "failed");
+    browser.until("document.querySelectorAll('tbody tr').length === 2");
+    browser.click("//tbody//a[1]");
+    browser.until("document.querySelector('main dl')?.innerText.includes('Error')");
+    browser.click("//nav//a[starts-with(., 'Tasks')]");
+    browser.until("document.querySelectorAll('tbody tr').length === 50");
+    browser.write("//input[@id='name']", "report");
+    browser.until("document.querySelectorAll('tbody tr').length === 1");
+    browser.until_text("its time, in 5");
+    browser.click("//nav//a[starts-with(., 'Names')]");
+    browser.until("document.querySelectorAll('tbody tr').length === 5");
+    browser.write("//input[@id='name-text']", "AUD");
+    browser.until("document.querySelectorAll('tbody tr').length === 1");
+    browser.write("//input[@id='name-text']", "");
+    browser.click("//th//button[.='Name']");
+    browser.until("document.querySelector('th[aria-sort]')?.innerText.startsWith('Name')");
+    browser.until("document.querySelector('tbody tr').innerText.startsWith('audit')");
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn the_overview_says_what_fails_and_leads_there() {
+    let (service, browser) = (Service::start(), Browser::start());
+    browser.open(&service.url("overview"));
+    browser.until_text("Nothing stands out");
+    service.spawn("fail", "mail", 9);
+    browser.until_text("fails: 9 of 9 tasks (100 %)");
+    browser.click("//ul[@id='findings']//a[.='mail']");
+    browser.until("location.hash.includes('history') && document.querySelectorAll('tbody tr').length === 9");
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn the_keyboard_reaches_and_does_everything() {
+    const TAB: &str = "\u{e004}";
+    const ENTER: &str = "\u{e007}";
+    const SPACE: &str = " ";
+    const ESCAPE: &str = "\u{e00c}";
+    let (service, browser) = (Service::acting(), Browser::start());
+    service.spawn("hang", "import", 1);
+    browser.open(&service.url("overview"));
+    browser.until_text("live");
+    let focused = || browser.run("return document.activeElement.innerText || document.activeElement.ariaLabel || ''");
+    browser.press(TAB);
+    assert_eq!(focused(), "Skip to the content");
+    browser.press(ENTER);
+    browser.until("document.activeElement.id === 'main' && location.hash.includes('overview')");
+    let to = |wanted: &str| {
+        for _ in 0..60 {
+            if focused().as_str().unwrap().starts_with(wanted) {
+                return;
+            }
+            browser.press(TAB);
+        }
+        panic!("{wanted} is not reached");
+    };
+    browser.run("document.activeElement.blur(); document.querySelector('.skip').focus()");
+    to("Tasks");
+    browser.press(ENTER);
+    browser.until("document.activeElement.id === 'main' && document.querySelector('tbody input')");
+    to("Select task");
+    browser.press(SPACE);
+    to("Abort 1 selected");
+    browser.press(ENTER);
+    browser.until("document.querySelector('dialog[open]') && document.activeElement.innerText === 'Cancel'");
+    browser.press(ESCAPE);
+    browser.until("!document.querySelector('dialog[open]')");
+    assert_eq!(focused(), "Abort 1 selected", "the focus comes back");
+    browser.press(ENTER);
+    browser.until("document.querySelector('dialog[open]')");
+    to("Abort");
+    browser.press(ENTER);
+    browser.until_text("1 aborted.");
+    browser.until_text("No task is live.");
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn a_hundred_thousand_live_tasks_are_shown_a_page_at_a_time() {
+    let (service, browser) = (Service::start(), Browser::start());
+    service.spawn("hang", "import", 100_000);
+    browser.open(&service.url("overview"));
+    browser.until_text("100,000");
+    browser.click("//nav//a[starts-with(., 'Tasks')]");
+    browser.until("document.querySelectorAll('tbody tr').length === 50");
+    for _ in 0..3 {
+        let first = browser.run("return document.querySelector('tbody tr').innerText.split('\\n')[0]");
+        browser.click("//button[.='Next page']");
+        browser.until(&format!("!document.querySelector('tbody tr').innerText.startsWith({first})"));
+    }
+    browser.write("//input[@id='name']", "nobody");
+    browser.until_text("No live task matches");
+    assert_eq!(browser.problems(), [""; 0]);
+}
