@@ -8,6 +8,7 @@ use axum::{
 };
 use postlude::{DeadLetter, Page, ParseIdError, TaskId};
 use serde::Serialize;
+use tracing::info;
 
 use crate::{
     accepted::Accepted,
@@ -19,14 +20,16 @@ use crate::{
 
 pub(crate) fn routes(allow_replay: bool) -> Router<Arc<Status>> {
     const DISABLED: &str = "replaying and discarding are disabled: `StatusRouter::allow_replay` enables them";
+    const DELETE: &[Method] = &[Method::DELETE];
+    const POST: &[Method] = &[Method::POST];
 
     let (letter, replay) =
         if allow_replay { (get(show).delete(discard), post(replay)) } else { (get(show), MethodRouter::new()) };
-    let disabled = |method| (!allow_replay).then_some((method, DISABLED));
+    let disabled = |methods| (!allow_replay).then_some((methods, DISABLED));
     Router::new()
         .route("/dead-letters", answer_other_methods(get(list), None))
-        .route("/dead-letters/{id}", answer_other_methods(letter, disabled(Method::DELETE)))
-        .route("/dead-letters/{id}/replay", answer_other_methods(replay, disabled(Method::POST)))
+        .route("/dead-letters/{id}", answer_other_methods(letter, disabled(DELETE)))
+        .route("/dead-letters/{id}/replay", answer_other_methods(replay, disabled(POST)))
 }
 
 fn parse(params: Params) -> Result<PageQuery<LetterCursor>, String> {
@@ -82,7 +85,9 @@ async fn replay(
     IdText(id): IdText,
     OriginalUri(uri): OriginalUri,
 ) -> Result<Accepted, ApiError> {
-    let replay = status.registry.dead_letters().replay(parse_id(&id, ApiError::unknown_dead_letter)?)?;
+    let id = parse_id(&id, ApiError::unknown_dead_letter)?;
+    let replay = status.registry.dead_letters().replay(id)?;
+    info!(target: "postlude", id = %id, replay = %replay.id(), "a client has replayed a dead letter");
     // The path under which the routes are nested: all before `/dead-letters/{id}/replay`.
     let path = uri.path().rsplitn(4, '/').nth(3).unwrap_or_default();
     Ok(Accepted::new(replay.id()).under(path.to_owned()))
@@ -91,5 +96,9 @@ async fn replay(
 async fn discard(_: Action, State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<StatusCode, ApiError> {
     let id = parse_id(&id, ApiError::unknown_dead_letter)?;
     let is_discarded = status.registry.dead_letters().discard(id);
-    if is_discarded { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::unknown_dead_letter(&id.to_external())) }
+    if !is_discarded {
+        return Err(ApiError::unknown_dead_letter(&id.to_external()));
+    }
+    info!(target: "postlude", id = %id, "a client has discarded a dead letter");
+    Ok(StatusCode::NO_CONTENT)
 }

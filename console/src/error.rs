@@ -41,6 +41,11 @@ impl ApiError {
         Self { code: StatusCode::NOT_FOUND, message }
     }
 
+    pub(crate) fn unknown_name(name: &str) -> Self {
+        let message = format!("no task of the name `{name}` is known to this process, and no limit");
+        Self { code: StatusCode::NOT_FOUND, message }
+    }
+
     pub(crate) fn unknown_dead_letter(id: &str) -> Self {
         let message = format!(
             "there is no dead letter of task {id} in this process: it was replayed, discarded, or evicted by newer ones"
@@ -53,7 +58,7 @@ impl ApiError {
 /// `disabled` with the way to enable them.
 pub(crate) fn answer_other_methods<S>(
     route: MethodRouter<S>,
-    disabled: Option<(Method, &'static str)>,
+    disabled: Option<(&'static [Method], &'static str)>,
 ) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -63,7 +68,7 @@ where
             return StatusCode::NO_CONTENT.into_response();
         }
         let message = match disabled {
-            Some((disabled, message)) if method == disabled => message.to_owned(),
+            Some((disabled, message)) if disabled.contains(&method) => message.to_owned(),
             _ => format!("there is no {method} here: the header `allow` has the methods that there are"),
         };
         ApiError { code: StatusCode::METHOD_NOT_ALLOWED, message }.into_response()

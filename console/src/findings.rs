@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use postlude::TaskMetrics;
+use postlude::{DiscardCounts, Outcome, TaskMetrics};
 use serde::Serialize;
 
 use crate::{
+    profile::LongPoll,
     recent::{Series, Window},
-    snapshot::{LastError, LongRunning},
+    snapshot::{LastError, LongRunning, RUNS_FOR_LONG},
 };
 
 /// The least number of tasks that make a statement about a name.
@@ -27,7 +28,7 @@ const MAX_OF_A_KIND: usize = 5;
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Finding {
-    /// One word: `failing`, `blocking`, `hanging`, `at_limit`, `slow`, `waiting`, `growing`, `lost`, `stuck`.
+    /// One word: `failing`, `blocks_runtime`, `blocking`, `hanging`, `at_limit`, `slow`, `waiting`, `growing`, `lost`, `stuck`.
     pub(crate) kind: &'static str,
     pub(crate) name: Option<String>,
     /// What it is, after the name.
@@ -47,17 +48,25 @@ pub(crate) struct NameFacts<'a> {
     pub(crate) pending_before: Option<u64>,
     pub(crate) last_error: Option<&'a LastError>,
     pub(crate) longest: Option<&'a LongRunning>,
+    pub(crate) oldest_running: Duration,
+    pub(crate) long_poll: Option<&'a LongPoll>,
+    pub(crate) discarded_by: DiscardCounts,
 }
 
 pub(crate) fn findings(metrics: &TaskMetrics, names: &[NameFacts<'_>], all: &Series, now: Duration) -> Vec<Finding> {
     let mut found = Vec::new();
+    found.extend(ranked(names, blocks_runtime));
     found.extend(ranked(names, failing));
     found.extend(ranked(names, hanging));
     found.extend(at_limits(names));
     let typical = typical_p95(names);
     found.extend(ranked(names, |name| slow(name, typical)));
     found.extend(ranked(names, growing));
-    found.extend(of_the_registry(metrics, all, now));
+    let lost = ranked(names, lost);
+    // Names that have no history are in the figures of all.
+    let is_told = !lost.is_empty();
+    found.extend(lost);
+    found.extend(of_the_registry(metrics, all, now, is_told));
     found
 }
 
@@ -85,21 +94,58 @@ fn failing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
     Some((rate, Finding { error, ..of("failing", name, message) }))
 }
 
+/// A task that does not return from its poll: those behind it on its worker wait, and so may all others.
+fn blocks_runtime(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let LongPoll { id, polling_for, .. } = name.long_poll?;
+    let time = polling_for.as_secs_f32();
+    let message = format!("blocks the runtime: task {id} has not returned from a poll for {}", text(time));
+    Some((f64::from(time), of("blocks_runtime", name, message)))
+}
+
+/// A name whose tasks did not run to their end. Those that failed are told by [`failing`].
+fn lost(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let happened = name.window?.happened;
+    let count = happened.unfinished();
+    if count == 0 {
+        return None;
+    }
+    let tasks = if count == 1 { "task" } else { "tasks" };
+    let aborted = happened.aborted.min(count);
+    let mut message = format!("lost {count} {tasks} in the last 5 minutes");
+    if aborted < count {
+        let reasons =
+            name.discarded_by.iter().filter(|(reason, count)| *count > 0 && Outcome::Discarded(*reason).is_loss());
+        let reasons: Vec<_> =
+            reasons.map(|(reason, count)| format!("{count} {}", reason.label().replace('_', " "))).collect();
+        let (discarded, reasons) = (count - aborted, reasons.join(", "));
+        message.push_str(&format!(": {discarded} discarded (since the start: {reasons}), {aborted} aborted"));
+    } else {
+        message.push_str(": aborted");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rank")]
+    Some((count as f64, of("lost", name, message)))
+}
+
 /// A task that runs for much longer than its name does usually. It blocks if other tasks wait behind it.
 fn hanging(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
-    let longest = name.longest?;
     let usual = name.window.and_then(|window| window.run.p95);
-    let time = longest.running_for.as_secs_f32();
+    // More tasks than are looked at may run for long.
+    let running_for = name.longest.map_or(name.oldest_running, |longest| longest.running_for);
+    let time = running_for.as_secs_f32();
+    if running_for < RUNS_FOR_LONG {
+        return None;
+    }
     if usual.is_some_and(|usual| time < usual * TIMES_SLOWER) {
         return None;
     }
     let usually = usual.map(|usual| format!(", 95 % of its runs take at most {}", text(usual))).unwrap_or_default();
-    let (kind, behind) = match longest.holds_up {
+    let (kind, behind) = match name.longest.map_or(0, |longest| longest.holds_up) {
         0 => ("hanging", String::new()),
         1 => ("blocking", ", and 1 later task of its set waits for it".to_owned()),
         count => ("blocking", format!(", and {count} later tasks of its set wait for it")),
     };
-    let message = format!("has been running for {}{usually}{behind}: task {}", text(time), longest.id);
+    let task = name.longest.map(|longest| format!(": task {}", longest.id)).unwrap_or_default();
+    let message = format!("has been running for {}{usually}{behind}{task}", text(time));
     Some((f64::from(time), of(kind, name, message)))
 }
 
@@ -148,7 +194,7 @@ fn growing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
     Some((name.pending as f64, of("growing", name, message)))
 }
 
-fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration) -> Vec<Finding> {
+fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration, is_loss_told: bool) -> Vec<Finding> {
     let finding = |kind, message| Finding { kind, name: None, message, error: None };
     let mut found = Vec::new();
     if metrics.oldest_pending >= LONG_WAIT {
@@ -160,10 +206,9 @@ fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration) -> Vec<Fi
         found.push(finding("stuck", message));
     }
     let window = all.window(now, &crate::recent::Counts::of(metrics), 5);
-    if window.happened.discarded > 0 {
-        let message =
-            format!("{} tasks were discarded in the last 5 minutes, and did not run", window.happened.discarded);
-        found.push(finding("lost", message));
+    let lost = window.happened.unfinished();
+    if lost > 0 && !is_loss_told {
+        found.push(finding("lost", format!("{lost} tasks were lost in the last 5 minutes: discarded or aborted")));
     }
     if metrics.dead_letters_evicted > 0 {
         let message = format!("{} dead letters were evicted by newer ones", metrics.dead_letters_evicted);
@@ -203,6 +248,9 @@ mod tests {
             pending_before: None,
             last_error: None,
             longest: None,
+            oldest_running: Duration::ZERO,
+            long_poll: None,
+            discarded_by: DiscardCounts::default(),
         }
     }
 

@@ -99,8 +99,10 @@ mod findings;
 #[cfg(all(any(doc, doctest), feature = "prometheus"))]
 pub mod guide;
 mod health;
+mod limits;
 mod names;
 mod page;
+mod profile;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 mod query;

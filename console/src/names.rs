@@ -1,4 +1,4 @@
-//! The route that lists all names.
+//! The routes that list all names, and show one.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     error::{ApiError, answer_other_methods},
-    query::{Params, QueryParams, parse_query},
+    query::{NameText, Params, QueryParams, parse_query},
     recent::Recent,
     routes::Status,
     snapshot::{Look, NameRow, row},
@@ -18,7 +18,9 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 pub(crate) fn routes() -> Router<Arc<Status>> {
-    Router::new().route("/names.json", answer_other_methods(get(list), None))
+    Router::new()
+        .route("/names.json", answer_other_methods(get(list), None))
+        .route("/names/{name}", answer_other_methods(get(show), None))
 }
 
 /// The names that a client asks for.
@@ -75,4 +77,14 @@ async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<J
         None => query.answer(&look, &Recent::default(), std::time::Duration::ZERO),
     };
     Ok(Json(page))
+}
+
+async fn show(State(status): State<Arc<Status>>, NameText(name): NameText) -> Result<Json<NameRow>, ApiError> {
+    let look = Arc::clone(&status).exclusively(Look::at).await?;
+    let found = look.metrics.by_name().get_key_value(name.as_str());
+    let (known, metrics) = found.ok_or_else(|| ApiError::unknown_name(&name))?;
+    Ok(Json(match &status.sampler {
+        Some(sampler) => sampler.with_recent(|recent| row(*known, metrics, &look, recent, sampler.now())),
+        None => row(*known, metrics, &look, &Recent::default(), std::time::Duration::ZERO),
+    }))
 }

@@ -51,7 +51,7 @@ macro_rules! assets {
     };
 }
 
-static ASSETS: [Asset; 15] = assets! {
+static ASSETS: [Asset; 16] = assets! {
     "console.css" "text/css; charset=utf-8"
     "icon.svg" "image/svg+xml"
     "main.js" "text/javascript; charset=utf-8"
@@ -67,6 +67,7 @@ static ASSETS: [Asset; 15] = assets! {
     "history.js" "text/javascript; charset=utf-8"
     "dead.js" "text/javascript; charset=utf-8"
     "events.js" "text/javascript; charset=utf-8"
+    "queues.js" "text/javascript; charset=utf-8"
 };
 
 /// FNV-1a: tells one version of a file from another.
@@ -117,7 +118,8 @@ async fn root(State(status): State<Arc<Status>>, headers: HeaderMap, OriginalUri
     if prefers_html(&headers) {
         return html(&uri);
     }
-    let index = Index { instance: TaskId::instance(), config: status.config, page: "index.html", routes: ROUTES };
+    let index =
+        Index { instance: TaskId::instance(), config: status.config.clone(), page: "index.html", routes: ROUTES };
     ([(VARY, "accept")], Json(index)).into_response()
 }
 

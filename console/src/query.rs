@@ -5,7 +5,6 @@ use axum::{
     http::request::Parts,
 };
 use postlude::{ParseIdError, TaskId};
-use serde::Deserialize;
 
 use crate::error::ApiError;
 
@@ -32,18 +31,29 @@ pub(crate) fn parse_query<Q>(
 /// own.
 pub(crate) struct IdText(pub(crate) String);
 
+/// The extractor of the name in a path.
+pub(crate) struct NameText(pub(crate) String);
+
 impl<S: Send + Sync> FromRequestParts<S> for IdText {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        #[derive(Deserialize)]
-        struct Parameters {
-            id: String,
-        }
-
-        let path = Path::<Parameters>::from_request_parts(parts, state).await;
-        path.map(|Path(Parameters { id })| Self(id)).map_err(|rejection| ApiError::bad_request(rejection.body_text()))
+        text_in_path(parts, state, "id").await.map(Self)
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NameText {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        text_in_path(parts, state, "name").await.map(Self)
+    }
+}
+
+async fn text_in_path<S: Send + Sync>(parts: &mut Parts, state: &S, key: &str) -> Result<String, ApiError> {
+    let path = Path::<Params>::from_request_parts(parts, state).await;
+    let Path(mut parameters) = path.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    Ok(parameters.remove(key).unwrap_or_default())
 }
 
 /// Parses the id in a path. An id of another process is unknown.

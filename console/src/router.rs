@@ -20,7 +20,8 @@ where
 /// Builds the status routes.
 ///
 /// # Default
-/// - [`allow_abort`](Self::allow_abort), [`allow_replay`](Self::allow_replay): no
+/// - [`allow_abort`](Self::allow_abort), [`allow_replay`](Self::allow_replay), [`allow_pause`](Self::allow_pause): no
+/// - [`jobs_at`](Self::jobs_at): none, and the page has no view of queues
 /// - [`max_failure_rate`](Self::max_failure_rate), [`max_pending_age`](Self::max_pending_age),
 ///   [`max_running_age`](Self::max_running_age), [`max_open_age`](Self::max_open_age), [`max_stuck`](Self::max_stuck):
 ///   none; a registry that is open and not full is healthy
@@ -54,11 +55,11 @@ pub struct StatusRouter {
 impl StatusRouter {
     /// The routes of one registry.
     pub const fn new(registry: TaskRegistry) -> Self {
-        let config = Config { allowed: Allowed { abort: false, replay: false } };
+        let config = Config { allowed: Allowed { abort: false, replay: false, pause: false }, jobs: None };
         Self { registry, config, limits: Limits::NONE, stop: None, has_page: true }
     }
 
-    /// Lets `DELETE /tasks/{id}` abort tasks.
+    /// Lets `DELETE /tasks/{id}` abort a task, and `DELETE /tasks?name=` all tasks that match.
     pub const fn allow_abort(mut self) -> Self {
         self.config.allowed.abort = true;
         self
@@ -68,6 +69,34 @@ impl StatusRouter {
     /// `DELETE /dead-letters/{id}` discard them.
     pub const fn allow_replay(mut self) -> Self {
         self.config.allowed.replay = true;
+        self
+    }
+
+    /// Lets `PUT` and `DELETE` of `/names/{name}/paused` pause and resume the tasks of a name, and those of
+    /// `/names/{name}/limit` set and remove its limit: see [`TaskRegistry::pause`] and [`TaskRegistry::set_limit`].
+    pub const fn allow_pause(mut self) -> Self {
+        self.config.allowed.pause = true;
+        self
+    }
+
+    /// Where the routes of `postlude-jobs` are, relative to these routes: the page then has a view of their queues,
+    /// their dead jobs, and, if those routes allow actions, replay, discard and pause.
+    ///
+    /// A page whose routes are at `/admin` finds `/admin/jobs` as `jobs`, and `/jobs` as `../jobs`. The routes have to
+    /// be at the same host: the page asks no other.
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use postlude::TaskRegistry;
+    /// use postlude_console::StatusRouter;
+    ///
+    /// fn with_jobs(registry: TaskRegistry, jobs: Router) -> Router {
+    ///     let status = StatusRouter::new(registry).jobs_at("../jobs");
+    ///     Router::new().nest("/jobs", jobs).nest("/admin", status.build()) // .layer(your_authentication)
+    /// }
+    /// ```
+    pub fn jobs_at(mut self, path: impl AsRef<str>) -> Self {
+        self.config.jobs = Some(path.as_ref().trim_end_matches('/').into());
         self
     }
 

@@ -22,7 +22,7 @@ use crate::{
     dead_letters,
     error::{ApiError, answer_other_methods},
     health::{Condition, Limits, RECENTLY, failure_rate},
-    names, page,
+    limits, names, page,
     sampler::Sampler,
     snapshot::Health,
     stream,
@@ -35,12 +35,15 @@ use crate::{
 pub(crate) struct Allowed {
     pub(crate) abort: bool,
     pub(crate) replay: bool,
+    pub(crate) pause: bool,
 }
 
 /// What the page is told of its service.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Config {
     pub(crate) allowed: Allowed,
+    /// Where the routes of jobs are, relative to these routes.
+    pub(crate) jobs: Option<Arc<str>>,
 }
 
 pub(crate) fn router<S>(status: Arc<Status>) -> Router<S>
@@ -53,7 +56,8 @@ where
         .route("/health", answer_other_methods(get(health), None))
         .merge(tasks::routes(allowed.abort))
         .merge(dead_letters::routes(allowed.replay))
-        .merge(names::routes());
+        .merge(names::routes())
+        .merge(limits::routes(allowed.pause));
     #[cfg(feature = "prometheus")]
     {
         router = router.route("/metrics", answer_other_methods(get(metrics_text), None));

@@ -205,7 +205,7 @@ async fn take(status: Arc<Status>, sampler: &Arc<Sampler>) -> Duration {
         return took;
     }
     let health = status.health().await;
-    let config = status.config;
+    let config = status.config.clone();
     let look = status.exclusively(|registry| {
         let began = Instant::now();
         let look = Look::at(registry);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     findings::{Finding, NameFacts, findings},
+    profile::{LongPoll, long_polls},
     recent::{Counts, Rates, Recent, Window},
     routes::Config,
 };
@@ -22,7 +23,7 @@ const MAX_ERRORS: usize = 200;
 /// The longest error in a snapshot, in characters. `GET /tasks/{id}` has all of it.
 const MAX_ERROR_CHARS: usize = 300;
 /// A task that has been running for this long may hang.
-const RUNS_FOR_LONG: Duration = Duration::from_secs(10);
+pub(crate) const RUNS_FOR_LONG: Duration = Duration::from_secs(10);
 /// How many of them are looked at, and how many tasks behind them are counted.
 const MAX_LONG_RUNNING: usize = 100;
 const MAX_BEHIND: usize = 1_000;
@@ -73,13 +74,19 @@ struct Totals {
     aborted: u64,
     discarded: u64,
     retries: u64,
+    lost: u64,
+    live: u64,
+    capacity: Option<u64>,
     stuck: u64,
+    held_sets: u64,
     open_sets: u64,
     shed: u64,
     hook_panics: u64,
     dead_letters: u64,
     dead_letters_evicted: u64,
     oldest_pending: f64,
+    oldest_running: f64,
+    oldest_open: f64,
     runtime: postlude::RuntimeMetrics,
 }
 
@@ -97,13 +104,19 @@ impl From<&TaskMetrics> for Totals {
             aborted: metrics.aborted,
             discarded: metrics.discarded,
             retries: metrics.retries,
+            lost: metrics.lost,
+            live: metrics.live,
+            capacity: metrics.capacity,
             stuck: metrics.stuck,
+            held_sets: metrics.held_sets,
             open_sets: metrics.open_sets,
             shed: metrics.shed,
             hook_panics: metrics.hook_panics,
             dead_letters: metrics.dead_letters,
             dead_letters_evicted: metrics.dead_letters_evicted,
             oldest_pending: metrics.oldest_pending.as_secs_f64(),
+            oldest_running: metrics.oldest_running.as_secs_f64(),
+            oldest_open: metrics.oldest_open.as_secs_f64(),
             runtime: metrics.runtime,
         }
     }
@@ -140,6 +153,7 @@ pub(crate) struct Look {
     pub(crate) errors: Vec<(TaskName, LastError)>,
     at_limit: Vec<TaskName>,
     long_running: Vec<LongRunning>,
+    long_polls: Vec<LongPoll>,
 }
 
 /// The task of a name that has been running for the longest time, and what waits behind it.
@@ -160,8 +174,9 @@ impl Look {
         let waits = metrics.by_name().iter().filter(|(_, metrics)| can_start && metrics.pending > 0);
         let at_limit = waits.map(|(name, _)| *name).filter(|name| registry.may_start(*name) == 0).collect();
         let errors = if has_failed { last_errors(registry) } else { Vec::new() };
-        let long_running = if metrics.running > 0 { long_running(registry) } else { Vec::new() };
-        Self { metrics, errors, at_limit, long_running }
+        let long_running = if metrics.oldest_running >= RUNS_FOR_LONG { long_running(registry) } else { Vec::new() };
+        let long_polls = long_polls(registry, &metrics);
+        Self { metrics, errors, at_limit, long_running, long_polls }
     }
 }
 
@@ -306,6 +321,9 @@ impl NameRow {
             pending_before: series.and_then(|series| series.pending_at(now.saturating_sub(Duration::from_secs(300)))),
             last_error: self.last_error.as_ref(),
             longest: look.long_running.iter().find(|one| one.name == self.name),
+            oldest_running: self.metrics.oldest_running,
+            long_poll: look.long_polls.iter().filter(|one| one.name == self.name).max_by_key(|one| one.polling_for),
+            discarded_by: self.metrics.discarded_by,
         }
     }
 }

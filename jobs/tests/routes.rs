@@ -98,7 +98,7 @@ async fn queue_has_the_figures_by_name() {
     case.push(later()).await;
     let body = case.json("/queue").await;
     let mail = json!({"waiting": 0, "scheduled": 1, "running": 0, "dead": 0, "oldest_waiting": null, "paused": false});
-    assert_eq!(body, json!({"engine": "SQLite", "names": {"mail": mail}}));
+    assert_eq!(body, json!({"engine": "SQLite", "allows_actions": false, "names": {"mail": mail}}));
 }
 
 #[tokio::test]

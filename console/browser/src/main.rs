@@ -1,13 +1,19 @@
 //! The service that the tests watch. What its tasks do is told over HTTP, so that a test waits for nothing but events.
 //!
-//! `PORT` is its port, or a free one. With `ACT=1` the page may act. The first line of its output is its address.
+//! `PORT` is its port, or a free one. With `ACT=1` the page may act. With `JOBS=1` there are durable jobs. With
+//! `PROFILED=1` its answers say what those of a profiled registry do, and it has no stream. The first line of its output
+//! is its address.
 #![expect(clippy::print_stdout, reason = "the tests read the address")]
+
+mod jobs;
+mod profiled;
 
 use std::{env, error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{Query, State},
+    middleware::from_fn,
     routing::post,
 };
 use postlude::{RetryPolicy, Task, TaskRegistry, progress};
@@ -92,17 +98,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let registry = TaskRegistry::builder().limit_by_name("limited", 1).dead_letters(1_000).build()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}", listener.local_addr()?);
+    let is_acting = env::var_os("ACT").is_some();
+    let folder = tempfile::tempdir()?;
+    let jobs = if env::var_os("JOBS").is_some() { Some(jobs::start(&registry, folder.path()).await?) } else { None };
     let server = |stop: CancellationToken| {
         let mut status = StatusRouter::new(registry.clone()).stop(stop.clone());
-        if env::var_os("ACT").is_some() {
-            status = status.allow_abort().allow_replay();
+        if is_acting {
+            status = status.allow_abort().allow_replay().allow_pause();
+        }
+        if jobs.is_some() {
+            status = status.jobs_at("../jobs");
+        }
+        let mut admin = status.build();
+        if env::var_os("PROFILED").is_some() {
+            admin = admin.layer(from_fn(profiled::add_profiles));
         }
         let service = Service { registry: registry.clone(), release: Arc::default() };
         let app = Router::new()
             .route("/start", post(start))
             .route("/release", post(release))
-            .nest("/some/admin", status.build())
-            .with_state(service);
+            .nest("/some/admin", admin)
+            .with_state(service)
+            .merge(jobs.map(|jobs| jobs::routes(jobs, is_acting)).unwrap_or_default());
         axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
     };
     registry.serve(Duration::ZERO, server).await?;

@@ -36,15 +36,19 @@ async function answer(path, options = {}) {
 }
 
 export function get(path, parameters) {
-  const query = new URLSearchParams(Object.entries(parameters ?? {}).filter(([, value]) => value !== "" && value !== null && value !== undefined));
-  return answer(query.size ? `${path}?${query}` : path);
+  return answer(path + query(parameters));
+}
+
+function query(parameters) {
+  const given = Object.entries(parameters ?? {}).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
 /** Acts in the process that the page shows, and in no other. */
-export function act(method, path) {
+export function act(method, path, parameters) {
   const headers = { "x-requested-with": "postlude" };
   if (instance) headers["x-postlude-instance"] = instance;
-  return answer(path, { method, headers });
+  return answer(path + query(parameters), { method, headers });
 }
 
 /**

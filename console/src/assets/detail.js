@@ -3,6 +3,7 @@ import { act, get } from "./api.js";
 import { ask, badge, errorText, foreign, h, link, nameLink, notify } from "./dom.js";
 import { number, seconds, shortId, visible } from "./format.js";
 import { reason } from "./history.js";
+import { profileFacts } from "./names.js";
 
 export function task(main, { id }) {
   let isClosed = false, timer = null, allowed = null, state = null;
@@ -57,6 +58,7 @@ function facts(found) {
     fact("Waited", seconds(found.queued_for)), fact("Ran for", seconds(found.ran_for)),
     found.ended_ago === undefined ? null : fact("Ended", `${seconds(found.ended_ago)} ago`),
     at ? fact("Progress", [at.total ? `${number(at.done)} of ${number(at.total)} ` : "", at.message ? foreign(at.message) : ""]) : null,
+    profileFacts(found.profile).map(([label, value]) => fact(label, value)),
     fact("Made at", h("code", null, foreign(found.location))),
     fact("Set", found.set ? h("code", null, foreign(shortId(found.set))) : null),
     fact("Replay of", found.replay_of ? link("task", { id: found.replay_of }, shortId(found.replay_of)) : null),

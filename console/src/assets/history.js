@@ -32,8 +32,8 @@ export function history(main, parameters) {
     { label: "Why", cell: reason },
   ];
   return paged(main, {
-    title: "History", tools: filters("history", STATES, { state, name: parameters.name }), path: "tasks", items: "tasks",
-    parameters: () => ({ state, name: parameters.name }),
+    title: "History", tools: filters("history", STATES, { state, name: parameters.name, text: parameters.text }), path: "tasks", items: "tasks",
+    parameters: () => ({ state, name: parameters.name, text: parameters.text }),
     render: (items, hasMore) => (items.length ? table("Outcomes", columns, items)
       : empty(hasMore ? "None on this page: there are more." : "The registry remembers no such outcome.")),
   });

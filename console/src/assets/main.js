@@ -8,11 +8,12 @@ import { events } from "./events.js";
 import { history } from "./history.js";
 import { name, names } from "./names.js";
 import { overview } from "./overview.js";
+import { queues } from "./queues.js";
 import { tasks } from "./tasks.js";
 
 /** Each makes `{ title, update(snapshot), onTasks(events), close() }` from its element and its parameters. */
-const views = { overview, names, name, tasks, task, history, dead, events };
-const tabs = { overview: "Overview", names: "Names", tasks: "Tasks", history: "History", dead: "Dead letters", events: "Events" };
+const views = { overview, names, name, tasks, task, history, dead, queues, events };
+const tabs = { overview: "Overview", names: "Names", tasks: "Tasks", history: "History", dead: "Dead letters", queues: "Queues", events: "Events" };
 /** The tab of a view that has none. */
 const within = { name: "names", task: "tasks" };
 
@@ -43,7 +44,9 @@ function show() {
 function navigation() {
   const { view } = route();
   const counts = { dead: snapshot?.totals.dead_letters, overview: snapshot?.findings.length };
-  const links = Object.entries(tabs).map(([tab, label]) => h("a", { href: address(tab), "aria-current": (within[view] ?? view) === tab ? "page" : null },
+  // A service without durable jobs has no queues.
+  const shown = Object.entries(tabs).filter(([tab]) => tab !== "queues" || snapshot?.jobs);
+  const links = shown.map(([tab, label]) => h("a", { href: address(tab), "aria-current": (within[view] ?? view) === tab ? "page" : null },
     label, counts[tab] ? h("span", { class: "count" }, number(counts[tab])) : null));
   const nav = document.getElementById("nav");
   const text = links.map((one) => one.outerHTML).join();

@@ -1,7 +1,7 @@
 // One row a name; and what is known of one.
-import { get } from "./api.js";
-import { badge, empty, errorText, foreign, h, link, nameLink, notify } from "./dom.js";
-import { bytes, number, percent, rate, seconds, visible } from "./format.js";
+import { act, get } from "./api.js";
+import { ask, badge, empty, errorText, foreign, h, link, nameLink, notify } from "./dom.js";
+import { bytes, number, percent, rate, seconds, shortId, visible, words } from "./format.js";
 import { draw, refresh, windowTable } from "./overview.js";
 import { sorted, table } from "./table.js";
 
@@ -37,10 +37,29 @@ const columns = [
 
 /** The profile of a name, where it is on. */
 const profile = [
-  { key: "busy", label: "Busy", number: true, cell: (row) => seconds(row.profile?.busy), sort: (row) => row.profile?.busy },
+  { key: "busy", label: "Busy", number: true, cell: (row) => (row.profile ? percent(busyShare(row.profile)) : "–"), sort: (row) => row.profile && busyShare(row.profile) },
   { key: "slow", label: "Slow polls", number: true, cell: (row) => number(row.profile?.slow_polls), sort: (row) => row.profile?.slow_polls, isBad: (row) => row.profile?.slow_polls > 0 },
+  { key: "poll", label: "Longest poll", number: true, cell: (row) => seconds(row.profile?.longest_poll), sort: (row) => row.profile?.longest_poll },
   { key: "bytes", label: "Allocated", number: true, cell: (row) => bytes(row.profile?.allocated), sort: (row) => row.profile?.allocated },
 ];
+
+/** The share of its time that a task spends inside its polls. */
+function busyShare({ busy, idle, scheduled }) {
+  return busy / Math.max(busy + idle + scheduled, 1e-9);
+}
+
+/** What a profile says, as facts. */
+export function profileFacts(profile) {
+  if (!profile) return [];
+  const { polls, slow_polls: slow, busy, idle, scheduled, longest_poll: longest, allocated, cpu, polling_for: polling } = profile;
+  return [
+    ["Busy", `${percent(busyShare(profile))}: ${seconds(busy)} in ${number(polls)} polls, ${seconds(idle)} idle, ${seconds(scheduled)} woken and not yet polled`],
+    ["Longest poll", slow ? [seconds(longest), " ", badge(`${number(slow)} slow`, "slow")] : seconds(longest)],
+    ["Processor time", seconds(cpu)],
+    ["Allocated", bytes(allocated)],
+    ["In a poll for", polling ? h("span", { class: "error" }, seconds(polling)) : null],
+  ];
+}
 
 export function names(main) {
   let rows = [], count = 0, key = "failed", down = true, text = "";
@@ -71,34 +90,57 @@ export function names(main) {
   };
 }
 
-/** One name: its charts, its last error, the ways to its tasks. */
+/** One name: its charts, its last error, the ways to its tasks; pause and limit, if allowed. */
 export function name(main, { name: wanted }) {
-  const about = h("div"), graphs = h("div"), last = h("div");
+  const about = h("div"), graphs = h("div"), last = h("div"), path = `names/${encodeURIComponent(wanted)}`;
+  let row = null;
+  const pause = h("button", { type: "button", onclick: () => (row?.paused ? change("DELETE", "paused", "The name is resumed.") : stop()) }, "Pause");
+  const tasks = h("input", { type: "number", id: "limit", min: "1", max: "1000000", step: "1" });
+  const set = h("button", { type: "button", onclick: () => change("PUT", "limit", "The limit is set.", { tasks: tasks.value }) }, "Set");
+  const remove = h("button", { type: "button", onclick: () => change("DELETE", "limit", "The limit is removed.") }, "Remove the limit");
+  const actions = h("div", { class: "tools", hidden: true }, pause, h("label", { for: "limit" }, "Tasks that may run at a time", tasks), set, remove);
   main.append(h("h1", null, foreign(wanted)),
     h("div", { class: "tools" }, link("tasks", { name: wanted }, "Live tasks"), link("history", { name: wanted }, "Outcomes"), link("history", { name: wanted, state: "failed" }, "Failures"), link("dead", { name: wanted }, "Dead letters")),
-    about, last, h("h2", null, "The last hour"), graphs);
+    actions, about, last, h("h2", null, "The last hour"), graphs);
   const timer = refresh(async () => draw(graphs, await get("samples.json", { name: wanted })));
-  const show = (row) => {
+  async function stop() {
+    if (await ask("Pause this name?", "Its pending tasks do not start until it is resumed. Those that run go on.", "Pause")) change("PUT", "paused", "The name is paused.");
+  }
+  async function change(method, what, done, parameters) {
+    try {
+      row = { ...row, ...await act(method, `${path}/${what}`, parameters) };
+      notify(done);
+      show();
+    } catch (error) { notify(error.message, "bad"); }
+  }
+  const show = () => {
     if (!row) { about.replaceChildren(h("p", { class: "dim" }, "No task of this name is known to this process.")); return; }
-    const fact = (label, value) => [h("dt", null, label), h("dd", null, value)];
-    about.replaceChildren(h("div", { class: "card" }, h("dl", null,
-      fact("Live", `${number(row.running)} running, ${number(row.pending)} pending, ${number(row.retrying)} retrying`),
-      fact("Limit", limit(row) ?? "not reached"),
-      fact("Ended", `${number(row.completed)} completed, ${number(failed(row))} failed, ${number(row.aborted)} aborted, ${number(row.discarded)} discarded`),
-      fact("Run time since the start", `p50 ${seconds(row.ran.p50)}, p90 ${seconds(row.ran.p90)}, p99 ${seconds(row.ran.p99)}`),
-      row.profile ? fact("Busy in polls", `${seconds(row.profile.busy)}, ${number(row.profile.slow_polls)} slow polls, the longest ${seconds(row.profile.longest_poll)}`) : null)),
+    pause.textContent = row.paused ? "Resume" : "Pause";
+    remove.disabled = row.limit === null;
+    if (tasks.value === "" && row.limit !== null && document.activeElement !== tasks) tasks.value = String(row.limit);
+    const fact = ([label, value]) => (value === null || value === undefined || value === "–" ? null : [h("dt", null, label), h("dd", null, value)]);
+    const reasons = Object.entries(row.discarded_by ?? {}).filter(([, count]) => count > 0).map(([reason, count]) => `${number(count)} ${words(reason)}`).join(", ");
+    about.replaceChildren(h("div", { class: "card" }, h("dl", null, [
+      ["Live", `${number(row.running)} running, ${number(row.pending)} pending, ${number(row.retrying)} retrying${row.stuck ? `, ${number(row.stuck)} stuck` : ""}`],
+      ["The oldest", row.running + row.pending ? `running for ${seconds(row.oldest_running)}, pending for ${seconds(row.oldest_pending)}` : null],
+      ["Limit", limit(row) ?? "none"],
+      ["Ended", `${number(row.completed)} completed, ${number(failed(row))} failed, ${number(row.aborted)} aborted, ${number(row.discarded)} discarded${reasons ? ` (${reasons})` : ""}`],
+      ["Lost", row.lost ? `${number(row.lost)}: failed, aborted, or discarded though nobody asked for it` : null],
+      ["Run time since the start", `p50 ${seconds(row.ran.p50)}, p90 ${seconds(row.ran.p90)}, p99 ${seconds(row.ran.p99)}`],
+      ...profileFacts(row.profile)].map(fact))),
       ...(row.recent ? [h("h2", null, "Lately"), windowTable([row.recent])] : []));
     const error = row.last_error;
     last.replaceChildren(...(error ? [h("h2", null, "The last failure"), h("div", { class: "card" },
-      badge(error.state), ` ${seconds(error.ended_ago)} ago, `, link("task", { id: error.id }, "task ", h("code", null, error.id.split("-")[0])), errorText(error.error))] : []));
+      badge(error.state), ` ${seconds(error.ended_ago)} ago, `, link("task", { id: error.id }, "task ", h("code", null, shortId(error.id))), errorText(error.error))] : []));
   };
   return {
     title: visible(wanted),
     async update(snapshot) {
-      const row = snapshot.names.find((one) => one.name === wanted);
-      if (row || snapshot.name_count <= snapshot.names.length) return show(row);
-      const page = await get("names.json", { text: wanted, limit: 1000 }).catch(() => null);
-      if (page) show(page.names.find((one) => one.name === wanted));
+      actions.hidden = !snapshot.allowed.pause;
+      row = snapshot.names.find((one) => one.name === wanted) ?? null;
+      // A snapshot has the names of which most is to be told.
+      if (!row && snapshot.name_count > snapshot.names.length) row = await get(path).catch(() => null);
+      show();
     },
     close: () => clearInterval(timer),
   };

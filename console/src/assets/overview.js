@@ -12,8 +12,9 @@ const leads = {
   growing: (name) => address("tasks", { state: "pending", name }),
   blocking: (name) => address("tasks", { state: "running", name }),
   hanging: (name) => address("tasks", { state: "running", name }),
+  blocks_runtime: (name) => address("tasks", { state: "running", name }),
 };
-const labels = { failing: "failing", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", lost: "lost", stuck: "stuck" };
+const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", lost: "lost", stuck: "stuck" };
 
 export function overview(main) {
   const findings = h("ul", { class: "findings", id: "findings" });
@@ -80,16 +81,16 @@ function tile(label, value, note, view, parameters, isBad) {
 
 function tilesOf({ totals, rates, windows }) {
   const recent = windows[0];
-  const lost = recent.discarded + recent.aborted;
+  const lost = Math.max(0, recent.lost - recent.failed);
   return [
-    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : "", "tasks", { state: "running" }),
+    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : `the oldest for ${seconds(totals.oldest_running)}`, "tasks", { state: "running" }),
     tile("Pending", number(totals.pending), `the oldest for ${seconds(totals.oldest_pending)}`, "tasks", { state: "pending" }),
     tile("Retrying", number(totals.retrying), "between two attempts", "tasks", { state: "retrying" }),
     tile("Completed", rate(rates.completed), `${number(totals.completed)} in all`, "history", { state: "completed" }),
     tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed))}`, "history", { state: "failed" }, recent.failed > 0),
-    tile("Not finished", number(lost), `5 min: ${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
+    tile("Lost, 5 min", number(lost), `${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
     tile("Dead letters", number(totals.dead_letters), totals.dead_letters_evicted ? `${number(totals.dead_letters_evicted)} evicted` : "used up their attempts", "dead", {}, totals.dead_letters > 0),
-    tile("Added", number(totals.added), "since the start"),
+    tile("Live", number(totals.live), totals.capacity ? `of ${number(totals.capacity)}; ${number(totals.added)} added` : `${number(totals.added)} added since the start`, null, null, totals.capacity && totals.live >= totals.capacity),
   ];
 }
 

@@ -4,23 +4,30 @@ import { address, ask, badge, empty, foreign, h, nameLink, notify } from "./dom.
 import { number, seconds, shortId, visible } from "./format.js";
 import { table } from "./table.js";
 
-const STATES = ["live", "running", "pending", "retrying"];
+/** A page looks at some 10,000 tasks: so many pages are read on until there is one with a task that matches. */
+const MAX_EMPTY = 100;
+const STATES = ["live", "running", "pending", "retrying", "paused"];
 
 /** A list that is read again every two seconds while nothing is selected in it. */
-export function paged(main, { title, tools, path, parameters, render, items }) {
+export function paged(main, { title, tools, path, parameters, render, items, cursorName = "cursor", heading = "h1" }) {
   let cursor = "", next = null, isClosed = false, timer = null, before = [], number = 0;
   const list = h("div", { "aria-busy": "true" });
   const back = h("button", { type: "button", disabled: true, onclick: () => go(before.pop()) }, "Back");
   const more = h("button", { type: "button", disabled: true, onclick: () => { before.push(cursor); go(next); } }, "Next page");
-  main.append(h("h1", null, title), tools, list, h("div", { class: "tools" }, back, more));
+  main.append(h(heading, null, title), tools, list, h("div", { class: "tools" }, back, more));
   const go = (to) => { cursor = to ?? ""; read(true); };
   async function read(force) {
     clearTimeout(timer);
     const mine = number += 1;
     if (force || !isHeld()) {
       try {
-        const page = await get(path, { ...parameters(), limit: 50, cursor });
-        if (isClosed || mine !== number) return;
+        let page = null;
+        for (let empty = 0; empty < MAX_EMPTY; empty += 1) {
+          page = await get(path, { ...parameters(), limit: 50, [cursorName]: cursor });
+          if (isClosed || mine !== number) return;
+          if (!force || page[items].length || !page.next) break;
+          cursor = page.next;
+        }
         if (force || !isHeld()) {
           next = page.next;
           list.removeAttribute("aria-busy");
@@ -42,15 +49,16 @@ export function paged(main, { title, tools, path, parameters, render, items }) {
   return { title, read: () => read(true), close: () => { isClosed = true; clearTimeout(timer); } };
 }
 
-/** A form of state and name, which are in the address. */
-export function filters(view, states, { state, name }) {
+/** A form of state, name and text, which are in the address. */
+export function filters(view, states, { state, name, text: part }) {
   const choice = states ? h("select", { id: "state" }, states.map((one) => h("option", { value: one, selected: one === state }, one.replaceAll("_", " ")))) : null;
   const text = h("input", { type: "text", id: "name", value: name ?? "", placeholder: "all names" });
-  const change = () => { location.hash = address(view, { state: choice?.value, name: text.value }); };
-  choice?.addEventListener("change", change);
-  text.addEventListener("change", change);
+  const search = states ? h("input", { type: "text", id: "text", value: part ?? "", placeholder: "of name or place" }) : null;
+  const change = () => { location.hash = address(view, { state: choice?.value, name: text.value, text: search?.value }); };
+  for (const one of [choice, text, search]) one?.addEventListener("change", change);
   return h("div", { class: "tools" },
-    choice ? h("label", { for: "state" }, "State", choice) : null, h("label", { for: "name" }, "Name", text));
+    choice ? h("label", { for: "state" }, "State", choice) : null, h("label", { for: "name" }, "Name", text),
+    search ? h("label", { for: "text" }, "Text", search) : null);
 }
 
 /** Does something to each of `ids`, and says what became of it. A few at a time; ends at another process. */
@@ -73,9 +81,12 @@ export async function each(ids, verb, action) {
 export function tasks(main, parameters) {
   const state = STATES.includes(parameters.state) ? parameters.state : "live";
   let snapshot = null;
-  const abort = h("button", { type: "button", class: "danger", hidden: true, onclick: () => abortSelected() }, "Abort the selected");
-  const bar = filters("tasks", STATES, { state, name: parameters.name });
-  bar.append(h("span", { class: "spread" }), abort);
+  const filter = { state, name: parameters.name, text: parameters.text };
+  const abort = h("button", { type: "button", class: "danger", onclick: () => abortSelected() }, "Abort the selected");
+  const abortAll = h("button", { type: "button", class: "danger", onclick: () => abortMatching() }, "Abort all that match");
+  const actions = h("span", { class: "tools", hidden: true }, abort, abortAll);
+  const bar = filters("tasks", STATES, filter);
+  bar.append(h("span", { class: "spread" }), actions);
 
   const atLimit = (name) => snapshot?.names.find((row) => row.name === name);
   const waitsFor = (task) => {
@@ -102,9 +113,9 @@ export function tasks(main, parameters) {
   ];
   const view = paged(main, {
     title: "Live tasks", tools: bar, path: "tasks", items: "tasks",
-    parameters: () => ({ state, name: parameters.name }),
-    render: (items) => (items.length ? table("Live tasks", columns().filter((column) => column.label !== "Progress" || items.some((item) => item.progress)), items)
-      : empty(parameters.name || state !== "live" ? "No live task matches." : "No task is live.")),
+    parameters: () => filter,
+    render: (items, hasMore) => (items.length ? table("Live tasks", columns().filter((column) => column.label !== "Progress" || items.some((item) => item.progress)), items)
+      : empty(hasMore ? "None among those that were looked at: there are more." : parameters.name || parameters.text || state !== "live" ? "No live task matches." : "No task is live.")),
   });
   main.addEventListener("change", update, true);
   function update() {
@@ -120,10 +131,24 @@ export function tasks(main, parameters) {
     update();
     view.read();
   }
+  async function abortMatching() {
+    const which = [state === "live" ? "every state" : `the state “${state}”`, filter.name ? `the name “${visible(filter.name)}”` : "every name", filter.text ? `the text “${visible(filter.text)}”` : null].filter(Boolean).join(", ");
+    if (!await ask("Abort all that match?", `All live tasks of ${which}, also those that are not on this page. They are dropped, with what they hold, and do not run again.`, "Abort all")) return;
+    let count = 0, cursor = "";
+    try {
+      do {
+        const answer = await act("DELETE", "tasks", { ...filter, cursor });
+        count += answer.aborted;
+        cursor = answer.next;
+      } while (cursor);
+      notify(`${number(count)} aborted.`);
+    } catch (error) { notify(`${count ? `${number(count)} aborted, then: ` : ""}${error.message}`, "bad"); }
+    view.read();
+  }
   update();
   return {
     ...view,
-    update(next) { const isFirst = snapshot === null; snapshot = next; abort.hidden = !next.allowed.abort; if (isFirst) view.read(); },
+    update(next) { const isFirst = snapshot === null; snapshot = next; actions.hidden = !next.allowed.abort; if (isFirst) view.read(); },
     close() { main.removeEventListener("change", update, true); view.close(); },
   };
 }

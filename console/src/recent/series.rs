@@ -38,17 +38,20 @@ pub(crate) struct Happened {
     pub(crate) failed: u64,
     pub(crate) aborted: u64,
     pub(crate) discarded: u64,
+    /// Those whose outcome is a loss: failed, panicked, timed out, aborted, or discarded though nobody asked for it.
+    pub(crate) lost: u64,
     pub(crate) retries: u64,
 }
 
 impl Happened {
-    fn of(running: u64, started_and_ended: u64, outcomes: &OutcomeCounts, retries: u64) -> Self {
+    fn of(running: u64, started_and_ended: u64, outcomes: &OutcomeCounts, [lost, retries]: [u64; 2]) -> Self {
         Self {
             started: running + started_and_ended,
             completed: outcomes.completed,
             failed: outcomes.failures(),
             aborted: outcomes.aborted,
             discarded: outcomes.discarded,
+            lost,
             retries,
         }
     }
@@ -60,6 +63,7 @@ impl Happened {
             failed: self.failed.saturating_sub(earlier.failed),
             aborted: self.aborted.saturating_sub(earlier.aborted),
             discarded: self.discarded.saturating_sub(earlier.discarded),
+            lost: self.lost.saturating_sub(earlier.lost),
             retries: self.retries.saturating_sub(earlier.retries),
         }
     }
@@ -70,7 +74,13 @@ impl Happened {
         self.failed += other.failed;
         self.aborted += other.aborted;
         self.discarded += other.discarded;
+        self.lost += other.lost;
         self.retries += other.retries;
+    }
+
+    /// The tasks that did not run to an end, although nobody asked for that but who aborted them.
+    pub(crate) const fn unfinished(self) -> u64 {
+        self.lost.saturating_sub(self.failed)
     }
 
     /// The share of failures among the tasks that ran to an end, and their number.
@@ -83,8 +93,8 @@ impl Happened {
 
 /// What [`TaskMetrics`] and [`NameMetrics`] have in common.
 pub(crate) trait Metrics: Deref<Target = OutcomeCounts> {
-    /// Pending, running, retries.
-    fn gauges(&self) -> [u64; 3];
+    /// Pending, running, lost, retries.
+    fn figures(&self) -> [u64; 4];
     fn run(&self) -> &DurationHistogram;
     fn wait(&self) -> &DurationHistogram;
 }
@@ -92,8 +102,8 @@ pub(crate) trait Metrics: Deref<Target = OutcomeCounts> {
 macro_rules! metrics {
     ($($metrics:ty)+) => {$(
         impl Metrics for $metrics {
-            fn gauges(&self) -> [u64; 3] {
-                [self.pending, self.running, self.retries]
+            fn figures(&self) -> [u64; 4] {
+                [self.pending, self.running, self.lost, self.retries]
             }
 
             fn run(&self) -> &DurationHistogram {
@@ -111,12 +121,12 @@ metrics!(TaskMetrics NameMetrics);
 
 impl Counts {
     pub(crate) fn of(metrics: &impl Metrics) -> Self {
-        let [pending, running, retries] = metrics.gauges();
+        let [pending, running, lost, retries] = metrics.figures();
         Self {
             pending,
             running,
             // A task that has started runs, or its wait is counted at its end.
-            happened: Happened::of(running, metrics.wait().count(), metrics, retries),
+            happened: Happened::of(running, metrics.wait().count(), metrics, [lost, retries]),
             run: metrics.run().into(),
             wait: metrics.wait().into(),
         }

@@ -7,6 +7,15 @@ use crate::support::{Answer, ask, ask_with, dead, get, hanging, serve, serve_sta
 
 const OTHER: &str = "0f3k9v5zq8m2n7x4c6b1t0ydwp";
 
+/// Those that act on all tasks of a name: `hanging`, that of the live task.
+const OF_A_NAME: [(&str, &str); 5] = [
+    ("DELETE", "/admin/tasks?name=hanging"),
+    ("PUT", "/admin/names/hanging/paused"),
+    ("DELETE", "/admin/names/hanging/paused"),
+    ("PUT", "/admin/names/hanging/limit?tasks=3"),
+    ("DELETE", "/admin/names/hanging/limit"),
+];
+
 /// All that act, for a dead letter and a live task.
 fn actions(letter: TaskId, task: TaskId) -> [(&'static str, String); 3] {
     let (letter, task) = (letter.to_external(), task.to_external());
@@ -24,7 +33,8 @@ mod cross_site {
     async fn requests_are_refused_and_told_what_to_send() {
         let registry = TaskRegistry::new();
         let (letter, task) = (dead(&registry).await, registry.spawn(hanging()).id());
-        let address = serve_status(StatusRouter::new(registry.clone()).allow_abort().allow_replay()).await;
+        let status = StatusRouter::new(registry.clone()).allow_abort().allow_replay().allow_pause();
+        let address = serve_status(status).await;
         let refused = [
             // A plain form, as browsers of all ages send it.
             ("content-type: application/x-www-form-urlencoded\r\n", "send the header `x-requested-with`"),
@@ -39,7 +49,8 @@ mod cross_site {
             ("x-requested-with: a\r\norigin: \u{fffd}\r\n", "not of this host"),
             ("sec-fetch-site: same-origin\r\n", "send the header `x-requested-with`"),
         ];
-        for (method, path) in actions(letter, task) {
+        let of_a_name = OF_A_NAME.map(|(method, path)| (method, path.to_owned()));
+        for (method, path) in actions(letter, task).into_iter().chain(of_a_name) {
             for (headers, hint) in refused {
                 let answer = ask_with(address, method, &path, headers).await;
                 assert_eq!(answer.status, 403, "{method} {path} {headers}: {answer:?}");
@@ -51,6 +62,7 @@ mod cross_site {
                 && registry.get(task).is_some_and(|task| task.outcome().is_none())
         );
         assert_eq!(registry.metrics().added, 2, "nothing was replayed");
+        assert!(registry.name_limits().is_empty(), "nothing is paused or limited");
     }
 
     #[tokio::test]
@@ -97,12 +109,15 @@ mod methods {
         methods
     }
 
-    async fn check(status: StatusRouter, task: &[&str], letter: &[&str], replay: &[&str]) {
+    async fn check(status: StatusRouter, task: &[&str], letter: &[&str], replay: &[&str], limit: &[&str]) {
         let address = serve_status(status).await;
         let read: &[&str] = &["GET", "HEAD"];
         let routes = [
-            ("/tasks", read),
+            ("/tasks", task),
             ("/tasks/17", task),
+            ("/names/mail", read),
+            ("/names/mail/paused", limit),
+            ("/names/mail/limit", limit),
             ("/dead-letters", read),
             ("/dead-letters/17", letter),
             ("/dead-letters/17/replay", replay),
@@ -124,9 +139,11 @@ mod methods {
     async fn lists_only_what_is_on() {
         let status = || StatusRouter::new(TaskRegistry::new());
         let (read, delete): (&[&str], &[&str]) = (&["GET", "HEAD"], &["DELETE", "GET", "HEAD"]);
-        check(status(), read, read, &[""]).await;
-        check(status().allow_abort(), delete, read, &[""]).await;
-        check(status().allow_replay(), read, delete, &["POST"]).await;
+        let none = &[""];
+        check(status(), read, read, none, none).await;
+        check(status().allow_abort(), delete, read, none, none).await;
+        check(status().allow_replay(), read, delete, &["POST"], none).await;
+        check(status().allow_pause(), read, read, none, &["DELETE", "PUT"]).await;
     }
 }
 
@@ -168,7 +185,7 @@ mod ids {
 
     #[tokio::test]
     async fn that_are_no_utf_8_get_the_same_shape_of_error() {
-        let status = StatusRouter::new(TaskRegistry::new()).allow_abort().allow_replay();
+        let status = StatusRouter::new(TaskRegistry::new()).allow_abort().allow_replay().allow_pause();
         let address = serve_status(status).await;
         let requests = [
             ("GET", "/tasks/%FF"),
@@ -176,6 +193,9 @@ mod ids {
             ("GET", "/dead-letters/%FF"),
             ("DELETE", "/dead-letters/%FF"),
             ("POST", "/dead-letters/%FF/replay"),
+            ("GET", "/names/%FF"),
+            ("PUT", "/names/%FF/paused"),
+            ("PUT", "/names/%FF/limit?tasks=1"),
         ];
         for (method, path) in requests {
             let answer = ask(address, method, &format!("/admin{path}")).await;

@@ -10,6 +10,7 @@ mod alerts;
 mod dead_letters;
 mod exposition;
 mod health;
+mod limits;
 mod page;
 mod pages;
 mod routes;

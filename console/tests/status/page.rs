@@ -76,7 +76,9 @@ mod assets {
             open.extend(new);
             seen.push(file);
         }
-        for view in ["overview.js", "names.js", "tasks.js", "history.js", "dead.js", "events.js", "detail.js"] {
+        for view in
+            ["overview.js", "names.js", "tasks.js", "history.js", "dead.js", "events.js", "queues.js", "detail.js"]
+        {
             assert!(seen.iter().any(|one| one == view), "{view} is not used");
         }
     }
@@ -117,7 +119,8 @@ mod assets {
         let address = serve_status(StatusRouter::new(TaskRegistry::new())).await;
         let index = get(address, "/admin").await.json();
         assert_eq!(index["instance"], TaskId::instance());
-        assert_eq!(index["allowed"], serde_json::json!({"abort": false, "replay": false}));
+        assert_eq!(index["jobs"], serde_json::Value::Null);
+        assert_eq!(index["allowed"], serde_json::json!({"abort": false, "replay": false, "pause": false}));
         for route in index["routes"].as_array().unwrap() {
             let route = route.as_str().unwrap();
             if route != "events" {
@@ -129,6 +132,13 @@ mod assets {
             assert_eq!(ask_with(bare, "GET", path, BROWSER).await.status, 404, "{path}");
         }
         assert_eq!(get(bare, "/admin/tasks").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn the_page_is_told_where_the_routes_of_jobs_are() {
+        let address = serve_status(StatusRouter::new(TaskRegistry::new()).jobs_at("../jobs/")).await;
+        assert_eq!(get(address, "/admin").await.json()["jobs"], "../jobs");
+        assert_eq!(get(address, "/admin/snapshot.json").await.json()["jobs"], "../jobs");
     }
 
     #[tokio::test]
@@ -241,12 +251,18 @@ mod instance {
     async fn an_action_for_another_process_is_a_conflict_and_does_nothing() {
         let registry = TaskRegistry::new();
         let (letter, task) = (dead(&registry).await, registry.spawn(hanging()).id());
-        let address = serve_status(StatusRouter::new(registry.clone()).allow_abort().allow_replay()).await;
+        let status = StatusRouter::new(registry.clone()).allow_abort().allow_replay().allow_pause();
+        let address = serve_status(status).await;
         let (letter_path, task_path) = (letter.to_external(), task.to_external());
         let actions = [
             ("POST", format!("/admin/dead-letters/{letter_path}/replay")),
             ("DELETE", format!("/admin/dead-letters/{letter_path}")),
             ("DELETE", format!("/admin/tasks/{task_path}")),
+            ("DELETE", "/admin/tasks?state=live".to_owned()),
+            ("PUT", "/admin/names/hanging/paused".to_owned()),
+            ("DELETE", "/admin/names/hanging/paused".to_owned()),
+            ("PUT", "/admin/names/hanging/limit?tasks=3".to_owned()),
+            ("DELETE", "/admin/names/hanging/limit".to_owned()),
         ];
         for (method, path) in &actions {
             let headers = "x-requested-with: a\r\nx-postlude-instance: 0f3k9v5zq8m2n7x4c6b1t0ydwp\r\n";
@@ -257,6 +273,7 @@ mod instance {
         }
         assert!(registry.dead_letters().find(letter).is_some());
         assert_eq!(registry.metrics().aborted, 0);
+        assert!(registry.name_limits().is_empty(), "nothing is paused or limited");
         let mine = format!("x-requested-with: a\r\nx-postlude-instance: {}\r\n", TaskId::instance());
         assert_eq!(ask_with(address, "DELETE", &actions[2].1, &mine).await.status, 200);
     }

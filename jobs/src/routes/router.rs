@@ -40,7 +40,7 @@ where
 ///
 /// | route | answers with |
 /// |---|---|
-/// | `GET /queue` | the engine, and the [figures](crate::JobStats) by name |
+/// | `GET /queue` | the engine, whether actions are on, and the [figures](crate::JobStats) by name |
 /// | `GET /jobs/{id}` | one [job](crate::JobInfo), with its progress and its result; 404 if the queue does not know it, or no longer |
 /// | `DELETE /jobs/{id}` | 204: a job that was not reserved is cancelled; 404 if there is none |
 /// | `GET /dead` | [dead jobs](crate::DeadJob), the latest first: `limit=` (100, at most 1,000), `name=`, `after=` the `next` of the page before |
@@ -174,12 +174,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 #[derive(Serialize)]
 struct QueueBody {
     engine: &'static str,
+    allows_actions: bool,
     #[serde(flatten)]
     stats: JobStats,
 }
 
 async fn queue(State(routes): Routes) -> Result<Json<QueueBody>, ApiError> {
-    Ok(Json(QueueBody { engine: routes.jobs.engine(), stats: routes.jobs.stats().await? }))
+    let (engine, allows_actions) = (routes.jobs.engine(), routes.allows_actions);
+    Ok(Json(QueueBody { engine, allows_actions, stats: routes.jobs.stats().await? }))
 }
 
 async fn job(State(routes): Routes, Id(id): Id) -> Result<Json<JobInfo>, ApiError> {

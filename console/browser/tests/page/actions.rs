@@ -103,3 +103,68 @@ fn survive_a_restart_and_act_in_no_other_process() {
     let expected = |line: &&String| !line.contains("ERR_");
     assert_eq!(browser.problems().iter().filter(expected).collect::<Vec<_>>(), [""; 0]);
 }
+
+#[test]
+fn pause_and_limit_a_name() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    service.spawn("hang", "import", 1);
+    browser.open(&service.url("name?name=import"));
+    browser.click("//button[.='Pause']");
+    browser.until_text("Pause this name?");
+    browser.click("//dialog//button[.='Pause']");
+    browser.until_text("The name is paused.");
+    assert_eq!(service.get("names/import")["paused"], true);
+    service.spawn("hang", "import", 1);
+    browser.click("//main//a[.='Live tasks']");
+    browser.until_text("its name, which is paused");
+    browser.choose("//select[@id='state']", "paused");
+    browser.until("document.querySelectorAll('tbody tr').length === 1");
+    browser.open(&service.url("name?name=import"));
+    browser.click("//button[.='Resume']");
+    browser.until_text("The name is resumed.");
+    browser.write("//input[@id='limit']", "2");
+    browser.click("//button[.='Set']");
+    browser.until_text("The limit is set.");
+    browser.until_text("2 of 2");
+    browser.write("//input[@id='limit']", "0");
+    browser.click("//button[.='Set']");
+    browser.until_text("use `pause`");
+    browser.click("//button[.='Remove the limit']");
+    browser.until_text("The limit is removed.");
+    assert_eq!(service.get("names/import")["limit"], serde_json::Value::Null);
+    let problems = browser.problems();
+    let expected = |line: &&String| !line.contains("400 (Bad Request)"); // the limit of zero
+    assert_eq!(problems.iter().filter(expected).collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn abort_all_that_match() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    service.spawn("hang", "import", 12_000);
+    service.spawn("hang", "kept", 3);
+    browser.open(&service.url("tasks"));
+    browser.write("//input[@id='text']", "IMPO");
+    browser.until("location.hash.includes('text=IMPO') && document.querySelectorAll('tbody tr').length === 50");
+    browser.click("//button[.='Abort all that match']");
+    browser.until_text("the text “IMPO”");
+    browser.click("//dialog//button[.='Abort all']");
+    browser.until_text("12,000 aborted.");
+    browser.until_text("No live task matches.");
+    assert_eq!(service.get("metrics.json")["live"], 3);
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+/// A page that was not told of the restart yet sends the instance that it shows.
+#[test]
+fn meant_for_another_process_do_nothing() {
+    let (mut service, browser) = (Service::acting(), Browser::start());
+    service.spawn("hang", "import", 1);
+    browser.open(&service.url("name?name=import"));
+    browser.click("//button[.='Pause']");
+    browser.until_text("Pause this name?");
+    service.restart();
+    service.spawn("hang", "import", 1);
+    browser.click("//dialog//button[.='Pause']");
+    browser.until_text("nothing was done");
+    assert_eq!(service.get("names/import")["paused"], false);
+}

@@ -39,14 +39,8 @@ pub(crate) struct Look {
 
 impl Browser {
     pub(crate) fn start() -> Self {
-        let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next().unwrap().unwrap();
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                break port.trim_end_matches('.').parse().unwrap();
-            }
-        };
+        // It binds its port for two protocols, of which the second may be taken.
+        let (driver, port) = (0..10).find_map(|_| start_driver()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let profile = format!("--user-data-dir={}", folder.path().display());
         let arguments = [
@@ -114,8 +108,15 @@ impl Browser {
 
     /// Clicks on what is found, as a person does: it has to be visible, and nothing may cover it.
     pub(crate) fn click(&self, xpath: &str) {
-        let element = self.find(xpath);
-        self.command("POST", &format!("/element/{element}/click"), &json!({}));
+        // What is live may be drawn again between the look and the click.
+        while !self.try_click(xpath) {}
+    }
+
+    fn try_click(&self, xpath: &str) -> bool {
+        let path = format!("{}/element/{}/click", self.session, self.find(xpath));
+        let (status, text) = http(self.port, "POST", &path, "{}");
+        assert!(status == 200 || text.contains("stale element"), "{xpath}: {text}");
+        status == 200
     }
 
     /// Writes into a field in the place of what is in it, and leaves it.
@@ -229,6 +230,19 @@ impl Drop for Browser {
         _ = self.driver.kill();
         _ = self.driver.wait();
     }
+}
+
+fn start_driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = lines.map_while(Result::ok).find_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    if port.is_none() {
+        driver.wait().unwrap();
+    }
+    Some((driver, port?))
 }
 
 /// Asks a server on loopback. Returns the status and the body.

@@ -7,8 +7,17 @@ use crate::{
     service::Service,
 };
 
-const VIEWS: [&str; 8] =
-    ["overview", "names", "name?name=send_mail", "tasks", "history", "history?state=failed", "dead", "events"];
+const VIEWS: [&str; 9] = [
+    "overview",
+    "names",
+    "name?name=send_mail",
+    "tasks",
+    "history",
+    "history?state=failed",
+    "dead",
+    "queues",
+    "events",
+];
 
 fn take(service: &Service, browser: &Browser, folder: &str) {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures").join(folder);
@@ -44,13 +53,13 @@ fn take(service: &Service, browser: &Browser, folder: &str) {
 
 #[test]
 fn with_no_task() {
-    let (service, browser) = (Service::acting(), Browser::start());
+    let (service, browser) = (Service::with(&["ACT", "JOBS"]), Browser::start());
     take(&service, &browser, "0");
 }
 
 #[test]
 fn with_twenty_tasks() {
-    let (service, browser) = (Service::acting(), Browser::start());
+    let (service, browser) = (Service::with(&["ACT", "JOBS"]), Browser::start());
     browser.open(&service.url("overview"));
     browser.until_text("Nothing stands out");
     service.spawn("work", "import_customers_from_the_old_system", 6);
@@ -65,7 +74,7 @@ fn with_twenty_tasks() {
 
 #[test]
 fn with_a_hundred_thousand_tasks() {
-    let (service, browser) = (Service::acting(), Browser::start());
+    let (service, browser) = (Service::with(&["ACT", "JOBS"]), Browser::start());
     browser.open(&service.url("overview"));
     browser.until_text("Nothing stands out");
     service.spawn("hang", "send_mail", 99_900);

@@ -11,36 +11,39 @@ use crate::driver::http;
 pub(crate) struct Service {
     process: Child,
     port: u16,
-    may_act: bool,
+    options: &'static [&'static str],
 }
 
 impl Service {
     /// A service whose page may not act.
     pub(crate) fn start() -> Self {
-        Self::at(0, false)
+        Self::with(&[])
     }
 
     pub(crate) fn acting() -> Self {
-        Self::at(0, true)
+        Self::with(&["ACT"])
     }
 
-    fn at(port: u16, may_act: bool) -> Self {
+    /// A service with these variables set.
+    pub(crate) fn with(options: &'static [&'static str]) -> Self {
+        Self::at(0, options)
+    }
+
+    fn at(port: u16, options: &'static [&'static str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_watched"));
         command.env("PORT", port.to_string()).stdout(Stdio::piped());
-        if may_act {
-            command.env("ACT", "1");
-        }
+        command.envs(options.iter().map(|option| (option, "1")));
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().rsplit_once(':').unwrap().1.parse().unwrap();
-        Self { process, port, may_act }
+        Self { process, port, options }
     }
 
     /// Another process at the same address.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        *self = Self::at(self.port, self.may_act);
+        *self = Self::at(self.port, self.options);
     }
 
     pub(crate) fn stop(&mut self) {
@@ -69,9 +72,18 @@ impl Service {
         assert_eq!(http(self.port, "POST", "/release", "").0, 200);
     }
 
+    /// What a route of the jobs answers.
+    pub(crate) fn get_of_jobs(&self, path: &str) -> serde_json::Value {
+        self.get_at(&format!("/some/jobs/{path}"))
+    }
+
     /// What a route of the console answers.
     pub(crate) fn get(&self, path: &str) -> serde_json::Value {
-        let (status, body) = http(self.port, "GET", &format!("/some/admin/{path}"), "");
+        self.get_at(&format!("/some/admin/{path}"))
+    }
+
+    fn get_at(&self, path: &str) -> serde_json::Value {
+        let (status, body) = http(self.port, "GET", path, "");
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
