@@ -130,6 +130,7 @@ fn router(registry: &TaskRegistry, stop: CancellationToken) -> Router {
     let status = StatusRouter::new(registry.clone())
         .allow_abort()
         .allow_replay()
+        .allow_pause()
         .max_failure_rate(0.5)
         .max_pending_age(Duration::from_secs(60))
         .stop(stop.clone());

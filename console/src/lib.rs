@@ -15,16 +15,19 @@
 //! ```
 //!
 //! **Put the routes behind your own authentication.** They show the names, source locations and errors of your tasks, and
-//! errors tend to quote the data that caused them. [Aborting](StatusRouter::allow_abort) and
-//! [replaying](StatusRouter::allow_replay) are off unless you switch them on.
+//! errors tend to quote the data that caused them. [Aborting](StatusRouter::allow_abort),
+//! [replaying](StatusRouter::allow_replay) and [pausing](StatusRouter::allow_pause) are off unless you switch them on.
 //!
 //! | route | answers with |
 //! |---|---|
 //! | `GET /` | the page for a browser, and the list of routes for other clients; `GET /index.html`: the page |
 //! | `GET /snapshot.json`, `GET /samples.json` | what the page shows now; the last hour, of one `name=` or of all |
-//! | `GET /names.json` | the names with their figures, a page at a time: `text=`, `limit=`, `cursor=` |
+//! | `GET /names.json`, `GET /names/{name}` | the names with their figures, a page at a time: `text=`, `limit=`, `cursor=`; one of them |
+//! | `PUT /names/{name}/paused`, `DELETE /names/{name}/paused` | the limit of the name, which is [paused](postlude::TaskRegistry::pause), or no longer; 405 if not allowed, 403 without permission, 404 if no task has had the name |
+//! | `PUT /names/{name}/limit?tasks=3`, `DELETE /names/{name}/limit` | the [limit](postlude::TaskRegistry::set_limit) of the name, which was set, or removed; 400 if it is no number from 1, the others as above |
 //! | `GET /events` | server-sent events: a `snapshot` each second and, with `tail=on`, the events of `tasks`; `GET /events.json` has the latter to poll |
-//! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `limit=` (100, at most 1,000), `cursor=` |
+//! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `text=` (part of the name or of the place in the source), `limit=` (100, at most 1,000), `cursor=` |
+//! | `DELETE /tasks` | `{"aborted": 17, "next": null}`: the live tasks that match were aborted, 10,000 at most; `state=`, `name=`, `text=`, of which there must be one, and `cursor=`; 405 if not allowed, 403 without permission |
 //! | `GET /tasks/{id}` | one task, live or ended; 404 if the registry does not know it, or no longer remembers it |
 //! | `DELETE /tasks/{id}` | the task, which was aborted; 405 if not allowed, 403 without permission, 404 if unknown, 409 if it has already ended |
 //! | `GET /dead-letters` | dead letters, a page at a time: `limit=`, `cursor=` |
@@ -54,6 +57,8 @@
 //!
 //! A request that acts may name the process that it is for, in the header `x-postlude-instance`; every response has
 //! that header. Another process answers 409, and does nothing.
+//!
+//! Each action is logged with what it did, at level `INFO` and with the target `postlude`.
 //!
 //! # Pages
 //! `state` is `live` (the default), `pending`, `running`, `retrying` or `paused`: these list live tasks by id. Or it is `ended`,

@@ -9,8 +9,10 @@ export function chart(title, ago, lines, format) {
   const largest = Math.max(0, ...lines.flatMap((line) => line.values.filter((value) => value !== null)));
   const top = nice(largest);
   const last = lines.map((line) => `${line.label} ${format(latest(line.values))}`).join(", ");
-  const paths = lines.map((line) =>
-    svg("path", { class: `${line.colour}${line.dashed ? " dashed" : ""}`, d: path(ago, line.values, span, top) }));
+  const paths = lines.map((line) => {
+    const { joined, dots } = path(ago, line.values, span, top);
+    return [svg("path", { class: `${line.colour}${line.dashed ? " dashed" : ""}`, d: joined }), svg("path", { class: `${line.colour} dots`, d: dots })];
+  });
   const grid = [0.5, 1].map((share) => svg("line", { x1: 0, x2: WIDTH, y1: y(share * top, top), y2: y(share * top, top) }));
   return h("figure", { class: "card" },
     h("figcaption", null, h("b", null, title),
@@ -34,18 +36,22 @@ function y(value, top) {
   return HEIGHT - 2 - (value / top) * (HEIGHT - 4);
 }
 
-/** A gap of more than a minute, or without a value, is left open. */
+/** A gap of more than a minute, or without a value, is left open. A value without a neighbour is a dot. */
 function path(ago, values, span, top) {
-  let text = "", before = null;
+  const runs = [];
+  let before = null;
   values.forEach((value, index) => {
     if (value === null) return;
-    const x = WIDTH * (1 - ago[index] / span);
-    const isJoined = before !== null && before - ago[index] < 60;
-    // A value without a neighbour is a dot: a line of no length with round ends.
-    text += `${isJoined ? "L" : "M"}${x.toFixed(1)} ${y(value, top).toFixed(1)}${isJoined ? "" : "h0"}`;
+    const at = `${(WIDTH * (1 - ago[index] / span)).toFixed(1)} ${y(value, top).toFixed(1)}`;
+    if (before !== null && before - ago[index] < 60) runs.at(-1).push(at);
+    else runs.push([at]);
     before = ago[index];
   });
-  return text;
+  // A line of no length has round ends.
+  return {
+    joined: runs.filter((run) => run.length > 1).map((run) => `M${run.join("L")}`).join(""),
+    dots: runs.filter((run) => run.length === 1).map(([at]) => `M${at}h0`).join(""),
+  };
 }
 
 /** The four charts of a name, or of all. */

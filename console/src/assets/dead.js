@@ -21,7 +21,7 @@ export function dead(main, { name }) {
     return h("article", { class: "card letter" },
       h("div", { class: "tools" }, nameLink(one.name), badge(last?.state ?? "failed"), h("span", { class: "dim small" }, last ? `at ${clock(last.ended_at)} after ${one.attempts.length} ${one.attempts.length === 1 ? "attempt" : "attempts"}` : ""),
         h("a", { href: address("task", { id: one.id }) }, h("code", null, shortId(one.id))),
-        allowed ? [button("Replay", "replayed", replay), button("Discard", "discarded", discard, "Discard this letter?")] : null),
+        allowed ? h("span", { class: "pair" }, button("Replay", "replayed", replay), button("Discard", "discarded", discard, "Discard this letter?")) : null),
       errorText(last?.error),
       h("details", null, h("summary", { class: "small" }, "Attempts, and where it was made"),
         h("p", { class: "small" }, "Made at ", h("code", null, visible(one.location))),

@@ -49,6 +49,11 @@ export function clock(unixSeconds) {
   return new Date(unixSeconds * 1000).toLocaleTimeString("en-GB");
 }
 
+/** A number of things. */
+export function count(value, one) {
+  return `${number(value)} ${one}${value === 1 ? "" : one.endsWith("h") ? "es" : "s"}`;
+}
+
 /** The part of an id that a log line shows. */
 export function shortId(id) {
   return String(id).split("-")[0];

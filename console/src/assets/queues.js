@@ -1,7 +1,7 @@
 // Durable jobs, of the routes of postlude-jobs: how many there are, and those that are dead.
 import { act, get } from "./api.js";
 import { address, ask, badge, empty, errorText, foreign, h, notify } from "./dom.js";
-import { clock, number, seconds, visible } from "./format.js";
+import { clock, count, number, seconds, visible } from "./format.js";
 import { sorted, table } from "./table.js";
 import { each, paged } from "./tasks.js";
 
@@ -67,8 +67,8 @@ export function queues(main, { name }) {
       onclick: async () => { if (!question || await ask(question, "It is deleted, and can't be replayed.", label)) does([dead.id], verb, action); } }, label);
     return h("article", { class: "card letter" },
       h("div", { class: "tools" }, h("span", { class: "name" }, foreign(dead.name)),
-        h("span", { class: "dim small" }, `died at ${clock(dead.died_at / 1000)}: ${number(dead.failures)} failures, ${number(dead.crashes)} crashes${dead.replays ? `, ${number(dead.replays)} replays` : ""}`),
-        allowed ? [button("Replay", "replayed", replay), button("Discard", "discarded", discard, "Discard this job?")] : null),
+        h("span", { class: "dim small" }, `died at ${clock(dead.died_at / 1000)}: ${count(dead.failures, "failure")}, ${count(dead.crashes, "crash")}${dead.replays ? `, ${count(dead.replays, "replay")}` : ""}`),
+        allowed ? h("span", { class: "pair" }, button("Replay", "replayed", replay), button("Discard", "discarded", discard, "Discard this job?")) : null),
       errorText(last?.message),
       h("details", null, h("summary", { class: "small" }, "Attempts"),
         h("p", { class: "small" }, "Job ", h("code", null, foreign(dead.id)), `, pushed at ${clock(dead.pushed_at / 1000)}`),
@@ -85,7 +85,7 @@ export function queues(main, { name }) {
     } while (after);
     const of = name ? ` of “${visible(name)}”` : "";
     const text = label === "Replay" ? "Each waits again, at once: mind what their receiver can take." : "They are deleted, and can't be replayed.";
-    if (ids.length && await ask(`${label} ${number(ids.length)} dead ${ids.length === 1 ? "job" : "jobs"}${of}?`, text, label)) await does(ids, verb, action);
+    if (ids.length && await ask(`${label} ${count(ids.length, "dead job")}${of}?`, text, label)) await does(ids, verb, action);
   }
   function drawLetters() {
     view?.close();

@@ -14,7 +14,7 @@ export function paged(main, { title, tools, path, parameters, render, items, cur
   const list = h("div", { "aria-busy": "true" });
   const back = h("button", { type: "button", disabled: true, onclick: () => go(before.pop()) }, "Back");
   const more = h("button", { type: "button", disabled: true, onclick: () => { before.push(cursor); go(next); } }, "Next page");
-  main.append(h(heading, null, title), tools, list, h("div", { class: "tools" }, back, more));
+  main.append(h(heading, null, title), tools, list, h("div", { class: "tools pages" }, back, more));
   const go = (to) => { cursor = to ?? ""; read(true); };
   async function read(force) {
     clearTimeout(timer);

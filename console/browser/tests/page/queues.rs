@@ -47,7 +47,7 @@ fn show_the_figures_and_the_dead_jobs_and_act() {
     browser.click("//dialog//button[.='Replay']");
     browser.until_text("2 replayed.");
     // They die again.
-    browser.until("document.querySelectorAll('article').length === 2 && document.querySelector('main').innerText.includes('1 replays')");
+    browser.until("document.querySelectorAll('article').length === 2 && document.querySelector('main').innerText.includes('1 replay')");
     browser.click("//button[.='Discard all of this name']");
     browser.click("//dialog//button[.='Discard']");
     browser.until_text("There are no dead jobs");
