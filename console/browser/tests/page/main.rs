@@ -5,6 +5,7 @@
 mod actions;
 mod driver;
 mod looks;
+mod observe;
 mod queues;
 mod service;
 mod text;
