@@ -83,7 +83,7 @@ const SCENARIOS: [(&str, Viewers); 6] = [
     ("100 viewers", Viewers { reading: 100, slow: 0, silent: 0, storm: 0 }),
     ("100, one slow, one that never reads", Viewers { reading: 98, slow: 1, silent: 1, storm: 0 }),
     ("100 that never read", Viewers { reading: 0, slow: 0, silent: 100, storm: 0 }),
-    ("a storm: 50 clients, 500 loads/s", Viewers { reading: 0, slow: 0, silent: 0, storm: 50 }),
+    ("a storm: 50 clients, 500 requests/s", Viewers { reading: 0, slow: 0, silent: 0, storm: 50 }),
 ];
 
 #[tokio::main(worker_threads = 2)]

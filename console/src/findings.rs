@@ -118,7 +118,10 @@ fn lost(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
         let reasons: Vec<_> =
             reasons.map(|(reason, count)| format!("{count} {}", reason.label().replace('_', " "))).collect();
         let (discarded, reasons) = (count - aborted, reasons.join(", "));
-        message.push_str(&format!(": {discarded} discarded (since the start: {reasons}), {aborted} aborted"));
+        message.push_str(&format!(": {discarded} discarded (since the start: {reasons})"));
+        if aborted > 0 {
+            message.push_str(&format!(", {aborted} aborted"));
+        }
     } else {
         message.push_str(": aborted");
     }
@@ -298,6 +301,41 @@ mod tests {
         assert_eq!(found(&[one(&blocks, &usual)]), [("blocking", "a".to_owned())]);
         assert_eq!(found(&[one(&blocks, &long)]), [], "its runs take that long");
         assert_eq!(found(&[NameFacts { window: None, ..one(&alone, &usual) }]), [("hanging", "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_task_that_hangs_is_told_though_it_was_not_among_those_that_were_looked_at() {
+        let window = window(0, 0, 0.0, 0.0);
+        let name = NameFacts { window: None, oldest_running: Duration::from_secs(60), ..facts("a", &window) };
+        assert_eq!(found(&[name]), [("hanging", "a".to_owned())]);
+    }
+
+    #[test]
+    fn a_poll_that_does_not_return_blocks_the_runtime() {
+        let well = window(100, 0, 0.02, 0.05);
+        let poll = LongPoll { name: "a".into(), id: "1".parse().unwrap(), polling_for: Duration::from_millis(2500) };
+        let names = [NameFacts { long_poll: Some(&poll), ..facts("a", &well) }];
+        let all = findings(&TaskMetrics::default(), &names, &Series::default(), Duration::ZERO);
+        let message = "blocks the runtime: task 1 has not returned from a poll for 2.5s";
+        assert_eq!((all[0].kind, all[0].message.as_str()), ("blocks_runtime", message));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_without_what_failed() {
+        let lost = |lost, aborted, discarded_by| {
+            let mut window = window(100, 4, 0.02, 0.05);
+            (window.happened.lost, window.happened.aborted) = (lost, aborted);
+            let names = [NameFacts { discarded_by, ..facts("a", &window) }];
+            let all = findings(&TaskMetrics::default(), &names, &Series::default(), Duration::ZERO);
+            all.into_iter().find(|one| one.kind == "lost").map(|one| one.message)
+        };
+        let mut reasons = DiscardCounts::default();
+        [reasons.capacity, reasons.runtime_ended, reasons.cleared] = [9, 1, 5];
+        assert_eq!(lost(4, 0, reasons), None);
+        assert_eq!(lost(5, 1, reasons).as_deref(), Some("lost 1 task in the last 5 minutes: aborted"));
+        let message =
+            "lost 3 tasks in the last 5 minutes: 2 discarded (since the start: 9 capacity, 1 runtime ended), 1 aborted";
+        assert_eq!(lost(7, 1, reasons).as_deref(), Some(message));
     }
 
     #[test]

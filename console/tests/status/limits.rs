@@ -1,6 +1,7 @@
 //! Names: shown, paused and limited; tasks aborted by a filter; and what is logged of all that.
 
 use std::{
+    cell::RefCell,
     io,
     sync::{Arc, Mutex},
 };
@@ -8,6 +9,7 @@ use std::{
 use postlude::{Task, TaskId, TaskRegistry};
 use postlude_console::StatusRouter;
 use serde_json::json;
+use tracing::dispatcher::DefaultGuard;
 
 use crate::support::{ask, dead, get, hanging, serve_status};
 
@@ -183,6 +185,10 @@ impl io::Write for Log {
     }
 }
 
+thread_local! {
+    static GUARD: RefCell<Option<DefaultGuard>> = const { RefCell::new(None) };
+}
+
 #[test]
 fn each_action_is_logged_with_what_it_did() {
     let log = Log::default();
@@ -194,7 +200,7 @@ fn each_action_is_logged_with_what_it_did() {
         let of_threads = dispatch.clone();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&of_threads)))
+            .on_thread_start(move || GUARD.set(Some(tracing::dispatcher::set_default(&of_threads))))
             .build()
             .unwrap();
         tracing::dispatcher::with_default(&dispatch, || runtime.block_on(act()));

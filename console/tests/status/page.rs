@@ -177,6 +177,28 @@ mod snapshot {
     }
 
     #[tokio::test]
+    async fn it_says_what_was_lost_and_why() {
+        let registry = TaskRegistry::builder().capacity(1).build().unwrap();
+        registry.spawn(hanging());
+        let address = serve_status(StatusRouter::new(registry.clone()).stop(CancellationToken::new())).await;
+        get(address, "/admin/snapshot.json").await;
+        for _ in 0..3 {
+            registry.spawn(Task::new(async {}).named("mail"));
+        }
+        let mut stream = open(address, "/admin/events").await;
+        // A new name has figures of its own from the next sample on.
+        let text = read_until(&mut stream, "\"kind\":\"lost\",\"name\":\"mail\"").await;
+        let text = text + &read_until(&mut stream, "\n\n").await;
+        assert!(
+            text.contains("lost 3 tasks in the last 5 minutes: 3 discarded (since the start: 3 capacity)"),
+            "{text}"
+        );
+        let all = get(address, "/admin/snapshot.json").await.json();
+        assert_eq!((&all["totals"]["lost"], &all["totals"]["capacity"]), (&3.into(), &1.into()), "{all}");
+        assert!(all["next_in"].as_f64().unwrap() >= 1.0);
+    }
+
+    #[tokio::test]
     async fn it_names_the_task_that_holds_up_its_set() {
         let registry = TaskRegistry::new();
         let set = registry.set();
