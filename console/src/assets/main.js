@@ -61,6 +61,7 @@ function listen(tail) {
   if (wantsTail === tail) return;
   stop?.();
   wantsTail = tail;
+  onState("connecting");
   stop = watch({ tail, onSnapshot, onTasks: (events) => current?.onTasks?.(events), onState });
 }
 
@@ -81,8 +82,8 @@ function onSnapshot(next) {
 }
 
 function onState(state) {
-  const [text, kind] = { live: ["live", "good"], polling: ["every 2 s", "warn"], lost: ["no answer: figures are old", "bad"] }[state];
-  set(document.getElementById("connection"), text, `badge ${kind}`);
+  const [text, kind] = { connecting: ["connecting", ""], live: ["live", "good"], polling: ["every 2 s", "warn"], lost: ["no answer: figures are old", "bad"] }[state];
+  set(document.getElementById("connection"), text, `badge ${kind}`.trim());
 }
 
 /** Changes an element only if it differs: a screen reader reads each change. */

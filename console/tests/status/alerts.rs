@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, Once, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -12,7 +12,7 @@ use postlude_console::StatusRouter;
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::support::{Answer, get, hanging, serve, serve_status};
+use crate::support::{Answer, get, hanging, log_on_every_thread, serve, serve_status};
 
 /// The lines of the log so far.
 #[derive(Clone, Default)]
@@ -46,8 +46,7 @@ impl io::Write for Log {
 
 /// Runs a scenario on one thread, with a log.
 fn scenario(scenario: impl AsyncFnOnce(Log)) {
-    static EVERY_THREAD: Once = Once::new();
-    EVERY_THREAD.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
+    log_on_every_thread();
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -11,7 +11,7 @@ use postlude_console::StatusRouter;
 use serde_json::json;
 use tracing::dispatcher::DefaultGuard;
 
-use crate::support::{ask, dead, get, hanging, serve_status};
+use crate::support::{ask, dead, get, hanging, log_on_every_thread, serve_status};
 
 /// Started tasks wait in their first poll.
 async fn started(registry: &TaskRegistry, running: u64) {
@@ -191,6 +191,7 @@ thread_local! {
 
 #[test]
 fn each_action_is_logged_with_what_it_did() {
+    log_on_every_thread();
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -1,6 +1,6 @@
 //! Helpers of all modules.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Once, time::Duration};
 
 use axum::Router;
 use postlude::{RetryPolicy, Task, TaskId, TaskRegistry};
@@ -79,6 +79,12 @@ pub(crate) async fn ask_with(address: SocketAddr, method: &str, path: &str, head
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     ask(address, "GET", path).await
+}
+
+/// Lets no thread of the tests decide that a line of the log is wanted by nobody: that would hold for all threads.
+pub(crate) fn log_on_every_thread() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap());
 }
 
 pub(crate) fn hanging() -> Task {

@@ -102,6 +102,12 @@ impl Browser {
         self.until(&format!("document.body.innerText.includes({})", json!(text)));
     }
 
+    /// Waits until a view is open, and its stream, too: what happens from here on is in it.
+    pub(crate) fn until_live(&self, title: &str) {
+        let (title, state) = (json!(title), "document.querySelector('#connection').innerText");
+        self.until(&format!("document.querySelector('main h1')?.innerText === {title} && {state} === 'live'"));
+    }
+
     pub(crate) fn until_no_text(&self, text: &str) {
         self.until(&format!("!document.body.innerText.includes({})", json!(text)));
     }

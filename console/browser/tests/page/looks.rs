@@ -33,7 +33,7 @@ fn take(service: &Service, browser: &Browser, folder: &str) {
                 "document.querySelector('#health').innerText === 'healthy' && !document.querySelector('[aria-busy]')",
             );
             if view == "events" {
-                browser.until_text("live");
+                browser.until_live("Events");
                 service.spawn("ok", "audit_log", 2);
                 service.spawn("fail", "send_mail", 1);
                 browser.until("document.querySelector('tbody')?.innerText.includes('failed')");

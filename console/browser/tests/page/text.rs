@@ -31,7 +31,7 @@ fn is_never_markup_in_any_view() {
             "document.querySelector('#health').innerText === 'healthy' && !document.querySelector('[aria-busy]')",
         );
         if view == "events" {
-            browser.until_text("live");
+            browser.until_live("Events");
             service.spawn("fail", NAUGHTY, 1);
         }
         if !view.starts_with("task?id=%") && !view.starts_with('%') {

@@ -52,7 +52,7 @@ fn a_task_comes_and_goes_without_a_reload() {
     service.release();
     browser.until_text("No task is live.");
     browser.click("//nav//a[starts-with(., 'Events')]");
-    browser.until_text("live");
+    browser.until_live("Events");
     service.spawn("ok", "audit", 1);
     browser.until("document.querySelector('main').innerText.includes('completed')");
     browser.click("//button[.='Pause']");
