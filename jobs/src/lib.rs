@@ -51,7 +51,7 @@
 //! | one job, figures, dead jobs | [`Jobs::find`], [`Jobs::stats`], [`Jobs::metrics`], [`Jobs::dead`] |
 //! | acting | [`Jobs::cancel`], [`Jobs::replay`], [`Jobs::discard`], [`Jobs::pause`] |
 //! | encryption | [`Codec`] |
-//! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite` and `postgres` |
+//! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite`, `postgres` and `redis` |
 //! | routes for operators | `JobsRouter`, `Accepted` |
 //!
 //! The [guide] says when to use a task and when a job, and describes leases, deploys, versions of payloads, secrets,
@@ -60,18 +60,25 @@
 //! # Features
 //! - `sqlite` (default): `SqliteQueue`, jobs in a file, for the processes of one machine.
 //! - `postgres`: `PostgresQueue`, jobs in a database, for any number of machines.
+//! - `redis`: `RedisQueue`, jobs in a Redis or Valkey server, for any number of machines.
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!
 //! These public dependencies determine the major version of this crate: `postlude`, `serde`, `serde_json` and, with the
-//! features, `sqlx` and `axum`. The minimum Rust version is that of `sqlx`: 1.94.
+//! features, `sqlx`, `redis` and `axum`. The minimum Rust version is that of `sqlx`: 1.94.
 //!
-#![cfg_attr(all(feature = "sqlite", feature = "postgres", feature = "axum"), doc = "[guide]: guide::jobs")]
-#![cfg_attr(not(all(feature = "sqlite", feature = "postgres", feature = "axum")), doc = "[guide]: #features")]
+#![cfg_attr(
+    all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum"),
+    doc = "[guide]: guide::jobs"
+)]
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum")),
+    doc = "[guide]: #features"
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "without an engine, nothing is stored")
+    expect(dead_code, reason = "some of it is for the tables of these engines")
 )]
 
 /// Compiles the example of the README.
@@ -79,7 +86,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "axum"))]
+#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum"))]
 pub mod guide;
 
 mod jobs;
@@ -91,6 +98,8 @@ mod worker;
 
 #[cfg(feature = "postgres")]
 pub use self::queue::postgres;
+#[cfg(feature = "redis")]
+pub use self::queue::redis;
 #[cfg(feature = "sqlite")]
 pub use self::queue::sqlite;
 #[cfg(feature = "axum")]

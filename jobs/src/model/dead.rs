@@ -112,13 +112,14 @@ impl JobError {
 }
 
 /// The error of a run whose lease ran out.
+pub(crate) const CRASHED: &str = "its worker's process ended, or did not renew the lease";
+
+/// What is added to it, after the number of crashes, when the job is dead.
+pub(crate) const NO_MORE_CRASHES: &str = "times, and the job may have no more crashes";
+
+/// The error of a run whose lease ran out, with what is added to it.
 pub(crate) fn crash_message(crashes: u32, is_dead: bool) -> String {
-    let crashed = "its worker's process ended, or did not renew the lease";
-    if is_dead {
-        format!("{crashed}: {crashes} times, and the job may have no more crashes")
-    } else {
-        crashed.to_owned()
-    }
+    if is_dead { format!("{CRASHED}: {crashes} {NO_MORE_CRASHES}") } else { CRASHED.to_owned() }
 }
 
 #[cfg(test)]

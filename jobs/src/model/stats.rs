@@ -56,7 +56,7 @@ pub struct NameStats {
 
 impl NameStats {
     /// Adds a row of figures: of jobs in a stored state, or of a paused name, whose state is negative.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
     pub(crate) fn add(&mut self, state: i16, jobs: i64, oldest: Option<Duration>) {
         let jobs = u64::try_from(jobs).unwrap_or(0);
         match state {

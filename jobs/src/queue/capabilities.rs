@@ -31,7 +31,7 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Everything.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
     pub(crate) const ALL: Self = Self {
         priority: true,
         delay: true,

@@ -3,13 +3,16 @@
 /// Implements `Queue` for a handle by the methods of its field `shared`.
 macro_rules! to_shared {
     ($queue:ty) => {
+        crate::queue::forward::to_shared!($queue, crate::queue::Capabilities::ALL);
+    };
+    ($queue:ty, $capabilities:expr) => {
         impl crate::queue::Queue for $queue {
             fn engine(&self) -> &'static str {
                 ENGINE
             }
 
             fn capabilities(&self) -> crate::queue::Capabilities {
-                crate::queue::Capabilities::ALL
+                $capabilities
             }
         }
 

@@ -1,11 +1,13 @@
 //! Where jobs are stored: the trait, and its adapters.
 
 pub(crate) mod capabilities;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod forward;
 mod operations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod rows;
 #[cfg(feature = "sqlite")]
@@ -31,9 +33,11 @@ use crate::model::{
 /// Where jobs are stored: an adapter over an engine. It is sealed; the adapters are
 #[cfg_attr(feature = "sqlite", doc = "[`SqliteQueue`](crate::sqlite::SqliteQueue)")]
 #[cfg_attr(not(feature = "sqlite"), doc = "`SqliteQueue`")]
+#[cfg_attr(feature = "postgres", doc = ", [`PostgresQueue`](crate::postgres::PostgresQueue)")]
+#[cfg_attr(not(feature = "postgres"), doc = ", `PostgresQueue`")]
 /// and
-#[cfg_attr(feature = "postgres", doc = "[`PostgresQueue`](crate::postgres::PostgresQueue).")]
-#[cfg_attr(not(feature = "postgres"), doc = "`PostgresQueue`.")]
+#[cfg_attr(feature = "redis", doc = "[`RedisQueue`](crate::redis::RedisQueue).")]
+#[cfg_attr(not(feature = "redis"), doc = "`RedisQueue`.")]
 pub trait Queue: Adapter {
     /// The name of the engine, for logs and errors.
     fn engine(&self) -> &'static str;

@@ -48,9 +48,8 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
             )),+),+]
         };
     }
-    list! {
-        accepted: is_stored_when_push_returns one_id_is_stored_once push_all_is_one_transaction
-            push_in_commits_with_its_transaction push_in_rolls_back_with_its_transaction;
+    let mut all = list! {
+        accepted: is_stored_when_push_returns one_id_is_stored_once push_all_is_one_transaction;
         at_least_once: what_completed_never_runs_again a_job_longer_than_its_lease_runs_once
             a_late_settlement_is_refused a_lost_lease_cancels_the_attempt the_lease_is_one_value_for_all_workers
             work_that_goes_on_after_its_time_limit_keeps_its_lease;
@@ -75,7 +74,13 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
         operators: find stats cancel dead_in_pages replay_starts_again_from_the_first_attempt discard
             pause_holds_for_all_workers retention_keeps_what_completed_for_a_while mistakes_of_the_builder;
         registry: jobs_are_tasks current_is_the_job_that_runs four_producers_and_four_workers;
+    };
+    if E::PUSHES_IN_TRANSACTIONS {
+        all.extend(list! {
+            accepted: push_in_commits_with_its_transaction push_in_rolls_back_with_its_transaction;
+        });
     }
+    all
 }
 
 fn main() {
@@ -101,6 +106,8 @@ fn main() {
         };
         all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, common::postgres::is_installed(), test)));
     }
+    #[cfg(feature = "redis")]
+    all.extend(trials::<engine::Redis>());
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
     common::postgres::stop();

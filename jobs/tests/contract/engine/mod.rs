@@ -7,6 +7,8 @@ use postlude_jobs::{JobId, NewJob, Queue};
 /// A queue of a test, which several workers open.
 pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
     const NAME: &'static str;
+    /// Whether it has a `push_in`.
+    const PUSHES_IN_TRANSACTIONS: bool = true;
 
     type Queue: Queue + Clone;
     type Lock;
@@ -26,6 +28,8 @@ pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::postgres::Postgres;
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::Redis;
 #[cfg(feature = "sqlite")]
 pub(crate) use self::sqlite::Sqlite;
 
@@ -96,3 +100,5 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;

@@ -1,0 +1,116 @@
+//! Jobs in a Redis server.
+
+mod answer;
+mod connect;
+mod connection;
+mod durability;
+mod error;
+mod notify;
+mod operate;
+mod push;
+mod reserve;
+mod scripts;
+mod settle;
+mod tend;
+
+use std::{fmt, sync::Arc};
+
+use redis::Client;
+
+pub use self::durability::Durability;
+use self::{connect::Shared, error::not_sent};
+use super::{capabilities::Capabilities, forward};
+use crate::model::{error::QueueError, id::JobId, new_job::NewJob};
+
+pub(crate) const ENGINE: &str = "Redis";
+
+/// All but a push in a transaction of the user.
+const CAPABILITIES: Capabilities = Capabilities { transactional_push: false, ..Capabilities::ALL };
+
+/// Jobs in a Redis server (version 6.2 or later) or a compatible one, such as Valkey, for any number of machines. Cheap
+/// to clone; all clones share their connections.
+///
+/// ```no_run
+/// use postlude_jobs::redis::RedisQueue;
+///
+/// # async fn example() -> Result<(), postlude_jobs::QueueError> {
+/// let queue = RedisQueue::connect("redis://127.0.0.1/").await?;
+/// # drop(queue);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # How it works
+/// A job is a hash, and sorted sets have the ids of the jobs that wait, are scheduled, run, and so on. Each change is
+/// one script, which the server carries out as a whole, for at most some hundred jobs. Only the current owner of a run
+/// can settle it. After a push, workers are told (`PUBLISH`), and they look once a second besides. Time is the clock of
+/// the server.
+///
+/// **What a push survives is a setting of the server.** A push returns when the server has answered. With `appendonly
+/// yes` and `appendfsync always`, the job is on the disk by then; with `everysec`, a power failure loses the jobs of
+/// the last second or two; without `appendonly`, the death of the server loses all since its last snapshot. The start
+/// warns of what is wrong, and [`durability`](Self::durability) says what is set. `maxmemory-policy` must be `noeviction`.
+/// Replicas follow a little later: a failover can lose the latest pushes, and give a job that was settled in the last
+/// moment to a worker again.
+///
+/// All keys of a queue begin with `postlude:{name}:` and are in one slot of a cluster. The queue follows the slot from
+/// node to node (`MOVED`), so the address of any node will do. One queue uses one node: throughput grows by more
+/// queues.
+#[derive(Clone)]
+pub struct RedisQueue {
+    shared: Arc<Shared>,
+}
+
+impl RedisQueue {
+    /// Connects to the queue `jobs` of a server.
+    ///
+    /// The URL is that of the crate [redis](https://docs.rs/redis): `redis://user:password@host:port/database`. With
+    /// `rediss://` the connection is encrypted, and the server's certificate is checked with the root certificates of
+    /// the system; if the process has no default provider of [rustls](https://docs.rs/rustls), ring is made the
+    /// default.
+    ///
+    /// # Errors
+    /// If the URL is none, or no connection can be made.
+    pub async fn connect(url: &str) -> Result<Self, QueueError> {
+        Self::connect_to(url, "jobs").await
+    }
+
+    /// Connects to a queue of a server by its name. Queues of different names share nothing.
+    ///
+    /// # Errors
+    /// If the URL is none, or no connection can be made.
+    pub async fn connect_to(url: &str, queue: &str) -> Result<Self, QueueError> {
+        let queue = Self::with_client(Client::open(url).map_err(not_sent)?, queue);
+        queue.shared.now().await?;
+        Ok(queue)
+    }
+
+    /// Uses a client of yours, for example one with certificates for TLS. It connects at the first operation.
+    #[must_use]
+    pub fn with_client(client: Client, queue: &str) -> Self {
+        Self { shared: Arc::new(Shared::new(client, queue)) }
+    }
+
+    /// What the server is set to keep.
+    ///
+    /// ```no_run
+    /// # async fn example(queue: postlude_jobs::redis::RedisQueue) -> Result<(), postlude_jobs::QueueError> {
+    /// println!("{}", queue.durability().await?); // appendonly yes, appendfsync everysec, maxmemory-policy noeviction
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the server can't be reached.
+    pub async fn durability(&self) -> Result<Durability, QueueError> {
+        self.shared.durability().await
+    }
+}
+
+impl fmt::Debug for RedisQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisQueue").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+    }
+}
+
+forward::to_shared!(RedisQueue, CAPABILITIES);

@@ -1,0 +1,212 @@
+//! A Redis server of a test's own, in a folder of its own, on a free port of the loopback interface.
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// The program of the server.
+fn program() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join("redis-server")).find(|program| program.exists())
+}
+
+/// Whether the server can be run here.
+pub(crate) fn is_installed() -> bool {
+    program().is_some()
+}
+
+/// What a server keeps when it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fsync {
+    Always,
+    EverySecond,
+}
+
+/// What a statement does to the tables of an SQL engine, as a script.
+const STATEMENTS: &[(&str, &str)] = &[
+    ("DROP TABLE postlude_jobs", "redis.call('SET', P .. 'seq', 'none')"),
+    (
+        "UPDATE postlude_jobs SET due = due - 5000 WHERE state = 0",
+        "for _, key in ipairs(redis.call('KEYS', P .. 'waiting:*')) do
+            for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+                redis.call('ZINCRBY', key, -5000, member)
+            end
+        end",
+    ),
+    (
+        "UPDATE postlude_jobs SET state = 2, lease_until = 9999999999999 WHERE name = 'report'",
+        "local member = redis.call('ZPOPMIN', P .. 'waiting:report')[1]
+        local id = string.sub(member, 17)
+        redis.call('HSET', P .. 'job:' .. id, 'state', 2)
+        redis.call('ZADD', P .. 'running', 9999999999999, id)
+        redis.call('HINCRBY', P .. 'counts', '2:report', 1)",
+    ),
+    (
+        "UPDATE postlude_jobs SET finished_at = finished_at - 3600000",
+        "for _, id in ipairs(redis.call('ZRANGE', P .. 'finished', 0, -1)) do
+            redis.call('ZINCRBY', P .. 'finished', -3600000, id)
+            redis.call('HINCRBY', P .. 'job:' .. id, 'finished', -3600000)
+        end",
+    ),
+    (
+        "UPDATE postlude_ticks SET last = last - 604800000",
+        "for _, schedule in ipairs(redis.call('HKEYS', P .. 'ticks')) do
+            redis.call('HINCRBY', P .. 'ticks', schedule, -604800000)
+        end",
+    ),
+    (
+        "UPDATE postlude_jobs SET owner = '00000000-0000-0000-0000-000000000001', run = run + 1",
+        "for _, id in ipairs(redis.call('ZRANGE', P .. 'running', 0, -1)) do
+            redis.call('HSET', P .. 'job:' .. id, 'owner', '00000000-0000-0000-0000-000000000001')
+            redis.call('HINCRBY', P .. 'job:' .. id, 'run', 1)
+        end",
+    ),
+    (
+        "UPDATE postlude_jobs SET lease_until = 1 WHERE state = 2",
+        "for _, id in ipairs(redis.call('ZRANGE', P .. 'running', 0, -1)) do
+            redis.call('ZADD', P .. 'running', 0, id)
+        end",
+    ),
+    (
+        "UPDATE postlude_settings SET value = 900 WHERE name = 'lease'",
+        "redis.call('HSET', P .. 'settings', 'lease', 900)",
+    ),
+    // The job that holds the key dies.
+    (
+        "UPDATE postlude_jobs SET state = 4, finished_at = 1 WHERE unique_key = 'key'",
+        "local id = redis.call('HVALS', P .. 'unique')[1]
+        local seq = tonumber(redis.call('HGET', P .. 'job:' .. id, 'seq'))
+        redis.call('ZREM', P .. 'waiting:mail', string.format('%016.0f', seq) .. id)
+        redis.call('HSET', P .. 'job:' .. id, 'state', 4, 'finished', 1)
+        redis.call('ZADD', P .. 'dead', 1, id)
+        redis.call('ZADD', P .. 'dead:mail', 1, id)",
+    ),
+    (
+        "UPDATE postlude_jobs SET state = 1, due = due + 3600000 + seq",
+        "local key = P .. 'waiting:work'
+        for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+            local id = string.sub(member, 17)
+            local job = redis.call('HMGET', P .. 'job:' .. id, 'due', 'seq')
+            local due = string.format('%.0f', job[1] + 3600000 + job[2])
+            redis.call('HSET', P .. 'job:' .. id, 'state', 1, 'due', due)
+            redis.call('ZADD', P .. 'scheduled', due, id)
+            redis.call('HINCRBY', P .. 'counts', '1:work', 1)
+        end
+        redis.call('DEL', key)",
+    ),
+];
+
+pub(crate) struct Server {
+    folder: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+    /// Variables of the server's environment.
+    environment: Vec<(&'static str, String)>,
+    process: Mutex<Option<Child>>,
+}
+
+impl Server {
+    pub(crate) fn create() -> Self {
+        Self::create_with(Fsync::Always, &[], Vec::new())
+    }
+
+    /// A server with further settings, and variables in its environment.
+    pub(crate) fn create_with(fsync: Fsync, settings: &[&str], environment: Vec<(&'static str, String)>) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let fsync = if fsync == Fsync::Always { "always" } else { "everysec" };
+        let mut arguments: Vec<String> =
+            ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
+        arguments.extend(["--port".to_owned(), port.to_string()]);
+        arguments.extend(settings.iter().map(|&setting| setting.to_owned()));
+        let folder = tempfile::tempdir().unwrap();
+        let server = Self { folder, port, arguments, environment, process: Mutex::new(None) };
+        server.start();
+        server
+    }
+
+    /// Starts the server, and waits until it answers.
+    pub(crate) fn start(&self) {
+        let path = self.folder.path().join("log");
+        let log = fs::File::create(&path).unwrap();
+        let child = Command::new(program().expect("Redis is installed"))
+            .args(&self.arguments)
+            .arg("--dir")
+            .arg(self.folder.path())
+            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        *self.process.lock() = Some(child);
+        let start = Instant::now();
+        while !fs::read_to_string(&path).unwrap_or_default().contains("Ready to accept connections") {
+            assert!(start.elapsed() < Duration::from_secs(60), "the server does not answer: {}", path.display());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills the server without a word.
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.process.lock().take() else { return };
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.lock().as_ref().map(Child::id)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// A connection past the queue.
+    pub(crate) async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Runs a command past the queue.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query_async(&mut self.connect().await).await.unwrap()
+    }
+
+    /// Does past the queue what a statement does to the tables of an SQL engine.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let (_, script) = STATEMENTS.iter().find(|(known, _)| *known == sql).expect(sql);
+        let script = redis::Script::new(&format!("local P = KEYS[1]\n{script}\nreturn 0"));
+        // Longer than the limit of the driver, for very many jobs.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        script.key("postlude:{jobs}:").invoke_async::<()>(&mut connection).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
