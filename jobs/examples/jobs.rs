@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --example jobs
 //! DATABASE_URL=postgres://user@127.0.0.1/database cargo run --all-features --example jobs
+//! REDIS_URL=redis://127.0.0.1/ cargo run --all-features --example jobs
 //! ```
 //!
 //! The first process pushes an export and starts a worker, which kills itself (SIGKILL) in the middle of it. Two other
@@ -83,7 +84,8 @@ async fn work(address: &str) -> Result<(), Box<dyn Error>> {
 
 async fn demonstrate() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let address = env::var("DATABASE_URL").unwrap_or_else(|_| folder.path().join("jobs.db").display().to_string());
+    let url = env::var("REDIS_URL").or_else(|_| env::var("DATABASE_URL"));
+    let address = url.unwrap_or_else(|_| folder.path().join("jobs.db").display().to_string());
     println!("the queue: {address}");
     let jobs = connect(&address, TaskRegistry::new()).await?.producer().await?;
 
@@ -118,13 +120,20 @@ async fn state(jobs: &Jobs, id: JobId) -> Result<JobState, Box<dyn Error>> {
 }
 
 async fn connect(address: &str, registry: TaskRegistry) -> Result<JobsBuilder, Box<dyn Error>> {
-    if !address.starts_with("postgres") {
-        return Ok(Jobs::builder(SqliteQueue::open(address).await?, registry));
+    match address.split_once("://").map(|(scheme, _)| scheme) {
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => {
+            Ok(Jobs::builder(postlude_jobs::postgres::PostgresQueue::connect(address).await?, registry))
+        }
+        #[cfg(feature = "redis")]
+        Some("redis" | "rediss") => {
+            Ok(Jobs::builder(postlude_jobs::redis::RedisQueue::connect(address).await?, registry))
+        }
+        Some(scheme) => {
+            Err(format!("`{scheme}://` needs a feature of its engine: cargo run --all-features --example jobs").into())
+        }
+        None => Ok(Jobs::builder(SqliteQueue::open(address).await?, registry)),
     }
-    #[cfg(feature = "postgres")]
-    return Ok(Jobs::builder(postlude_jobs::postgres::PostgresQueue::connect(address).await?, registry));
-    #[cfg(not(feature = "postgres"))]
-    Err("DATABASE_URL needs the feature `postgres`: cargo run --all-features --example jobs".into())
 }
 
 fn start_worker(address: &str) -> io::Result<Child> {

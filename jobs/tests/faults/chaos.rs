@@ -25,13 +25,14 @@ use crate::{
 };
 
 /// What only a server can suffer.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 struct Server {
-    server: crate::common::postgres::Server,
+    kill: Box<dyn Fn()>,
+    start: Box<dyn Fn()>,
     proxy: crate::proxy::Proxy,
 }
 
-#[cfg(not(feature = "postgres"))]
+#[cfg(not(any(feature = "postgres", feature = "redis")))]
 struct Server;
 
 #[cfg(feature = "sqlite")]
@@ -41,13 +42,15 @@ pub(crate) async fn sqlite() {
     chaos(&address, &address, None).await;
 }
 
-#[cfg(feature = "postgres")]
-pub(crate) async fn postgresql() {
-    let server = crate::common::postgres::Server::create();
-    let direct = server.create_database().await;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) async fn of_a_server<S: crate::engine::Server>() {
+    let server = Arc::new(S::create());
+    let direct = server.queue().await;
     let proxy = crate::proxy::Proxy::start(server.port()).await;
     let address = proxy.address(&direct, server.port());
-    chaos(&address, &direct, Some(Server { server, proxy })).await;
+    let (killed, started) = (Arc::clone(&server), server);
+    let (kill, start) = (Box::new(move || killed.kill()), Box::new(move || started.start()));
+    chaos(&address, &direct, Some(Server { kill, start, proxy })).await;
 }
 
 async fn chaos(address: &str, direct: &str, server: Option<Server>) {
@@ -127,10 +130,10 @@ async fn fault(workers: &mut [Process], victim: usize, server: Option<&Server>, 
             workers[victim].go_on();
         }
         3 => workers[victim].begin_shutdown(),
-        #[cfg(feature = "postgres")]
+        #[cfg(any(feature = "postgres", feature = "redis"))]
         4.. => {
             use crate::proxy::Mode;
-            let Server { server, proxy } = server.expect("there is a server");
+            let Server { kill, start, proxy } = server.expect("there is a server");
             match choice {
                 4 | 5 => proxy.cut(),
                 6 => proxy.half_close(),
@@ -143,14 +146,14 @@ async fn fault(workers: &mut [Process], victim: usize, server: Option<&Server>, 
                     pause(random, 100..=1_000).await;
                 }
                 _ => {
-                    server.kill();
+                    kill();
                     pause(random, 0..=1_500).await;
-                    server.start();
+                    start();
                 }
             }
             proxy.set(Mode::Pass);
         }
-        #[cfg(not(feature = "postgres"))]
+        #[cfg(not(any(feature = "postgres", feature = "redis")))]
         _ => unreachable!("there is no server"),
     }
 }

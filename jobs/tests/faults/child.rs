@@ -111,7 +111,7 @@ impl Process {
     }
 
     /// The port of a web server.
-    #[cfg(feature = "axum")]
+    #[cfg(all(feature = "axum", any(feature = "sqlite", feature = "postgres")))]
     pub(crate) fn port(&self) -> u16 {
         self.ready.parse().unwrap()
     }
@@ -172,6 +172,10 @@ pub(crate) async fn builder(address: &str, registry: TaskRegistry) -> JobsBuilde
     if address.starts_with("postgres://") {
         return Jobs::builder(postlude_jobs::postgres::PostgresQueue::connect(address).await.unwrap(), registry);
     }
+    #[cfg(feature = "redis")]
+    if address.starts_with("redis://") {
+        return Jobs::builder(postlude_jobs::redis::RedisQueue::connect(address).await.unwrap(), registry);
+    }
     #[cfg(feature = "sqlite")]
     return Jobs::builder(postlude_jobs::sqlite::SqliteQueue::open(address).await.unwrap(), registry);
     #[cfg(not(feature = "sqlite"))]
@@ -187,10 +191,10 @@ pub(crate) fn run(config: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         match config.role {
-            #[cfg(feature = "axum")]
+            #[cfg(all(feature = "axum", any(feature = "sqlite", feature = "postgres")))]
             Role::Web => crate::web::run(&config.address, &config.log, config.lease).await,
-            #[cfg(not(feature = "axum"))]
-            Role::Web => unreachable!("the feature `axum` is off"),
+            #[cfg(not(all(feature = "axum", any(feature = "sqlite", feature = "postgres"))))]
+            Role::Web => unreachable!("it needs the feature `axum`, and an engine with transactions"),
             Role::Producer => produce(&config).await,
             Role::Worker | Role::OldWorker | Role::NewWorker => work(&config).await,
         }

@@ -1,4 +1,4 @@
-//! A clock that is set while workers work: that of the machine for SQLite, that of the server for PostgreSQL.
+//! A clock that is set while workers work: that of the machine for SQLite, that of the server for the others.
 //! libfaketime sets it.
 
 use std::{
@@ -65,15 +65,15 @@ pub(crate) async fn of_the_machine() {
     set_forward_and_back(&address, &clock, &clock.environment()).await;
 }
 
-#[cfg(feature = "postgres")]
-pub(crate) async fn of_the_server() {
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) async fn of_the_server<S: crate::engine::Server>() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let clock = Clock::new(folder.path());
-    let server = crate::common::postgres::Server::create_with(clock.environment());
-    let address = server.create_database().await;
+    let server = S::create_with(clock.environment());
+    let address = server.queue().await;
     set_forward_and_back(&address, &clock, &[]).await;
 }
 

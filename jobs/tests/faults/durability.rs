@@ -12,7 +12,7 @@ use crate::{
     workers::Case,
 };
 
-fn pushed(log: &Log) -> BTreeSet<u64> {
+pub(crate) fn pushed(log: &Log) -> BTreeSet<u64> {
     let entries = log.entries().into_iter();
     entries.filter_map(|entry| if let Entry::Pushed { number } = entry { Some(number) } else { None }).collect()
 }
@@ -54,7 +54,7 @@ fn is_synced(line: &str) -> bool {
 }
 
 /// How many of the answers came, and how many of them without a sync since the one before.
-fn answers(trace: &Path, is_answer: impl Fn(&str) -> bool) -> (usize, usize) {
+pub(crate) fn answers(trace: &Path, is_answer: impl Fn(&str) -> bool) -> (usize, usize) {
     let (mut is_on_disk, mut all, mut too_early) = (false, 0, 0);
     for line in fs::read_to_string(trace).unwrap().lines() {
         if is_synced(line) {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use sqlx::Connection as _;
 #[cfg(feature = "sqlite")]
 use tempfile::TempDir;
@@ -64,5 +65,107 @@ impl Engine for Postgres {
     async fn execute(&self, sql: &'static str) {
         let mut connection = sqlx::PgConnection::connect(&self.0).await.unwrap();
         sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
+}
+
+#[cfg(feature = "redis")]
+pub(crate) struct Redis(crate::common::redis::Server);
+
+#[cfg(feature = "redis")]
+impl Engine for Redis {
+    const NAME: &'static str = "redis";
+
+    fn is_installed() -> bool {
+        crate::common::redis::is_installed()
+    }
+
+    async fn create() -> Self {
+        Self(crate::common::redis::Server::create())
+    }
+
+    fn address(&self) -> String {
+        self.0.url()
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        self.0.execute(sql).await;
+    }
+}
+
+/// A server of an engine, of a test's own, which suffers.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) trait Server: Send + Sync + 'static {
+    /// The engine, as errors name it.
+    const ENGINE: &'static str;
+
+    fn create_with(environment: Vec<(&'static str, String)>) -> Self;
+    fn create() -> Self
+    where
+        Self: Sized,
+    {
+        Self::create_with(Vec::new())
+    }
+    /// The address of a new queue.
+    fn queue(&self) -> impl Future<Output = String> + Send;
+    fn port(&self) -> u16;
+    /// Kills it without a word.
+    fn kill(&self);
+    /// Starts it again, and waits until it answers.
+    fn start(&self);
+}
+
+#[cfg(feature = "postgres")]
+impl Server for crate::common::postgres::Server {
+    const ENGINE: &'static str = "PostgreSQL";
+
+    fn create_with(environment: Vec<(&'static str, String)>) -> Self {
+        Self::create_with(environment)
+    }
+
+    async fn queue(&self) -> String {
+        self.create_database().await
+    }
+
+    fn port(&self) -> u16 {
+        self.port()
+    }
+
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn start(&self) {
+        self.start();
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Server for crate::common::redis::Server {
+    const ENGINE: &'static str = "Redis";
+
+    fn create_with(mut environment: Vec<(&'static str, String)>) -> Self {
+        for (name, libraries) in &mut environment {
+            if *name == "LD_PRELOAD" {
+                // Redis allocates with jemalloc, which asks for the time before libfaketime knows it.
+                libraries.push_str(":libc.so.6");
+            }
+        }
+        Self::create_with(crate::common::redis::Fsync::Always, &[], environment)
+    }
+
+    async fn queue(&self) -> String {
+        self.url()
+    }
+
+    fn port(&self) -> u16 {
+        self.port()
+    }
+
+    fn kill(&self) {
+        self.kill();
+    }
+
+    fn start(&self) {
+        self.start();
     }
 }

@@ -12,7 +12,7 @@
     reason = "these are tests, in a harness of their own"
 )]
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod chaos;
 mod child;
 mod clock;
@@ -22,12 +22,14 @@ mod common;
 mod disk_full;
 mod durability;
 mod engine;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod proxy;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod server_killed;
 mod versions;
-#[cfg(feature = "axum")]
+#[cfg(all(feature = "axum", any(feature = "sqlite", feature = "postgres")))]
 mod web;
 mod work;
 mod workers;
@@ -47,25 +49,29 @@ fn trials<E: Engine>() -> Vec<Trial> {
             vec![$($(trial(E::NAME, stringify!($name), E::is_installed(), || Box::pin($module::$name::<E>()))),+),+]
         };
     }
-    #[allow(unused_mut, clippy::allow_attributes, reason = "without axum, that is all")]
-    let mut all = list! {
+    list! {
         workers: killed_in_mid_job killed_in_mid_batch killed_between_work_and_settlement
             stopped_for_longer_than_its_lease a_job_that_aborts_its_process shut_down_in_the_middle
             four_producers_and_four_workers very_many_scheduled;
         versions: two_versions_at_once;
         durability: a_producer_is_killed;
-    };
-    #[cfg(feature = "axum")]
-    all.extend([
+    }
+}
+
+/// The tests of a web server, which pushes in its transactions.
+#[cfg(all(feature = "axum", any(feature = "sqlite", feature = "postgres")))]
+fn of_the_web<E: Engine>() -> [Trial; 2] {
+    [
         trial(E::NAME, "web::an_order_and_its_job", E::is_installed(), || Box::pin(web::an_order_and_its_job::<E>())),
         trial(E::NAME, "web::comes_up_again", E::is_installed(), || Box::pin(web::comes_up_again::<E>())),
-    ]);
-    all
+    ]
 }
 
 #[cfg(feature = "sqlite")]
 fn of_sqlite() -> Vec<Trial> {
     let mut all = trials::<engine::Sqlite>();
+    #[cfg(feature = "axum")]
+    all.extend(of_the_web::<engine::Sqlite>());
     let tests: [(&str, bool, Test); 4] = [
         ("disk_full", disk_full::can_mount(), || Box::pin(disk_full::disk_full())),
         ("clock_of_the_machine_is_set", clock::is_installed(), || Box::pin(clock::of_the_machine())),
@@ -78,25 +84,52 @@ fn of_sqlite() -> Vec<Trial> {
     all
 }
 
+/// The tests of an engine with a server of its own.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+fn of_a_server<E: Engine, S: engine::Server>() -> Vec<Trial> {
+    let tests: [(&str, bool, Test); 6] = [
+        ("server_killed_and_started_again", true, || {
+            Box::pin(server_killed::with_jobs_waiting_running_and_scheduled::<S>())
+        }),
+        ("server_killed_right_after_pushes", true, || Box::pin(server_killed::right_after_pushes::<S>())),
+        ("proxy_cuts_delays_holds_and_half_closes", true, || Box::pin(proxy::cuts_delays_holds_and_half_closes::<S>())),
+        ("silence_longer_than_workers_wait", true, || Box::pin(proxy::silence_longer_than_workers_wait::<S>())),
+        ("clock_of_the_server_is_set", clock::is_installed(), || Box::pin(clock::of_the_server::<S>())),
+        ("chaos", true, || Box::pin(chaos::of_a_server::<S>())),
+    ];
+    let tests = tests.map(|(name, can_run, test)| trial(E::NAME, name, E::is_installed() && can_run, test));
+    trials::<E>().into_iter().chain(tests).collect()
+}
+
 #[cfg(feature = "postgres")]
 fn of_postgresql() -> Vec<Trial> {
-    let mut all = trials::<engine::Postgres>();
-    let tests: [(&str, bool, Test); 7] =
-        [
-            ("server_killed_and_started_again", true, || {
-                Box::pin(server_killed::with_jobs_waiting_running_and_scheduled())
-            }),
-            ("server_killed_right_after_pushes", true, || Box::pin(server_killed::right_after_pushes())),
-            ("proxy_cuts_delays_holds_and_half_closes", true, || Box::pin(proxy::cuts_delays_holds_and_half_closes())),
-            ("silence_longer_than_workers_wait", true, || Box::pin(proxy::silence_longer_than_workers_wait())),
-            ("clock_of_the_server_is_set", clock::is_installed(), || Box::pin(clock::of_the_server())),
-            ("synced_before_push_returns", durability::can_trace(), || {
-                Box::pin(durability::synced_before_push_returns_by_postgresql())
-            }),
-            ("chaos", true, || Box::pin(chaos::postgresql())),
-        ];
-    let is_installed = common::postgres::is_installed();
-    all.extend(tests.map(|(name, can_run, test)| trial("postgresql", name, is_installed && can_run, test)));
+    let mut all = of_a_server::<engine::Postgres, common::postgres::Server>();
+    #[cfg(feature = "axum")]
+    all.extend(of_the_web::<engine::Postgres>());
+    let can_run = engine::Postgres::is_installed() && durability::can_trace();
+    all.push(trial("postgresql", "synced_before_push_returns", can_run, || {
+        Box::pin(durability::synced_before_push_returns_by_postgresql())
+    }));
+    all
+}
+
+#[cfg(feature = "redis")]
+fn of_redis() -> Vec<Trial> {
+    let mut all = of_a_server::<engine::Redis, common::redis::Server>();
+    let tests: [(&str, bool, Test); 9] = [
+        ("synced_before_push_returns", durability::can_trace(), || Box::pin(redis::synced_before_push_returns())),
+        ("each_second_is_synced_later", durability::can_trace(), || Box::pin(redis::each_second_is_synced_later())),
+        ("server_killed_right_after_pushes_each_second", true, || {
+            Box::pin(server_killed::right_after_pushes::<redis::EverySecond>())
+        }),
+        ("durability_is_told", true, || Box::pin(redis::durability_is_told())),
+        ("memory_limit", true, || Box::pin(redis::memory_limit())),
+        ("credentials_revoked", true, || Box::pin(redis::credentials_revoked())),
+        ("without_permission_for_the_channel", true, || Box::pin(redis::without_permission_for_the_channel())),
+        ("a_cluster_says_where_the_queue_is", true, || Box::pin(redis::a_cluster_says_where_the_queue_is())),
+        ("tls", redis::has_openssl(), || Box::pin(redis::tls())),
+    ];
+    all.extend(tests.map(|(name, can_run, test)| trial("redis", name, engine::Redis::is_installed() && can_run, test)));
     all
 }
 
@@ -117,6 +150,8 @@ fn main() {
     all.extend(of_sqlite());
     #[cfg(feature = "postgres")]
     all.extend(of_postgresql());
+    #[cfg(feature = "redis")]
+    all.extend(of_redis());
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
     common::postgres::stop();

@@ -21,7 +21,8 @@ use tokio::{
 
 use crate::{
     child::{Config, Role, builder},
-    common::{postgres, until_state},
+    common::until_state,
+    engine::Server,
     work::{Action, Log, ToughWork, Work},
     workers::push_surely,
 };
@@ -177,9 +178,9 @@ async fn pass(
 
 /// Connections are cut, delayed, held and half closed while two processes work and one pushes: each job is stored once,
 /// and done.
-pub(crate) async fn cuts_delays_holds_and_half_closes() {
-    let (server, folder) = (postgres::shared(), tempfile::tempdir().unwrap());
-    let direct = server.create_database().await;
+pub(crate) async fn cuts_delays_holds_and_half_closes<S: Server>() {
+    let (server, folder) = (S::create(), tempfile::tempdir().unwrap());
+    let direct = server.queue().await;
     let proxy = Proxy::start(server.port()).await;
     let address = proxy.address(&direct, server.port());
     let log = Log::new(folder.path().join("log"));
@@ -227,9 +228,9 @@ pub(crate) async fn cuts_delays_holds_and_half_closes() {
 }
 
 /// The server stops answering, for longer than a lease and for longer than workers wait. The workers connect anew.
-pub(crate) async fn silence_longer_than_workers_wait() {
-    let (server, folder) = (postgres::shared(), tempfile::tempdir().unwrap());
-    let direct = server.create_database().await;
+pub(crate) async fn silence_longer_than_workers_wait<S: Server>() {
+    let (server, folder) = (S::create(), tempfile::tempdir().unwrap());
+    let direct = server.queue().await;
     let proxy = Proxy::start(server.port()).await;
     let address = proxy.address(&direct, server.port());
     let log = Log::new(folder.path().join("log"));

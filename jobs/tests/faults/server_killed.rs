@@ -9,16 +9,17 @@ use tokio::time::sleep;
 
 use crate::{
     child::{Config, Role, builder},
-    common::{postgres::Server, until, until_state},
+    common::{until, until_state},
+    engine::Server,
     work::{Action, Log, Work},
     workers::{setting, until_starts},
 };
 
 /// Nothing that was acknowledged is lost, workers come back by themselves, and pushes fail with a clear error
 /// meanwhile.
-pub(crate) async fn with_jobs_waiting_running_and_scheduled() {
-    let server = Server::create();
-    let (address, folder) = (server.create_database().await, tempfile::tempdir().unwrap());
+pub(crate) async fn with_jobs_waiting_running_and_scheduled<S: Server>() {
+    let server = S::create();
+    let (address, folder) = (server.queue().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));
     let jobs = builder(&address, TaskRegistry::new()).await.push_timeout(Duration::from_secs(2));
     let jobs = jobs.producer().await.unwrap();
@@ -45,7 +46,7 @@ pub(crate) async fn with_jobs_waiting_running_and_scheduled() {
     server.kill();
 
     let error = jobs.push(Work::new(100, Action::Take(0))).await.unwrap_err();
-    assert!(error.to_string().contains("PostgreSQL"), "{error}");
+    assert!(error.to_string().contains(S::ENGINE), "{error}");
     // The work of the running jobs ends meanwhile, and can't be settled.
     sleep(Duration::from_secs(1)).await;
     server.start();
@@ -66,9 +67,9 @@ pub(crate) async fn with_jobs_waiting_running_and_scheduled() {
 }
 
 /// The server is killed again and again while four producers push: what `push` has acknowledged is there.
-pub(crate) async fn right_after_pushes() {
-    let server = Server::create();
-    let address = server.create_database().await;
+pub(crate) async fn right_after_pushes<S: Server>() {
+    let server = S::create();
+    let address = server.queue().await;
     let registry = TaskRegistry::new();
     for _ in 0..setting("JOBS_FAULTS_KILLS", 3) {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,5 @@
 -- Arguments: the version of the keys; the lease, or nothing. Returns the version that is found.
+ignore_memory_limit()
 local version = call('HGET', P .. 'settings', 'schema')
 if not version then
     version = ARGV[1]
