@@ -116,7 +116,7 @@ fn of_postgresql() -> Vec<Trial> {
 #[cfg(feature = "redis")]
 fn of_redis() -> Vec<Trial> {
     let mut all = of_a_server::<engine::Redis, common::redis::Server>();
-    let tests: [(&str, bool, Test); 9] = [
+    let tests: [(&str, bool, Test); 11] = [
         ("synced_before_push_returns", durability::can_trace(), || Box::pin(redis::synced_before_push_returns())),
         ("each_second_is_synced_later", durability::can_trace(), || Box::pin(redis::each_second_is_synced_later())),
         ("server_killed_right_after_pushes_each_second", true, || {
@@ -126,6 +126,10 @@ fn of_redis() -> Vec<Trial> {
         ("memory_limit", true, || Box::pin(redis::memory_limit())),
         ("credentials_revoked", true, || Box::pin(redis::credentials_revoked())),
         ("without_permission_for_the_channel", true, || Box::pin(redis::without_permission_for_the_channel())),
+        ("workers_are_told", true, || Box::pin(redis::workers_are_told())),
+        ("what_is_reserved_and_not_held_is_released", true, || {
+            Box::pin(redis::what_is_reserved_and_not_held_is_released())
+        }),
         ("a_cluster_says_where_the_queue_is", true, || Box::pin(redis::a_cluster_says_where_the_queue_is())),
         ("tls", redis::has_openssl(), || Box::pin(redis::tls())),
     ];

@@ -237,6 +237,68 @@ pub(crate) async fn without_permission_for_the_channel() {
     worker.shut_down();
 }
 
+/// Workers subscribe, and are told of a push where none was waiting, and of no other.
+pub(crate) async fn workers_are_told() {
+    const CHANNEL: &str = "postlude:{jobs}:changed";
+    let (server, folder) = (server(&[]), tempfile::tempdir().unwrap());
+    let told = async || {
+        let info: String = server.ask(&["INFO", "commandstats"]).await;
+        let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_publish:calls="));
+        calls.map_or(0, |calls| calls.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    let jobs = producer(&server.url()).await;
+    jobs.push(work(1)).await.unwrap();
+    assert_eq!(told().await, 1);
+    jobs.push(work(2)).await.unwrap();
+    jobs.push_all((3..10).map(work).collect()).await.unwrap();
+    assert_eq!(told().await, 1, "workers know that some wait");
+
+    let log = Log::new(folder.path().join("log"));
+    let worker = Config::new(Role::Worker, &server.url(), log.path()).start();
+    until("all have run", async || log.ends().len() == 9).await;
+    until("it has subscribed", async || {
+        let (_, subscribers): (String, u64) = server.ask(&["PUBSUB", "NUMSUB", CHANNEL]).await;
+        subscribers == 1
+    })
+    .await;
+    jobs.push(work(10)).await.unwrap();
+    assert_eq!(told().await, 2);
+    until("it has run", async || log.ends().len() == 10).await;
+    worker.shut_down();
+}
+
+/// A reservation whose answer was lost: nobody knows of its jobs, and they wait for no lease.
+pub(crate) async fn what_is_reserved_and_not_held_is_released() {
+    let script = redis::Script::new(concat!(
+        include_str!("../../src/queue/redis/scripts/common.lua"),
+        include_str!("../../src/queue/redis/scripts/release_others.lua")
+    ));
+    let (server, folder) = (server(&[]), tempfile::tempdir().unwrap());
+    let log = Log::new(folder.path().join("log"));
+    let worker = Config::new(Role::Worker, &server.url(), log.path()).lease(crate::child::NEVER_LOST).start();
+    let jobs = producer(&server.url()).await;
+    let mut ids = Vec::new();
+    for number in 0..5 {
+        ids.push(jobs.push(Work::new(number, Action::TakeAnHourOnce)).await.unwrap());
+    }
+    crate::workers::until_starts(&log, 5).await;
+    worker.kill();
+    let owner: String = server.ask(&["HGET", &format!("postlude:{{jobs}}:job:{}", ids[0]), "owner"]).await;
+    // Two at a time. The first job is held, and the second one in another run.
+    let mut from = 0_i64;
+    while from >= 0 {
+        let mut call = script.key("postlude:{jobs}:");
+        call.arg(&owner).arg(from).arg(2).arg(ids[0].to_string()).arg(1).arg(ids[1].to_string()).arg(7);
+        from = call.invoke_async(&mut server.connect().await).await.unwrap();
+    }
+    for (id, state) in ids.iter().zip([JobState::Running].into_iter().chain([JobState::Waiting; 4])) {
+        let info = jobs.find(*id).await.unwrap().unwrap();
+        assert_eq!((info.state, info.crashes, info.failures), (state, 0, 0));
+    }
+    let stats = jobs.stats().await.unwrap().get("work");
+    assert_eq!((stats.waiting, stats.running), (4, 1));
+}
+
 /// The queue is on another node than the one of the address.
 pub(crate) async fn a_cluster_says_where_the_queue_is() {
     let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];

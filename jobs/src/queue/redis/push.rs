@@ -17,8 +17,8 @@ use crate::{
     queue::Tick,
 };
 
-/// How many jobs are stored at once: the server serves nobody else meanwhile, for some tens of milliseconds.
-const MAX_JOBS: usize = 10_000;
+/// How many jobs are stored at once: the server serves nobody else meanwhile, for about a tenth of a second.
+const MAX_JOBS: usize = 5_000;
 
 /// How many bytes: a query may have a gigabyte, and the server holds it besides what it stores.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 impl Shared {
     pub(super) async fn push(self: Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<JobId>, QueueError> {
         if jobs.len() > MAX_JOBS || jobs.iter().map(|job| job.payload.len()).sum::<usize>() > MAX_BYTES {
-            let what = "store more than 10,000 jobs or 64 MiB at once, because it serves nobody else meanwhile: call \
+            let what = "store more than 5,000 jobs or 64 MiB at once, because it serves nobody else meanwhile: call \
                         `push_all` with fewer jobs";
             return Err(QueueError::Unsupported { engine: ENGINE, what });
         }

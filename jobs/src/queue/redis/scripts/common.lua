@@ -47,6 +47,7 @@ end
 
 -- Whether workers have to be told of jobs that wait: where others wait already, they know.
 local has_news = false
+local looked_at = {}
 
 local function tell_workers()
     if has_news then
@@ -116,8 +117,9 @@ end
 local function enter(job)
     if job.state == WAITING then
         local key = waiting_key(job)
-        if not has_news and call('EXISTS', key) == 0 then
-            has_news = true
+        if not looked_at[key] then
+            looked_at[key] = true
+            has_news = has_news or call('EXISTS', key) == 0
         end
         call('ZADD', key, int(job.priority * PRIORITY + job.due), waiting_member(job))
     elseif job.state == SCHEDULED then
