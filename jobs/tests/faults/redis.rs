@@ -19,7 +19,6 @@ use crate::{
         until, until_state,
     },
     durability::answers,
-    engine,
     work::{Action, Log, Work},
 };
 
@@ -44,33 +43,6 @@ fn whole(error: &(dyn Error + 'static)) -> String {
         source = error.source();
     }
     text
-}
-
-/// The log is written to the disk each second. A process that is killed loses nothing: the system has the log.
-pub(crate) struct EverySecond(Server);
-
-impl engine::Server for EverySecond {
-    const ENGINE: &'static str = "Redis";
-
-    fn create_with(environment: Vec<(&'static str, String)>) -> Self {
-        Self(Server::create_with(Fsync::EverySecond, &[], environment))
-    }
-
-    async fn queue(&self) -> String {
-        self.0.url()
-    }
-
-    fn port(&self) -> u16 {
-        self.0.port()
-    }
-
-    fn kill(&self) {
-        self.0.kill();
-    }
-
-    fn start(&self) {
-        self.0.start();
-    }
 }
 
 /// How many pushes were answered, and how many of them before the disk had them.
@@ -113,6 +85,32 @@ pub(crate) async fn synced_before_push_returns() {
 pub(crate) async fn each_second_is_synced_later() {
     let (all, early) = trace_pushes(Fsync::EverySecond).await;
     assert!(early >= 15, "only {early} of {all} pushes returned before the disk had them");
+}
+
+/// With `appendfsync everysec`, the server writes its log later while it syncs: a server that is killed loses what it
+/// has not written, and nothing else.
+pub(crate) async fn each_second_keeps_what_is_written() {
+    let server = Server::create_with(Fsync::EverySecond, &[], Vec::new());
+    let mut ids = Vec::new();
+    for round in 0..5 {
+        let jobs = producer(&server.url()).await;
+        for number in 0..50 {
+            ids.push(jobs.push(work(round * 50 + number)).await.unwrap());
+        }
+        until("all is written", async || {
+            let info: String = server.ask(&["INFO", "persistence"]).await;
+            info.contains("aof_buffer_length:0\r\n") && info.contains("aof_pending_bio_fsync:0\r\n")
+        })
+        .await;
+        // These may be lost.
+        jobs.push_all((1_000..1_050).map(work).collect()).await.unwrap();
+        server.kill();
+        server.start();
+        let jobs = producer(&server.url()).await;
+        for id in &ids {
+            assert!(jobs.find(*id).await.unwrap().is_some(), "{id} was written, and is lost");
+        }
+    }
 }
 
 /// What the server is set to keep is told, and what it does not tell is unknown.

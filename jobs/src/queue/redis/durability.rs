@@ -15,9 +15,11 @@ pub struct Durability {
     /// server.
     pub append_only: Option<bool>,
     /// When the log is written to the disk (`appendfsync`): `always` before a push returns; `everysec` (the default)
-    /// within a second or two; `no` when the operating system likes.
+    /// within a second or two, and until then the server may not even have handed it to the operating system; `no` when
+    /// that likes.
     pub append_fsync: Option<String>,
-    /// What is done when the memory is full (`maxmemory-policy`): all but `noeviction` may delete jobs.
+    /// What is done when the memory is full (`maxmemory-policy`): it has to be `noeviction`, and `allkeys-*` would
+    /// delete jobs.
     pub eviction: Option<String>,
 }
 

@@ -47,9 +47,9 @@ const CAPABILITIES: Capabilities = Capabilities { transactional_push: false, ..C
 /// the server.
 ///
 /// **What a push survives is a setting of the server.** A push returns when the server has answered. With `appendonly
-/// yes` and `appendfsync always`, the job is on the disk by then; with `everysec`, a power failure loses the jobs of
-/// the last second or two; without `appendonly`, the death of the server loses all since its last snapshot. The start
-/// warns of what is wrong, and [`durability`](Self::durability) says what is set. `maxmemory-policy` must be `noeviction`.
+/// yes` and `appendfsync always`, the job is on the disk by then; with `everysec`, the death of the server may lose
+/// the jobs of the last second or two; without `appendonly`, it loses all since the last snapshot. The start warns of
+/// what is wrong, and [`durability`](Self::durability) says what is set. `maxmemory-policy` must be `noeviction`.
 /// Replicas follow a little later: a failover can lose the latest pushes, and give a job that was settled in the last
 /// moment to a worker again.
 ///
