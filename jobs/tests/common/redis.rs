@@ -119,27 +119,31 @@ impl Server {
 
     /// A server with further settings, and variables in its environment.
     pub(crate) fn create_with(fsync: Fsync, settings: &[&str], environment: Vec<(&'static str, String)>) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let fsync = if fsync == Fsync::Always { "always" } else { "everysec" };
-        let mut arguments: Vec<String> =
-            ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-        arguments.extend(["--port".to_owned(), port.to_string()]);
-        arguments.extend(settings.iter().map(|&setting| setting.to_owned()));
+        let fixed = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", fsync];
+        let arguments: Vec<String> = fixed.iter().chain(settings).map(|&word| word.to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
-        let server = Self { folder, port, arguments, environment, process: Mutex::new(None) };
-        server.start();
-        server
+        let mut server = Self { folder, port: 0, arguments, environment, process: Mutex::new(None) };
+        loop {
+            server.port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if server.try_start() {
+                return server;
+            }
+        }
     }
 
     /// Starts the server, and waits until it answers.
     pub(crate) fn start(&self) {
+        while !self.try_start() {}
+    }
+
+    /// `false` if the server has ended, because somebody else has taken the port meanwhile.
+    fn try_start(&self) -> bool {
         let path = self.folder.path().join("log");
         let log = fs::File::create(&path).unwrap();
-        let child = Command::new(program().expect("Redis is installed"))
+        let mut child = Command::new(program().expect("Redis is installed"))
             .args(&self.arguments)
+            .args(["--port", &self.port.to_string()])
             .arg("--dir")
             .arg(self.folder.path())
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))
@@ -148,10 +152,24 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        *self.process.lock() = Some(child);
         let start = Instant::now();
-        while !fs::read_to_string(&path).unwrap_or_default().contains("Ready to accept connections") {
-            assert!(start.elapsed() < Duration::from_secs(60), "the server does not answer: {}", path.display());
+        loop {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            if log.contains("Ready to accept connections") {
+                *self.process.lock() = Some(child);
+                return true;
+            }
+            if child.try_wait().unwrap().is_some() {
+                // A node of a cluster needs a second port, ten thousand above.
+                let is_the_port = ["Address already in use", "Failed listening", "too high"];
+                assert!(is_the_port.iter().any(|text| log.contains(text)), "{log}");
+                return false;
+            }
+            if start.elapsed() > Duration::from_secs(60) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                unreachable!("the server does not answer: {log}");
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
