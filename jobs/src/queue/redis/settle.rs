@@ -52,7 +52,11 @@ impl Shared {
         Ok(refused)
     }
 
-    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<(), QueueError> {
+    pub(super) async fn note(
+        &self,
+        owner: JobId,
+        notes: Vec<((JobId, i64), Notes)>,
+    ) -> Result<Vec<JobId>, QueueError> {
         for some in notes.chunks(STEP) {
             let mut call = self.call(&scripts::NOTE);
             call.arg(owner.to_string());
@@ -64,6 +68,7 @@ impl Shared {
             }
             self.main.run::<()>(&call).await?;
         }
-        Ok(())
+        // Nobody locks jobs here.
+        Ok(notes.into_iter().map(|((id, _), _)| id).collect())
     }
 }
