@@ -54,12 +54,13 @@ CREATE TABLE postlude_ticks (
     last bigint NOT NULL
 );
 
--- Settings that hold for all workers: the version of the tables, and the lease in milliseconds.
+-- Settings that hold for all workers: the version of the tables, the oldest version that a program may have been built
+-- for, and the lease in milliseconds.
 CREATE TABLE postlude_settings (
     name text NOT NULL PRIMARY KEY,
     value bigint NOT NULL
 );
-INSERT INTO postlude_settings (name, value) VALUES ('schema', 1), ('lease', 30000);
+INSERT INTO postlude_settings (name, value) VALUES ('schema', 1), ('usable_from', 1), ('lease', 30000);
 
 -- The clock of the queue.
 CREATE FUNCTION postlude_now() RETURNS bigint LANGUAGE sql VOLATILE AS

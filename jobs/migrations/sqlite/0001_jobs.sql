@@ -48,9 +48,10 @@ CREATE TABLE postlude_ticks (
     last INTEGER NOT NULL
 );
 
--- Settings that hold for all workers: the version of the tables, and the lease in milliseconds.
+-- Settings that hold for all workers: the version of the tables, the oldest version that a program may have been built
+-- for, and the lease in milliseconds.
 CREATE TABLE postlude_settings (
     name TEXT NOT NULL PRIMARY KEY,
     value INTEGER NOT NULL
 );
-INSERT INTO postlude_settings (name, value) VALUES ('schema', 1), ('lease', 30000);
+INSERT INTO postlude_settings (name, value) VALUES ('schema', 1), ('usable_from', 1), ('lease', 30000);

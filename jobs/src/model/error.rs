@@ -145,7 +145,7 @@ pub enum QueueError {
         /// What was asked for.
         what: &'static str,
     },
-    /// The tables are not those that this version needs.
+    /// The tables are not those that this version needs. A worker that runs reserves no more, and settles what it has.
     #[error("the tables in {engine} have version {found}, and this version needs {needed}: {advice}")]
     Schema {
         /// The engine.

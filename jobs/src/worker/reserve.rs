@@ -17,6 +17,10 @@ use crate::{model::error::QueueError, queue::Reservation};
 /// How often it looks while a limit of the registry keeps jobs waiting: nothing tells when a permit is free.
 const LOOK_AT_LIMITS_EVERY: Duration = Duration::from_millis(50);
 
+/// How soon it looks again after a reservation that found jobs. While jobs come, more come soon, and another process may
+/// tell of them late. The waits double up to [`LOOK_EVERY`], so looks that find nothing are few for each job.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
 /// For how many leases it stops reserving, so that a job that has crashed a process can run alone; and then for as long
 /// it reserves again, if jobs that run for long did not end.
 const LEASES_TO_EMPTY: u32 = 2;
@@ -29,6 +33,7 @@ pub(super) async fn run(worker: &Arc<Worker>, guard: &ShutdownGuard) {
         tender: Tender::new(worker),
         may_have_orphans: false,
         emptying_since: None,
+        found_at: None,
     };
     let mut changes = worker.queue.changes();
     loop {
@@ -81,6 +86,8 @@ struct Reserver<'a> {
     may_have_orphans: bool,
     /// Since when nothing is reserved, so that a crashed job can run alone.
     emptying_since: Option<Instant>,
+    /// When it last reserved a job.
+    found_at: Option<Instant>,
 }
 
 impl Reserver<'_> {
@@ -117,7 +124,11 @@ impl Reserver<'_> {
 
     fn wait(&self, more_to_tend: bool, is_limited: bool) -> Step {
         let now = Instant::now();
-        let look = if is_limited { LOOK_AT_LIMITS_EVERY } else { LOOK_EVERY };
+        let look = match self.found_at {
+            _ if is_limited => LOOK_AT_LIMITS_EVERY,
+            Some(found_at) => (now - found_at).clamp(LOOK_AGAIN, LOOK_EVERY),
+            None => LOOK_EVERY,
+        };
         // The jitter keeps the workers of many processes from looking all at once.
         let look = now + look.mul_f64(0.75 + fastrand::f64() / 4.0);
         if more_to_tend { Step::Wait(now + TEND_EVERY) } else { Step::Wait(look.min(self.tender.next)) }
@@ -167,6 +178,9 @@ impl Reserver<'_> {
             }
         };
         let reserved_jobs = reserved.len();
+        if reserved_jobs > 0 {
+            self.found_at = Some(Instant::now());
+        }
         count(&worker.counters.reserved, reserved_jobs);
         for job in reserved {
             run::start(worker, job);

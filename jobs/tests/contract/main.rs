@@ -23,6 +23,8 @@ mod order;
 mod outcomes;
 mod payloads;
 mod registry;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod schema;
 mod shutdown;
 #[cfg(feature = "postgres")]
 mod sql;
@@ -83,6 +85,25 @@ fn trials<E: TestEngine>() -> Vec<Trial> {
     all
 }
 
+/// Of the engines that have tables.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn trials_of_tables<E: TestEngine>() -> Vec<Trial> {
+    macro_rules! list {
+        ($($name:ident)+) => {
+            vec![$(trial(
+                E::NAME,
+                concat!("schema::", stringify!($name)),
+                E::is_installed(),
+                || Box::pin(schema::$name::<E>()),
+            )),+]
+        };
+    }
+    list! {
+        newer_tables_that_older_programs_can_use newer_tables_that_older_programs_can_not_use
+            a_worker_that_runs_reserves_no_more
+    }
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each test has its own files or database. More than a few at a time are no faster, and leases need a machine that
@@ -91,10 +112,14 @@ fn main() {
     #[allow(unused_mut, clippy::allow_attributes, reason = "one engine may be all there is")]
     let mut all: Vec<Trial> = Vec::new();
     #[cfg(feature = "sqlite")]
-    all.extend(trials::<engine::Sqlite>());
+    {
+        all.extend(trials::<engine::Sqlite>());
+        all.extend(trials_of_tables::<engine::Sqlite>());
+    }
     #[cfg(feature = "postgres")]
     {
         all.extend(trials::<engine::Postgres>());
+        all.extend(trials_of_tables::<engine::Postgres>());
         macro_rules! list {
             ($($name:ident)+) => {
                 [$((stringify!($name), (|| Box::pin(sql::$name())) as Test)),+]

@@ -17,7 +17,10 @@ use crate::{
         error::QueueError,
         time::{from_millis, millis},
     },
-    queue::sqlx_error::{not_sent, sent},
+    queue::{
+        schema::Schema,
+        sqlx_error::{not_sent, sent},
+    },
 };
 
 pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/postgres/0001_jobs.sql"))];
@@ -95,35 +98,38 @@ impl Shared {
     }
 }
 
+/// The version of the tables that this program was built for.
+pub(super) fn needed() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, _)| *version)
+}
+
 async fn migrate(connection: &mut PgConnection) -> Result<(), QueueError> {
     let refused = |error| sent(ENGINE, error);
-    let needed = MIGRATIONS.last().map_or(0, |(version, _)| *version);
-    if version(connection).await.map_err(refused)? == needed {
-        return Ok(());
+    let found = schema(connection).await.map_err(refused)?;
+    if found.version >= needed() {
+        return found.check(ENGINE, needed());
     }
     let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK);
     lock.execute(&mut *connection).await.map_err(refused)?;
     // Another process may have created them meanwhile.
-    let found = version(connection).await.map_err(refused)?;
-    if found > needed {
-        let advice = "a newer version of postlude-jobs has changed them: update this program";
-        return Err(QueueError::Schema { engine: ENGINE, found, needed, advice });
-    }
-    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+    let found = schema(connection).await.map_err(refused)?;
+    found.check(ENGINE, needed())?;
+    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found.version) {
         sqlx::raw_sql(*sql).execute(&mut *connection).await.map_err(refused)?;
         tracing::info!(target: "postlude_jobs", engine = ENGINE, version, "created or changed the tables for jobs");
     }
     Ok(())
 }
 
-/// The version of the tables; 0 if there are none.
-async fn version(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+async fn schema(connection: &mut PgConnection) -> Result<Schema, sqlx::Error> {
     // Not `to_regclass`: it may answer from a cache that is older than the wait for the lock.
     let exists = "SELECT EXISTS (SELECT 1 FROM pg_tables
                   WHERE tablename = 'postlude_settings' AND schemaname = ANY (current_schemas(false)))";
     let exists: bool = sqlx::query_scalar(exists).fetch_one(&mut *connection).await?;
     if !exists {
-        return Ok(0);
+        return Ok(Schema::NONE);
     }
-    sqlx::query_scalar("SELECT value FROM postlude_settings WHERE name = 'schema'").fetch_one(connection).await
+    let settings = "SELECT (SELECT value FROM postlude_settings WHERE name = 'schema') AS schema,
+        (SELECT value FROM postlude_settings WHERE name = 'usable_from') AS usable_from";
+    Schema::read(&sqlx::query(settings).fetch_one(connection).await?)
 }

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 
-use super::{ENGINE, connect::Shared, settle};
+use super::{
+    ENGINE,
+    connect::{Shared, needed},
+    settle,
+};
 use crate::{
     model::{
         dead::{JobError, crash_message},
         error::QueueError,
         time::{from_millis, millis},
     },
-    queue::{Look, LostLease, rows, sqlx_error::sent},
+    queue::{Look, LostLease, rows, schema::Schema, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -20,6 +24,8 @@ const STEP: i64 = 1_000;
 /// What there is to do. It reads only, the ends of the indexes.
 const LOOK: &str = "
     SELECT postlude_now() AS now, (SELECT value FROM postlude_settings WHERE name = 'lease') AS lease,
+        (SELECT value FROM postlude_settings WHERE name = 'schema') AS schema,
+        (SELECT value FROM postlude_settings WHERE name = 'usable_from') AS usable_from,
         (SELECT min(due) FROM postlude_jobs WHERE state = 1) AS due,
         (SELECT min(lease_until) FROM postlude_jobs WHERE state = 2) AS expires,
         EXISTS (SELECT 1 FROM postlude_jobs WHERE state = 0 AND crashes > 0 AND name = ANY ($1)
@@ -54,6 +60,8 @@ impl Shared {
         let refused = |error| sent(ENGINE, error);
         let mut connection = self.acquire().await?;
         let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
+        // A newer program may have changed the tables since this one has started.
+        Schema::read(&row).map_err(refused)?.check(ENGINE, needed())?;
         let now = row.try_get("now").map_err(refused)?;
         rows::look(&row, now).map_err(refused)
     }

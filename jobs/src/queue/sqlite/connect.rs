@@ -13,13 +13,16 @@ use sqlx::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{ENGINE, transaction::WriteTransaction};
+use super::{ENGINE, transaction::WriteTransaction, turn::Turn};
 use crate::{
     model::{
         error::QueueError,
         time::{millis, to_millis},
     },
-    queue::sqlx_error::{not_sent, sent},
+    queue::{
+        schema::Schema,
+        sqlx_error::{not_sent, sent},
+    },
 };
 
 pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/sqlite/0001_jobs.sql"))];
@@ -40,6 +43,7 @@ pub(super) struct Shared {
     writer: SqlitePool,
     /// Renews leases, which must not wait for what this process has to write besides.
     renewer: SqlitePool,
+    turn: Turn,
     pub(super) readers: SqlitePool,
     pub(super) changes: watch::Sender<u64>,
     pub(super) pushes: super::push::Pending,
@@ -73,6 +77,7 @@ impl Shared {
             // Transactions wait for the lock by themselves.
             writer: pool(1, Duration::ZERO),
             renewer: pool(1, Duration::ZERO),
+            turn: Turn::beside(path),
             readers: pool(READERS, BUSY_TIMEOUT),
             changes: watch::Sender::new(0),
             pushes: super::push::Pending::default(),
@@ -85,17 +90,17 @@ impl Shared {
 
     /// A transaction that has the lock for writing.
     pub(super) async fn begin(&self) -> Result<WriteTransaction, QueueError> {
-        Self::begin_on(&self.writer).await
+        Self::begin_on(&self.writer, Some(&self.turn)).await
     }
 
-    /// The same for renewals.
+    /// The same for renewals, which are urgent: they wait for no turn, so that they compete with one writer only.
     pub(super) async fn begin_renewal(&self) -> Result<WriteTransaction, QueueError> {
-        Self::begin_on(&self.renewer).await
+        Self::begin_on(&self.renewer, None).await
     }
 
-    async fn begin_on(pool: &SqlitePool) -> Result<WriteTransaction, QueueError> {
+    async fn begin_on(pool: &SqlitePool, turn: Option<&Turn>) -> Result<WriteTransaction, QueueError> {
         let connection = pool.acquire().await.map_err(|error| not_sent(ENGINE, error))?;
-        WriteTransaction::begin(connection).await.map_err(|error| not_sent(ENGINE, error))
+        WriteTransaction::begin(connection, turn).await.map_err(|error| not_sent(ENGINE, error))
     }
 
     /// Runs a statement in a transaction of its own. Returns how many rows it has changed.
@@ -165,25 +170,31 @@ async fn data_version(connection: &mut SqliteConnection) -> Result<i64, sqlx::Er
     sqlx::query_scalar("PRAGMA data_version").fetch_one(connection).await
 }
 
+/// The version of the tables that this program was built for.
+pub(super) fn needed() -> i64 {
+    MIGRATIONS.last().map_or(0, |(version, _)| *version)
+}
+
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), QueueError> {
     let refused = |error| sent(ENGINE, error);
-    let has_tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'postlude_settings'";
-    let count: i64 = sqlx::query_scalar(has_tables).fetch_one(&mut *connection).await.map_err(refused)?;
-    let mut found = 0;
-    if count > 0 {
-        let version = "SELECT value FROM postlude_settings WHERE name = 'schema'";
-        found = sqlx::query_scalar(version).fetch_one(&mut *connection).await.map_err(refused)?;
-    }
-    let needed = MIGRATIONS.last().map_or(0, |(version, _)| *version);
-    if found > needed {
-        let advice = "a newer version of postlude-jobs has changed them: update this program";
-        return Err(QueueError::Schema { engine: ENGINE, found, needed, advice });
-    }
-    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+    let found = schema(connection).await.map_err(refused)?;
+    found.check(ENGINE, needed())?;
+    for (version, sql) in MIGRATIONS.iter().filter(|(version, _)| *version > found.version) {
         sqlx::raw_sql(*sql).execute(&mut *connection).await.map_err(refused)?;
         tracing::info!(target: "postlude_jobs", engine = ENGINE, version, "created or changed the tables for jobs");
     }
     connection.ping().await.map_err(refused)
+}
+
+async fn schema(connection: &mut SqliteConnection) -> Result<Schema, sqlx::Error> {
+    let has_tables = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'postlude_settings'";
+    let count: i64 = sqlx::query_scalar(has_tables).fetch_one(&mut *connection).await?;
+    if count == 0 {
+        return Ok(Schema::NONE);
+    }
+    let settings = "SELECT (SELECT value FROM postlude_settings WHERE name = 'schema') AS schema,
+        (SELECT value FROM postlude_settings WHERE name = 'usable_from') AS usable_from";
+    Schema::read(&sqlx::query(settings).fetch_one(connection).await?)
 }
 
 /// The clock of the machine, which is the engine's.

@@ -9,6 +9,7 @@ mod reserve;
 mod settle;
 mod tend;
 mod transaction;
+mod turn;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -41,6 +42,8 @@ pub(crate) const ENGINE: &str = "SQLite";
 /// far as the disk keeps what it has synced. One connection writes; pushes and settlements that come at the same time
 /// share a transaction. Workers of this process are woken by each push; those of other processes look for changes
 /// (`PRAGMA data_version`) 20 times a second.
+///
+/// Processes that write take turns, by a lock on an empty file beside the database (its name ends in `-turn`).
 ///
 /// WAL needs a local disk: do not put the file on a network file system. Time is the clock of the machine.
 #[derive(Clone)]

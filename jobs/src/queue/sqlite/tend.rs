@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     ENGINE,
-    connect::{Shared, now},
+    connect::{Shared, needed, now},
     settle,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         error::QueueError,
         time::{from_millis, millis},
     },
-    queue::{Look, LostLease, rows, sqlx_error::sent},
+    queue::{Look, LostLease, rows, schema::Schema, sqlx_error::sent},
 };
 
 /// How many jobs one step moves.
@@ -24,6 +24,8 @@ const STEP: i64 = 1_000;
 /// What there is to do. It reads only, the ends of the indexes.
 pub(super) const LOOK: &str = "
     SELECT (SELECT value FROM postlude_settings WHERE name = 'lease') AS lease,
+        (SELECT value FROM postlude_settings WHERE name = 'schema') AS schema,
+        (SELECT value FROM postlude_settings WHERE name = 'usable_from') AS usable_from,
         (SELECT min(due) FROM postlude_jobs WHERE state = 1) AS due,
         (SELECT min(lease_until) FROM postlude_jobs WHERE state = 2) AS expires,
         EXISTS (SELECT 1 FROM json_each(?1) AS handled JOIN postlude_jobs ON name = handled.value
@@ -54,6 +56,8 @@ impl Shared {
         let mut connection = self.read().await?;
         let names = serde_json::to_string(&names).unwrap_or_default();
         let row = sqlx::query(LOOK).bind(names).fetch_one(&mut *connection).await.map_err(refused)?;
+        // A newer program may have changed the tables since this one has started.
+        Schema::read(&row).map_err(refused)?.check(ENGINE, needed())?;
         rows::look(&row, now()).map_err(refused)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use sqlx::{Sqlite, SqliteConnection, pool::PoolConnection};
 use tokio::time::{Instant, sleep};
 
-use super::connect::BUSY_TIMEOUT;
+use super::{connect::BUSY_TIMEOUT, turn::Turn};
 
 /// How often a transaction tries to get the lock. SQLite's own wait grows to a tenth of a second, so that those who
 /// have waited longest come last: with several busy processes, some would not get the lock for seconds.
@@ -27,9 +27,14 @@ pub(super) struct WriteTransaction {
 }
 
 impl WriteTransaction {
-    pub(super) async fn begin(connection: PoolConnection<Sqlite>) -> Result<Self, sqlx::Error> {
+    /// Begins in its turn; without a turn, at once.
+    pub(super) async fn begin(connection: PoolConnection<Sqlite>, turn: Option<&Turn>) -> Result<Self, sqlx::Error> {
         let mut transaction = Self { connection, is_committed: false };
         let start = Instant::now();
+        let _until_it_has_begun = match turn {
+            Some(turn) => turn.take().await,
+            None => None,
+        };
         loop {
             match sqlx::query("BEGIN IMMEDIATE").execute(&mut *transaction).await {
                 Ok(_) => return Ok(transaction),
