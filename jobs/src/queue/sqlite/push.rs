@@ -42,14 +42,39 @@ struct Push {
 /// How many pushes share a transaction.
 const PUSHES_PER_TRANSACTION: usize = 256;
 
-/// Fails what is pending if the task that stores it is dropped, with its runtime.
-struct Storing(Arc<Shared>);
+/// The work of the task that stores. It fails what is pending if the task is dropped before it is done, with its runtime.
+struct Storing {
+    shared: Arc<Shared>,
+    is_done: bool,
+}
+
+impl Storing {
+    const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, is_done: false }
+    }
+
+    /// The next pushes to store; `None` if it is done, and the next push starts another task.
+    fn next(&mut self) -> Option<Vec<Push>> {
+        let mut state = self.shared.pushes.0.lock();
+        if state.pushes.is_empty() {
+            state.is_storing = false;
+            self.is_done = true;
+            return None;
+        }
+        let count = state.pushes.len().min(PUSHES_PER_TRANSACTION);
+        let rest = state.pushes.split_off(count);
+        Some(mem::replace(&mut state.pushes, rest))
+    }
+}
 
 impl Drop for Storing {
     fn drop(&mut self) {
-        let mut state = self.0.pushes.0.lock();
-        state.is_storing = false;
-        state.pushes.clear();
+        // What is pending after it was done is another task's.
+        if !self.is_done {
+            let mut state = self.shared.pushes.0.lock();
+            state.is_storing = false;
+            state.pushes.clear();
+        }
     }
 }
 
@@ -63,7 +88,7 @@ impl Shared {
             mem::replace(&mut state.is_storing, true)
         };
         if !is_storing {
-            tokio::spawn(store_pending(Storing(Arc::clone(&self))));
+            tokio::spawn(store_pending(Storing::new(Arc::clone(&self))));
         }
         answered.await.unwrap_or_else(|_| Err(runtime_ended()))
     }
@@ -148,20 +173,9 @@ impl Shared {
     }
 }
 
-async fn store_pending(storing: Storing) {
-    let shared = &storing.0;
-    loop {
-        let batch = {
-            let mut state = shared.pushes.0.lock();
-            if state.pushes.is_empty() {
-                state.is_storing = false;
-                return;
-            }
-            let count = state.pushes.len().min(PUSHES_PER_TRANSACTION);
-            let rest = state.pushes.split_off(count);
-            mem::replace(&mut state.pushes, rest)
-        };
-        shared.store_batch(batch).await;
+async fn store_pending(mut storing: Storing) {
+    while let Some(batch) = storing.next() {
+        storing.shared.store_batch(batch).await;
     }
 }
 
@@ -244,4 +258,31 @@ async fn held_by(connection: &mut SqliteConnection, job: &NewJob) -> Result<Opti
         .fetch_optional(&mut *connection)
         .await?;
     holder.map(|row| rows::id(&row)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    /// A push that comes after the last look of the task, and before the task is gone, is another task's.
+    #[tokio::test]
+    async fn a_push_at_the_end_of_the_task_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::open(&folder.path().join("jobs.db")).await.unwrap());
+        shared.prepare(None).await.unwrap();
+        let mut storing = Storing::new(Arc::clone(&shared));
+        assert!(storing.next().is_none());
+        let mut pushing = Box::pin(Arc::clone(&shared).push(vec![NewJob::sample()]));
+        // It is pending, and its task has not run yet.
+        assert!(pushing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(storing);
+        assert_eq!(pushing.await.unwrap().len(), 1);
+
+        let (answer, answered) = oneshot::channel();
+        shared.pushes.0.lock().pushes.push(Push { jobs: Vec::new(), answer });
+        drop(Storing::new(Arc::clone(&shared)));
+        assert!(answered.await.is_err(), "a task that is dropped before it is done fails what is pending");
+    }
 }
