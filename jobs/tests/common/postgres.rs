@@ -148,6 +148,11 @@ impl Server {
         self.port
     }
 
+    /// What the server has logged since it was started.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     /// The id of the server's first process.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.lock().as_ref().map(Child::id)

@@ -22,6 +22,8 @@ mod operators;
 mod order;
 mod outcomes;
 mod payloads;
+#[cfg(feature = "postgres")]
+mod plans;
 mod registry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
@@ -126,10 +128,12 @@ fn main() {
             };
         }
         let tests = list! {
-            the_function_pushes_in_the_transaction_of_its_caller no_statement_of_a_worker_scans_the_jobs
-            the_progress_of_a_locked_job_is_stored_later tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
+            the_function_pushes_in_the_transaction_of_its_caller the_progress_of_a_locked_job_is_stored_later
+            tables_are_created_once renewals_do_not_wait_for_the_pool a_small_pool_without_notifications_is_enough
         };
         all.extend(tests.map(|(name, test)| trial("postgresql::sql", name, common::postgres::is_installed(), test)));
+        let plans = || Box::pin(plans::no_statement_scans_the_jobs()) as _;
+        all.push(trial("postgresql::plans", "no_statement_scans_the_jobs", plans::can_run(), plans));
     }
     #[cfg(feature = "redis")]
     all.extend(trials::<engine::Redis>());

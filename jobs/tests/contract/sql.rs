@@ -1,15 +1,15 @@
-//! What PostgreSQL alone has: the function for other clients, plans, migrations by many at once.
+//! What PostgreSQL alone has: the function for other clients, migrations by many at once, pools, locked rows.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use postlude::progress;
 use postlude_jobs::{JobState, Jobs, postgres::PostgresQueue};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
 
 use crate::{
     engine::{Postgres, TestEngine},
-    support::{Journal, Mail, Report, SECOND, builder, mail_worker, until, until_len, until_state},
+    support::{Journal, Mail, Report, SECOND, builder, mail_worker, until, until_state},
 };
 
 async fn push(connection: &mut PgConnection, sql: &'static str) -> postlude_jobs::JobId {
@@ -43,58 +43,6 @@ pub(crate) async fn the_function_pushes_in_the_transaction_of_its_caller() {
     let too_large = "SELECT postlude_push('mail', to_jsonb(repeat('x', 300000)))::text";
     let error = sqlx::query(too_large).execute(&mut connection).await.unwrap_err();
     assert!(error.to_string().contains("the limit is 262144"), "{error}");
-}
-
-/// The statements of a worker read indexes, however many jobs are stored: the server itself counts the scans of the table.
-pub(crate) async fn no_statement_of_a_worker_scans_the_jobs() {
-    let engine = Postgres::create().await;
-    let journal = Journal::default();
-    drop(Jobs::producer(engine.queue().await).await.unwrap());
-    engine
-        .execute(
-            "INSERT INTO postlude_jobs
-                (id, name, state, priority, due, pushed_at, finished_at, max_attempts, max_crashes, headers, payload)
-             SELECT gen_random_uuid(), CASE WHEN n % 2 = 0 THEN 'report' ELSE 'other' END,
-                (ARRAY[0, 0, 0, 0, 1, 3, 3, 4])[1 + n % 8], 1, 9999999999999, 1, postlude_now(), 25, 3, '{}', '{}'
-             FROM generate_series(1, 40000) AS n",
-        )
-        .await;
-    engine.execute("ANALYZE postlude_jobs").await;
-    let before = scans(&engine).await;
-
-    let pool = PgPool::connect(engine.url()).await.unwrap();
-    let registry = postlude::TaskRegistry::new();
-    let builder = Jobs::builder(PostgresQueue::with_pool(pool.clone()), registry.clone());
-    let noted = journal.clone();
-    let handler = move |mail: Mail| {
-        noted.mail(&mail);
-        let fails = mail.number.is_multiple_of(10);
-        async move { if fails { Err("every tenth fails") } else { Ok(()) } }
-    };
-    let jobs = builder.lease(SECOND).handle(handler).start().await.unwrap();
-    jobs.push_all((1..=200).map(|number| Mail { number }).collect()).await.unwrap();
-    until_len(&journal, 180 + 20 * 3).await;
-    // Some renewals and looks.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    registry.shutdown(SECOND).await;
-    // A connection reports what it has counted when it closes.
-    pool.close().await;
-    let after = scans(&engine).await;
-    assert_eq!(after, before, "sequential scans of the table");
-}
-
-async fn scans(engine: &Postgres) -> i64 {
-    let mut connection = PgConnection::connect(engine.url()).await.unwrap();
-    let sql = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'postlude_jobs'";
-    let (mut last, mut same) = (-1, 0);
-    // The counts arrive some time after the connections that counted have closed.
-    while same < 10 {
-        let scans: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
-        same = if scans == last { same + 1 } else { 0 };
-        last = scans;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    last
 }
 
 /// Processes that start at the same time create the tables once.
