@@ -128,7 +128,8 @@ impl JobsBuilder {
     }
 
     /// For how long a worker that no longer renews its lease keeps a job. It is renewed at a third of that. The lease
-    /// is stored in the queue and holds for all its workers: the latest start that sets it decides.
+    /// is stored in the queue and holds for all its workers: the latest start that sets it decides. At least 100 ms; see
+    /// the chapter about jobs for what is sensible.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
