@@ -125,7 +125,8 @@ async fn use_all(url: &str) {
     // The progress is stored, and the lease renewed.
     let held = ids[4];
     until("progress is stored", async || jobs.find(held).await.unwrap().unwrap().progress.is_some()).await;
-    let lose = "UPDATE postlude_jobs SET lease_until = 0 WHERE id = $1::uuid";
+    // Without an owner, so that no renewal comes between.
+    let lose = "UPDATE postlude_jobs SET lease_until = 0, owner = NULL WHERE id = $1::uuid";
     sqlx::query(lose).bind(held.to_string()).execute(&mut connection).await.unwrap();
     until("it was taken back", async || jobs.find(held).await.unwrap().unwrap().crashes > 0).await;
     go.notify_waiters();

@@ -17,8 +17,11 @@ use crate::{
     work::{Action, Entry, ToughWork, Work, note},
 };
 
-/// The lease of the workers: as short as a busy machine allows, so that the tests need not wait for long.
+/// A short lease, for workers that die, and where it does no harm if a busy machine loses one.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// A lease that a busy machine does not lose, for tests in which one process dies and others must keep theirs.
+pub(crate) const KEPT: Duration = Duration::from_secs(6);
 
 /// A lease that no busy machine loses, for tests in which no process dies.
 pub(crate) const NEVER_LOST: Duration = Duration::from_secs(60);
@@ -209,7 +212,8 @@ pub(crate) fn ready(word: &str) {
 
 /// Works until the standard input ends.
 async fn work(config: &Config) {
-    let registry = TaskRegistry::new();
+    // Long enough for a busy machine to settle what a shutdown has aborted.
+    let registry = TaskRegistry::builder().settle(KEPT).build().unwrap();
     let builder = builder(&config.address, registry.clone()).await.concurrency(CONCURRENCY).lease(config.lease);
     let (log, tough) = (config.log.clone(), config.log.clone());
     let builder = match config.role {

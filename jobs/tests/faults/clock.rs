@@ -11,7 +11,7 @@ use postlude_jobs::{JobState, PushOptions};
 use tokio::time::sleep;
 
 use crate::{
-    child::{Config, LEASE, Role, builder},
+    child::{Config, KEPT, LEASE, Role, builder},
     common::until_state,
     work::{Action, Entry, Log, Work},
     workers::until_starts,
@@ -82,7 +82,7 @@ pub(crate) async fn of_the_server<S: crate::engine::Server>() {
 async fn set_forward_and_back(address: &str, clock: &Clock, environment: &[(&'static str, String)]) {
     let folder = tempfile::tempdir().unwrap();
     let log = Log::new(folder.path().join("log"));
-    let start = || Config::new(Role::Worker, address, log.path()).environment(environment).start();
+    let start = || Config::new(Role::Worker, address, log.path()).lease(KEPT).environment(environment).start();
     let jobs = builder(address, postlude::TaskRegistry::new()).await.producer().await.unwrap();
     let (first, second) = (start(), start());
 

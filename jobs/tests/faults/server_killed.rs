@@ -8,7 +8,7 @@ use postlude_jobs::{JobState, PushOptions};
 use tokio::time::sleep;
 
 use crate::{
-    child::{Config, Role, builder},
+    child::{Config, KEPT, Role, builder},
     common::{until, until_state},
     engine::Server,
     work::{Action, Log, Work},
@@ -23,7 +23,7 @@ pub(crate) async fn with_jobs_waiting_running_and_scheduled<S: Server>() {
     let log = Log::new(folder.path().join("log"));
     let jobs = builder(&address, TaskRegistry::new()).await.push_timeout(Duration::from_secs(2));
     let jobs = jobs.producer().await.unwrap();
-    let worker = Config::new(Role::Worker, &address, log.path()).start();
+    let worker = Config::new(Role::Worker, &address, log.path()).lease(KEPT).start();
 
     let mut pushed = BTreeSet::new();
     let mut ids = Vec::new();

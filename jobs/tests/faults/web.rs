@@ -19,7 +19,7 @@ use postlude::TaskRegistry;
 use postlude_jobs::{Accepted, Jobs, JobsRouter};
 
 use crate::{
-    child::{Config, NEVER_LOST, Process, Role, act, end_of_input, ready},
+    child::{Config, KEPT, NEVER_LOST, Process, Role, act, end_of_input, ready},
     common::until,
     engine::Engine,
     work::{Action, Entry, Log, Work},
@@ -175,7 +175,7 @@ pub(crate) async fn an_order_and_its_job<E: Engine>() {
 pub(crate) async fn comes_up_again<E: Engine>() {
     let (engine, folder) = (E::create().await, tempfile::tempdir().unwrap());
     let log = Log::new(folder.path().join("log"));
-    let start = || Config::new(Role::Web, &engine.address(), log.path()).start();
+    let start = || Config::new(Role::Web, &engine.address(), log.path()).lease(KEPT).start();
     let mut server = start();
     let mut orders: Vec<String> =
         (1..=3).map(|number| send_order(server.port(), &format!("/orders/{number}/900"))).collect();

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::{
-    child::{CONCURRENCY, Config, Process, Role, builder},
+    child::{CONCURRENCY, Config, KEPT, LEASE, NEVER_LOST, Process, Role, builder},
     common::{until, until_state},
     engine::Engine,
     work::{Action, Entry, Log, ToughWork, Work},
@@ -36,7 +36,12 @@ impl<E: Engine> Case<E> {
     }
 
     pub(crate) fn worker(&self) -> Process {
-        let worker = self.config(Role::Worker).start();
+        self.worker_with(LEASE)
+    }
+
+    /// The lease holds for all workers, for what they reserve from now on.
+    pub(crate) fn worker_with(&self, lease: Duration) -> Process {
+        let worker = self.config(Role::Worker).lease(lease).start();
         assert!(worker.is_ready(), "the worker has started");
         worker
     }
@@ -76,7 +81,7 @@ pub(crate) async fn killed_in_mid_job<E: Engine>() {
     let id = case.push(1, Action::TakeAnHourOnce).await;
     until_starts(&case.log, 1).await;
     first.kill();
-    let second = case.worker();
+    let second = case.worker_with(NEVER_LOST);
     let info = until_state(&case.jobs, id, JobState::Completed).await;
     assert_eq!((info.crashes, info.failures), (1, 0));
     assert!(info.last_error.unwrap().contains("its worker's process ended"));
@@ -91,7 +96,7 @@ pub(crate) async fn killed_in_mid_batch<E: Engine>() {
     let ids = case.jobs.push_all(works.collect()).await.unwrap();
     until("some have ended", async || case.log.ends().len() >= 40).await;
     first.kill();
-    let second = case.worker();
+    let second = case.worker_with(NEVER_LOST);
     for id in ids {
         assert!(until_state(&case.jobs, id, JobState::Completed).await.crashes <= 1);
     }
@@ -108,7 +113,7 @@ pub(crate) async fn killed_between_work_and_settlement<E: Engine>() {
     let mut first = case.worker();
     let id = case.push(1, Action::DoAndAbortOnce).await;
     until("the process has aborted", async || first.has_ended()).await;
-    let second = case.worker();
+    let second = case.worker_with(NEVER_LOST);
     let info = until_state(&case.jobs, id, JobState::Completed).await;
     assert_eq!(info.crashes, 1);
     second.shut_down();
@@ -119,11 +124,11 @@ pub(crate) async fn killed_between_work_and_settlement<E: Engine>() {
 /// is refused.
 pub(crate) async fn stopped_for_longer_than_its_lease<E: Engine>() {
     let case = Case::<E>::create().await;
-    let first = case.worker();
-    let id = case.push(1, Action::Take(3_000)).await;
+    let first = case.worker_with(KEPT);
+    let id = case.push(1, Action::TakeAnHourOnce).await;
     until_starts(&case.log, 1).await;
     first.stop();
-    let second = case.worker();
+    let second = case.worker_with(NEVER_LOST);
     until_starts(&case.log, 2).await;
     let (first_pid, second_pid) = (first.pid(), second.pid());
     until("the second worker has done it", async || {
@@ -132,7 +137,7 @@ pub(crate) async fn stopped_for_longer_than_its_lease<E: Engine>() {
     .await;
     let info = until_state(&case.jobs, id, JobState::Completed).await;
     first.go_on();
-    // It comes to its end: by its own work, or because it learns that the lease is lost.
+    // The run comes to its end: because the worker learns that the lease is lost, or by the shutdown.
     first.shut_down();
     second.shut_down();
     let metrics = |pid| {
@@ -155,7 +160,7 @@ pub(crate) async fn stopped_for_longer_than_its_lease<E: Engine>() {
 /// The process comes up again each time. The job takes its neighbours with it once; then it is alone, and then dead.
 pub(crate) async fn a_job_that_aborts_its_process<E: Engine>() {
     let case = Case::<E>::create().await;
-    let mut worker = case.worker();
+    let mut worker = case.worker_with(KEPT);
     let mut ids = Vec::new();
     for number in 1..=4 {
         ids.push(case.push(number, Action::Take(200)).await);
@@ -168,7 +173,7 @@ pub(crate) async fn a_job_that_aborts_its_process<E: Engine>() {
     loop {
         if worker.has_ended() {
             deaths += 1;
-            worker = case.worker();
+            worker = case.worker_with(KEPT);
         }
         let info = case.jobs.find(poison).await.unwrap().unwrap();
         if info.state == JobState::Dead {

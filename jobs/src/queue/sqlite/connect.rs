@@ -27,8 +27,8 @@ use crate::{
 
 pub(super) const MIGRATIONS: &[(i64, &str)] = &[(1, include_str!("../../../migrations/sqlite/0001_jobs.sql"))];
 
-/// How long a transaction waits for another process that writes.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a transaction waits for other processes that write: less than a worker, or a push, waits for its answer.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How often a worker looks for changes of other processes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -8,8 +8,9 @@ use std::{
 
 use tokio::time::timeout;
 
-/// How long a transaction waits for its turn. A process that was stopped may have it: then the others go without.
-const LONGEST: Duration = Duration::from_secs(1);
+/// How long a transaction waits for its turn. A process that was stopped may have it: then the others go without. Of
+/// those that wait, the operating system wakes any, so the limit is some hundred transactions.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// SQLite gives its lock to whoever asks at the right time. A process that writes one transaction after the other leaves
 /// it free for microseconds, and the others may ask in vain for seconds. So those that want to write first lock a file
