@@ -47,7 +47,9 @@ impl Shop {
         #[cfg(feature = "sqlite")]
         {
             let queue = postlude_jobs::sqlite::SqliteQueue::open(address).await.unwrap();
-            let pool = sqlx::SqlitePool::connect(&format!("sqlite://{address}")).await.unwrap();
+            // A busy machine may take its time to write what is before it.
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(address).busy_timeout(NEVER_LOST);
+            let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
             sqlx::query(ORDERS).execute(&pool).await.unwrap();
             Self::Sqlite(queue, pool)
         }
@@ -129,7 +131,7 @@ pub(crate) async fn run(address: &str, log: &FilePath, lease: Duration) {
 /// Sends a request. `None` if the server does not answer.
 fn send(port: u16, method: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
+    stream.set_read_timeout(Some(2 * NEVER_LOST)).ok()?;
     let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut response = String::new();

@@ -1,0 +1,150 @@
+//! postlude-jobs.
+
+use std::time::Duration;
+
+use futures::{FutureExt, future::BoxFuture};
+use postlude::TaskRegistry;
+use postlude_jobs::{Job, Jobs, JobsBuilder, postgres::PostgresQueue, sqlite::SqliteQueue};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+
+use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
+
+impl Job for Backlog {
+    const NAME: &'static str = "backlog";
+}
+
+impl Job for Probe {
+    const NAME: &'static str = "probe";
+}
+
+/// A queue, and how it is opened again.
+#[derive(Clone)]
+enum Queue {
+    Sqlite(SqliteQueue, String),
+    Postgres(PostgresQueue, String),
+}
+
+impl Queue {
+    async fn again(&self) -> Self {
+        match self {
+            Self::Sqlite(_, path) => Self::sqlite(path).await,
+            Self::Postgres(_, url) => Self::postgres(url).await,
+        }
+    }
+
+    async fn sqlite(path: &str) -> Self {
+        Self::Sqlite(SqliteQueue::open(path).await.unwrap(), path.to_owned())
+    }
+
+    async fn postgres(url: &str) -> Self {
+        Self::Postgres(PostgresQueue::connect(url).await.unwrap(), url.to_owned())
+    }
+
+    fn builder(self, registry: TaskRegistry) -> JobsBuilder {
+        match self {
+            Self::Sqlite(queue, _) => Jobs::builder(queue, registry),
+            Self::Postgres(queue, _) => Jobs::builder(queue, registry),
+        }
+    }
+}
+
+pub(crate) struct Postlude {
+    queue: Queue,
+    jobs: Jobs,
+    database: Option<String>,
+}
+
+impl Postlude {
+    pub(crate) async fn on_sqlite(path: &str) -> Self {
+        Self::new(Queue::sqlite(path).await, None).await
+    }
+
+    pub(crate) async fn on_postgres(url: &str, database: String) -> Self {
+        Self::new(Queue::postgres(url).await, Some(database)).await
+    }
+
+    async fn new(queue: Queue, database: Option<String>) -> Self {
+        let jobs = queue.clone().builder(TaskRegistry::new()).producer().await.unwrap();
+        Self { queue, jobs, database }
+    }
+}
+
+const COLUMNS: &str = "name, state, priority, due, pushed_at, max_attempts, max_crashes, headers, payload";
+
+impl System for Postlude {
+    fn name(&self) -> &'static str {
+        "postlude-jobs"
+    }
+
+    fn load(&mut self, jobs: u64) -> BoxFuture<'_, ()> {
+        async move {
+            self.jobs.push(Backlog { sent: 0 }).await.unwrap();
+            match &self.queue {
+                Queue::Sqlite(_, path) => {
+                    let mut connection = SqliteConnection::connect(&format!("sqlite://{path}")).await.unwrap();
+                    let sql = format!(
+                        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {jobs}),
+                            random (hex) AS (SELECT lower(hex(randomblob(16))) FROM number)
+                         INSERT INTO postlude_jobs (id, {COLUMNS})
+                         SELECT substr(hex, 1, 8) || '-' || substr(hex, 9, 4) || '-' || substr(hex, 13, 4) || '-'
+                            || substr(hex, 17, 4) || '-' || substr(hex, 21), {COLUMNS}
+                         FROM random, (SELECT * FROM postlude_jobs LIMIT 1)"
+                    );
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+                }
+                Queue::Postgres(_, url) => {
+                    let mut connection = PgConnection::connect(url).await.unwrap();
+                    let sql = format!(
+                        "INSERT INTO postlude_jobs (id, {COLUMNS})
+                         SELECT gen_random_uuid(), {COLUMNS}
+                         FROM generate_series(1, {jobs}), (SELECT * FROM postlude_jobs LIMIT 1) AS first;
+                         ANALYZE postlude_jobs"
+                    );
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()> {
+        async move {
+            let sent = now();
+            match kind {
+                Kind::Backlog => self.jobs.push(Backlog { sent }).await.unwrap(),
+                Kind::Probe => self.jobs.push(Probe { sent }).await.unwrap(),
+            };
+        }
+        .boxed()
+    }
+
+    fn push_many(&mut self, jobs: usize) -> BoxFuture<'_, ()> {
+        async move {
+            let sent = now();
+            self.jobs.push_all(vec![Backlog { sent }; jobs]).await.unwrap();
+        }
+        .boxed()
+    }
+
+    fn work(&mut self, kind: Kind, worker: Worker) -> BoxFuture<'_, Option<Stop>> {
+        async move {
+            let queue = if worker == Worker::Here { self.queue.clone() } else { self.queue.again().await };
+            let registry = TaskRegistry::new();
+            let builder = queue.builder(registry.clone()).concurrency(CONCURRENCY);
+            let builder = match kind {
+                Kind::Backlog => builder.handle(async |job: Backlog| started(job.sent)),
+                Kind::Probe => builder.handle(async |job: Probe| started(job.sent)),
+            };
+            builder.start().await.unwrap();
+            let stop = async move {
+                registry.shutdown(Duration::from_secs(10)).await;
+            };
+            Some(Box::new(move || stop.boxed()) as Stop)
+        }
+        .boxed()
+    }
+
+    fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+}

@@ -1,0 +1,113 @@
+//! What is measured: a queue, of one library, on one engine.
+
+use std::{
+    sync::{
+        LazyLock, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
+
+/// How many jobs a worker holds, in each library.
+pub(crate) const CONCURRENCY: usize = 16;
+
+/// A job of which many wait.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Backlog {
+    pub(crate) sent: u64,
+}
+
+/// A job whose way from the push to its start is timed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    pub(crate) sent: u64,
+}
+
+/// The two kinds of jobs. A worker has a handler for one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Backlog,
+    Probe,
+}
+
+/// Where the worker is, seen from the producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Worker {
+    /// It has the producer's connections, as in one program.
+    Here,
+    /// It has connections of its own, as in another process.
+    Elsewhere,
+}
+
+/// Ends a worker.
+pub(crate) type Stop = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
+/// A queue with a producer.
+pub(crate) trait System {
+    fn name(&self) -> &'static str;
+
+    /// Loads waiting jobs of the kind [`Backlog`], past the library, in one statement.
+    fn load(&mut self, jobs: u64) -> BoxFuture<'_, ()>;
+
+    /// Pushes one job.
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()>;
+
+    /// Pushes jobs of the kind [`Backlog`] in one call.
+    fn push_many(&mut self, jobs: usize) -> BoxFuture<'_, ()>;
+
+    /// Starts a worker; `None` if there is no difference to a worker elsewhere.
+    fn work(&mut self, kind: Kind, worker: Worker) -> BoxFuture<'_, Option<Stop>>;
+
+    /// The database on the PostgreSQL server.
+    fn database(&self) -> Option<&str>;
+}
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Nanoseconds since this program started.
+pub(crate) fn now() -> u64 {
+    u64::try_from(START.elapsed().as_nanos()).unwrap()
+}
+
+/// What the handlers of all libraries do: they note that the job has started.
+pub(crate) fn started(sent: u64) {
+    STARTED.delays.lock().unwrap().push(now() - sent);
+    STARTED.count.fetch_add(1, Ordering::SeqCst);
+}
+
+static STARTED: Started = Started { count: AtomicUsize::new(0), delays: Mutex::new(Vec::new()) };
+
+struct Started {
+    count: AtomicUsize,
+    /// From the call of the push to the start of the handler, in nanoseconds.
+    delays: Mutex<Vec<u64>>,
+}
+
+/// Forgets what has started.
+pub(crate) fn forget() {
+    STARTED.delays.lock().unwrap().clear();
+    STARTED.count.store(0, Ordering::SeqCst);
+}
+
+pub(crate) fn delays() -> Vec<u64> {
+    STARTED.delays.lock().unwrap().clone()
+}
+
+pub(crate) fn count() -> usize {
+    STARTED.count.load(Ordering::SeqCst)
+}
+
+/// Waits until so many jobs have started, and returns how many did, if it takes too long.
+pub(crate) async fn until_started(jobs: usize, limit: Duration) -> usize {
+    let wait = async {
+        while count() < jobs {
+            sleep(Duration::from_micros(200)).await;
+        }
+    };
+    let _it_takes_too_long = timeout(limit, wait).await;
+    count()
+}
