@@ -83,6 +83,25 @@ async fn serve(registry: &TaskRegistry, policy: ServePolicy) {
     println!("served: {report}");
 }
 
+/// Ends two tasks before the signal, and four after it, before its server ends.
+async fn serve_and_end_tasks(registry: &TaskRegistry, policy: ServePolicy) {
+    for _ in 0..2 {
+        assert!(registry.spawn(async {}).await.is_completed());
+    }
+    let server = async |stop: tokio_util::sync::CancellationToken| {
+        println!("port 0");
+        stop.cancelled().await;
+        // The server may take a while: the registry is not shut down yet.
+        tokio::task::yield_now().await;
+        for _ in 0..3 {
+            assert!(registry.spawn(async {}).await.is_completed());
+        }
+        registry.spawn(async { Err::<(), _>("no") }).await;
+        Ok::<_, std::io::Error>(())
+    };
+    println!("served: {}", registry.serve(policy, server).await.unwrap());
+}
+
 /// Tells the test of each signal that the process gets.
 fn report_signals(runtime: &Runtime) {
     let _entered = runtime.enter();
@@ -109,23 +128,7 @@ fn process(kind: &str) {
             report_signals(&runtime);
             runtime.block_on(serve(&registry, policy.exit_on_second_signal(false).exit_after_serving(false)));
         }
-        "ends tasks" => runtime.block_on(async {
-            for _ in 0..2 {
-                assert!(registry.spawn(async {}).await.is_completed());
-            }
-            let server = async |stop: tokio_util::sync::CancellationToken| {
-                println!("port 0");
-                stop.cancelled().await;
-                // The server may take a while: the registry is not shut down yet.
-                tokio::task::yield_now().await;
-                for _ in 0..3 {
-                    assert!(registry.spawn(async {}).await.is_completed());
-                }
-                registry.spawn(async { Err::<(), _>("no") }).await;
-                Ok::<_, std::io::Error>(())
-            };
-            println!("served: {}", registry.serve(policy, server).await.unwrap());
-        }),
+        "ends tasks" => runtime.block_on(serve_and_end_tasks(&registry, policy)),
         "short" => runtime.block_on(serve(&registry, ServePolicy::within(Duration::from_secs(4)))),
         "busy" => {
             let all_busy = Arc::new(Barrier::new(3));

@@ -52,11 +52,7 @@ impl Shared {
         Ok(refused)
     }
 
-    pub(super) async fn note(
-        &self,
-        owner: JobId,
-        notes: Vec<((JobId, i64), Notes)>,
-    ) -> Result<Vec<JobId>, QueueError> {
+    pub(super) async fn note(&self, owner: JobId, notes: Vec<((JobId, i64), Notes)>) -> Result<Vec<JobId>, QueueError> {
         for some in notes.chunks(STEP) {
             let mut call = self.call(&scripts::NOTE);
             call.arg(owner.to_string());
