@@ -30,6 +30,7 @@ use crate::{
         transition::Transition,
     },
     ledger::{live::LiveTask, oldest::Oldest},
+    limits::PausedNames,
     model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
     task::{Rejected, Task},
     util::{
@@ -403,13 +404,20 @@ impl SetQueue {
     }
 
     /// Since when the oldest tasks could have started, or have been running. Of a set that does not drain yet, the
-    /// pending tasks are left out, and it is returned since when the first of them waits.
-    pub(crate) fn oldest(&self) -> (Oldest, Option<OpenSince>) {
+    /// pending tasks are left out, and it is returned since when the first of them waits. Paused tasks, and those that
+    /// wait behind one, are left out, too.
+    pub(crate) fn oldest(&self, paused: &PausedNames) -> (Oldest, Option<OpenSince>) {
+        let is_paused = |task: &LiveTask| paused.stop(task.identity.name, task.state());
         let state = self.state.lock();
         let (first, open) = (state.first_added(), state.open());
+        let waits = open.is_some() || state.current.as_ref().is_some_and(is_paused);
         drop(state);
-        let mut oldest = Oldest { pending: first.filter(|_| open.is_none()), running: None };
-        self.dequeued(|task| oldest.absorb(Oldest::of(task)));
+        let mut oldest = Oldest { pending: first.filter(|_| !waits), running: None };
+        self.dequeued(|task| {
+            if !is_paused(task) {
+                oldest.absorb(Oldest::of(task));
+            }
+        });
         let is_held = open != Some(OpenSet::Collecting);
         (oldest, first.filter(|_| open.is_some()).map(|since| OpenSince { since, is_held }))
     }

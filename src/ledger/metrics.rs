@@ -139,7 +139,8 @@ pub struct TaskMetrics {
     /// Dead letters that were evicted by newer ones.
     pub dead_letters_evicted: u64,
     /// How long the oldest pending task has been waiting to start. Excludes the task's own [delay](crate::Task::delay)
-    /// and tasks of open sets. Zero if no task is pending.
+    /// and tasks of open sets. Paused tasks, and those that wait behind one in its set, are left out. Zero if no task is
+    /// pending.
     ///
     /// So that this takes bounded time, not all of very many spawned tasks are looked at, but those that were added
     /// first: 65,536, or 4,096 of each shard if that is more. [`TaskRegistry::ages`](crate::TaskRegistry::ages) looks
@@ -350,7 +351,7 @@ pub struct NameMetrics {
     pub lost: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Like [`TaskMetrics::oldest_pending`]. Of a set with very many pending tasks, some hundred are looked at.
+    /// Like [`TaskMetrics::oldest_pending`], also while the name is [paused](Self::paused). Of a set with very many pending tasks, some hundred are looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
     /// Like [`TaskMetrics::oldest_running`].

@@ -161,6 +161,7 @@ enum OfName {
 }
 
 /// Which names are paused.
+#[derive(Default)]
 pub(crate) struct PausedNames(FxHashSet<TaskName>);
 
 impl PausedNames {

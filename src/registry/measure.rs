@@ -12,6 +12,7 @@ use crate::{
         metrics::{RuntimeMetrics, TaskMetrics},
         oldest::{Oldest, age, earlier},
     },
+    limits::PausedNames,
     model::{OutcomeCounts, TaskAges, TaskName},
     telemetry::log,
     util::{clock::Timestamp, loom::atomic::Ordering},
@@ -36,7 +37,8 @@ impl TaskRegistry {
     #[must_use]
     pub fn metrics(&self) -> TaskMetrics {
         let shared = &*self.shared;
-        let (mut metrics, mut look) = (TaskMetrics::default(), Look::default());
+        let mut metrics = TaskMetrics::default();
+        let mut look = Look { paused: shared.admission.paused_names(), ..Look::default() };
         let now = Timestamp::now();
         shared.ledger.look_at_first_spawned(|task| look.task(task));
         for set in shared.ledger.sets() {
@@ -89,9 +91,10 @@ impl TaskRegistry {
     /// # Cancel safety
     /// May be dropped at any time.
     pub async fn oldest_pending(&self) -> Duration {
-        let mut oldest = None;
-        for (spawned, sets) in self.shared.ledger.survey_pending(LiveTask::pending_since) {
-            let in_sets = sets.iter().filter_map(|set| set.oldest().0.pending);
+        let (mut oldest, paused) = (None, self.shared.admission.paused_names());
+        let since = |task: &LiveTask| task.pending_since().filter(|_| !paused.stop(task.identity.name, task.state()));
+        for (spawned, sets) in self.shared.ledger.survey_pending(since) {
+            let in_sets = sets.iter().filter_map(|set| set.oldest(&paused).0.pending);
             oldest = earlier(oldest, spawned.into_iter().chain(in_sets).min());
             tokio::task::yield_now().await;
         }
@@ -125,10 +128,15 @@ impl TaskRegistry {
     /// May be dropped at any time.
     pub async fn ages(&self) -> TaskAges {
         let (mut oldest, mut open, mut walk) = (Oldest::default(), None, Walk::default());
-        let mut sets = Vec::new();
-        while self.shared.ledger.step(&mut walk, |task| oldest.absorb(Oldest::of(task)), &mut sets) > 0 {
+        let (mut sets, paused) = (Vec::new(), self.shared.admission.paused_names());
+        let look = |task: &LiveTask, oldest: &mut Oldest| {
+            if !paused.stop(task.identity.name, task.state()) {
+                oldest.absorb(Oldest::of(task));
+            }
+        };
+        while self.shared.ledger.step(&mut walk, |task| look(task, &mut oldest), &mut sets) > 0 {
             for set in sets.drain(..) {
-                let (of_set, open_since) = set.oldest();
+                let (of_set, open_since) = set.oldest(&paused);
                 oldest.absorb(of_set);
                 open = earlier(open, open_since.map(|open| open.since));
             }
@@ -193,6 +201,8 @@ impl TaskRegistry {
 /// A look at the live tasks, for the ages of the oldest ones.
 #[derive(Default)]
 struct Look {
+    /// Left out of all ages but those by name.
+    paused: PausedNames,
     oldest: Oldest,
     by_name: FxHashMap<TaskName, Oldest>,
     open: Option<Timestamp>,
@@ -204,13 +214,18 @@ struct Look {
 
 impl Look {
     fn task(&mut self, task: &LiveTask) {
-        let oldest = Oldest::of(task);
-        self.oldest.absorb(oldest);
-        self.by_name.entry(task.identity.name).or_default().absorb(oldest);
+        if !self.paused.stop(task.identity.name, task.state()) {
+            self.oldest.absorb(Oldest::of(task));
+        }
+        self.name(task);
+    }
+
+    fn name(&mut self, task: &LiveTask) {
+        self.by_name.entry(task.identity.name).or_default().absorb(Oldest::of(task));
     }
 
     fn set(&mut self, set: &Arc<SetQueue>) {
-        let (oldest, open) = set.oldest();
+        let (oldest, open) = set.oldest(&self.paused);
         self.oldest.absorb(oldest);
         if let Some(open) = &open {
             self.open = earlier(self.open, Some(open.since));
@@ -225,7 +240,7 @@ impl Look {
             self.tasks += 1;
             // The pending tasks of an open set wait for its request.
             if open.is_none() || task.has_started() {
-                self.task(task);
+                self.name(task);
             }
         });
     }

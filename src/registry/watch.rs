@@ -83,10 +83,10 @@ impl Watch {
     async fn look(&mut self, registry: &TaskRegistry) {
         let mut found = Found { limits: self.limits, before: mem::take(&mut self.next), ..Found::default() };
         let (mut sets, mut walk) = (Vec::new(), Walk::default());
-        let now = Timestamp::now();
+        let (now, paused) = (Timestamp::now(), registry.shared.admission.paused_names());
         while registry.shared.ledger.step(&mut walk, |task| found.task(task, now), &mut sets) > 0 {
             for set in sets.drain(..) {
-                if let (_, Some(open)) = set.oldest() {
+                if let (_, Some(open)) = set.oldest(&paused) {
                     found.set(set.number(), now.since(open.since));
                 }
                 set.dequeued(|task| found.task(task, now));

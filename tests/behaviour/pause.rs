@@ -288,6 +288,33 @@ async fn a_task_that_is_resumed_during_a_shutdown_runs() {
     assert!(mail.await.is_completed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn paused_tasks_and_those_behind_them_are_left_out_of_the_ages() {
+    let registry = TaskRegistry::new();
+    registry.pause("mail");
+    registry.spawn(Task::new(async {}).named("mail"));
+    let set = registry.set();
+    set.add(Task::new(async {}).named("mail"));
+    set.add(Task::new(async {}).named("behind"));
+    drop(set.drain());
+    sleep(60 * SECOND).await;
+    let metrics = registry.metrics();
+    assert_eq!((metrics.pending, metrics.oldest_pending), (3, Duration::ZERO));
+    assert_eq!(metrics.by_name()["mail"].oldest_pending, 60 * SECOND);
+    assert_eq!((registry.oldest_pending().await, registry.ages().await.pending), (Duration::ZERO, Duration::ZERO));
+    // Another task that waits counts.
+    registry.pause("other");
+    registry.spawn(Task::new(async {}).named("other"));
+    sleep(SECOND).await;
+    registry.resume("other");
+    registry.set_limit("other", 1).unwrap();
+    registry.spawn(Task::new(pending::<()>()).named("other"));
+    registry.spawn(Task::new(async {}).named("other"));
+    sleep(10 * SECOND).await;
+    assert_eq!(registry.metrics().oldest_pending, 10 * SECOND);
+    assert_eq!((registry.oldest_pending().await, registry.ages().await.pending), (10 * SECOND, 10 * SECOND));
+}
+
 #[tokio::test]
 async fn the_metrics_of_a_name_tell() {
     let registry = TaskRegistry::builder().limit_by_name("mail", 3).build().unwrap();
