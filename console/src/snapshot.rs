@@ -42,6 +42,8 @@ pub(crate) struct Snapshot {
     next_in: f64,
     /// How many look at the page.
     viewers: usize,
+    /// Whether the registry profiles its tasks, so that it is known who blocks the runtime.
+    is_profiled: bool,
     #[serde(flatten)]
     config: Config,
     health: Health,
@@ -154,6 +156,7 @@ pub(crate) struct Look {
     at_limit: Vec<TaskName>,
     long_running: Vec<LongRunning>,
     long_polls: Vec<LongPoll>,
+    is_profiled: bool,
 }
 
 /// The task of a name that has been running for the longest time, and what waits behind it.
@@ -175,8 +178,9 @@ impl Look {
         let at_limit = waits.map(|(name, _)| *name).filter(|name| registry.may_start(*name) == 0).collect();
         let errors = if has_failed { last_errors(registry) } else { Vec::new() };
         let long_running = if metrics.oldest_running >= RUNS_FOR_LONG { long_running(registry) } else { Vec::new() };
-        let long_polls = long_polls(registry, &metrics);
-        Self { metrics, errors, at_limit, long_running, long_polls }
+        let long_polls = long_polls(registry);
+        let is_profiled = registry.is_profiled();
+        Self { metrics, errors, at_limit, long_running, long_polls, is_profiled }
     }
 }
 
@@ -270,6 +274,7 @@ impl Snapshot {
         Self {
             instance: TaskId::instance(),
             number,
+            is_profiled: look.is_profiled,
             at: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64(),
             watched_for: now.as_secs_f64(),
             next_in: next_in.as_secs_f64(),

@@ -147,6 +147,23 @@ impl TaskRegistry {
         TaskAges { pending, running, open: age(open, now) }
     }
 
+    /// Whether this registry [profiles](crate::TaskRegistryBuilder::profile) its tasks.
+    ///
+    /// ```
+    /// use postlude::{Profile, TaskRegistry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), postlude::BuildError> {
+    /// assert!(TaskRegistry::builder().profile(Profile::default()).build()?.is_profiled());
+    /// assert!(!TaskRegistry::new().is_profiled());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_profiled(&self) -> bool {
+        self.shared.telemetry.profiler.is_some()
+    }
+
     /// How many tasks are stuck: [`TaskMetrics::stuck`] alone. It looks only at tasks that were ended while they ran,
     /// and whose work was not dropped yet.
     ///

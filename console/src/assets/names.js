@@ -125,7 +125,7 @@ export function name(main, { name: wanted }) {
       ["The oldest", row.running + row.pending ? `running for ${seconds(row.oldest_running)}, pending for ${seconds(row.oldest_pending)}` : null],
       ["Limit", limit(row) ?? "none"],
       ["Ended", `${number(row.completed)} completed, ${number(failed(row))} failed, ${number(row.aborted)} aborted, ${number(row.discarded)} discarded${reasons ? ` (${reasons})` : ""}`],
-      ["Lost", row.lost ? `${number(row.lost)}: failed, aborted, or discarded though nobody asked for it` : null],
+      ["Lost", row.lost > failed(row) ? `${number(row.lost - failed(row))}: aborted, or discarded though nobody asked for it` : null],
       ["Run time since the start", `p50 ${seconds(row.ran.p50)}, p90 ${seconds(row.ran.p90)}, p99 ${seconds(row.ran.p99)}`],
       ...profileFacts(row.profile)].map(fact))),
       ...(row.recent ? [h("h2", null, "Lately"), windowTable([row.recent])] : []));

@@ -70,7 +70,8 @@ function list(snapshot) {
   });
   const all = [...unhealthy, ...found];
   return all.length ? all : [h("li", { class: "well" }, badge("well", "good"),
-    "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.")];
+    "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.",
+    snapshot.is_profiled ? null : h("p", { class: "dim" }, "Who blocks the runtime is not measured: the registry has no profile."))];
 }
 
 function tile(label, value, note, view, parameters, isBad) {
@@ -87,8 +88,8 @@ function tilesOf({ totals, rates, windows }) {
     tile("Pending", number(totals.pending), `the oldest for ${seconds(totals.oldest_pending)}`, "tasks", { state: "pending" }),
     tile("Retrying", number(totals.retrying), "between two attempts", "tasks", { state: "retrying" }),
     tile("Completed", rate(rates.completed), `${number(totals.completed)} in all`, "history", { state: "completed" }),
-    tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed))}`, "history", { state: "failed" }, recent.failed > 0),
-    tile("Lost, 5 min", number(lost), `${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
+    tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed)).replaceAll(" ", "\u00a0")}`, "history", { state: "failed" }, recent.failed > 0),
+    tile("Lost, 5 min", number(lost), `not failed; ${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
     tile("Dead letters", number(totals.dead_letters), totals.dead_letters_evicted ? `${number(totals.dead_letters_evicted)} evicted` : "used up their attempts", "dead", {}, totals.dead_letters > 0),
     tile("Live", number(totals.live), totals.capacity ? `of ${number(totals.capacity)}; ${number(totals.added)} added` : `${number(totals.added)} added since the start`, null, null, totals.capacity && totals.live >= totals.capacity),
   ];
