@@ -28,7 +28,8 @@ const MAX_OF_A_KIND: usize = 5;
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Finding {
-    /// One word: `failing`, `blocks_runtime`, `blocking`, `hanging`, `at_limit`, `slow`, `waiting`, `growing`, `lost`, `stuck`.
+    /// One word: `failing`, `blocks_runtime`, `blocking`, `hanging`, `at_limit`, `slow`, `paused`, `waiting`, `growing`,
+    /// `lost`, `stuck`.
     pub(crate) kind: &'static str,
     pub(crate) name: Option<String>,
     /// What it is, after the name.
@@ -43,6 +44,7 @@ pub(crate) struct NameFacts<'a> {
     pub(crate) pending: u64,
     pub(crate) running: u64,
     pub(crate) is_at_limit: bool,
+    pub(crate) is_paused: bool,
     pub(crate) window: Option<&'a Window>,
     pub(crate) median_before: Option<Duration>,
     pub(crate) pending_before: Option<u64>,
@@ -62,6 +64,7 @@ pub(crate) fn findings(metrics: &TaskMetrics, names: &[NameFacts<'_>], all: &Ser
     let typical = typical_p95(names);
     found.extend(ranked(names, |name| slow(name, typical)));
     found.extend(ranked(names, growing));
+    found.extend(ranked(names, paused));
     let lost = ranked(names, lost);
     // Names that have no history are in the figures of all.
     let is_told = !lost.is_empty();
@@ -189,12 +192,18 @@ fn slow(name: &NameFacts<'_>, typical: Option<f32>) -> Option<(f64, Finding)> {
 
 fn growing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
     let before = name.pending_before?;
-    if name.pending < BACKLOG.max(before.saturating_mul(2)) {
+    if name.is_paused || name.pending < BACKLOG.max(before.saturating_mul(2)) {
         return None;
     }
     let message = format!("has a backlog that grows: {} pending, {before} five minutes ago", name.pending);
     #[expect(clippy::cast_precision_loss, reason = "a rank")]
     Some((name.pending as f64, of("growing", name, message)))
+}
+
+fn paused(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    let message = format!("is paused: {} waiting until it is resumed", name.pending);
+    #[expect(clippy::cast_precision_loss, reason = "a rank")]
+    (name.is_paused && name.pending > 0).then(|| (name.pending as f64, of("paused", name, message)))
 }
 
 fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration, is_loss_told: bool) -> Vec<Finding> {
@@ -246,6 +255,7 @@ mod tests {
             pending: 0,
             running: 1,
             is_at_limit: false,
+            is_paused: false,
             window: Some(window),
             median_before: None,
             pending_before: None,
@@ -267,6 +277,15 @@ mod tests {
         let (fast, other) = (window(100, 1, 0.02, 0.05), window(100, 0, 0.2, 0.9));
         assert_eq!(found(&[facts("mail", &fast), facts("audit", &fast), facts("report", &other)]), []);
         assert_eq!(found(&[]), []);
+    }
+
+    #[test]
+    fn a_paused_name_is_told_as_paused_alone() {
+        let window = Window::default();
+        let paused = NameFacts { is_paused: true, pending: 1_000, pending_before: Some(10), ..facts("mail", &window) };
+        assert_eq!(found(&[paused]), [("paused", "mail".to_owned())]);
+        let idle = NameFacts { is_paused: true, ..facts("mail", &window) };
+        assert!(found(&[idle]).is_empty());
     }
 
     #[test]

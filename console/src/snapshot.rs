@@ -174,7 +174,7 @@ impl Look {
         let metrics = registry.metrics();
         let has_failed = metrics.failures() > 0;
         let can_start = !registry.is_full() && !registry.is_closed();
-        let waits = metrics.by_name().iter().filter(|(_, metrics)| can_start && metrics.pending > 0);
+        let waits = metrics.by_name().iter().filter(|(_, metrics)| can_start && metrics.pending > 0 && !metrics.paused);
         let at_limit = waits.map(|(name, _)| *name).filter(|name| registry.may_start(*name) == 0).collect();
         let errors = if has_failed { last_errors(registry) } else { Vec::new() };
         let long_running = if metrics.oldest_running >= RUNS_FOR_LONG { long_running(registry) } else { Vec::new() };
@@ -321,6 +321,7 @@ impl NameRow {
             pending: self.metrics.pending,
             running: self.metrics.running,
             is_at_limit: self.is_at_limit,
+            is_paused: self.metrics.paused,
             window: self.recent.as_ref(),
             median_before: series.and_then(|series| series.median_before(now, 5, 20)),
             pending_before: series.and_then(|series| series.pending_at(now.saturating_sub(Duration::from_secs(300)))),

@@ -241,7 +241,15 @@ impl Shared {
     /// other than a time limit.
     #[inline]
     pub(crate) fn runs_plain(&self, meta: &Meta) -> bool {
-        meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) && self.admission.is_unlimited(meta)
+        self.has_only_limits(meta) && self.admission.is_unlimited(meta)
+    }
+
+    /// Whether a task needs permits of its name and its kind, and a time limit, at most.
+    #[inline]
+    fn has_only_limits(&self, meta: &Meta) -> bool {
+        meta.policy.as_ref().is_none_or(|policy| {
+            policy.has_only_limits() && (policy.keyed.is_none() || !self.admission.limits_key(meta))
+        })
     }
 
     /// Whether a task can be polled directly, and nothing has to be done before: it has no time limit, no observer is
@@ -258,7 +266,7 @@ impl Shared {
     /// Like [`runs_plain`](Self::runs_plain) for a task that may need permits: if they are free, it is given them.
     pub(crate) fn runs_with_permits(&self, work: &mut BoxedWork) -> bool {
         let meta = work.as_mut().meta_mut();
-        if meta.kind != Kind::Async || !meta.policy.as_ref().is_none_or(|policy| policy.has_only_limits()) {
+        if meta.kind != Kind::Async || !self.has_only_limits(meta) {
             return false;
         }
         match self.admission.try_admit(meta) {

@@ -355,9 +355,14 @@ impl AdmissionControl {
         }
     }
 
+    /// Whether the tasks of its name are limited by key.
+    pub(crate) fn limits_key(&self, meta: &Meta) -> bool {
+        self.limits_by_key.contains_key(&meta.name)
+    }
+
     /// The key of a task, if the tasks of its name are limited by key.
     pub(crate) fn limited_key(&self, meta: &Meta) -> Option<KeyOfName> {
-        if self.limits_by_key.contains_key(&meta.name) { meta.key_of_name() } else { None }
+        if self.limits_key(meta) { meta.key_of_name() } else { None }
     }
 
     fn enqueue_key(&self, request: AdmitRequest, key: &KeyOfName) -> Option<KeyedAcquire<KeyOfName>> {
@@ -628,7 +633,7 @@ impl Limits {
 /// # Errors
 /// If the name stands for many.
 pub(crate) fn check_name(setting: &'static str, name: TaskName) -> Result<(), BuildError> {
-    if name.is_same(TaskName::other()) { Err(BuildError::OtherName { setting }) } else { Ok(()) }
+    if name.is_other() { Err(BuildError::OtherName { setting }) } else { Ok(()) }
 }
 
 /// # Errors

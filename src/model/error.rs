@@ -161,6 +161,12 @@ pub enum BuildError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
+    /// The name could not be [interned](TaskName::intern), so that it stands for many.
+    #[error(
+        "a limit can't be set for a name that `TaskName::intern` had no place for, as the log says: names have at most 128 \
+         bytes, and come from a closed set"
+    )]
+    OtherName,
     /// A limit of zero would let no task run.
     #[error("a limit of zero would let no task of `{name}` run: to stop them for a while, use `pause`")]
     #[non_exhaustive]

@@ -35,6 +35,11 @@ impl TaskName {
         Self(&OTHER)
     }
 
+    /// Whether it is the name that stands for all that had no place.
+    pub(crate) fn is_other(self) -> bool {
+        self.is_same(Self::other())
+    }
+
     /// Whether both names are the same string at the same address. Fast, and `false` for some equal names.
     #[inline]
     pub(crate) fn is_same(self, other: Self) -> bool {

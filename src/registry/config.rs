@@ -163,7 +163,7 @@ impl RegistryConfig {
 fn read_names(setting: Setting) -> Result<Vec<(TaskName, OfName)>, Problem> {
     let entries = setting.entries()?.into_iter().map(|(name, setting)| match intern(&name) {
         Ok(name) => Ok((name, OfName::read(setting.fields()?)?)),
-        Err(problem) => Err(setting.problem(format_args!("it is no name of tasks, because {problem}"))),
+        Err(problem) => Err(setting.refused(format_args!("it is no name of tasks, because {problem}"))),
     });
     entries.collect()
 }

@@ -10,7 +10,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{model::TaskName, telemetry::log::emit, util::escape::Escaped};
+use crate::{
+    model::TaskName,
+    telemetry::log::emit,
+    util::escape::{Escaped, is_special},
+};
 
 /// How many names are interned in a process.
 const MAX_NAMES: usize = 4_096;
@@ -27,8 +31,8 @@ impl TaskName {
     /// A name that is known at run time only: from a configuration, a database, a plugin.
     ///
     /// Interned names are never freed, so there may be 4,096 of them in a process, of at most 128 bytes each. A name
-    /// that is longer, or comes when there are that many, becomes `other`. A warning is logged then, and at each doubling of
-    /// the number of such calls. A limit or a policy for such a name is an error when the registry is built. Never intern
+    /// that is longer, has control characters, or comes when there are that many, becomes `other`. A warning is logged then, and at each doubling of
+    /// the number of such calls. A limit or a policy for such a name is an error, and it can't be paused. Never intern
     /// what a client sends.
     ///
     /// ```
@@ -63,8 +67,14 @@ impl TaskName {
 /// # Errors
 /// Why there is no place for it.
 pub(super) fn intern(name: &str) -> Result<TaskName, &'static str> {
+    if name.is_empty() {
+        return Ok(TaskName::UNNAMED);
+    }
     if name.len() > MAX_LEN {
         return Err("it has more than 128 bytes");
+    }
+    if name.chars().any(is_special) {
+        return Err("it has characters that control how text is shown");
     }
     let mut interned = INTERNED.lock();
     if let Some(&known) = interned.get(name) {

@@ -39,8 +39,8 @@ impl TaskRegistry {
     /// in proportion to the live tasks, because those of the name that are running are counted; starts of the name wait
     /// meanwhile.
     ///
-    /// To pause a name that is known as text, take it from [`name_limits`](Self::name_limits) or
-    /// [`TaskMetrics::by_name`](crate::TaskMetrics::by_name).
+    /// To pause a name that is known as text, [intern](TaskName::intern) it, or, if the text comes from a client, take the
+    /// name from [`name_limits`](Self::name_limits) or [`TaskMetrics::by_name`](crate::TaskMetrics::by_name).
     pub fn pause(&self, name: impl Into<TaskName>) -> bool {
         self.set_paused(name.into(), true)
     }
@@ -53,6 +53,15 @@ impl TaskRegistry {
     }
 
     fn set_paused(&self, name: TaskName, pauses: bool) -> bool {
+        if name.is_other() {
+            self.shared.telemetry.log(|| {
+                tracing::warn!(
+                    target: "postlude",
+                    "a name is not paused, because `TaskName::intern` had no place for it, and `other` stands for many"
+                );
+            });
+            return false;
+        }
         let mut is_new = false;
         self.shared.limits_of(name, |limits| is_new = self.shared.admission.set_paused(limits, pauses));
         if is_new {
@@ -99,9 +108,12 @@ impl TaskRegistry {
     /// limit is counted until it has an outcome, also if it goes on after a timeout.
     ///
     /// # Errors
-    /// If the limit is zero.
+    /// If the limit is zero, or the name could not be [interned](TaskName::intern).
     pub fn set_limit(&self, name: impl Into<TaskName>, tasks: usize) -> Result<(), LimitError> {
         let name = name.into();
+        if name.is_other() {
+            return Err(LimitError::OtherName);
+        }
         if tasks == 0 {
             return Err(LimitError::Zero { name });
         }

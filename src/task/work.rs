@@ -87,7 +87,8 @@ impl Policy {
         Some(retry)
     }
 
-    /// Whether a task with this policy can be polled directly: it needs permits and a time limit at most.
+    /// Whether a task with this policy can be polled directly, if its key is not limited: it needs permits and a time
+    /// limit at most.
     pub(crate) fn has_only_limits(&self) -> bool {
         let Self {
             timeout,
@@ -105,7 +106,8 @@ impl Policy {
             time_limit: _,
         } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
-        let waits = when.is_some() || delay.is_some() || batched.is_some() || keyed.is_some();
+        let is_unique = keyed.as_ref().is_some_and(|keyed| keyed.unique.is_some());
+        let waits = when.is_some() || delay.is_some() || batched.is_some() || is_unique;
         may_run && !waits && retry.is_none() && replay_of.is_none()
     }
 }

@@ -151,7 +151,8 @@ impl TestRegistry {
             waited += wait;
             wait *= 2;
         }
-        *self.held.lock() = shared.admission.take_free_permits();
+        // Another run may have ended before.
+        self.held.lock().extend(shared.admission.take_free_permits());
     }
 
     /// The reports of the tasks that have ended, in the order of their ends.

@@ -4,6 +4,8 @@ use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::util::escape::Escaped;
+
 /// The longest time of a setting: a longer one is taken for a mistake.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
@@ -50,6 +52,11 @@ where
 }
 
 impl Setting {
+    /// An error about the setting, not about its value.
+    pub(crate) fn refused(&self, problem: impl fmt::Display) -> Problem {
+        Problem(format!("`{}` is refused: {problem}", self.path))
+    }
+
     /// The error that this setting is not what it should be.
     pub(crate) fn problem(&self, problem: impl fmt::Display) -> Problem {
         let path = if self.path.is_empty() { "the configuration" } else { &self.path };
@@ -57,10 +64,17 @@ impl Setting {
     }
 
     pub(crate) fn fields(self) -> Result<Fields, Problem> {
-        match self.node {
-            Node::Fields(rest) => Ok(Fields { path: self.path, rest }),
-            _ => Err(self.problem("it must be a table of settings")),
+        let Node::Fields(rest) = self.node else {
+            return Err(self.problem("it must be a table of settings"));
+        };
+        let mut keys: Vec<&str> = rest.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        let twice =
+            keys.windows(2).find_map(|pair| matches!(pair, [one, other] if one == other).then(|| pair.first())?);
+        if let Some(twice) = twice {
+            return Err(Problem(format!("`{}` is set twice", joined(&self.path, twice))));
         }
+        Ok(Fields { path: self.path, rest })
     }
 
     /// The entries of a table whose keys are not settings.
@@ -128,12 +142,23 @@ impl Setting {
     /// A duration with its unit, longer than zero.
     pub(crate) fn duration(self) -> Result<Duration, Problem> {
         match self.duration_from_text()? {
-            Duration::ZERO => Err(self.problem("it must be longer than zero; leave it out for the default")),
+            Duration::ZERO => Err(self.problem("it must be longer than zero")),
             duration => Ok(duration),
         }
     }
 
-    /// The same, or zero.
+    /// The same, at least `least`.
+    pub(crate) fn duration_from(self, least: Duration) -> Result<Duration, Problem> {
+        let duration = self.duration_from_text()?;
+        if duration.is_zero() || duration < least {
+            return Err(self.problem(format_args!(
+                "it must be longer than zero, and not shorter than the first delay, {least:?}"
+            )));
+        }
+        Ok(duration)
+    }
+
+    /// The same as [`duration`](Self::duration), or zero.
     pub(crate) fn duration_or_zero(self) -> Result<Duration, Problem> {
         self.duration_from_text()
     }
@@ -148,7 +173,7 @@ impl Setting {
             ))
         })?;
         if duration > LONGEST {
-            return Err(self.problem("it must be at most 100 years; leave it out for the default"));
+            return Err(self.problem("it must be at most 100 years"));
         }
         Ok(duration)
     }
@@ -172,12 +197,14 @@ impl Fields {
     }
 
     /// The same for a setting that must be there.
+    #[cfg(any(feature = "rate-limit", feature = "signal"))]
     pub(crate) fn require<T>(
         &mut self,
         name: &str,
+        what: &str,
         read: impl FnOnce(Setting) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        let missing = Problem(format!("`{}` is missing", joined(&self.path, name)));
+        let missing = Problem(format!("`{}` is missing: {what}", joined(&self.path, name)));
         self.read(name, read)?.ok_or(missing)
     }
 
@@ -202,7 +229,7 @@ impl Fields {
             None => Ok(()),
             Some((key, _)) => Err(Problem(format!(
                 "`{}` is not a setting: known here are {}",
-                joined(&self.path, key).escape_debug(),
+                joined(&self.path, key),
                 known.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(", ")
             ))),
         }
@@ -210,7 +237,8 @@ impl Fields {
 }
 
 fn joined(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    let key = Escaped(key);
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 impl fmt::Display for Node {
@@ -219,7 +247,7 @@ impl fmt::Display for Node {
             Self::Nothing => f.write_str("nothing"),
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Integer(number) => write!(f, "{number}"),
-            Self::Number(number) => write!(f, "{number}"),
+            Self::Number(number) => write!(f, "{number:?}"),
             Self::Text(text) => write!(f, "{text:?}"),
             Self::List(_) => f.write_str("a list"),
             Self::Fields(_) => f.write_str("a table"),
@@ -285,9 +313,6 @@ impl<'de> Deserialize<'de> for Node {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
                 let mut nodes: Vec<(String, Node)> = Vec::new();
                 while let Some((key, node)) = map.next_entry::<String, Node>()? {
-                    if nodes.iter().any(|(known, _)| *known == key) {
-                        return Err(A::Error::custom(format_args!("`{}` is set twice", key.escape_debug())));
-                    }
                     nodes.push((key, node));
                 }
                 Ok(Node::Fields(nodes))

@@ -27,7 +27,7 @@ impl Write for Escaping<'_, '_> {
 }
 
 /// Control characters, line and paragraph separators, and the marks that change the direction of what follows.
-fn is_special(letter: char) -> bool {
+pub(crate) fn is_special(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

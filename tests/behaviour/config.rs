@@ -111,6 +111,12 @@ fn each_mistake_names_its_setting_and_says_what_it_must_be() {
             "[names.mail.retry]\ndelays = [\"1s\"]\nfactor = 2",
             "`names.mail.retry.factor` is 2: it has no effect on listed `delays`",
         ),
+        (
+            "[names.mail.retry]\nfirst_delay = \"2h\"\nmax_delay = \"1s\"",
+            "`names.mail.retry.max_delay` is \"1s\": it must be longer than zero, and not shorter than the first delay",
+        ),
+        ("[names.mail.retry]\nmax_delay = \"500ms\"", "`names.mail.retry.max_delay` is \"500ms\": it must be longer"),
+        ("[names.\"a\\nb\"]\nlimit = 1", "`names.a\\nb` is refused: it is no name of tasks, because it has characters"),
         ("[names.mail.retry]\nfull_jitter = 1", "`names.mail.retry.full_jitter` is 1: it must be true or false"),
     ] {
         let message = error::<RegistryConfig>(text);
@@ -119,7 +125,7 @@ fn each_mistake_names_its_setting_and_says_what_it_must_be() {
     let long = format!("[names.{}]\nlimit = 1", "n".repeat(129));
     assert!(
         error::<RegistryConfig>(&long)
-            .ends_with("is a table: it is no name of tasks, because it has more than 128 bytes")
+            .ends_with("` is refused: it is no name of tasks, because it has more than 128 bytes")
     );
     let twice = serde_json::from_str::<RegistryConfig>(r#"{"capacity": 1, "capacity": 2}"#).unwrap_err();
     assert!(twice.to_string().starts_with("`capacity` is set twice"), "{twice}");
@@ -133,8 +139,8 @@ fn a_rate_that_makes_no_sense_is_an_error() {
 
     assert_eq!(toml::from_str::<RateLimit>("tasks = 5\nper = \"1s\"").unwrap(), RateLimit::per_second(5));
     for (text, expected) in [
-        ("tasks = 5", "`per` is missing"),
-        ("per = \"1s\"", "`tasks` is missing"),
+        ("tasks = 5", "`per` is missing: such as \"1min\""),
+        ("per = \"1s\"", "`tasks` is missing: the number of starts"),
         ("tasks = 0\nper = \"1s\"", "`tasks` is 0: it must be a whole number from 1"),
         ("tasks = 11\nper = \"10ns\"", "`tasks` is 11: it must be a whole number from 1 to 10"),
         ("tasks = 1\nper = \"1h\"\nburst = 640512", "`burst` is 640512: it must be a whole number from 1 to 640511"),
@@ -162,7 +168,7 @@ fn a_serve_policy_needs_its_grace() {
 
     let policy: ServePolicy = toml::from_str("grace = \"20s\"\nexit_after_serving = false").unwrap();
     assert_eq!(policy, ServePolicy::within(20 * SECOND).exit_after_serving(false));
-    assert_eq!(error::<ServePolicy>("exit_on_second_signal = false"), "`grace` is missing");
+    assert_eq!(error::<ServePolicy>("exit_on_second_signal = false"), "`grace` is missing: such as \"20s\"");
 }
 
 #[test]
@@ -172,4 +178,5 @@ fn names_are_interned_once_and_their_number_is_bounded() {
     assert_eq!(name, TaskName::from("from_a_plugin"));
     assert_eq!(TaskName::intern(""), TaskName::UNNAMED);
     assert_eq!(TaskName::intern("ü".repeat(65)), "other");
+    assert_eq!(TaskName::intern("forged\nINFO"), "other");
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use postlude::{LimitError, Priority, RetryPolicy, Task, TaskHandle, TaskRegistry};
+use postlude::{LimitError, Priority, RetryPolicy, Task, TaskHandle, TaskName, TaskRegistry};
 use tokio::{
     sync::oneshot,
     task::yield_now,
@@ -36,6 +36,15 @@ async fn zero_is_an_error_that_names_pause() {
     let error = registry.set_limit("mail", 0).unwrap_err();
     assert!(matches!(error, LimitError::Zero { name, .. } if name == "mail"));
     assert!(error.to_string().contains("`mail`") && error.to_string().contains("`pause`"), "{error}");
+    assert!(registry.name_limits().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_that_was_not_interned_is_an_error_and_is_not_paused() {
+    let registry = TaskRegistry::new();
+    let [one, other] = ["a", "b"].map(|text| TaskName::intern(text.repeat(129)));
+    assert!(matches!(registry.set_limit(one, 1), Err(LimitError::OtherName)));
+    assert!(!registry.pause(one) && !registry.is_paused(other));
     assert!(registry.name_limits().is_empty());
 }
 

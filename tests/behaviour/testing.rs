@@ -22,6 +22,18 @@ fn message_of(assertion: impl FnOnce()) -> String {
 mod run {
     use super::*;
 
+    #[tokio::test]
+    async fn twice_at_once_holds_tasks_back_afterwards() {
+        let tasks = TestRegistry::new();
+        tasks.spawn(async {});
+        tokio::join!(tasks.run(), tasks.run());
+        tasks.spawn(async {});
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((tasks.metrics().pending, tasks.metrics().completed), (1, 1));
+    }
+
     /// Tasks of every kind wait, and what they add runs with them.
     #[tokio::test]
     async fn starts_what_was_added() {

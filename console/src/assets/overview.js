@@ -10,11 +10,12 @@ const leads = {
   failing: (name) => address("history", { state: "failed", name }),
   at_limit: (name) => address("tasks", { state: "pending", name }),
   growing: (name) => address("tasks", { state: "pending", name }),
+  paused: (name) => address("name", { name }),
   blocking: (name) => address("tasks", { state: "running", name }),
   hanging: (name) => address("tasks", { state: "running", name }),
   blocks_runtime: (name) => address("tasks", { state: "running", name }),
 };
-const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", lost: "lost", stuck: "stuck" };
+const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", paused: "paused", lost: "lost", stuck: "stuck" };
 
 export function overview(main) {
   const findings = h("ul", { class: "findings", id: "findings" });

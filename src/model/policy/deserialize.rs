@@ -43,7 +43,10 @@ impl RetryPolicy {
             let policy = fields.apply(policy, "first_delay", Setting::duration_or_zero, Self::first_delay)?;
             fields.apply(policy, "factor", |factor| factor.number(1.0), Self::factor)?
         };
-        policy = fields.apply(policy, "max_delay", Setting::duration, Self::max_delay)?;
+        if let Some(longest) = fields.take("max_delay") {
+            let first = policy.delay_of_first_retry();
+            policy = policy.max_delay(longest.duration_from(first)?);
+        }
         policy = fields.apply(policy, "full_jitter", Setting::flag, Self::full_jitter)?;
         policy = fields.apply(policy, "attempts", attempts, Self::attempts)?;
         policy = fields.apply(policy, "give_up_after", Setting::duration, Self::give_up_after)?;
@@ -77,10 +80,13 @@ impl NamePolicy {
 impl RateLimit {
     pub(crate) fn read(setting: Setting) -> Result<Self, Problem> {
         let mut fields = setting.fields()?;
-        let per = fields.require("per", Setting::duration)?;
+        let per = fields.require("per", "such as \"1min\"", Setting::duration)?;
         // One start per nanosecond.
         let most = u32::try_from(per.as_nanos()).unwrap_or(u32::MAX);
-        let limit = Self::new(fields.require("tasks", |tasks| tasks.whole(1..=most))?, per);
+        let limit = Self::new(
+            fields.require("tasks", "the number of starts in the time `per`", |tasks| tasks.whole(1..=most))?,
+            per,
+        );
         let limit = fields.apply(limit, "burst", |burst| burst.whole(1..=limit.max_burst()), Self::burst)?;
         fields.end(&["tasks", "per", "burst"])?;
         Ok(limit)
@@ -103,7 +109,7 @@ impl BatchPolicy {
 impl ServePolicy {
     pub(crate) fn read(setting: Setting) -> Result<Self, Problem> {
         let mut fields = setting.fields()?;
-        let policy = Self::within(fields.require("grace", Setting::duration_or_zero)?);
+        let policy = Self::within(fields.require("grace", "such as \"20s\"", Setting::duration_or_zero)?);
         let policy = fields.apply(policy, "exit_on_second_signal", Setting::flag, Self::exit_on_second_signal)?;
         let policy = fields.apply(policy, "exit_after_serving", Setting::flag, Self::exit_after_serving)?;
         fields.end(&["grace", "exit_on_second_signal", "exit_after_serving"])?;

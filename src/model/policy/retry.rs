@@ -199,6 +199,12 @@ impl RetryPolicy {
         (since_first.saturating_add(delay) <= self.give_up_after).then_some(delay)
     }
 
+    /// The delay before the second attempt, whatever the longest one is.
+    #[cfg(feature = "serde")]
+    pub(crate) fn delay_of_first_retry(&self) -> Duration {
+        self.delays.as_ref().map_or(self.first_delay, |delays| delays.first().copied().unwrap_or_default())
+    }
+
     fn jittered_delay(&self, failed: u32, random: f64) -> Option<Duration> {
         let computed = self.computed_delay(failed)?;
         Some(if self.jitter { scaled(computed, random) } else { computed })
