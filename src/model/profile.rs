@@ -57,7 +57,7 @@ impl Profile {
     /// for a task are not a part of it.
     ///
     /// The probe must be quick, and must not block. If it panics, the panic is caught and counted, and that poll counts
-    /// as one that has allocated nothing. The example `profile` measures with jemalloc.
+    /// as one that has allocated nothing. The package `examples/allocations` measures with jemalloc.
     ///
     /// ```
     /// use std::cell::Cell;

@@ -1,8 +1,10 @@
 //! Which tasks are slow, what they wait for, which of them block the runtime, and what they allocate. The allocator is
 //! jemalloc, which counts the bytes of each thread.
 //!
-//! Run `cargo run --all-features --example profile`. It ends by itself, and prints a line for each name
+//! Run `cargo run -p postlude-example-allocations`. It ends by itself, and prints a line for each name
 //! of tasks, with the bytes that they have allocated, not those that they hold.
+//!
+//! This is a package of its own, because jemalloc is compiled from C: the tests and the other examples do without it.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{error::Error, time::Duration};
