@@ -42,7 +42,10 @@ impl Drop for Forget {
 
 /// Gives each task a hub of its own, with the scope of the code that adds it, and reports each task that failed once.
 pub(crate) fn to_sentry(builder: TaskRegistryBuilder) -> TaskRegistryBuilder {
-    let hubs = Hubs::default();
+    with_hubs(builder, Hubs::default())
+}
+
+fn with_hubs(builder: TaskRegistryBuilder, hubs: Hubs) -> TaskRegistryBuilder {
     let of_reports = hubs.clone();
     builder
         .wrap(move |task: &TaskInfo| {
@@ -72,10 +75,44 @@ fn event_of(report: &TaskReport) -> Option<Event<'static>> {
     if !report.outcome.is_loss() || matches!(report.outcome, Outcome::Panicked(_)) {
         return None;
     }
-    let mut event = report.outcome.error().map_or_else(Event::new, |error| event_from_error(error));
+    let mut event = report.outcome.error().map_or_else(Event::new, event_from_error);
     event.level = Level::Error;
     event.message = Some(format!("task `{}` {}", report.name, report.outcome.kind().label()));
     event.tags.insert("task.name".to_owned(), report.name.to_string());
     event.tags.insert("task.location".to_owned(), report.location.to_string());
     Some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use postlude::{Task, TaskRegistry};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_hub_is_kept_longer_than_its_task() {
+        let hubs = Hubs::default();
+        let kept = || hubs.0.lock().unwrap().len();
+        let registry = with_hubs(TaskRegistry::builder().capacity(1), hubs.clone()).build().unwrap();
+        let running = registry.spawn(pending::<()>());
+        assert_eq!(kept(), 1);
+        let handed_back = registry.try_spawn(async {}).unwrap_err();
+        assert_eq!(kept(), 1);
+        drop(handed_back);
+        running.abort();
+        registry.wait_idle().await;
+        assert_eq!(kept(), 0);
+
+        let delayed = registry.spawn(Task::new(async {}).delay(Duration::from_secs(3600)));
+        assert_eq!(kept(), 1);
+        delayed.abort();
+        registry.wait_idle().await;
+        assert_eq!(kept(), 0);
+        assert!(registry.spawn(async {}).await.is_completed());
+        assert!(registry.spawn_blocking(|| ()).await.is_completed());
+        registry.wait_idle().await;
+        assert_eq!(kept(), 0);
+    }
 }
