@@ -4,7 +4,8 @@
 //! Run `cargo run -p postlude-example-allocations`. It ends by itself, and prints a line for each name
 //! of tasks, with the bytes that they have allocated, not those that they hold.
 //!
-//! This is a package of its own, because jemalloc takes long to compile: the tests and the other examples do without it.
+//! This is a package of its own, because jemalloc takes long to compile: the tests and the other examples do without
+//! it.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{error::Error, time::Duration};
