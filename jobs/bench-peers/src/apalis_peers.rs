@@ -19,9 +19,6 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
 
-/// The largest batch that its documentation uses: with it, apalis is faster than with its default of 10.
-const BATCH: usize = 50;
-
 async fn backlog(job: Backlog) -> Result<(), BoxDynError> {
     started(job.sent);
     Ok(())
@@ -101,7 +98,8 @@ impl ApalisSqlite {
 }
 
 fn options(path: &str, synchronous: SqliteSynchronous) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(path).synchronous(synchronous)
+    // With the default of 5 s, its pushes fail while its worker searches a million jobs.
+    SqliteConnectOptions::new().filename(path).synchronous(synchronous).busy_timeout(Duration::from_secs(60))
 }
 
 /// As `SqliteStorage::connect_with_callback`, which takes no options.
@@ -113,7 +111,7 @@ fn pool_with_callback(path: &str, synchronous: SqliteSynchronous) -> (SqlitePool
 }
 
 fn storage<T>(pool: &SqlitePool) -> SqliteStorage<T> {
-    let config = apalis_sqlite::Config::default().queue(std::any::type_name::<T>()).batch_size(BATCH);
+    let config = apalis_sqlite::Config::default().queue(std::any::type_name::<T>()).batch_size(CONCURRENCY);
     SqliteStorage::new(pool).with_config(config)
 }
 
@@ -137,13 +135,14 @@ impl System for ApalisSqlite {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.backlog.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.probe.push(Probe { sent }).await.unwrap(),
             }
+            sent
         }
         .boxed()
     }
@@ -201,7 +200,7 @@ async fn connect(url: &str) -> PgPool {
 }
 
 fn postgres_storage<T>(pool: &PgPool) -> PostgresStorage<T> {
-    let config = apalis_postgres::Config::default().queue(std::any::type_name::<T>()).batch_size(BATCH);
+    let config = apalis_postgres::Config::default().queue(std::any::type_name::<T>()).batch_size(CONCURRENCY);
     PostgresStorage::new(pool).with_config(config)
 }
 
@@ -227,13 +226,14 @@ impl System for ApalisPostgres {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.backlog.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.probe.push(Probe { sent }).await.unwrap(),
             }
+            sent
         }
         .boxed()
     }

@@ -1,7 +1,9 @@
 //! graphile_worker, on PostgreSQL.
 
 use futures::{FutureExt, future::BoxFuture};
-use graphile_worker::{IntoTaskHandlerResult, JobSpec, TaskHandler, WorkerContext, WorkerOptions, WorkerUtils};
+use graphile_worker::{
+    IntoTaskHandlerResult, JobSpec, LocalQueueConfig, TaskHandler, WorkerContext, WorkerOptions, WorkerUtils,
+};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::oneshot;
 
@@ -64,13 +66,14 @@ impl System for Graphile {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.utils.add_job(Backlog { sent }, JobSpec::default()).await.unwrap(),
                 Kind::Probe => self.utils.add_job(Probe { sent }, JobSpec::default()).await.unwrap(),
             };
+            sent
         }
         .boxed()
     }
@@ -94,6 +97,8 @@ impl System for Graphile {
                 .pg_pool(connect(&self.url).await)
                 .schema("graphile_worker")
                 .concurrency(CONCURRENCY)
+                // Its workers take batches with it, as in its own benchmarks.
+                .local_queue(LocalQueueConfig::default().with_size(CONCURRENCY))
                 .listen_os_shutdown_signals(false);
             let options = match kind {
                 Kind::Backlog => options.define_job::<Backlog>(),

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{
     floor::Floor,
-    system::{Kind, System, Worker, count, delays, forget, until_started},
+    system::{Kind, System, Worker, count, forget, now, start_of, until_started},
     table,
 };
 
@@ -39,6 +39,9 @@ const BUSY_PUSHES: u32 = 400;
 /// 200 a second.
 const BUSY_GAP: Duration = Duration::from_millis(5);
 
+/// How long a measurement pushes, however few pushes that are.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// How long a measurement waits for what may never come.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -47,6 +50,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) enum Row {
     PushOne,
     PushMany,
+    PushBuffers,
     Jobs,
     Buffers,
     IdleHere,
@@ -74,17 +78,24 @@ impl Case {
         self.figures.entry(row).or_default().push(figure);
     }
 
-    async fn round(&mut self, server: &mut Server) {
+    async fn round(&mut self, server: &mut Server, only_pushes: bool) {
         let start = Instant::now();
         for _ in 0..PUSHES {
             self.system.push(Kind::Backlog).await;
         }
         self.note(Row::PushOne, f64::from(PUSHES) / start.elapsed().as_secs_f64());
-        let start = Instant::now();
+        let buffers = server.buffers(self.system.database()).await;
+        let (start, pushed) = (Instant::now(), f64::from(BATCHES * BATCH));
         for _ in 0..BATCHES {
             self.system.push_many(BATCH as usize).await;
         }
-        self.note(Row::PushMany, f64::from(BATCHES * BATCH) / start.elapsed().as_secs_f64());
+        self.note(Row::PushMany, pushed / start.elapsed().as_secs_f64());
+        if let (Some(before), Some(after)) = (buffers, server.buffers(self.system.database()).await) {
+            self.note(Row::PushBuffers, (after - before) / pushed);
+        }
+        if only_pushes {
+            return;
+        }
         self.jobs(server).await;
         self.delays(Row::IdleHere, Worker::Here).await;
         self.delays(Row::IdleElsewhere, Worker::Elsewhere).await;
@@ -108,7 +119,7 @@ impl Case {
         stop().await;
     }
 
-    /// How long a job takes from its push to its start.
+    /// How long a job takes from the return of its push to its start.
     async fn delays(&mut self, row: Row, worker: Worker) {
         let Some(stop) = self.system.work(Kind::Probe, worker).await else { return };
         forget();
@@ -120,14 +131,20 @@ impl Case {
         let pushes = if is_idle { IDLE_PUSHES } else { BUSY_PUSHES };
         let mut ticks = interval(if is_idle { IDLE_GAP } else { BUSY_GAP });
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for _ in 0..pushes {
+        let (mut pushed, start) = (Vec::new(), Instant::now());
+        while pushed.len() < pushes as usize && start.elapsed() < LONGEST {
             ticks.tick().await;
-            self.system.push(Kind::Probe).await;
+            let sent = self.system.push(Kind::Probe).await;
+            pushed.push((sent, now()));
         }
-        until_started(pushes as usize, LIMIT).await;
+        until_started(pushed.len(), LIMIT).await;
         stop().await;
-        let millis = delays().into_iter().map(|nanos| nanos as f64 / 1e6);
-        self.delays.entry(row).or_default().extend(millis);
+        // From the return of the push: the job is stored. What never starts counts as infinitely late.
+        let millis = |(sent, returned): (u64, u64)| match start_of(sent) {
+            Some(start) => start.saturating_sub(returned) as f64 / 1e6,
+            None => f64::INFINITY,
+        };
+        self.delays.entry(row).or_default().extend(pushed.into_iter().map(millis));
     }
 }
 
@@ -159,13 +176,14 @@ pub(crate) async fn all(engine: &str, mut cases: Vec<Case>, mut floor: Floor, ro
     }
     // The database writes out what was loaded.
     sleep(Duration::from_secs(5)).await;
+    let only_pushes = std::env::var_os("ONLY_PUSHES").is_some();
     let (mut one, mut many) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         one.push(floor.one().await);
         many.push(floor.many().await);
         for case in &mut cases {
             let start = Instant::now();
-            case.round(server).await;
+            case.round(server, only_pushes).await;
             let (name, waiting, took) = (case.system.name(), case.waiting, start.elapsed());
             eprintln!("{engine}: round {round}, {name} with {waiting} waiting: {took:.1?}");
         }

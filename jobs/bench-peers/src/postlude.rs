@@ -107,13 +107,14 @@ impl System for Postlude {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.jobs.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.jobs.push(Probe { sent }).await.unwrap(),
             };
+            sent
         }
         .boxed()
     }

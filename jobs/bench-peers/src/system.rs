@@ -1,6 +1,7 @@
 //! What is measured: a queue, of one library, on one engine.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
-/// How many jobs a worker holds, in each library.
+/// How many jobs a worker has in hand, in each library: it takes so many at a time, and runs so many at a time.
 pub(crate) const CONCURRENCY: usize = 16;
 
 /// A job of which many wait.
@@ -53,8 +54,8 @@ pub(crate) trait System {
     /// Loads waiting jobs of the kind [`Backlog`], past the library, in one statement.
     fn load(&mut self, jobs: u64) -> BoxFuture<'_, ()>;
 
-    /// Pushes one job.
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, ()>;
+    /// Pushes one job. Returns what it carries, which no other job of this run carries.
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64>;
 
     /// Pushes jobs of the kind [`Backlog`] in one call.
     fn push_many(&mut self, jobs: usize) -> BoxFuture<'_, ()>;
@@ -75,26 +76,27 @@ pub(crate) fn now() -> u64 {
 
 /// What the handlers of all libraries do: they note that the job has started.
 pub(crate) fn started(sent: u64) {
-    STARTED.delays.lock().unwrap().push(now() - sent);
+    STARTED.starts.lock().unwrap().insert(sent, now());
     STARTED.count.fetch_add(1, Ordering::SeqCst);
 }
 
-static STARTED: Started = Started { count: AtomicUsize::new(0), delays: Mutex::new(Vec::new()) };
+static STARTED: Started = Started { count: AtomicUsize::new(0), starts: Mutex::new(BTreeMap::new()) };
 
 struct Started {
     count: AtomicUsize,
-    /// From the call of the push to the start of the handler, in nanoseconds.
-    delays: Mutex<Vec<u64>>,
+    /// When what was sent then has started.
+    starts: Mutex<BTreeMap<u64, u64>>,
 }
 
 /// Forgets what has started.
 pub(crate) fn forget() {
-    STARTED.delays.lock().unwrap().clear();
+    STARTED.starts.lock().unwrap().clear();
     STARTED.count.store(0, Ordering::SeqCst);
 }
 
-pub(crate) fn delays() -> Vec<u64> {
-    STARTED.delays.lock().unwrap().clone()
+/// When the job that carries this has started; `None` if it has not.
+pub(crate) fn start_of(sent: u64) -> Option<u64> {
+    STARTED.starts.lock().unwrap().get(&sent).copied()
 }
 
 pub(crate) fn count() -> usize {

@@ -44,6 +44,13 @@ pub(crate) fn print(engine: &str, cases: &[Case], one: &[f64], many: &[f64]) {
     let figure = |case: &Case, row| median(case.figures.get(&row).map_or(&[][..], Vec::as_slice));
     line("jobs pushed per second, one at a time", &|case| rate(figure(case, Row::PushOne)), rate(median(one)));
     line("jobs pushed per second, 100 at a time", &|case| rate(figure(case, Row::PushMany)), rate(median(many)));
+    if cases.iter().any(|case| case.figures.contains_key(&Row::PushBuffers)) {
+        line(
+            "buffers read per job pushed, 100 at a time",
+            &|case| one_decimal(figure(case, Row::PushBuffers)),
+            String::new(),
+        );
+    }
     line("jobs run per second", &|case| rate(figure(case, Row::Jobs)), String::new());
     if cases.iter().any(|case| case.figures.contains_key(&Row::Buffers)) {
         line("buffers read per job run", &|case| one_decimal(figure(case, Row::Buffers)), String::new());
@@ -61,6 +68,6 @@ pub(crate) fn print(engine: &str, cases: &[Case], one: &[f64], many: &[f64]) {
                 _ => "–".to_owned(),
             }
         };
-        line(&format!("ms from push to start, p50 and p99, {title}"), &cell, String::new());
+        line(&format!("ms from the push to the start, p50 and p99, {title}"), &cell, String::new());
     }
 }
