@@ -127,14 +127,23 @@ impl Server {
     /// Kills the server and what it has started, without a word.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().take() else { return };
-        // The server's processes have a group of their own only if they are given one, so each is killed by its id.
         let pid = child.id().to_string();
+        // Stopped first, so that it starts no other process while they are listed.
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+        // The server's processes have a group of their own only if they are given one, so each is killed by its id.
         let children = Command::new("ps").args(["-o", "pid=", "--ppid", &pid]).output().unwrap();
         child.kill().unwrap();
-        for one in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+        let children = String::from_utf8_lossy(&children.stdout);
+        for one in children.split_whitespace() {
             Command::new("kill").args(["-9", one]).stderr(Stdio::null()).status().unwrap();
         }
         child.wait().unwrap();
+        // They keep the shared memory until they are gone, and another server does not start before.
+        let start = Instant::now();
+        while children.split_whitespace().any(is_alive) {
+            assert!(start.elapsed() < Duration::from_secs(60), "the processes of the server do not end: {children}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn stop(&self) {
@@ -177,6 +186,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Whether a process has not ended. One that has, and whose parent has not asked for it, holds nothing any more.
+fn is_alive(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat"));
+    state.is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
 fn is_root() -> bool {
