@@ -9,6 +9,7 @@ pub(crate) mod unique;
 
 use std::{
     collections::HashMap,
+    fmt,
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -163,6 +164,15 @@ enum OfName {
 /// Which names are paused.
 #[derive(Default)]
 pub(crate) struct PausedNames(FxHashSet<TaskName>);
+
+/// The names, separated by commas.
+impl fmt::Display for PausedNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<_> = self.0.iter().collect();
+        names.sort_unstable();
+        names.iter().enumerate().try_for_each(|(index, name)| write!(f, "{}{name}", if index > 0 { ", " } else { "" }))
+    }
+}
 
 impl PausedNames {
     /// Whether a task of this name, in this state, waits until the name is resumed.

@@ -144,6 +144,7 @@ impl TaskRegistry {
             // The look takes time, so something may have been added meanwhile: it goes on.
             let blocked = Blocked { deadline, paused: shared.admission.paused_names() };
             if shared.requests.count() == 0 && self.all_blocked(&blocked).await {
+                self.log_blocked(&blocked);
                 self.end_blocked(&blocked).await;
             }
             let idle = async {
@@ -201,6 +202,21 @@ impl TaskRegistry {
                 return all;
             }
             pause.after(seen).await;
+        }
+    }
+
+    /// Says why the tasks that are left are ended.
+    fn log_blocked(&self, blocked: &Blocked) {
+        let tasks = self.shared.ledger.live();
+        if tasks > 0 {
+            let paused = blocked.paused.to_string();
+            self.shared.telemetry.log(|| {
+                tracing::warn!(
+                    target: "postlude", tasks, paused,
+                    "the shutdown ends the tasks that are left, because none can start before its deadline: they are due \
+                     later, their name is paused, or they wait behind such a task"
+                );
+            });
         }
     }
 

@@ -259,6 +259,23 @@ fn control_characters_in_errors_are_escaped() {
 }
 
 #[test]
+fn shutdown_says_why_it_ends_paused_tasks() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        registry.pause("report");
+        registry.pause("mail");
+        registry.spawn(Task::new(async {}).named("mail"));
+        registry.spawn(Task::new(async {}).delay(Duration::from_secs(3600)));
+        let report = registry.shutdown(Duration::from_secs(60)).await;
+        assert_eq!(report.discarded.len(), 2);
+        assert!(TaskRegistry::new().shutdown(Duration::ZERO).await.is_clean());
+    });
+    let lines = text.lines_with("the shutdown ends the tasks that are left");
+    assert_eq!(lines.len(), 1, "{}", text.read());
+    assert!(lines[0].contains("tasks=2") && lines[0].contains("paused=\"mail, report\""), "{}", lines[0]);
+}
+
+#[test]
 fn end_of_runtime_is_said_once_with_the_number_of_tasks() {
     let text = logged(async {
         let runtime = std::thread::spawn(|| {
