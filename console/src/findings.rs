@@ -281,10 +281,10 @@ mod tests {
 
     #[test]
     fn a_paused_name_is_told_as_paused_alone() {
-        let window = Window::default();
-        let paused = NameFacts { is_paused: true, pending: 1_000, pending_before: Some(10), ..facts("mail", &window) };
+        let well = window(100, 0, 0.1, 0.1);
+        let paused = NameFacts { is_paused: true, pending: 1_000, pending_before: Some(10), ..facts("mail", &well) };
         assert_eq!(found(&[paused]), [("paused", "mail".to_owned())]);
-        let idle = NameFacts { is_paused: true, ..facts("mail", &window) };
+        let idle = NameFacts { is_paused: true, ..facts("mail", &well) };
         assert!(found(&[idle]).is_empty());
     }
 
