@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::{
     child::{Config, KEPT, LEASE, Role, builder},
-    common::until_state,
+    common::{until, until_state},
     work::{Action, Entry, Log, Work},
     workers::until_starts,
 };
@@ -86,13 +86,22 @@ async fn set_forward_and_back(address: &str, clock: &Clock, environment: &[(&'st
     let jobs = builder(address, postlude::TaskRegistry::new()).await.producer().await.unwrap();
     let (first, second) = (start(), start());
 
+    // A worker that has run a job has read the clock.
+    let has_run = |pid| log.entries().iter().any(|entry| matches!(entry, Entry::Start { pid: of, .. } if *of == pid));
+    let mut before = 0;
+    while !(has_run(first.pid()) && has_run(second.pid())) {
+        let works = (0..16).map(|number| Work::new(1_000 + before as u64 + number, Action::Take(20)));
+        before += jobs.push_all(works.collect()).await.unwrap().len();
+        until("they have run", async || log.ends().len() >= before).await;
+    }
+
     let mut running = Vec::new();
     for number in 0..6 {
         running.push(jobs.push(Work::new(number, Action::Take(7_000))).await.unwrap());
     }
     let options = PushOptions::default().delay(Duration::from_secs(1_800));
     let scheduled = jobs.push_with(Work::new(6, Action::Take(0)), options).await.unwrap();
-    until_starts(&log, 6).await;
+    until_starts(&log, before + 6).await;
     clock.set("+3600");
     until_state(&jobs, scheduled, JobState::Completed).await;
     for id in running {
@@ -103,7 +112,7 @@ async fn set_forward_and_back(address: &str, clock: &Clock, environment: &[(&'st
 
     // A worker dies, and the clock is set back: by the lease, its job would be kept for an hour.
     let last = jobs.push(Work::new(7, Action::TakeAnHourOnce)).await.unwrap();
-    until_starts(&log, 8).await;
+    until_starts(&log, before + 8).await;
     let is_of_first = log.entries().contains(&Entry::Start { number: 7, attempt: 1, pid: first.pid() });
     let (runs_it, other) = if is_of_first { (first, second) } else { (second, first) };
     // The other one has read the clock since it was set forward.
