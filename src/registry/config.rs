@@ -161,11 +161,20 @@ impl RegistryConfig {
 }
 
 fn read_names(setting: Setting) -> Result<Vec<(TaskName, OfName)>, Problem> {
-    let entries = setting.entries()?.into_iter().map(|(name, setting)| match intern(&name) {
-        Ok(name) => Ok((name, OfName::read(setting.fields()?)?)),
-        Err(problem) => Err(setting.refused(format_args!("it is no name of tasks, because {problem}"))),
+    let mut read = Vec::new();
+    for (name, setting) in setting.entries()? {
+        let path = setting.path().to_owned();
+        if name.is_empty() {
+            return Err(Problem::refused(&path, "a name must not be empty"));
+        }
+        read.push((name, path, OfName::read(setting.fields()?)?));
+    }
+    // After all is read, because names are never freed.
+    let interned = read.into_iter().map(|(name, path, of_name)| match intern(&name) {
+        Ok(name) => Ok((name, of_name)),
+        Err(problem) => Err(Problem::refused(&path, format_args!("it is no name of tasks, because {problem}"))),
     });
-    entries.collect()
+    interned.collect()
 }
 
 impl OfName {

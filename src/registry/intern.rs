@@ -32,7 +32,8 @@ impl TaskName {
     ///
     /// Interned names are never freed, so there may be 4,096 of them in a process, of at most 128 bytes each. A name
     /// that is longer, has control characters, or comes when there are that many, becomes `other`. A warning is logged then, and at each doubling of
-    /// the number of such calls. A limit or a policy for such a name is an error, and it can't be paused. Never intern
+    /// the number of such calls. A limit or a policy for such a name is an error, and it can't be paused. What holds for
+    /// a name `other` of your own holds for its tasks, too. Never intern
     /// what a client sends.
     ///
     /// ```

@@ -70,9 +70,10 @@ impl TaskRegistry {
             let mut server = pin!(server(stop.clone()).into_future());
             tokio::select! {
                 biased;
-                ended = &mut server => ended,
                 () = stop.cancelled() => {
                     start = Some(Timestamp::now());
+                    // Before the server goes on, so that what it ends from here on is in the report.
+                    self.count_before().await;
                     tokio::select! {
                         biased;
                         ended = &mut server => ended,
@@ -82,6 +83,7 @@ impl TaskRegistry {
                         }
                     }
                 }
+                ended = &mut server => ended,
             }
         };
         let (now, since) = (Timestamp::now(), start.unwrap_or_else(Timestamp::now));
@@ -92,15 +94,12 @@ impl TaskRegistry {
         ended.map(|()| report)
     }
 
-    /// Waits as long as the server may take after the first signal, and begins the shutdown meanwhile. What ends from
-    /// here on is in the report.
+    /// Waits as long as the server may take after the first signal, and begins the shutdown meanwhile.
     async fn time_of_server(&self, policy: ServePolicy) {
         let shared = &self.shared;
         let in_all = policy.grace.saturating_sub(shared.settle_time).max(policy.grace / 2);
         let half = policy.grace / 2;
-        let half_is_over = shared.timer.sleep(half);
-        self.count_before().await;
-        half_is_over.await;
+        shared.timer.sleep(half).await;
         self.drain_answered_sets().await;
         shared.timer.sleep(in_all - half).await;
     }

@@ -72,10 +72,12 @@ impl Policy {
         self.timeout.or_else(|| self.of_name.as_ref()?.timeout)
     }
 
-    /// The time within which the task must start, if it or its name has one.
+    /// The time within which the task must start, if it or its name has one. That of the name is not for batches: their
+    /// items were accepted, and wait for others by the policy of the batcher.
     #[inline]
     pub(crate) fn start_limit(&self) -> Option<Duration> {
-        self.expires_after.or_else(|| self.of_name.as_ref()?.expires_after)
+        let of_name = || self.of_name.as_ref().filter(|_| self.batched.is_none())?.expires_after;
+        self.expires_after.or_else(of_name)
     }
 
     /// Takes the policy by which the task is retried, if it is.

@@ -7,7 +7,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use crate::util::escape::Escaped;
 
 /// The longest time of a setting: a longer one is taken for a mistake.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// How many characters of a text an error shows.
+const LONGEST_SHOWN: usize = 60;
 
 /// A value of any format, before it is known what it should be.
 enum Node {
@@ -36,6 +39,13 @@ pub(crate) struct Fields {
 #[derive(Debug)]
 pub(crate) struct Problem(String);
 
+impl Problem {
+    /// A setting must not be there.
+    pub(crate) fn refused(path: &str, problem: impl fmt::Display) -> Self {
+        Self(format!("`{path}` is refused: {problem}"))
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -52,9 +62,8 @@ where
 }
 
 impl Setting {
-    /// An error about the setting, not about its value.
-    pub(crate) fn refused(&self, problem: impl fmt::Display) -> Problem {
-        Problem(format!("`{}` is refused: {problem}", self.path))
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The error that this setting is not what it should be.
@@ -204,8 +213,13 @@ impl Fields {
         what: &str,
         read: impl FnOnce(Setting) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        let missing = Problem(format!("`{}` is missing: {what}", joined(&self.path, name)));
+        let missing = self.missing(name, what);
         self.read(name, read)?.ok_or(missing)
+    }
+
+    /// The error that a setting must be there.
+    pub(crate) fn missing(&self, name: &str, what: &str) -> Problem {
+        Problem(format!("`{}` is missing: {what}", joined(&self.path, name)))
     }
 
     /// Gives a target the setting of this name, if it is there.
@@ -248,7 +262,10 @@ impl fmt::Display for Node {
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Integer(number) => write!(f, "{number}"),
             Self::Number(number) => write!(f, "{number:?}"),
-            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Text(text) => match text.char_indices().nth(LONGEST_SHOWN) {
+                None => write!(f, "{text:?}"),
+                Some((end, _)) => write!(f, "{:?}…", text.get(..end).unwrap_or_default()),
+            },
             Self::List(_) => f.write_str("a list"),
             Self::Fields(_) => f.write_str("a table"),
         }

@@ -117,6 +117,12 @@ fn each_mistake_names_its_setting_and_says_what_it_must_be() {
         ),
         ("[names.mail.retry]\nmax_delay = \"500ms\"", "`names.mail.retry.max_delay` is \"500ms\": it must be longer"),
         ("[names.\"a\\nb\"]\nlimit = 1", "`names.a\\nb` is refused: it is no name of tasks, because it has characters"),
+        (
+            "[names.mail.retry]\nfirst_delay = \"20min\"",
+            "`names.mail.retry.max_delay` is missing: the first delay is longer",
+        ),
+        ("[names.mail.retry]\ndelays = []", "`names.mail.retry.delays` is a list: it must have a delay"),
+        ("[names.\"\"]\nlimit = 1", "`names.` is refused: a name must not be empty"),
         ("[names.mail.retry]\nfull_jitter = 1", "`names.mail.retry.full_jitter` is 1: it must be true or false"),
     ] {
         let message = error::<RegistryConfig>(text);

@@ -72,6 +72,21 @@ async fn expires_after_of_the_task_then_of_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn expires_after_of_the_name_loses_no_batch() {
+    let registry = registry(NamePolicy::default().expires_after(SECOND));
+    let (seen, mut batches) = tokio::sync::mpsc::unbounded_channel();
+    let handle = move |items: Vec<u32>| {
+        let seen = seen.clone();
+        async move { seen.send(items.len()).unwrap() }
+    };
+    let batcher = registry.batcher("mail", postlude::BatchPolicy::default().max_delay(5 * SECOND), handle);
+    for item in 0..10 {
+        batcher.push(item).await.unwrap();
+    }
+    assert_eq!(batches.recv().await, Some(10));
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_of_the_name_stands_for_the_default_policy() {
     let registry = registry(NamePolicy::default().retry(RetryPolicy::constant(SECOND).attempts(3)));
     let retrying = |policy| Task::retrying(policy, fails).named("mail");

@@ -36,17 +36,25 @@ impl RetryPolicy {
             if let Some(other) = fields.take("first_delay").or_else(|| fields.take("factor")) {
                 return Err(other.problem("it has no effect on listed `delays`: keep one of both"));
             }
-            let delays = delays.list()?.into_iter().map(Setting::duration_or_zero);
-            Self::delays(delays.collect::<Result<Vec<_>, _>>()?)
+            let empty = delays.problem("it must have a delay");
+            let delays = delays.list()?.into_iter().map(Setting::duration_or_zero).collect::<Result<Vec<_>, _>>()?;
+            if delays.is_empty() {
+                return Err(empty);
+            }
+            Self::delays(delays)
         } else {
             let policy = Self::exponential();
             let policy = fields.apply(policy, "first_delay", Setting::duration_or_zero, Self::first_delay)?;
             fields.apply(policy, "factor", |factor| factor.number(1.0), Self::factor)?
         };
-        if let Some(longest) = fields.take("max_delay") {
-            let first = policy.delay_of_first_retry();
-            policy = policy.max_delay(longest.duration_from(first)?);
-        }
+        let first = policy.delay_of_first_retry();
+        policy = match fields.take("max_delay") {
+            Some(longest) => policy.max_delay(longest.duration_from(first)?),
+            None if policy.longest_delay() < first => {
+                return Err(fields.missing("max_delay", "the first delay is longer than its default, 600s"));
+            }
+            None => policy,
+        };
         policy = fields.apply(policy, "full_jitter", Setting::flag, Self::full_jitter)?;
         policy = fields.apply(policy, "attempts", attempts, Self::attempts)?;
         policy = fields.apply(policy, "give_up_after", Setting::duration, Self::give_up_after)?;

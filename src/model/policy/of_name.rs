@@ -38,7 +38,8 @@ impl NamePolicy {
         self
     }
 
-    /// The time within which tasks must start that have no [`expires_after`](crate::Task::expires_after) of their own.
+    /// The time within which tasks must start that have no [`expires_after`](crate::Task::expires_after) of their own. The
+    /// batches of a [`Batcher`](crate::Batcher) do not expire.
     pub fn expires_after(mut self, wait: Duration) -> Self {
         self.expires_after = Some(wait);
         self

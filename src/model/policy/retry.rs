@@ -205,6 +205,11 @@ impl RetryPolicy {
         self.delays.as_ref().map_or(self.first_delay, |delays| delays.first().copied().unwrap_or_default())
     }
 
+    #[cfg(feature = "serde")]
+    pub(crate) const fn longest_delay(&self) -> Duration {
+        self.max_delay
+    }
+
     fn jittered_delay(&self, failed: u32, random: f64) -> Option<Duration> {
         let computed = self.computed_delay(failed)?;
         Some(if self.jitter { scaled(computed, random) } else { computed })
