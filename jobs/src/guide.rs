@@ -1,4 +1,7 @@
-//! The chapter of the guide about jobs.
+//! The chapters of the guide about jobs.
 
 #[doc = include_str!("../docs/jobs.md")]
 pub mod jobs {}
+
+#[doc = include_str!("../docs/speed.md")]
+pub mod speed {}
