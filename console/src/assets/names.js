@@ -95,7 +95,10 @@ export function name(main, { name: wanted }) {
   const about = h("div"), graphs = h("div"), last = h("div"), path = `names/${encodeURIComponent(wanted)}`;
   let row = null;
   const pause = h("button", { type: "button", onclick: () => (row?.paused ? change("DELETE", "paused", "The name is resumed.") : stop()) }, "Pause");
-  const tasks = h("input", { type: "number", id: "limit", min: "1", max: "1000000", step: "1" });
+  // What a person writes is left alone.
+  let isTouched = false;
+  const touch = () => { isTouched = true; };
+  const tasks = h("input", { type: "number", id: "limit", min: "1", max: "1000000", step: "1", oninput: touch, onchange: touch });
   const set = h("button", { type: "button", onclick: () => change("PUT", "limit", "The limit is set.", { tasks: tasks.value }) }, "Set");
   const remove = h("button", { type: "button", onclick: () => change("DELETE", "limit", "The limit is removed.") }, "Remove the limit");
   const actions = h("div", { class: "tools", hidden: true }, pause, h("label", { for: "limit" }, "Tasks that may run at a time", tasks), set, remove);
@@ -117,7 +120,7 @@ export function name(main, { name: wanted }) {
     if (!row) { about.replaceChildren(h("p", { class: "dim" }, "No task of this name is known to this process.")); return; }
     pause.textContent = row.paused ? "Resume" : "Pause";
     remove.disabled = row.limit === null;
-    if (tasks.value === "" && row.limit !== null && document.activeElement !== tasks) tasks.value = String(row.limit);
+    if (!isTouched && row.limit !== null && document.activeElement !== tasks) tasks.value = String(row.limit);
     const fact = ([label, value]) => (value === null || value === undefined || value === "–" ? null : [h("dt", null, label), h("dd", null, value)]);
     const reasons = Object.entries(row.discarded_by ?? {}).filter(([, count]) => count > 0).map(([reason, count]) => `${number(count)} ${words(reason)}`).join(", ");
     about.replaceChildren(h("div", { class: "card" }, h("dl", null, [
