@@ -407,14 +407,13 @@ impl SetQueue {
     /// pending tasks are left out, and it is returned since when the first of them waits. Paused tasks, and those that
     /// wait behind one, are left out, too.
     pub(crate) fn oldest(&self, paused: &PausedNames) -> (Oldest, Option<OpenSince>) {
-        let is_paused = |task: &LiveTask| paused.stop(task.identity.name, task.state());
         let state = self.state.lock();
         let (first, open) = (state.first_added(), state.open());
-        let waits = open.is_some() || state.current.as_ref().is_some_and(is_paused);
+        let waits = open.is_some() || state.current.as_ref().is_some_and(|task| paused.has(task));
         drop(state);
         let mut oldest = Oldest { pending: first.filter(|_| !waits), running: None };
         self.dequeued(|task| {
-            if !is_paused(task) {
+            if !paused.has(task) {
                 oldest.absorb(Oldest::of(task));
             }
         });

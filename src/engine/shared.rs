@@ -26,7 +26,7 @@ use crate::{
         losses::Losses,
         shard::ShardState,
     },
-    limits::{AdmissionControl, NameLimits},
+    limits::{AdmissionControl, NameLimits, PausedNames},
     model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId, TaskInfo, TaskName, TaskState},
     task::work::{BoxedWork, Kind, Meta, Permits, Policy},
     telemetry::Telemetry,
@@ -164,6 +164,13 @@ pub(crate) struct Shared {
 // No foreign code runs under a lock, so a panic of it leaves nothing half done.
 impl UnwindSafe for Shared {}
 impl RefUnwindSafe for Shared {}
+
+impl PausedNames {
+    /// Whether a task waits until its name is resumed.
+    pub(crate) fn has(&self, task: &LiveTask) -> bool {
+        self.stop(task.identity.name, task.state())
+    }
+}
 
 impl Shared {
     /// Starts the timer, whose driver is also the first to learn of the end of the runtime.

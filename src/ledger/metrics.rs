@@ -351,7 +351,8 @@ pub struct NameMetrics {
     pub lost: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Like [`TaskMetrics::oldest_pending`], also while the name is [paused](Self::paused). Of a set with very many pending tasks, some hundred are looked at.
+    /// Like [`TaskMetrics::oldest_pending`], also while the name is [paused](Self::paused). Of a set with very many pending
+    /// tasks, some hundred are looked at.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub oldest_pending: Duration,
     /// Like [`TaskMetrics::oldest_running`].
@@ -364,8 +365,7 @@ pub struct NameMetrics {
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::util::serialize::seconds"))]
     pub total_queued: Duration,
     /// What the polls of the tasks have taken; `None` if the registry does not
-    /// [profile](crate::TaskRegistryBuilder::profile), or no poll and no closure of the name has
-    /// returned.
+    /// [profile](crate::TaskRegistryBuilder::profile), or no poll and no closure of the name has returned.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub profile: Option<NameProfile>,
     #[cfg_attr(feature = "serde", serde(rename = "ran"))]

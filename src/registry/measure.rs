@@ -92,7 +92,7 @@ impl TaskRegistry {
     /// May be dropped at any time.
     pub async fn oldest_pending(&self) -> Duration {
         let (mut oldest, paused) = (None, self.shared.admission.paused_names());
-        let since = |task: &LiveTask| task.pending_since().filter(|_| !paused.stop(task.identity.name, task.state()));
+        let since = |task: &LiveTask| task.pending_since().filter(|_| !paused.has(task));
         for (spawned, sets) in self.shared.ledger.survey_pending(since) {
             let in_sets = sets.iter().filter_map(|set| set.oldest(&paused).0.pending);
             oldest = earlier(oldest, spawned.into_iter().chain(in_sets).min());
@@ -130,7 +130,7 @@ impl TaskRegistry {
         let (mut oldest, mut open, mut walk) = (Oldest::default(), None, Walk::default());
         let (mut sets, paused) = (Vec::new(), self.shared.admission.paused_names());
         let look = |task: &LiveTask, oldest: &mut Oldest| {
-            if !paused.stop(task.identity.name, task.state()) {
+            if !paused.has(task) {
                 oldest.absorb(Oldest::of(task));
             }
         };
@@ -231,7 +231,7 @@ struct Look {
 
 impl Look {
     fn task(&mut self, task: &LiveTask) {
-        if !self.paused.stop(task.identity.name, task.state()) {
+        if !self.paused.has(task) {
             self.oldest.absorb(Oldest::of(task));
         }
         self.name(task);

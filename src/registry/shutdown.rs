@@ -359,7 +359,7 @@ struct Blocked {
 
 impl Blocked {
     fn has(&self, task: &LiveTask) -> bool {
-        task.is_due_after(self.deadline) || self.paused.stop(task.identity.name, task.state())
+        task.is_due_after(self.deadline) || self.paused.has(task)
     }
 }
 

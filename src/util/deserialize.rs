@@ -156,18 +156,18 @@ impl Setting {
         }
     }
 
-    /// The same, at least `least`.
-    pub(crate) fn duration_from(self, least: Duration) -> Result<Duration, Problem> {
+    /// The same, not shorter than `least`, which is that of `what`.
+    pub(crate) fn duration_from(self, least: Duration, what: &str) -> Result<Duration, Problem> {
         let duration = self.duration_from_text()?;
         if duration.is_zero() || duration < least {
-            return Err(self.problem(format_args!(
-                "it must be longer than zero, and not shorter than the first delay, {least:?}"
-            )));
+            return Err(
+                self.problem(format_args!("it must be longer than zero, and not shorter than {what}, {least:?}"))
+            );
         }
         Ok(duration)
     }
 
-    /// The same as [`duration`](Self::duration), or zero.
+    /// A duration with its unit, which may be zero.
     pub(crate) fn duration_or_zero(self) -> Result<Duration, Problem> {
         self.duration_from_text()
     }

@@ -57,7 +57,7 @@ fn with_hubs(builder: TaskRegistryBuilder, hubs: Hubs) -> TaskRegistryBuilder {
             hubs.insert(task.id, &hub);
             let forget = Forget { id: task.id, hubs: hubs.clone(), has_run: AtomicBool::new(false) };
             move |step| {
-                // Relaxed: whoever drops the wrapper has exclusive access.
+                // Relaxed: a drop has exclusive access.
                 forget.has_run.store(true, Ordering::Relaxed);
                 Hub::run(Arc::clone(&hub), || step.run())
             }

@@ -55,7 +55,7 @@ macro_rules! run {
             });
         });
         let stop = async move {
-            // It settles what is in hand first.
+            // The worker first settles the jobs that it has taken.
             tokio::time::sleep(Duration::from_millis(200)).await;
             drop(stop);
             running.await.unwrap();

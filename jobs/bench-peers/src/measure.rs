@@ -59,7 +59,7 @@ pub(crate) enum Row {
     BusyElsewhere,
 }
 
-/// A system with so many jobs that wait.
+/// A system, and the number of jobs that wait in it.
 pub(crate) struct Case {
     pub(crate) system: Box<dyn System>,
     pub(crate) waiting: u64,

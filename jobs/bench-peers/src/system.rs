@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
-/// How many jobs a worker has in hand, in each library: it takes so many at a time, and runs so many at a time.
+/// How many jobs a worker takes at a time, and runs at a time, in each library.
 pub(crate) const CONCURRENCY: usize = 16;
 
 /// A job of which many wait.
@@ -103,7 +103,7 @@ pub(crate) fn count() -> usize {
     STARTED.count.load(Ordering::SeqCst)
 }
 
-/// Waits until so many jobs have started, and returns how many did, if it takes too long.
+/// Waits until this number of jobs has started. If that takes too long, returns how many have.
 pub(crate) async fn until_started(jobs: usize, limit: Duration) -> usize {
     let wait = async {
         while count() < jobs {

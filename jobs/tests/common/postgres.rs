@@ -124,7 +124,7 @@ impl Server {
         }
     }
 
-    /// Kills the server and what it has started, without a word.
+    /// Kills the server and what it has started with SIGKILL.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().take() else { return };
         let pid = child.id().to_string();

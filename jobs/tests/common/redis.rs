@@ -174,7 +174,7 @@ impl Server {
         }
     }
 
-    /// Kills the server without a word.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().take() else { return };
         child.kill().unwrap();

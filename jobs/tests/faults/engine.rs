@@ -108,7 +108,7 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// The address of a new queue.
     fn queue(&self) -> impl Future<Output = String> + Send;
     fn port(&self) -> u16;
-    /// Kills it without a word.
+    /// Kills it with SIGKILL.
     fn kill(&self);
     /// Starts it again, and waits until it answers.
     fn start(&self);

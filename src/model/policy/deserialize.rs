@@ -49,7 +49,7 @@ impl RetryPolicy {
         };
         let first = policy.delay_of_first_retry();
         policy = match fields.take("max_delay") {
-            Some(longest) => policy.max_delay(longest.duration_from(first)?),
+            Some(longest) => policy.max_delay(longest.duration_from(first, "the first delay")?),
             None if policy.longest_delay() < first => {
                 return Err(fields.missing("max_delay", "the first delay is longer than its default, 600s"));
             }

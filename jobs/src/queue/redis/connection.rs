@@ -18,14 +18,14 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long the server may take to answer. Those who ask have shorter limits of their own, as a rule.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A connection on which nothing is heard for so long, although something was asked, is given up.
+/// A connection is closed if a request on it has had no answer for this time.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// A connection that was not used for so long is tried before it is used: the server may have closed it. What is sent
-/// on a closed connection fails, and nobody knows that it was not carried out.
+/// A connection that was not used for this time is tested before it is used, because the server may have closed it. A
+/// request on a closed connection fails, and it is unknown whether the server has carried it out.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How often an operation follows the server's word that another node of a cluster has the keys.
+/// How many times an operation follows a redirection to another node of a cluster.
 const REDIRECTS: usize = 3;
 
 /// Where the server is.
@@ -76,8 +76,8 @@ impl Source {
 
 /// One connection, which many share: their commands are sent one after the other, and answered in that order.
 ///
-/// Purposefully not the driver's `ConnectionManager`: with that, it is not known whether a command that failed was
-/// sent, and a server that is gone is waited for.
+/// It is not the driver's `ConnectionManager`, which does not tell whether a command that failed was sent, and which
+/// waits for a server that is gone.
 pub(super) struct Connection {
     source: Arc<Source>,
     state: Mutex<State>,
@@ -94,7 +94,7 @@ enum Request<'a> {
 #[derive(Default)]
 struct State {
     current: Option<MultiplexedConnection>,
-    /// Counts the connections that were made, so that only the one that failed is given up.
+    /// The number of the current connection: an error of an older one does not close it.
     number: u64,
     last_answer: Option<Instant>,
     /// Since when something was asked, and nothing has been heard.

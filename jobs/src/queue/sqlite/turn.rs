@@ -12,8 +12,8 @@ use tokio::time::timeout;
 /// those that wait, the operating system wakes any, so the limit is some hundred transactions.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// SQLite gives its lock to whoever asks at the right time. A process that writes one transaction after the other leaves
-/// it free for microseconds, and the others may ask in vain for seconds. So those that want to write first lock a file
+/// SQLite has no queue for its lock. A process that writes one transaction after the other frees the lock for
+/// microseconds only, and the other processes may miss it for seconds. So those that want to write first lock a file
 /// beside the database: only its holder asks for SQLite's lock, and it holds the file until it has that. A process that
 /// has just written waits for the file behind those that wait already.
 pub(super) struct Turn {
