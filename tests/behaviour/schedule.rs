@@ -138,6 +138,7 @@ mod parse {
         for (expression, reason) in [
             ("", "it is empty"),
             ("every", "it has 1 field"),
+            ("TZ=Europe/Berlin 0 3 * * *", "the time zone comes after `CRON_TZ=`"),
             ("* * *", "it has 3 fields"),
             ("* * * * * * * *", "it has 8 fields"),
             ("@reboot", "there is no such shortcut"),

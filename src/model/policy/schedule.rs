@@ -164,6 +164,9 @@ fn what_is_wrong(expression: &str) -> String {
     if expression.starts_with('@') {
         return "there is no such shortcut".to_owned();
     }
+    if expression.starts_with("TZ=") {
+        return format!("the time zone comes after `{ZONE_PREFIX}`");
+    }
     let fields: Vec<&str> = expression.split_whitespace().collect();
     let first = match fields.len() {
         5 => 1,
