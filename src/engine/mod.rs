@@ -14,6 +14,8 @@ pub(crate) mod pending;
 pub(crate) mod poll_mark;
 mod profile;
 pub(crate) mod queue_state;
+#[cfg(feature = "http")]
+pub(crate) mod request_line;
 pub(crate) mod requests;
 pub(crate) mod retry;
 pub(crate) mod run;

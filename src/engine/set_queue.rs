@@ -19,7 +19,7 @@ use std::{
 use tokio::sync::oneshot;
 
 #[cfg(feature = "http")]
-use crate::engine::hold::HoldState;
+use crate::engine::{hold::HoldState, request_line::RequestLine};
 use crate::{
     engine::{
         keys,
@@ -55,6 +55,9 @@ pub(crate) struct SetQueue {
     number: AtomicU64,
     last_index: AtomicU64,
     pub(crate) mark: PollMark,
+    /// Of its request.
+    #[cfg(feature = "http")]
+    pub(crate) request_line: RequestLine,
     #[cfg(feature = "http")]
     pub(crate) holds: HoldState,
     pub(crate) state: Mutex<QueueState>,
@@ -81,19 +84,37 @@ impl UnwindSafe for SetQueue {}
 impl RefUnwindSafe for SetQueue {}
 
 impl SetQueue {
-    /// Creates a queue of which the caller has this many handles.
-    pub(crate) fn new(registry: TaskRegistry, condition: Option<Arc<DrainCondition>>, handles: usize) -> Arc<Self> {
-        Arc::new(Self {
+    /// Creates a queue of which the caller has one handle.
+    pub(crate) fn new(registry: TaskRegistry) -> Arc<Self> {
+        Arc::new(Self::made(registry))
+    }
+
+    /// The same for a request. The caller has two handles.
+    #[cfg(feature = "http")]
+    pub(crate) fn of_request(
+        registry: TaskRegistry,
+        condition: Option<Arc<DrainCondition>>,
+        request_line: RequestLine,
+    ) -> Arc<Self> {
+        let mut queue = Self::made(registry);
+        (queue.condition, queue.request_line, queue.handles) = (condition, request_line, AtomicUsize::new(2));
+        Arc::new(queue)
+    }
+
+    fn made(registry: TaskRegistry) -> Self {
+        Self {
             registry,
-            condition,
-            handles: AtomicUsize::new(handles),
+            condition: None,
+            handles: AtomicUsize::new(1),
             number: AtomicU64::new(0),
             last_index: AtomicU64::new(0),
             mark: PollMark::default(),
             #[cfg(feature = "http")]
+            request_line: RequestLine::NONE,
+            #[cfg(feature = "http")]
             holds: HoldState::default(),
             state: Mutex::default(),
-        })
+        }
     }
 
     #[inline]

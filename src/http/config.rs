@@ -8,8 +8,13 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
+
 use crate::{
-    engine::set_queue::{DrainCondition, SetQueue},
+    engine::{
+        request_line::RequestLine,
+        set_queue::{DrainCondition, SetQueue},
+    },
     http::response::ResponseGuard,
     registry::{TaskRegistry, set::TaskSet},
 };
@@ -49,8 +54,9 @@ impl Config {
     }
 
     /// A set for a request, and the guard that drains it.
-    pub(crate) fn set(&self) -> (TaskSet, ResponseGuard) {
-        let queue = SetQueue::new(self.registry.clone(), self.drain_when.clone(), 2);
+    pub(crate) fn set<B>(&self, request: &Request<B>) -> (TaskSet, ResponseGuard) {
+        let line = RequestLine::of(request);
+        let queue = SetQueue::of_request(self.registry.clone(), self.drain_when.clone(), line);
         let guard = ResponseGuard::counted(Arc::clone(&queue), self.drain_within);
         (TaskSet::counted(queue), guard)
     }

@@ -70,7 +70,7 @@ where
             // A layer further out has given the request its set, and drains it.
             return ResponseFuture::new(self.inner.call(request), None);
         }
-        let (set, guard) = self.config.set();
+        let (set, guard) = self.config.set(&request);
         request.extensions_mut().insert(set);
         let mut in_flight = InFlight::new(guard, request.method());
         let handling = in_flight.handle();

@@ -82,7 +82,7 @@ impl TaskRegistry {
     /// Creates an empty set.
     #[must_use]
     pub fn set(&self) -> TaskSet {
-        TaskSet::counted(SetQueue::new(self.clone(), None, 1))
+        TaskSet::counted(SetQueue::new(self.clone()))
     }
 
     /// The live tasks, pending and running, the oldest first.

@@ -1,9 +1,10 @@
 //! `wait_idle`, and what the log says of a wait that takes long.
 
-use std::{fmt, pin::pin, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use crate::{
-    engine::queue_state::OpenSet,
+    engine::{queue_state::OpenSet, set_queue::SetQueue},
+    limits::PausedNames,
     model::{SetId, TaskInfo},
     registry::TaskRegistry,
     util::clock::Timestamp,
@@ -43,22 +44,49 @@ impl Waiting {
 /// A task or set that somebody waits for.
 pub(crate) enum Waited {
     Task(TaskInfo),
-    /// A set that does not drain yet, its number of pending tasks, and the first of them.
-    Set(SetId, OpenSet, usize, Option<TaskInfo>),
+    Set(WaitedSet),
+}
+
+/// A set that does not drain yet.
+pub(crate) struct WaitedSet {
+    queue: Arc<SetQueue>,
+    open: OpenSet,
+    pending: usize,
+    first: Option<TaskInfo>,
+}
+
+impl WaitedSet {
+    /// `None` if the set drains, or has drained.
+    pub(crate) fn of(queue: &Arc<SetQueue>, now: Timestamp, paused: &PausedNames) -> Option<Self> {
+        let (open, pending) = queue.open()?;
+        let first = queue.first_infos(1, now).pop().map(|task| paused.marked(task));
+        Some(Self { queue: Arc::clone(queue), open, pending, first })
+    }
 }
 
 impl fmt::Display for Waited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (set, open, pending, first) = match self {
-            Self::Task(task) => return task.fmt(f),
-            Self::Set(set, open, pending, first) => (set, open, pending, first),
-        };
+        match self {
+            Self::Task(task) => task.fmt(f),
+            Self::Set(set) => set.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for WaitedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queue, open, pending, first } = self;
+        write!(f, "set {}", SetId(queue.number()))?;
+        #[cfg(feature = "http")]
+        if !queue.request_line.is_none() {
+            write!(f, " of {}", queue.request_line)?;
+        }
         let reason = match open {
             OpenSet::Collecting => "its request is being handled, or nothing has drained it",
             OpenSet::Unread => "its response is held, and was not read to its end",
             OpenSet::Holding => "its response is on its way",
         };
-        write!(f, "set {set}: {reason}; {pending} pending")?;
+        write!(f, ": {reason}; {pending} pending")?;
         first.iter().try_for_each(|first| write!(f, ", the first is {first}"))
     }
 }
@@ -98,11 +126,11 @@ impl TaskRegistry {
                 () = &mut idle => return,
                 () = shared.timer.sleep(wait) => {}
             }
-            // Without a runtime, every wait for a time is over at once.
+            self.log_waited("`wait_idle` is waiting for tasks");
+            // Without a runtime, every wait for a time is over at once. Sets whose handles are held may still be open.
             if shared.ledger.has_runtime_ended() {
                 break;
             }
-            self.log_waited("`wait_idle` is waiting for tasks");
             waited += wait;
             wait = waited;
         }
@@ -134,12 +162,12 @@ impl TaskRegistry {
             };
             // So that its tasks are among those that are counted as live.
             set.flush();
-            let open = set.open();
-            let infos = set.first_infos(if open.is_some() { 1 } else { left }, now).into_iter();
-            let mut infos = infos.map(|task| paused.marked(task));
-            match open {
-                Some((open, pending)) => all.push(Waited::Set(SetId(number), open, pending, infos.next())),
-                None => all.extend(infos.map(Waited::Task)),
+            match WaitedSet::of(&set, now, &paused) {
+                Some(open) => all.push(Waited::Set(open)),
+                None => {
+                    let tasks = set.first_infos(left, now).into_iter();
+                    all.extend(tasks.map(|task| Waited::Task(paused.marked(task))));
+                }
             }
         }
         all.truncate(count);

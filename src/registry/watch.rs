@@ -12,8 +12,8 @@ use tokio::task::yield_now;
 use crate::{
     engine::shared::{Shared, TaskRegistry},
     ledger::{Walk, live::LiveTask},
-    model::{BuildError, SetId, TaskId, TaskInfo},
-    registry::waiting::Waited,
+    model::{BuildError, TaskId, TaskInfo},
+    registry::waiting::{Waited, WaitedSet},
     util::clock::Timestamp,
 };
 
@@ -97,8 +97,7 @@ impl Watch {
         registry.log_old("a task has been running for long", &found.tasks, |task| Some(Waited::Task(task.clone())));
         registry.log_old("a set has been open for long", &found.sets, |number| {
             let set = registry.shared.ledger.set(*number)?;
-            let (open, pending) = set.open()?;
-            Some(Waited::Set(SetId(*number), open, pending, set.first_infos(1, now).pop()))
+            Some(Waited::Set(WaitedSet::of(&set, now, &paused)?))
         });
     }
 }

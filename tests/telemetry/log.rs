@@ -186,7 +186,10 @@ mod wait_idle {
         let text = after(3, &registry).await;
         let [nobody, held] = &text.lines_with("waiting for set ")[..] else { panic!("{}", text.read()) };
         assert!(nobody.contains("nothing has drained it; 1 pending, the first is task") && nobody.contains("`never"));
-        assert!(held.contains("its response is held, and was not read to its end; 2 pending"), "{held}");
+        assert!(
+            held.contains(" of POST /signup: its response is held, and was not read to its end; 2 pending"),
+            "{held}"
+        );
         assert!(held.contains("`welcome_mail` (tests/telemetry/log.rs:") && !held.contains("audit_log"), "{held}");
         drop((response, nobodys));
         assert!(after(60, &registry).await.read().is_empty());
