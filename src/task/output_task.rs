@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    model::{BoxError, Priority, TaskName},
+    model::{BoxError, Priority, TaskKey, TaskName},
     task::Task,
     util::loom::Mutex,
 };
@@ -84,6 +84,17 @@ impl<T: Send + 'static> OutputTask<T> {
     /// Discards the task if it has not started in time: see [`Task::expires_after`].
     pub fn expires_after(self, wait: Duration) -> Self {
         Self { task: self.task.expires_after(wait), ..self }
+    }
+
+    /// Delays the start of the task: see [`Task::delay`].
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { task: self.task.delay(delay), ..self }
+    }
+
+    /// Gives the task a key, by which it can be limited: see [`Task::key`]. It can't be [unique](Task::unique), because
+    /// the output of a task that another one stands for would never come.
+    pub fn key(self, key: impl Into<TaskKey>) -> Self {
+        Self { task: self.task.key(key), ..self }
     }
 
     /// Sets the priority of the task: see [`Task::priority`].
