@@ -3,6 +3,7 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use axum::body::Body;
@@ -47,7 +48,8 @@ impl Server {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
             runtime(workers).block_on(async move {
-                let layer = TaskLayer::new(TaskRegistry::new());
+                // Long, so that no wait ends because a busy machine leaves the server without a core.
+                let layer = TaskLayer::new(TaskRegistry::new()).drain_within(Duration::from_secs(60));
                 let ((wide, wide_address), (narrow, narrow_address)) = (listen(Width::Usual), listen(Width::Narrow));
                 tell_addresses.send([wide_address, narrow_address]).unwrap();
                 let serving = Serving { protocol, acceptor, layer, tell_tape };
