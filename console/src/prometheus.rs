@@ -59,6 +59,7 @@ use crate::buckets::{OF_POLLS, OF_TASKS, by_bound};
 /// | `postlude_tasks_retrying` | `name` | of the running tasks, those that wait for their next attempt |
 /// | `postlude_name_paused` | `name` | 1 if the name is [paused](TaskRegistry::pause), else 0 |
 /// | `postlude_name_limit` | `name` | how many tasks of the name may run at a time, if that is limited |
+/// | `postlude_name_limit_by_key` | `name` | how many tasks of the name may run at a time for each key, if that is limited |
 /// | `postlude_name_in_use` | `name` | of a name that is limited: how many of its permits are taken |
 /// | `postlude_tasks_stuck` | `name` | tasks that have their outcome while their work goes on |
 /// | `postlude_tasks_discarded_total` | `name`, `reason` | tasks that never started, by [reason](postlude::DiscardReason) |
@@ -318,9 +319,12 @@ impl Families<'_, '_> {
     /// Names without a limit have no series of the limit.
     fn limits_of_names(&mut self) -> fmt::Result {
         type Figure = fn(&NameMetrics) -> Option<u64>;
-        let figures: [(&str, &str, Figure); 3] = [
+        let figures: [(&str, &str, Figure); 4] = [
             ("postlude_name_paused", "Whether the name is paused", |m| Some(m.paused.into())),
             ("postlude_name_limit", "How many tasks of the name may run at a time", |m| m.limit),
+            ("postlude_name_limit_by_key", "How many tasks of the name may run at a time for each key", |m| {
+                m.limit_by_key
+            }),
             ("postlude_name_in_use", "The permits of the name that are taken", |m| m.limit.and(Some(m.in_use))),
         ];
         for (name, help, figure) in figures {

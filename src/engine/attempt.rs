@@ -2,7 +2,6 @@
 
 use std::{
     future::poll_fn,
-    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -64,7 +63,7 @@ pub(crate) async fn attempt(
     terms: &Terms,
     number: u32,
     shared: &Arc<Shared>,
-    mut entered: Entered,
+    entered: &mut Entered,
     make: impl FnOnce() -> Result<Option<BoxedWork>, Panic>,
 ) -> Outcome {
     let Terms { admission: Admission { request, limited_key, .. }, limit, retries, .. } = terms;
@@ -78,7 +77,7 @@ pub(crate) async fn attempt(
     let mut permits = Permits::default();
     let started = loop {
         let key = limited_key.as_ref().filter(|_| permits.of_key.is_none());
-        let given = shared.admission.admit(request, key, mem::take(&mut entered), note_due, sleep).await;
+        let given = shared.admission.admit(&request, key, entered, &note_due, &sleep).await;
         permits = Permits { of_key: given.of_key.or(permits.of_key), ..given };
         match begin(terms, number, shared, permits.permits[0].is_some()) {
             Ok(Some(started)) => break started,

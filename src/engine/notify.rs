@@ -109,7 +109,7 @@ impl Shared {
 
     /// Asks the condition of a task whether the task may run, after a request that ended so.
     pub(crate) fn may_run(&self, id: TaskId, name: TaskName, condition: &Condition, ending: Ending) -> bool {
-        let runs = self.telemetry.ask("the condition of a task", || condition(&ending));
+        let runs = self.telemetry.ask("the condition of a task", Some((id, name)), || condition(&ending));
         if !runs {
             self.telemetry.log(|| {
                 tracing::debug!(
@@ -123,7 +123,7 @@ impl Shared {
 
     /// Asks the condition of a layer whether a set may drain, after a request that ended so.
     pub(crate) fn may_drain(&self, set: u64, condition: &DrainCondition, ending: Ending) -> bool {
-        let drains = self.telemetry.ask("the condition of a layer", || condition(&ending));
+        let drains = self.telemetry.ask("the condition of a layer", None, || condition(&ending));
         if !drains {
             self.telemetry.log(|| {
                 tracing::debug!(
@@ -184,7 +184,7 @@ impl Shared {
         let copy = KeptLetter::new(letter.clone(), None);
         self.dead_letters.insert(KeptLetter::new(letter, source));
         if let Some(hook) = &self.dead_letters.hook {
-            self.telemetry.call("the hook for dead letters", || hook(&copy.letter));
+            self.telemetry.call("the hook for dead letters", (report.id, report.name), || hook(&copy.letter));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The attempts of a retrying task: one after another, until one completes or the policy allows no more.
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     engine::{
@@ -36,7 +36,7 @@ pub(crate) async fn attempts(
             let work = source.as_mut().next_attempt()?;
             Ok(work.map(|work| start_limit::leave_with(work, start_by.take())))
         };
-        let outcome = attempt(&terms, number, shared, mem::take(&mut entered), make).await;
+        let outcome = attempt(&terms, number, shared, &mut entered, make).await;
         if !outcome.is_failure() {
             return outcome;
         }
@@ -44,7 +44,9 @@ pub(crate) async fn attempts(
         let Some((made, since_first)) = shared.with_live(id, |live| live.attempts_made(now)) else {
             return Outcome::Aborted;
         };
-        let is_worth_another = shared.telemetry.ask("the `retry_if` of a policy", || retry.is_worth_another(&outcome));
+        let task = Some((id, source.meta().name));
+        let is_worth_another =
+            shared.telemetry.ask("the condition of a retry policy", task, || retry.is_worth_another(&outcome));
         let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| is_worth_another) else {
             let meta = source.as_mut().meta_mut();
             meta.remove_wrappers();

@@ -77,7 +77,7 @@ pub(crate) fn under_limits(mut work: BoxedWork, shared: &Arc<Shared>, of_name: O
         policy.permits = Permits::default();
     }
     let came = meta.identity().added;
-    let entered = shared.admission.enter_again(AdmitRequest::of(meta), came, of_name);
+    let entered = shared.admission.enter_again(&AdmitRequest::of(meta), came, of_name);
     let meta = meta.on_behalf(Kind::Async);
     let future = run(work, Arc::clone(shared), None, entered);
     Box::pin(UnderPolicy { meta, future })
@@ -133,9 +133,10 @@ async fn run(mut work: BoxedWork, shared: Arc<Shared>, ending: Option<Ending>, m
         }
     }
     if let Some(retry) = policy.take_retry() {
-        return attempts(work, retry, policy, admission, &shared, entered).await;
+        // Boxed, so that it does not enlarge the future of tasks that are not retried.
+        return Box::pin(attempts(work, retry, policy, admission, &shared, entered)).await;
     }
     let terms = Terms::of(admission, &policy, false, &shared);
     let start_by = policy.start_by.take();
-    attempt(&terms, 1, &shared, entered, || Ok(Some(start_limit::leave_with(work, start_by)))).await
+    attempt(&terms, 1, &shared, &mut entered, || Ok(Some(start_limit::leave_with(work, start_by)))).await
 }

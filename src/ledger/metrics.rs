@@ -241,6 +241,7 @@ impl TaskMetrics {
         let metrics = self.names.entry(name).or_default();
         metrics.paused = limit.paused;
         metrics.limit = limit.limit.map(|limit| limit as u64);
+        metrics.limit_by_key = limit.limit_by_key.map(|limit| limit as u64);
         metrics.in_use = limit.in_use as u64;
     }
 
@@ -338,6 +339,9 @@ pub struct NameMetrics {
     pub paused: bool,
     /// How many tasks of the name may run at a time; `None` without a limit.
     pub limit: Option<u64>,
+    /// How many of them may run at a time for each key; `None` without a
+    /// [limit](crate::TaskRegistryBuilder::limit_by_key).
+    pub limit_by_key: Option<u64>,
     /// How many permits of the name are taken, as [`NameLimit::in_use`](crate::NameLimit::in_use). Zero if the name
     /// never had a limit.
     pub in_use: u64,

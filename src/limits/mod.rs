@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     fmt,
     future::{Future, poll_fn},
+    mem,
     pin::pin,
     sync::Arc,
     thread,
@@ -285,6 +286,11 @@ impl AdmissionControl {
         }
     }
 
+    /// How many tasks of a name may run for each key, of those names that have such a limit.
+    pub(crate) fn limits_by_key(&self) -> impl Iterator<Item = (TaskName, usize)> {
+        self.limits_by_key.iter().map(|(name, limit)| (*name, *limit))
+    }
+
     /// The names that have limits, or had some.
     pub(crate) fn usage_by_name(&self) -> impl Iterator<Item = (TaskName, Usage)> {
         self.names.iter().map(|(name, limits)| (name, limits.permits.usage()))
@@ -340,7 +346,7 @@ impl AdmissionControl {
     /// Enters the first queue in which the task may have to wait. The spawning code calls this, because the runtime
     /// does not first poll tasks in the order in which they were spawned.
     pub(crate) fn enqueue(&self, meta: &Meta) -> Entered {
-        let request = AdmitRequest::of(meta);
+        let request = &AdmitRequest::of(meta);
         if let Some(of_key) = self.limited_key(meta).and_then(|key| self.enqueue_key(request, &key)) {
             return Entered::Key(of_key);
         }
@@ -356,7 +362,7 @@ impl AdmissionControl {
     }
 
     /// The same for a spawned task that came at `came` and may not start with what it was given then.
-    pub(crate) fn enter_again(&self, request: AdmitRequest, came: Timestamp, of_name: Option<Permit>) -> Entered {
+    pub(crate) fn enter_again(&self, request: &AdmitRequest, came: Timestamp, of_name: Option<Permit>) -> Entered {
         let rank = self.rank(request, came);
         match (of_name, self.names.get(request.name)) {
             (Some(permit), _) => Entered::Stopped(permit, rank),
@@ -375,56 +381,70 @@ impl AdmissionControl {
         if self.limits_key(meta) { meta.key_of_name() } else { None }
     }
 
-    fn enqueue_key(&self, request: AdmitRequest, key: &KeyOfName) -> Option<KeyedAcquire<KeyOfName>> {
+    fn enqueue_key(&self, request: &AdmitRequest, key: &KeyOfName) -> Option<KeyedAcquire<KeyOfName>> {
         let limit = *self.limits_by_key.get(&key.name)?;
         Some(self.keys.enqueue(key.clone(), limit, self.rank(request, Timestamp::now())))
     }
 
     /// Waits until the task may start. `key` is its [limited key](Self::limited_key), unless it has a permit of that,
-    /// and
-    /// `entered` its position in the first queue, if it has [entered](Self::enqueue) one. If the task has to wait for a
-    /// time, `note_due` is called with that time, and `sleep` waits for it.
+    /// and `entered` its position in the first queue, if it has [entered](Self::enqueue) one, which is taken. If the
+    /// task has to wait for a time, `note_due` is called with that time, and `sleep` waits for it.
+    ///
+    /// All arguments of this, and of what it calls, are references: each of these futures would have room for what it
+    /// is given twice, and there is one for each task that waits.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queues and releases the permits.
     pub(crate) async fn admit<F>(
         &self,
-        request: AdmitRequest,
+        request: &AdmitRequest,
         key: Option<&KeyOfName>,
-        entered: Entered,
-        note_due: impl Fn(Duration),
-        sleep: impl Fn(Duration) -> F,
+        entered: &mut Entered,
+        note_due: &impl Fn(Duration),
+        sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
-        let (of_key, entered) = match entered {
-            Entered::Key(of_key) => (Some(of_key), Entered::None),
-            Entered::None => (key.and_then(|key| self.enqueue_key(request, key)), Entered::None),
-            entered => (None, entered),
-        };
-        if let Some(of_key) = of_key {
+        if let Some(of_key) = self.take_key(request, key, entered) {
             // Boxed, so that it does not enlarge the future of tasks without a key.
             return Box::pin(self.admit_by_key(of_key, request, note_due, sleep)).await;
         }
         self.admit_by_name(request, entered, note_due, sleep).await
     }
 
+    /// The position in the queue of the task's key, if it has to wait for that.
+    fn take_key(
+        &self,
+        request: &AdmitRequest,
+        key: Option<&KeyOfName>,
+        entered: &mut Entered,
+    ) -> Option<KeyedAcquire<KeyOfName>> {
+        match mem::take(entered) {
+            Entered::Key(of_key) => Some(of_key),
+            Entered::None => self.enqueue_key(request, key?),
+            other => {
+                *entered = other;
+                None
+            }
+        }
+    }
+
     /// Like [`admit`](Self::admit), with a permit of the task's key first.
     async fn admit_by_key<F>(
         &self,
         of_key: KeyedAcquire<KeyOfName>,
-        mut request: AdmitRequest,
-        note_due: impl Fn(Duration),
-        sleep: impl Fn(Duration) -> F,
+        request: &AdmitRequest,
+        note_due: &impl Fn(Duration),
+        sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
         let (acquire, with_key) = of_key.into_parts();
-        let permit = with_key(acquired(acquire, request, &sleep).await);
-        request.place = None;
-        let permits = self.admit_by_name(request, Entered::None, note_due, sleep).await;
+        let permit = with_key(acquired(acquire, request, sleep).await);
+        let request = AdmitRequest { place: None, ..*request };
+        let permits = self.admit_by_name(&request, &mut Entered::None, note_due, sleep).await;
         Permits { of_key: Some(Box::new(permit)), ..permits }
     }
 
@@ -432,10 +452,10 @@ impl AdmissionControl {
     #[cfg_attr(not(feature = "rate-limit"), expect(unused_variables, reason = "only a rate notes when a task is due"))]
     async fn admit_by_name<F>(
         &self,
-        request: AdmitRequest,
-        entered: Entered,
-        note_due: impl Fn(Duration),
-        sleep: impl Fn(Duration) -> F,
+        request: &AdmitRequest,
+        entered: &mut Entered,
+        note_due: &impl Fn(Duration),
+        sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
@@ -446,7 +466,7 @@ impl AdmissionControl {
             // Boxed, so that it does not enlarge the future of tasks without a rate.
             return Box::pin(self.admit_at(rate, request, rank, entered, note_due, sleep)).await;
         }
-        self.permits(request, rank, entered, &sleep).await
+        self.permits(request, rank, entered, sleep).await
     }
 
     /// Like [`admit`](Self::admit), at a rate. Only the first of the tasks that wait for the rate acquires permits, and
@@ -456,20 +476,23 @@ impl AdmissionControl {
     async fn admit_at<F>(
         &self,
         rate: &RateGate,
-        request: AdmitRequest,
+        request: &AdmitRequest,
         rank: Duration,
-        entered: Entered,
-        note_due: impl Fn(Duration),
-        sleep: impl Fn(Duration) -> F,
+        entered: &mut Entered,
+        note_due: &impl Fn(Duration),
+        sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
-        let entered = if let Entered::Rate(entered) = entered { entered } else { rate.queue().enqueue(rank) };
-        let _first = rate.first(entered, &note_due).await;
+        let entered = match mem::take(entered) {
+            Entered::Rate(entered) => entered,
+            _ => rate.queue().enqueue(rank),
+        };
+        let _first = rate.first(entered, note_due).await;
         loop {
-            rate.until_ready(&note_due, &sleep).await;
-            let permits = self.permits(request, rank, Entered::None, &sleep).await;
+            rate.until_ready(note_due, sleep).await;
+            let permits = self.permits(request, rank, &mut Entered::None, sleep).await;
             if rate.check() {
                 return permits;
             }
@@ -480,15 +503,15 @@ impl AdmissionControl {
     /// the limit of its name has become too low, it keeps its place within its name, and has no permit.
     async fn permits<F>(
         &self,
-        request: AdmitRequest,
+        request: &AdmitRequest,
         rank: Duration,
-        entered: Entered,
+        entered: &mut Entered,
         sleep: &impl Fn(Duration) -> F,
     ) -> Permits
     where
         F: Future<Output = ()>,
     {
-        let (mut of_name, mut of_kind) = match entered {
+        let (mut of_name, mut of_kind) = match mem::take(entered) {
             Entered::Name(acquire) => (OfName::Entered(acquire), None),
             Entered::Kind(acquire) => (OfName::Nothing, Some(acquire)),
             Entered::Stopped(permit, rank) => (OfName::Reserved(permit.reserve(rank)), None),
@@ -536,7 +559,7 @@ impl AdmissionControl {
         }
     }
 
-    fn rank(&self, request: AdmitRequest, came: Timestamp) -> Duration {
+    fn rank(&self, request: &AdmitRequest, came: Timestamp) -> Duration {
         request.priority.rank(request.place.unwrap_or(came).since(self.epoch), self.promote_after)
     }
 
@@ -550,7 +573,7 @@ impl AdmissionControl {
 }
 
 /// Waits for a permit.
-async fn acquired<F>(mut acquire: Acquire, request: AdmitRequest, sleep: &impl Fn(Duration) -> F) -> Permit
+async fn acquired<F>(mut acquire: Acquire, request: &AdmitRequest, sleep: &impl Fn(Duration) -> F) -> Permit
 where
     F: Future<Output = ()>,
 {
@@ -566,7 +589,7 @@ where
 async fn warn_while_waiting<F>(
     acquire: Acquire,
     watch: Watch,
-    request: AdmitRequest,
+    request: &AdmitRequest,
     sleep: &impl Fn(Duration) -> F,
 ) -> Permit
 where

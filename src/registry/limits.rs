@@ -136,13 +136,21 @@ impl TaskRegistry {
         }
     }
 
-    /// The names that have a limit or a rate, are paused, or once were: how many of their tasks may run, how many do,
+    /// The names that have a limit, a limit by key or a rate, are paused, or once were: how many of their tasks may run, how many do,
     /// and whether they are paused. See also [`TaskMetrics::by_name`](crate::TaskMetrics::by_name), which has the same
     /// figures.
     #[must_use]
     pub fn name_limits(&self) -> BTreeMap<TaskName, NameLimit> {
-        let usage = self.shared.admission.usage_by_name();
-        usage.map(|(name, usage)| (name, NameLimit::new(usage.limit, usage.taken, usage.is_paused))).collect()
+        let mut all = BTreeMap::<_, NameLimit>::new();
+        for (name, usage) in self.shared.admission.usage_by_name() {
+            let limit =
+                NameLimit { limit: usage.limit, in_use: usage.taken, paused: usage.is_paused, limit_by_key: None };
+            all.insert(name, limit);
+        }
+        for (name, limit) in self.shared.admission.limits_by_key() {
+            all.entry(name).or_default().limit_by_key = Some(limit);
+        }
+        all
     }
 
     /// Completes when a name is paused or resumed, or given another limit, from this call on: for code that waits for

@@ -164,7 +164,7 @@ where
         let task = match catch_panic(|| Task::made_at(location, factory())) {
             Ok(task) => task,
             Err(panic) => {
-                run.registry.shared.telemetry.hook_panicked("the factory of a repeating task", &panic);
+                run.registry.shared.telemetry.hook_panicked("the factory of a repeating task", None, &panic);
                 return;
             }
         };

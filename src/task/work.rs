@@ -265,7 +265,7 @@ impl Meta {
         self.id = id;
         self.added = Some(now);
         self.span = task_span(id, self.name, telemetry.spans).unwrap_or_else(|panic| {
-            telemetry.hook_panicked("the log", &panic);
+            telemetry.hook_panicked("the log", Some((id, self.name)), &panic);
             None
         });
     }

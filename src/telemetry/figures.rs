@@ -1,6 +1,7 @@
 //! The figures of one profiled task, and the waker of its work.
 
 use std::{
+    hint::spin_loop,
     sync::{Arc, OnceLock},
     task::{Wake, Waker},
     time::Duration,
@@ -11,15 +12,22 @@ use crate::{
     util::{
         clock::real_nanos,
         cpu_time,
-        loom::atomic::{AtomicU64, Ordering},
+        loom::atomic::{AtomicU64, Ordering, fence},
     },
 };
+
+/// In place of a time: the figures are being written.
+const CHANGING: u64 = 1;
+
+/// How often a profile is read again. The runner may have lost its core between two writes.
+const READ_AGAIN: usize = 100;
 
 /// What is measured of a task, over all its attempts. Durations are nanoseconds; the times are those of
 /// [`real_nanos`], or 0.
 ///
-/// Relaxed, everywhere: the figures protect no other data, and one runner at a time writes them. It is the runtime that
-/// orders a wake-up before the poll that follows.
+/// One runner at a time writes them, and `running_since` is [`CHANGING`] meanwhile: a [profile](Self::profile) that was
+/// read between two writes is read again. Everything else is relaxed. It is the runtime that orders a wake-up before
+/// the poll that follows.
 pub(crate) struct TaskFigures {
     pub(crate) identity: Identity,
     is_closure: bool,
@@ -100,27 +108,48 @@ impl TaskFigures {
         }
     }
 
-    /// A poll or a call begins.
+    /// A call begins.
     pub(crate) fn begin(&self, now: u64) {
         self.running_since.store(now, Ordering::Relaxed);
     }
 
-    /// It has ended: what it took is counted.
+    /// A poll begins. Returns the wait that is over.
+    pub(crate) fn begin_poll(&self, now: u64) -> Wait {
+        self.running_since.store(CHANGING, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let wait = self.end_wait(now);
+        self.running_since.store(now, Ordering::Release);
+        wait
+    }
+
+    /// A call has ended: what it took is counted.
     pub(crate) fn end(&self, since: u64, took: u64, allocated: u64) {
         // An abandoned closure may end after the next attempt has begun.
-        let _other = self.running_since.compare_exchange(since, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let is_current =
+            self.running_since.compare_exchange(since, CHANGING, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        fence(Ordering::Release);
+        self.add_busy(took, allocated);
+        if is_current {
+            self.running_since.store(0, Ordering::Release);
+        }
+    }
+
+    /// A poll has ended.
+    pub(crate) fn end_poll(&self, since: u64, took: u64, allocated: u64, waits: bool) {
+        self.running_since.store(CHANGING, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.waiting_since.store(if waits { since.saturating_add(took) } else { 0 }, Ordering::Relaxed);
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        self.longest_poll.fetch_max(took, Ordering::Relaxed);
+        self.add_busy(took, allocated);
+        self.running_since.store(0, Ordering::Release);
+    }
+
+    fn add_busy(&self, took: u64, allocated: u64) {
         self.busy.fetch_add(took, Ordering::Relaxed);
         if allocated > 0 {
             self.allocated.fetch_add(allocated, Ordering::Relaxed);
         }
-    }
-
-    /// The same of a poll.
-    pub(crate) fn end_poll(&self, since: u64, took: u64, allocated: u64, waits: bool) {
-        self.waiting_since.store(if waits { since.saturating_add(took) } else { 0 }, Ordering::Relaxed);
-        self.polls.fetch_add(1, Ordering::Relaxed);
-        self.longest_poll.fetch_max(took, Ordering::Relaxed);
-        self.end(since, took, allocated);
     }
 
     pub(crate) fn count_slow_poll(&self) {
@@ -152,10 +181,29 @@ impl TaskFigures {
 
     /// The figures up to now, with the poll, the call or the wait that has not ended.
     pub(crate) fn profile(&self) -> TaskProfile {
+        for _ in 0..READ_AGAIN {
+            if let Some(profile) = self.consistent() {
+                return profile;
+            }
+            spin_loop();
+        }
+        self.read(0)
+    }
+
+    /// `None` if a poll began or ended meanwhile.
+    fn consistent(&self) -> Option<TaskProfile> {
+        let running_since = self.running_since.load(Ordering::Acquire);
+        let profile = self.read(running_since);
+        fence(Ordering::Acquire);
+        let is_same = running_since == self.running_since.load(Ordering::Relaxed)
+            && profile.polls == self.polls.load(Ordering::Relaxed);
+        (running_since != CHANGING && is_same).then_some(profile)
+    }
+
+    fn read(&self, running_since: u64) -> TaskProfile {
         let now = real_nanos();
         let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
-        let running = Some(read(&self.running_since)).filter(|since| *since != 0);
-        let running_for = running.map(|since| now.saturating_sub(since));
+        let running_for = (running_since != 0).then(|| now.saturating_sub(running_since));
         let wait = Wait::of(read(&self.waiting_since), read(&self.woken_at), now);
         let sum = |figure: &AtomicU64, more: u64| Duration::from_nanos(read(figure).saturating_add(more));
         TaskProfile {
@@ -189,8 +237,42 @@ impl Wake for TaskFigures {
 }
 
 #[cfg(test)]
+#[cfg(not(postlude_loom))]
 mod tests {
+    use std::thread;
+
     use super::*;
+    use crate::{task::Task, util::clock::nanos};
+
+    #[test]
+    fn a_profile_that_is_read_while_polls_begin_and_end_counts_each_moment_once() {
+        let figures = TaskFigures::new(Task::new(async {}).meta().identity(), false, false);
+        let start = real_nanos();
+        figures.begin_poll(start);
+        let is_over = AtomicU64::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut since = start;
+                while is_over.load(Ordering::Relaxed) == 0 {
+                    figures.end_poll(since, real_nanos() - since, 0, true);
+                    since = real_nanos();
+                    figures.begin_poll(since);
+                }
+            });
+            let mut wrong = Vec::new();
+            for _ in 0..10_000 {
+                let before = real_nanos();
+                let Some(profile) = figures.consistent() else { continue };
+                let counted = start + nanos(profile.busy + profile.idle);
+                let after = real_nanos();
+                if !(before..=after).contains(&counted) {
+                    wrong.push((before, counted, after, profile));
+                }
+            }
+            is_over.store(1, Ordering::Relaxed);
+            assert!(wrong.is_empty(), "{wrong:?}");
+        });
+    }
 
     #[test]
     fn a_wait_is_idle_until_it_is_woken_and_scheduled_after() {

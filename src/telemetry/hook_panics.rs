@@ -1,6 +1,7 @@
 //! The panics of hooks and other foreign code: counted and logged.
 
 use crate::{
+    model::{TaskId, TaskName},
     telemetry::log,
     util::{
         escape::Escaped,
@@ -9,17 +10,26 @@ use crate::{
     },
 };
 
+/// The task for which foreign code was called, if it was for one.
+pub(crate) type OfTask = Option<(TaskId, TaskName)>;
+
 /// The panics that were caught.
 #[derive(Default)]
 pub(crate) struct HookPanics(AtomicU64);
 
 impl HookPanics {
     /// Counts and logs a panic that was caught.
-    pub(crate) fn count(&self, whose: &'static str, panic: &Panic) {
+    pub(crate) fn count(&self, whose: &'static str, task: OfTask, panic: &Panic) {
         // Relaxed: a statistic.
         self.0.fetch_add(1, Ordering::Relaxed);
         let _already_counted = log::emit(|| {
-            tracing::error!(target: "postlude", error = %Escaped(panic), "{whose} panicked; the panic was caught, and the task goes on");
+            tracing::error!(
+                target: "postlude",
+                id = task.map(|(id, _)| tracing::field::display(id)),
+                name = task.as_ref().map(|(_, name)| name.as_str()),
+                error = %Escaped(panic),
+                "{whose} panicked; the panic was caught, and the task goes on"
+            );
         });
     }
 

@@ -20,7 +20,7 @@ use std::{
 use tracing::Level;
 
 use self::{
-    hook_panics::HookPanics,
+    hook_panics::{HookPanics, OfTask},
     observer::TaskObserver,
     profiler::Profiler,
     span::SpanSettings,
@@ -28,7 +28,7 @@ use self::{
     wrap::{MakeWrapper, StepDone, TaskStep, Wrappers},
 };
 use crate::{
-    model::{BoxError, Profile, TaskInfo, TaskReport},
+    model::{BoxError, Profile, TaskId, TaskInfo, TaskName, TaskReport},
     util::panic::{Panic, catch_panic},
 };
 
@@ -59,6 +59,15 @@ pub(crate) enum EventRef<'a> {
     Started(&'a TaskInfo),
     AttemptFailed(&'a TaskReport),
     Finished(&'a TaskReport),
+}
+
+impl EventRef<'_> {
+    const fn task(self) -> (TaskId, TaskName) {
+        match self {
+            Self::Added(task) | Self::Started(task) => (task.id, task.name),
+            Self::AttemptFailed(report) | Self::Finished(report) => (report.id, report.name),
+        }
+    }
 }
 
 /// The registries whose foreign code a thread is running.
@@ -124,7 +133,7 @@ impl Telemetry {
             buffer.push(event);
         }
         for observer in &self.observers {
-            self.call("an observer or failure hook", || match event {
+            self.call("an observer or failure hook", event.task(), || match event {
                 EventRef::Added(task) => observer.added(task),
                 EventRef::Started(task) => observer.started(task),
                 EventRef::AttemptFailed(report) => observer.attempt_failed(report),
@@ -136,19 +145,19 @@ impl Telemetry {
     /// Emits a log event. A panic of the `tracing` subscriber is counted.
     pub(crate) fn log(&self, event: impl FnOnce()) {
         if let Err(panic) = log::emit(event) {
-            self.hook_panicked("the log", &panic);
+            self.hook_panicked("the log", None, &panic);
         }
     }
 
     /// Calls a hook, unless a hook of this registry is already running on this thread. Otherwise a hook that spawns on
     /// a registry that refuses tasks would cause endless recursion.
-    pub(crate) fn call(&self, whose: &'static str, hook: impl FnOnce()) {
+    pub(crate) fn call(&self, whose: &'static str, task: (TaskId, TaskName), hook: impl FnOnce()) {
         thread_local! {
             static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
         }
 
         if let Some(Err(panic)) = self.call_outermost(&INSIDE, hook) {
-            self.hook_panicked(whose, &panic);
+            self.hook_panicked(whose, Some(task), &panic);
         }
     }
 
@@ -163,7 +172,7 @@ impl Telemetry {
         match self.call_outermost(&INSIDE, || filter(task)) {
             Some(Ok(answer)) => answer,
             Some(Err(panic)) => {
-                self.hook_panicked("the filter of `admit`", &panic);
+                self.hook_panicked("the filter of `admit`", Some((task.id, task.name)), &panic);
                 Ok(())
             }
             None => Ok(()),
@@ -183,18 +192,19 @@ impl Telemetry {
         let make = |make: &MakeWrapper| match self.call_outermost(&INSIDE, || make(task))? {
             Ok(wrapper) => Some(wrapper),
             Err(panic) => {
-                self.hook_panicked("a hook of `wrap`", &panic);
+                self.hook_panicked("a hook of `wrap`", Some((task.id, task.name)), &panic);
                 None
             }
         };
-        Some(Wrappers::new(self.wrap.iter().map(|make| &**make).filter_map(make), &self.hook_panics))
+        let wrappers = self.wrap.iter().map(|make| &**make).filter_map(make);
+        Some(Wrappers::new(wrappers, (task.id, task.name), &self.hook_panics))
     }
 
     /// Evaluates a user condition. If it panics, the panic is counted and the condition is treated as true, so that no
     /// task is discarded by mistake.
-    pub(crate) fn ask(&self, whose: &'static str, condition: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn ask(&self, whose: &'static str, task: OfTask, condition: impl FnOnce() -> bool) -> bool {
         catch_panic(condition).unwrap_or_else(|panic| {
-            self.hook_panicked(whose, &panic);
+            self.hook_panicked(whose, task, &panic);
             true
         })
     }
@@ -202,13 +212,13 @@ impl Telemetry {
     /// Calls other foreign code, such as a waker. A panic is counted.
     pub(crate) fn run_foreign(&self, whose: &'static str, foreign: impl FnOnce()) {
         if let Err(panic) = catch_panic(foreign) {
-            self.hook_panicked(whose, &panic);
+            self.hook_panicked(whose, None, &panic);
         }
     }
 
     /// Counts and logs a panic that was caught.
-    pub(crate) fn hook_panicked(&self, whose: &'static str, panic: &Panic) {
-        self.hook_panics.count(whose, panic);
+    pub(crate) fn hook_panicked(&self, whose: &'static str, task: OfTask, panic: &Panic) {
+        self.hook_panics.count(whose, task, panic);
     }
 
     /// The number of caught panics of hooks, conditions and other foreign code.

@@ -126,9 +126,8 @@ impl Profiler {
 
     /// A poll of the task begins.
     pub(crate) fn begin_poll(&self, figures: &Arc<TaskFigures>) -> Begun {
-        let (allocated, since) = (self.allocated(), real_nanos());
-        let wait = figures.end_wait(since);
-        figures.begin(since);
+        let since = real_nanos();
+        let wait = figures.begin_poll(since);
         let polling = Polling { figures: Arc::clone(figures), since, due: self.slow_poll, is_found: false };
         let mut stripe = self.stripe(&figures.identity);
         stripe.begun += 1;
@@ -140,7 +139,8 @@ impl Profiler {
         if self.is_watchdog_asleep.load(Ordering::Relaxed) {
             self.wake_watchdog();
         }
-        Begun { since, allocated }
+        // Last, so that what is allocated above is not the task's.
+        Begun { since, allocated: self.allocated() }
     }
 
     /// A poll of the task has returned, or has panicked. `waits`: it has returned `Pending`.
@@ -205,7 +205,7 @@ impl Profiler {
         match catch_panic(|| probe()) {
             Ok(bytes) => Some(bytes),
             Err(panic) => {
-                self.hook_panics.count("the probe of `allocations`", &panic);
+                self.hook_panics.count("the probe of `allocations`", None, &panic);
                 None
             }
         }
@@ -308,7 +308,7 @@ impl Profiler {
 
     fn log(&self, event: impl FnOnce()) {
         if let Err(panic) = log::emit(event) {
-            self.hook_panics.count("the log", &panic);
+            self.hook_panics.count("the log", None, &panic);
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{model::TaskInfo, telemetry::hook_panics::HookPanics, util::panic::catch_panic};
+use crate::{
+    model::{TaskId, TaskInfo, TaskName},
+    telemetry::hook_panics::HookPanics,
+    util::panic::catch_panic,
+};
 
 /// Wraps the steps of one task.
 pub(crate) type Wrapper = dyn Fn(TaskStep<'_>) -> StepDone + Send + Sync;
@@ -43,12 +47,17 @@ pub(crate) struct Wrappers(Arc<Nested>);
 struct Nested {
     /// The outermost first.
     wrappers: Vec<Box<Wrapper>>,
+    task: (TaskId, TaskName),
     panics: Arc<HookPanics>,
 }
 
 impl Wrappers {
-    pub(crate) fn new(wrappers: impl Iterator<Item = Box<Wrapper>>, panics: &Arc<HookPanics>) -> Self {
-        Self(Arc::new(Nested { wrappers: wrappers.collect(), panics: Arc::clone(panics) }))
+    pub(crate) fn new(
+        wrappers: impl Iterator<Item = Box<Wrapper>>,
+        task: (TaskId, TaskName),
+        panics: &Arc<HookPanics>,
+    ) -> Self {
+        Self(Arc::new(Nested { wrappers: wrappers.collect(), task, panics: Arc::clone(panics) }))
     }
 
     /// Runs a step, which must not panic, inside all wrappers. Without one that does not run the step, since the task
@@ -68,7 +77,7 @@ impl Nested {
         };
         let wrapped = catch_panic(|| outer(TaskStep { work: &mut run }));
         if let Err(panic) = wrapped {
-            self.panics.count("a wrapper of a task", &panic);
+            self.panics.count("a wrapper of a task", Some(self.task), &panic);
         }
         if !is_run {
             self.nest(inner, step);

@@ -17,8 +17,10 @@ function state(row) {
 
 /** How much of the limit is used, where the service tells it. */
 function limit(row) {
-  if (row.limit === null || row.limit === undefined) return state(row);
-  return h("span", null, `${number(row.in_use)} of ${number(row.limit)} `, state(row));
+  const limits = [];
+  if (row.limit !== null && row.limit !== undefined) limits.push(`${number(row.in_use)} of ${number(row.limit)}`);
+  if (row.limit_by_key) limits.push(`${number(row.limit_by_key)} for each key`);
+  return h("span", null, limits.length > 0 ? `${limits.join(", ")} ` : "", state(row));
 }
 
 const columns = [

@@ -101,7 +101,7 @@ async fn profiles_show_only_if_they_are_on() {
 
 #[tokio::test]
 async fn a_paused_and_a_limited_name_show() {
-    let registry = TaskRegistry::new();
+    let registry = TaskRegistry::builder().limit_by_key("report", 2).build().unwrap();
     registry.pause("mail");
     registry.set_limit("report", 3).unwrap();
     let paused = registry.spawn(Task::new(async {}).named("mail"));
@@ -115,6 +115,7 @@ async fn a_paused_and_a_limited_name_show() {
             r#"postlude_name_paused{name="mail"} 1"#,
             r#"postlude_name_paused{name="report"} 0"#,
             r#"postlude_name_limit{name="report"} 3"#,
+            r#"postlude_name_limit_by_key{name="report"} 2"#,
             r#"postlude_name_in_use{name="report"} 1"#,
         ]
     );
