@@ -162,12 +162,11 @@ impl TaskRegistry {
             };
             // So that its tasks are among those that are counted as live.
             set.flush();
-            match WaitedSet::of(&set, now, &paused) {
-                Some(open) => all.push(Waited::Set(open)),
-                None => {
-                    let tasks = set.first_infos(left, now).into_iter();
-                    all.extend(tasks.map(|task| Waited::Task(paused.marked(task))));
-                }
+            if let Some(open) = WaitedSet::of(&set, now, &paused) {
+                all.push(Waited::Set(open));
+            } else {
+                let tasks = set.first_infos(left, now).into_iter();
+                all.extend(tasks.map(|task| Waited::Task(paused.marked(task))));
             }
         }
         all.truncate(count);
