@@ -89,6 +89,8 @@ struct Readme;
 #[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum"))]
 pub mod guide;
 
+#[cfg(feature = "celery")]
+pub mod celery;
 mod jobs;
 mod model;
 mod queue;

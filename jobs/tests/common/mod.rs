@@ -3,6 +3,9 @@
 #[cfg(feature = "postgres")]
 #[allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 pub(crate) mod postgres;
+#[cfg(feature = "celery")]
+#[allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
+pub(crate) mod rabbitmq;
 #[cfg(feature = "redis")]
 #[allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 pub(crate) mod redis;

@@ -30,14 +30,14 @@ const REDIRECTS: usize = 3;
 
 /// Where the server is.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     client: Client,
     /// The node of a cluster that has the slot of the queue, if it is another one.
     moved_to: Mutex<Option<Client>>,
 }
 
 impl Source {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         if matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
             // The driver panics without a provider of cryptography. The first one of the process is kept.
             let _another_is_installed = rustls::crypto::ring::default_provider().install_default();
@@ -78,7 +78,7 @@ impl Source {
 ///
 /// It is not the driver's `ConnectionManager`, which does not tell whether a command that failed was sent, and which
 /// waits for a server that is gone.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     source: Arc<Source>,
     state: Mutex<State>,
     connecting: tokio::sync::Mutex<()>,
@@ -105,7 +105,7 @@ struct State {
 }
 
 impl Connection {
-    pub(super) fn new(source: Arc<Source>) -> Self {
+    pub(crate) fn new(source: Arc<Source>) -> Self {
         Self { source, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 
@@ -115,7 +115,7 @@ impl Connection {
     }
 
     /// Runs a command.
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueueError> {
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, QueueError> {
         self.answer(Request::Command(command)).await
     }
 

@@ -2,7 +2,7 @@
 
 mod answer;
 mod connect;
-mod connection;
+pub(crate) mod connection;
 mod durability;
 mod error;
 mod notify;
