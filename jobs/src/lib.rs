@@ -53,6 +53,7 @@
 //! | encryption | [`Codec`] |
 //! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite`, `postgres` and `redis` |
 //! | routes for operators | `JobsRouter`, `Accepted` |
+//! | work for existing Celery workers | the module `celery` |
 //!
 //! The [guide] says when to use a task and when a job, and describes leases, deploys, versions of payloads, secrets,
 //! and what each engine survives.
@@ -61,6 +62,7 @@
 //! - `sqlite` (default): `SqliteQueue`, jobs in a file, for the processes of one machine.
 //! - `postgres`: `PostgresQueue`, jobs in a database, for any number of machines.
 //! - `redis`: `RedisQueue`, jobs in a Redis or Valkey server, for any number of machines.
+//! - `celery`: `CeleryProducer`, which hands work to Celery workers, by Redis or RabbitMQ. Implies `redis`.
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!
@@ -68,11 +70,11 @@
 //! features, `sqlx`, `redis` and `axum`. The minimum Rust version is that of `sqlx`: 1.94.
 //!
 #![cfg_attr(
-    all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum"),
+    all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum"),
     doc = "[guide]: guide::jobs"
 )]
 #![cfg_attr(
-    not(all(feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum")),
+    not(all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum")),
     doc = "[guide]: #features"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -86,7 +88,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "redis", feature = "axum"))]
+#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum"))]
 pub mod guide;
 
 #[cfg(feature = "celery")]

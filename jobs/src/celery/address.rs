@@ -9,7 +9,7 @@ const BROKER: &str = "broker";
 
 /// Where a broker is.
 pub(super) enum Address {
-    Redis(Client),
+    Redis(Box<Client>),
     /// One or several nodes of a cluster.
     Amqp(Vec<AMQPUri>),
 }
@@ -25,7 +25,7 @@ impl Address {
             Some("sqs" | "sentinel" | "kafka" | "gcpubsub" | "azureservicebus" | "pulsar") => {
                 Err(wrong("only Redis and RabbitMQ are supported: write `redis://` or `amqp://`"))
             }
-            _ => redis_client(BROKER, url).map(Self::Redis),
+            _ => redis_client(BROKER, url).map(Box::new).map(Self::Redis),
         }
     }
 }

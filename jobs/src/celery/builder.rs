@@ -146,7 +146,7 @@ impl CeleryProducerBuilder {
         }
         let (broker, max_delay) = match Address::broker(&self.url)? {
             Address::Redis(client) => {
-                let redis = Redis::new(client, self.key_prefix, self.priorities, self.push_timeout);
+                let redis = Redis::new(*client, self.key_prefix, self.priorities, self.push_timeout);
                 (Broker::Redis(redis), Duration::from_secs(60 * 60))
             }
             Address::Amqp(uris) => (Broker::Amqp(Amqp::new(uris, self.push_timeout)), Duration::from_secs(30 * 60)),

@@ -105,7 +105,7 @@ impl CeleryTask {
             Some(Value::Array(values)) => self.args.extend(values),
             Some(Value::Null) | None => {}
             Some(_) => {
-                self.note_mistake("what `args` got", "it is neither a tuple nor an array: use `arg`, or `(value,)`")
+                self.note_mistake("what `args` got", "it is neither a tuple nor an array: use `arg`, or `(value,)`");
             }
         }
         self
@@ -241,12 +241,12 @@ impl CeleryTask {
                         "it has an object of `__type__` and `__value__`, which Celery decodes to a value of Python, and \
                          Celery knows no `{name}`: the worker would discard the message"
                     );
-                    self.mistake.get_or_insert((what, why));
+                    self.note_mistake(&what, &why);
                     None
                 }
             },
             Err(error) => {
-                self.mistake.get_or_insert((what, error.to_string()));
+                self.mistake.get_or_insert_with(|| (what, error.to_string()));
                 None
             }
         }

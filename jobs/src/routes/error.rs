@@ -69,6 +69,20 @@ impl IntoResponse for PushError {
     }
 }
 
+/// 503 if the broker can't be reached or did not confirm, 413 if the payload is too large, and 500 if the task can't be
+/// sent for another reason. The body has the message, without the errors of the broker.
+#[cfg(feature = "celery")]
+impl IntoResponse for crate::celery::SendError {
+    fn into_response(self) -> Response {
+        let code = match self.kind() {
+            _ if self.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+            crate::celery::SendErrorKind::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (code, Json(ErrorBody { error: self.to_string() })).into_response()
+    }
+}
+
 /// An error with its sources, joined by colons.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -15,7 +15,7 @@ use postlude_jobs::{
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::common::{rabbitmq, redis, until};
 
@@ -230,4 +230,12 @@ pub(crate) async fn returned<T: DeserializeOwned>(producer: &CeleryProducer, id:
         CeleryResult::Failure(failure) => unreachable!("task {id} has failed: {failure}"),
         _ => unreachable!("task {id} was revoked"),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test needs many tasks, and no registry")]
+pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    tokio::spawn(future)
 }

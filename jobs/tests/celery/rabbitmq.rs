@@ -13,7 +13,7 @@ use postlude_jobs::{
 
 use crate::{
     common::rabbitmq::{Server, new_queue, shared},
-    fleet::{Broker, Rabbit},
+    fleet::{Broker, Rabbit, spawn},
 };
 
 fn url(server: &Server) -> String {
@@ -62,9 +62,9 @@ pub(crate) async fn answers_are_not_mixed_up() {
     let (_connection, channel) = server.connect().await;
     channel.queue_delete(gone.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     let send = |number: usize| {
-        let (producer, is_there) = (producer.clone(), number % 3 != 0);
+        let (producer, is_there) = (producer.clone(), !number.is_multiple_of(3));
         let queue = if is_there { there.clone() } else { gone.clone() };
-        tokio::spawn(async move { producer.send(CeleryTask::new("worker.add").queue(queue)).await.is_ok() == is_there })
+        spawn(async move { producer.send(CeleryTask::new("worker.add").queue(queue)).await.is_ok() == is_there })
     };
     let sent: Vec<_> = (0..600).map(send).collect();
     for answer in sent {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::until,
-    fleet::{Broker, ended, returned, until_state},
+    fleet::{Broker, ended, returned, spawn, until_state},
 };
 
 pub(crate) async fn arguments_of_every_kind_of_json<B: Broker>() {
@@ -241,7 +241,7 @@ pub(crate) async fn very_many_at_once<B: Broker>() {
     let producer = B::fleet().producer().await;
     let send = |number: u32| {
         let producer = producer.clone();
-        tokio::spawn(async move { producer.send(CeleryTask::new("worker.add").args((number, 1))).await.unwrap() })
+        spawn(async move { producer.send(CeleryTask::new("worker.add").args((number, 1))).await.unwrap() })
     };
     let sent: Vec<_> = (0..300).map(send).collect();
     for (number, task) in (1..).zip(sent) {

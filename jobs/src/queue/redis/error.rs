@@ -20,8 +20,9 @@ fn advice(error: &RedisError) -> Option<&'static str> {
         Some("the credentials are refused: check the user and the password in the URL")
     } else if is("NOPERM") || is("can't run this command") || is("No permissions") {
         Some(
-            "the user may not do this: it needs the keys and the channel of the queue (`~postlude:*`, `&postlude:*`) \
-             and the commands of scripts, reading and writing",
+            "the user may not do this: for jobs, it needs the keys and the channel of the queue (`~postlude:*`, \
+             `&postlude:*`) and the commands of scripts, reading and writing; for Celery, the keys of its queues and \
+             results, and the commands LPUSH, GET and PING",
         )
     } else if is("OOM") {
         Some(
