@@ -7,6 +7,10 @@ use super::error::ConnectError;
 
 const BROKER: &str = "broker";
 
+/// How often RabbitMQ and the producer tell each other that they live, in seconds, unless the URL says otherwise. A
+/// connection on which nothing is heard for twice as long is closed.
+const HEARTBEAT: u16 = 15;
+
 /// Where a broker is.
 pub(super) enum Address {
     Redis(Box<Client>),
@@ -96,6 +100,7 @@ fn amqp(url: &str) -> Result<AMQPUri, ConnectError> {
     if uri.vhost.is_empty() {
         "/".clone_into(&mut uri.vhost);
     }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
     if uri.vhost.len() > usize::from(u8::MAX) {
         return Err(wrong("the name of the virtual host is longer than 255 bytes"));
     }
