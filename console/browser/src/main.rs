@@ -1,32 +1,47 @@
 //! The service that the tests watch. What its tasks do is told over HTTP, so that a test waits for nothing but events.
 //!
 //! `PORT` is its port, or a free one. With `ACT=1` the page may act. With `JOBS=1` there are durable jobs. With
-//! `PROFILED=1` its answers say what those of a profiled registry do, and it has no stream. The first line of its output
-//! is its address.
+//! `PROFILED=1` its tasks are profiled. With `STREAMLESS=1` it has no stream. The first line of its output is its address.
 #![expect(clippy::print_stdout, reason = "the tests read the address")]
 
 mod jobs;
-mod profiled;
 
-use std::{env, error::Error, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    env,
+    error::Error,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
-    middleware::from_fn,
+    extract::{Query, Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
     routing::post,
 };
-use postlude::{RetryPolicy, Task, TaskRegistry, progress};
+use postlude::{Profile, RetryPolicy, Task, TaskRegistry, progress};
 use postlude_console::StatusRouter;
 use serde::Deserialize;
 use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
+
+/// What a task that blocks says that it has allocated.
+const ALLOCATED: u64 = 3 << 20;
+
+thread_local! {
+    static ALLOCATED_SO_FAR: Cell<u64> = const { Cell::new(0) };
+}
 
 #[derive(Clone)]
 struct Service {
     registry: TaskRegistry,
     /// Ends the tasks that hang.
     release: Arc<Notify>,
+    /// Ends the polls that block.
+    unblock: Arc<(Mutex<bool>, Condvar)>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +66,8 @@ enum Kind {
     Work,
     /// Does not start within an hour.
     Late,
+    /// Blocks its worker until it is released.
+    Block,
 }
 
 /// Starts tasks, and answers when those that end by themselves have ended.
@@ -76,6 +93,15 @@ async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Js
                 hang.await;
             }),
             Kind::Late => Task::new(async {}).delay(Duration::from_secs(3600)),
+            Kind::Block => {
+                let unblock = Arc::clone(&service.unblock);
+                Task::new(async move {
+                    ALLOCATED_SO_FAR.set(ALLOCATED_SO_FAR.get() + ALLOCATED);
+                    let (is_released, changed) = &*unblock;
+                    let is_released = is_released.lock().unwrap_or_else(PoisonError::into_inner);
+                    drop(changed.wait_while(is_released, |is_released| !*is_released));
+                })
+            }
         };
         let handle = service.registry.spawn(task.named(name));
         if number < 10 {
@@ -90,12 +116,27 @@ async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Js
 
 async fn release(State(service): State<Service>) {
     service.release.notify_waiters();
+    let (is_released, changed) = &*service.unblock;
+    *is_released.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    changed.notify_all();
 }
 
-#[tokio::main]
+async fn without_stream(request: Request, next: Next) -> Response {
+    if request.uri().path().ends_with("/events") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    next.run(request).await
+}
+
+/// One worker may be blocked.
+#[tokio::main(worker_threads = 4)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
-    let registry = TaskRegistry::builder().limit_by_name("limited", 1).dead_letters(1_000).build()?;
+    let mut builder = TaskRegistry::builder().limit_by_name("limited", 1).dead_letters(1_000);
+    if env::var_os("PROFILED").is_some() {
+        builder = builder.profile(Profile::default().allocations(|| ALLOCATED_SO_FAR.get()));
+    }
+    let registry = builder.build()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}", listener.local_addr()?);
     let is_acting = env::var_os("ACT").is_some();
@@ -110,10 +151,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             status = status.jobs_at("../jobs");
         }
         let mut admin = status.build();
-        if env::var_os("PROFILED").is_some() {
-            admin = admin.layer(from_fn(profiled::add_profiles));
+        if env::var_os("STREAMLESS").is_some() {
+            admin = admin.layer(from_fn(without_stream));
         }
-        let service = Service { registry: registry.clone(), release: Arc::default() };
+        let service = Service { registry: registry.clone(), release: Arc::default(), unblock: Arc::default() };
         let app = Router::new()
             .route("/start", post(start))
             .route("/release", post(release))

@@ -1,7 +1,7 @@
 // One row a name; and what is known of one.
 import { act, get } from "./api.js";
 import { ask, badge, empty, errorText, foreign, h, link, nameLink, notify } from "./dom.js";
-import { bytes, number, percent, rate, seconds, shortId, visible, words } from "./format.js";
+import { bytes, count, number, percent, rate, seconds, shortId, visible, words } from "./format.js";
 import { draw, refresh, windowTable } from "./overview.js";
 import { sorted, table } from "./table.js";
 
@@ -55,7 +55,7 @@ export function profileFacts(profile) {
   if (!profile) return [];
   const { polls, slow_polls: slow, busy, idle, scheduled, longest_poll: longest, allocated, cpu, polling_for: polling } = profile;
   return [
-    ["Busy", `${percent(busyShare(profile))}: ${seconds(busy)} in ${number(polls)} polls, ${seconds(idle)} idle, ${seconds(scheduled)} woken and not yet polled`],
+    ["Busy", `${percent(busyShare(profile))}: ${seconds(busy)} in ${count(polls, "poll")}, ${seconds(idle)} idle, ${seconds(scheduled)} woken and not yet polled`],
     ["Longest poll", slow ? [seconds(longest), " ", badge(`${number(slow)} slow`, "slow")] : seconds(longest)],
     ["Processor time", seconds(cpu)],
     ["Allocated", bytes(allocated)],
