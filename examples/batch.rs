@@ -1,8 +1,8 @@
 //! An axum service that receives one event per request and writes the events to a file in batches: of 100 events, or
 //! one second after the first event of a batch. At its capacity it answers 503, so that its memory is bounded.
 //!
-//! Run `cargo run --all-features --example batch`, then the `curl` commands that it prints. Ctrl-C or SIGTERM shuts it
-//! down gracefully: waiting events are written first.
+//! Run `cargo run --example batch`, then the `curl` commands that it prints. Ctrl-C or SIGTERM shuts it down
+//! gracefully: waiting events are written first.
 #![expect(clippy::print_stdout, reason = "an example may print")]
 
 use std::{env, error::Error, path::PathBuf, sync::Arc, time::Duration};
@@ -63,8 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Ok(port) => port.parse().map_err(|error| format!("PORT={port}: {error}"))?,
         Err(_) => 3000,
     };
-    let folder = tempfile::tempdir()?;
-    let path = Arc::new(folder.path().join("events.jsonl"));
+    let path = Arc::new(env::temp_dir().join(format!("postlude-events-{}.jsonl", std::process::id())));
 
     // One batch at a time, so that the lines are in order.
     let registry = TaskRegistry::builder().limit_by_name("events", 1).build()?;

@@ -112,7 +112,7 @@ async fn demo(shop: &Shop, service: SocketAddr) -> Result<(), BoxError> {
 #[tokio::main]
 #[expect(clippy::disallowed_methods, reason = "a server is not a task of a request")]
 async fn main() -> Result<(), BoxError> {
-    tracing_subscriber::fmt().with_env_filter("postlude=debug").init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
     let registry = TaskRegistry::new();
     let receiver_listener = TcpListener::bind("127.0.0.1:0").await?;
     let shop = Shop { registry: registry.clone(), receiver: receiver_listener.local_addr()? };

@@ -97,5 +97,3 @@ mod short_body;
 mod stalled;
 #[cfg(feature = "axum")]
 mod task_body;
-#[cfg(feature = "axum")]
-mod websocket;
