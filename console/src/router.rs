@@ -158,7 +158,7 @@ impl StatusRouter {
     ///         let app = Router::new().nest("/admin", status.build());
     ///         axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
     ///     };
-    ///     println!("{}", registry.serve(Duration::from_secs(30), server).await?);
+    ///     println!("{}", registry.serve(Duration::from_secs(20), server).await?);
     ///     Ok(())
     /// }
     /// ```

@@ -28,7 +28,7 @@
 //!
 //!     jobs.push(Invoice { order: 17 }).await?; // stored now, whatever happens next
 //!
-//!     registry.shutdown(std::time::Duration::from_secs(30)).await;
+//!     registry.shutdown(std::time::Duration::from_secs(20)).await;
 //!     Ok(())
 //! }
 //! ```

@@ -86,6 +86,8 @@ mod late_add;
 #[cfg(feature = "axum")]
 mod layer;
 #[cfg(feature = "axum")]
+mod layers;
+#[cfg(feature = "axum")]
 mod positions;
 #[cfg(feature = "axum")]
 mod response;

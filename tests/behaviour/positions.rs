@@ -1,4 +1,4 @@
-//! Layers and servers around the layer, as `docs/lifecycle.md` describes them.
+//! Layers and servers around the layer, as `docs/layers.md` describes them.
 
 use std::{
     convert::Infallible,

@@ -127,6 +127,43 @@ async fn follows_from_does_not_keep_request_open() {
     assert_eq!(links, ["task follows request", "request closed", "the task may run", "task closed"]);
 }
 
+/// A span that a middleware opens, inside the layer or outside.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn of_task_follows_from_span_of_middleware() {
+    use axum::{
+        Router,
+        body::Body,
+        extract::Request,
+        middleware::{Next, from_fn},
+        routing::get,
+    };
+    use postlude::{TaskLayer, TaskSet};
+    use tower::ServiceExt;
+
+    listen_everywhere();
+    for is_inside in [true, false] {
+        let links = Links::default();
+        let subscriber = tracing_subscriber::registry().with(links.clone());
+        async {
+            let registry = TaskRegistry::new();
+            let layer = TaskLayer::new(registry.clone());
+            let traced = from_fn(|request: Request, next: Next| next.run(request).instrument(info_span!("request")));
+            let leave = async |tasks: TaskSet| {
+                tasks.add(async {});
+            };
+            let app = Router::new().route("/", get(leave));
+            let app = if is_inside { app.layer(traced).layer(layer) } else { app.layer(layer).layer(traced) };
+            drop(app.oneshot(Request::new(Body::empty())).await.unwrap());
+            registry.wait_idle().await;
+        }
+        .with_subscriber(subscriber)
+        .await;
+        let links = links.0.lock().unwrap().clone();
+        assert!(links.contains(&"task follows request".to_owned()), "inside: {is_inside}: {links:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_dead_letter_is_closed() {
     listen_everywhere();
