@@ -14,3 +14,4 @@ mod limits;
 mod page;
 mod pages;
 mod routes;
+mod runbook;
