@@ -19,6 +19,7 @@ use crate::{
 };
 
 pin_project! {
+    /// Feature `http`.
     /// A response's body that drains the request's set when it has left.
     ///
     /// It passes everything on: frames, length, end. Each chunk holds the set until the server releases it, which
@@ -255,6 +256,7 @@ impl<B: fmt::Debug> fmt::Debug for TaskBody<B> {
 }
 
 impl TaskSet {
+    /// Feature `http`.
     /// Drains this set when `response` has left: for a hyper service without a [`TaskLayer`](crate::TaskLayer).
     ///
     /// The set then behaves like that of a layer with its defaults. It can't know the request's method: to a

@@ -28,6 +28,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for TaskSet {
     }
 }
 
+/// Feature `axum`.
 /// The rejection of the [`TaskSet`] extractor: no [`TaskLayer`](crate::TaskLayer) is around the handler.
 ///
 /// As a response it is a 500 without a text, because a client can't do anything about it. The log says what to do.

@@ -19,6 +19,7 @@ use crate::{
 };
 
 pin_project! {
+    /// Feature `http`.
     /// The future of a [`TaskService`](crate::TaskService).
     pub struct ResponseFuture<F> {
         #[pin]

@@ -10,6 +10,7 @@ use crate::{
     registry::TaskRegistry,
 };
 
+/// Feature `http`.
 /// Gives each request a [`TaskSet`](crate::TaskSet), and drains the set when the response has left.
 ///
 /// ```

@@ -16,6 +16,7 @@ use crate::{
     registry::set::TaskSet,
 };
 
+/// Feature `http`.
 /// The service that a [`TaskLayer`](crate::TaskLayer) makes.
 #[derive(Clone)]
 pub struct TaskService<S> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::StatusCode;
 
+/// Feature `http`.
 /// How a request ended, as the layer saw it.
 ///
 /// It is what a condition is asked about: [`TaskLayer::drain_when`](crate::TaskLayer::drain_when),

@@ -172,6 +172,7 @@ impl TaskRegistryBuilder {
         self
     }
 
+    /// Feature `rate-limit`.
     /// How often tasks of this name may start. Tasks that are too early wait, without a permit.
     ///
     /// ```

@@ -12,6 +12,7 @@ use crate::{
     util::deserialize::{Fields, Problem, Setting, settings},
 };
 
+/// Feature `serde`.
 /// The settings of a registry from a configuration, for [`TaskRegistryBuilder::config`].
 ///
 /// It is deserialised from any format that describes itself, such as TOML, JSON or YAML; feature `serde`. All settings
@@ -210,7 +211,8 @@ impl OfName {
 }
 
 impl TaskRegistryBuilder {
-    /// Takes the settings of a configuration. Feature `serde`.
+    /// Feature `serde`.
+    /// Takes the settings of a configuration.
     ///
     /// What the configuration does not set stays as it is. What is set after this call replaces it, apart from what is
     /// set by name: two limits of the same kind for a name, or two policies, are an error of [`build`](Self::build).

@@ -23,6 +23,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl TaskRegistry {
+    /// Feature `cron`.
     /// Spawns a task at each tick of a [`Schedule`], **in each process that calls this**. `factory` makes the task of
     /// each run.
     ///

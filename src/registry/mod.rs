@@ -21,6 +21,8 @@ pub(crate) mod progress;
 pub(crate) mod repeat;
 #[cfg(feature = "signal")]
 mod serve;
+#[cfg(not(feature = "signal"))]
+mod serve_off;
 pub(crate) mod set;
 pub(crate) mod shutdown;
 #[cfg(feature = "signal")]

@@ -11,6 +11,7 @@ use crate::{
 };
 
 impl TaskRegistry {
+    /// Feature `signal`.
     /// Runs a server until SIGTERM or Ctrl-C, then ends both in order: the server stops accepting and finishes its
     /// connections, and the registry [shuts down](Self::shutdown), all within the grace and the registry's
     /// [settle time](crate::TaskRegistryBuilder::settle).
@@ -37,7 +38,7 @@ impl TaskRegistry {
     ///     let app = Router::new().layer(TaskLayer::new(registry.clone()));
     ///     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     ///     let report = registry
-    ///         .serve(Duration::from_secs(30), |stop| {
+    ///         .serve(Duration::from_secs(20), |stop| {
     ///             axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
     ///         })
     ///         .await?;

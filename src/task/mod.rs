@@ -404,6 +404,7 @@ impl Task {
         self
     }
 
+    /// Feature `http`.
     /// Runs the task only if `condition` returns `true` for the ending of the request. Otherwise the task ends as
     /// [`DiscardReason::Ending`](crate::DiscardReason::Ending).
     ///

@@ -32,12 +32,15 @@ use crate::model::{BoxError, Outcome};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a task can't return `{Self}`",
-    label = "neither `()` nor `Result<(), E>`",
-    note = "nobody receives the output of a task: end the block with `Ok(())` or `()`, as in \
-            `work().await?; Ok::<(), postlude::BoxError>(())`; send results through a channel",
-    note = "of a `Result<T, E>`, only `T = ()` is allowed, because the `Ok(Err(error))` of a timeout would count as \
-            completed: end it with `work().await??; Ok(())`",
-    note = "its error must be, or become, a `Box<dyn std::error::Error + Send + Sync>`"
+    label = "neither `()` nor a `Result<(), E>` with an error",
+    note = "if it is a future, an `.await` is missing; what awaits is a `Task::new(async {{ .. }})`, not a closure of \
+            `Task::blocking` or `Task::cpu`",
+    note = "if nobody needs the value, end the block with `()` or `Ok::<(), postlude::BoxError>(())`; \
+            if somebody does, use `spawn_with_output` or a channel",
+    note = "of a `Result<T, E>`, `T` must be `()`, because the `Ok(Err(error))` of a timeout would count as completed: \
+            end the block with `work().await??; Ok(())`",
+    note = "of a `Result<(), E>`, `E` must implement `std::error::Error + Send + Sync`, or be a `String`, a `&str` or \
+            a `postlude::BoxError`"
 )]
 pub trait TaskOutput: IntoOutcome + Send + 'static {}
 
@@ -62,6 +65,8 @@ impl IntoOutcome for () {
     }
 }
 
+// The notes above say more than the bounds that are missing.
+#[diagnostic::do_not_recommend]
 impl<E> TaskOutput for Result<(), E> where E: Into<BoxError> + Send + 'static {}
 
 impl<E> IntoOutcome for Result<(), E>
@@ -77,6 +82,8 @@ where
     }
 }
 
+// `!` would be shown by this path.
+#[diagnostic::do_not_recommend]
 impl TaskOutput for <fn() -> ! as never::FnOutput>::Output {}
 
 impl IntoOutcome for <fn() -> ! as never::FnOutput>::Output {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// Feature `rate-limit`.
 /// How often tasks of a name may start, for
 /// [`TaskRegistryBuilder::rate_limit`](crate::TaskRegistryBuilder::rate_limit).
 ///

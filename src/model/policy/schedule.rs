@@ -11,6 +11,7 @@ use std::{
 use croner::Cron;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
+/// Feature `cron`.
 /// A cron expression with a time zone: when a task of [`TaskRegistry::spawn_cron`](crate::TaskRegistry::spawn_cron), or
 /// a durable job of `postlude-jobs`, runs. Each of these times is a tick.
 ///
@@ -282,6 +283,7 @@ impl<'de> serde::Deserialize<'de> for Schedule {
     }
 }
 
+/// Feature `cron`.
 /// Why there is no [`Schedule`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

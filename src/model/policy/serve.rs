@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// Feature `signal`.
 /// How [`TaskRegistry::serve`](crate::TaskRegistry::serve) ends a service, and what signals do to its process.
 ///
 /// A bare `Duration` is a policy too: that grace, and the defaults.
