@@ -1,33 +1,69 @@
-//! Background tasks that run after the response has left, for axum, hyper and tower.
+//! Background tasks for axum, hyper and tower that run after the response: fire and forget, with limits, retries,
+//! metrics and a graceful shutdown, and without losing a task silently.
 //!
-#![cfg_attr(feature = "axum", doc = "```no_run")]
-#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
-//! use axum::{Router, http::StatusCode, routing::post};
-//! use postlude::{Task, TaskLayer, TaskRegistry, TaskSet};
+#![cfg_attr(all(feature = "axum", feature = "signal"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "axum", feature = "signal")), doc = "```ignore")]
+//! use std::time::Duration;
+//! use axum::{Json, Router, http::StatusCode, routing::post};
+//! use postlude::{BoxError, Task, TaskLayer, TaskRegistry, TaskSet};
 //!
-//! async fn signup(tasks: TaskSet) -> StatusCode {
-//!     tasks.add(Task::new(send_mail()).named("welcome_mail"));
-//!     let audit = || std::fs::write("audit.log", "signed up");
-//!     tasks.add(Task::blocking(audit).named("audit_log"));
-//!     StatusCode::ACCEPTED // sent now; then the mail, then the log
+//! #[derive(serde::Deserialize)]
+//! struct Signup {
+//!     email: String,
 //! }
 //!
-//! async fn send_mail() -> Result<(), std::io::Error> {
-//!     Ok(())
+//! async fn signup(tasks: TaskSet, Json(signup): Json<Signup>) -> StatusCode {
+//!     // A task outlives its request, so it owns its data: `move` it, or clone it.
+//!     let line = format!("signed up: {}\n", signup.email);
+//!     tasks.add(Task::new(send_mail(signup.email)).named("welcome_mail"));
+//!     tasks.add(Task::blocking(move || std::fs::write("audit.log", line)).named("audit_log"));
+//!     StatusCode::ACCEPTED // sent first; the mail follows, then the log
+//! }
+//!
+//! async fn send_mail(to: String) -> Result<(), BoxError> {
+//!     println!("to {to}: welcome!");
+//!     Ok(()) // an error is logged and counted
 //! }
 //!
 //! #[tokio::main]
-//! async fn main() -> std::io::Result<()> {
-//!     let registry = TaskRegistry::new();
-//!     let layer = TaskLayer::new(registry.clone());
-//!     let app = Router::new().route("/signup", post(signup)).layer(layer);
+//! async fn main() -> Result<(), BoxError> {
+//!     tracing_subscriber::fmt().init(); // shows the log, with each task that failed
+//!     let registry = TaskRegistry::builder()
+//!         .default_timeout(Duration::from_secs(60)) // no task runs for ever
+//!         .capacity(10_000) // tasks in memory at a time; when it is full, the layer answers 503
+//!         .build()?;
+//!     let app = Router::new()
+//!         .route("/signup", post(signup))
+//!         .layer(TaskLayer::new(registry.clone()).shed_at_capacity());
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//!     axum::serve(listener, app).with_graceful_shutdown(stop_signal()).await?;
-//!     println!("{}", registry.shutdown(std::time::Duration::from_secs(30)).await);
+//!     // Until SIGTERM or Ctrl-C. Then requests and tasks have 20 s to finish.
+//!     let report = registry
+//!         .serve(Duration::from_secs(20), |stop| {
+//!             axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())
+//!         })
+//!         .await?;
+//!     println!("{report}");
 //!     Ok(())
 //! }
-//! # async fn stop_signal() {}
 //! ```
+//!
+//! ```toml
+//! [dependencies]
+//! axum = "0.8"
+//! postlude = { version = "0.1", features = ["signal"] }
+//! serde = { version = "1", features = ["derive"] }
+//! tokio = { version = "1.43", features = ["full"] }
+//! tracing-subscriber = "0.3"
+//! ```
+//!
+//! | when | what happens | chapter |
+//! |---|---|---|
+//! | the client leaves; the handler fails or panics | the tasks run; a condition narrows that | [when tasks run][lifecycle] |
+//! | a task fails, panics or times out | it is logged with its place and its error, counted, and told to your hook; the next one runs | [when tasks run][lifecycle] |
+//! | its receiver is down | it is tried again, or paused; then it is a dead letter that can be replayed | [retries], [limits] |
+//! | a deploy stops the process | tasks have the grace; what is left is aborted, and named in the report | [shutting down] |
+//! | the process crashes | live tasks are gone; a job of `postlude-jobs` is not | [which tool when][choosing] |
+//! | too much comes | tasks wait by priority; a full registry turns requests away with 503 | [limits] |
 //!
 //! # Guarantees
 //! A task that is added to a set runs after the response has left, no matter how the request ended. It starts at most
@@ -48,6 +84,9 @@
 //! | how a request and a task ended | [`Ending`], [`Outcome`], [`OutcomeKind`] |
 //! | limits, an admission filter, a failure hook | [`TaskRegistryBuilder`] |
 //! | the order of tasks that wait | [`Priority`] |
+//! | tasks that must start in time, and unique tasks | [`Task::expires_after`], [`Task::unique`] |
+//! | code around each step of a task | [`TaskRegistryBuilder::wrap`] |
+//! | how far a task has come | [`progress()`] |
 //! | many items in one task | [`TaskRegistry::batcher`] |
 //! | live tasks and counters | [`TaskRegistry::tasks`], [`TaskRegistry::metrics`], [`DurationHistogram`] |
 //! | one task, and the last outcomes | [`TaskRegistry::get`], [`TaskRegistry::history`] |
@@ -60,13 +99,15 @@
 //! | pausing and limiting names at run time | [`TaskRegistry::pause`], [`TaskRegistry::set_limit`], [`TaskRegistry::name_limits`] |
 //! | code that a shutdown waits for, room for tasks | [`TaskRegistry::shutdown_guard`], [`TaskRegistry::may_start`] |
 //!
-//! The [guide] describes [when tasks run][lifecycle], [retries], [limits], the [kinds of work][work],
-//! [shutdown][shutting down], [tests][testing] of handlers that add tasks, and [measurements on the wire][wire].
+//! The [guide] describes [which tool to use when][choosing], what is different for those who [come from][coming from]
+//! FastAPI, Celery, Sidekiq, `tokio::spawn` and `TaskTracker`, [when tasks run][lifecycle], the order of [layers],
+//! [retries], [limits], the [kinds of work][work], [shutdown][shutting down], [tests][testing] of handlers that add
+//! tasks, and [measurements on the wire][wire].
 //!
 //! Durable jobs, which survive their process, are in the crate `postlude-jobs`.
 //!
-//! Status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose guide describes how
-//! to observe tasks.
+//! A page for operators, status routes, health checks and Prometheus metrics are in the crate `postlude-console`, whose
+//! guide describes how to observe tasks, and has a runbook.
 //!
 //! # Features
 //! - `axum` (default): [`TaskSet`] as an axum extractor. Implies `http`.
@@ -81,6 +122,9 @@
 //! `tokio-util`, `futures-core` and, with the features, `http`, `http-body`, `bytes`, `tower-layer`, `tower-service`,
 //! `axum-core` and `serde`.
 //!
+#![cfg_attr(feature = "axum", doc = "[choosing]: guide::choosing")]
+#![cfg_attr(feature = "axum", doc = "[coming from]: guide::coming_from")]
+#![cfg_attr(feature = "axum", doc = "[layers]: guide::layers")]
 #![cfg_attr(feature = "axum", doc = "[lifecycle]: guide::lifecycle")]
 #![cfg_attr(feature = "axum", doc = "[retries]: guide::retries")]
 #![cfg_attr(feature = "axum", doc = "[limits]: guide::limits")]
@@ -90,6 +134,9 @@
 #![cfg_attr(feature = "axum", doc = "[wire]: guide::wire")]
 // Without its feature, the link of an item leads to the list of features.
 #![cfg_attr(not(feature = "axum"), doc = "[guide]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[choosing]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[coming from]: #features")]
+#![cfg_attr(not(feature = "axum"), doc = "[layers]: #features")]
 #![cfg_attr(not(feature = "axum"), doc = "[lifecycle]: #features")]
 #![cfg_attr(not(feature = "axum"), doc = "[retries]: #features")]
 #![cfg_attr(not(feature = "axum"), doc = "[limits]: #features")]
@@ -108,7 +155,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 /// Compiles the examples of the README.
-#[cfg(all(doctest, feature = "axum"))]
+#[cfg(all(doctest, feature = "axum", feature = "signal"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

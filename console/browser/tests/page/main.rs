@@ -3,7 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "the clock of the tests is the real one")]
 
 mod actions;
+mod documentation;
 mod driver;
+mod images;
 mod looks;
 mod observe;
 mod queues;
