@@ -1,4 +1,9 @@
-//! The runbook knows each alert, and its links lead somewhere.
+//! The runbook knows each alert, its links lead somewhere, and its commands work.
+
+use postlude::{RetryPolicy, Task, TaskRegistry};
+use postlude_console::StatusRouter;
+
+use crate::support::{ask, serve_status};
 
 const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 const RULES: &str = include_str!("../../dashboards/alerts.yml");
@@ -27,5 +32,32 @@ fn links_to_its_sections() {
     assert!(links.len() > 20, "they were found");
     for link in links {
         assert!(anchors.iter().any(|anchor| anchor == link), "#{link} is none of {anchors:?}");
+    }
+}
+
+/// The commands for these routes: the method and the path of each.
+fn commands() -> Vec<(&'static str, &'static str)> {
+    let spans = RUNBOOK.split('`').filter_map(|span| span.strip_prefix("ops "));
+    let commands = spans.map(|command| {
+        let (path, method) = command.split_once(" -X ").unwrap_or((command, "GET"));
+        (method, path.trim_matches('\''))
+    });
+    commands.filter(|(_, path)| path.starts_with("/admin/")).collect()
+}
+
+#[tokio::test]
+async fn commands_work() {
+    assert!(commands().len() > 12, "they were found");
+    for (method, path) in commands() {
+        let registry = TaskRegistry::new();
+        let dead = Task::retrying(RetryPolicy::default().attempts(1), || async { Err::<(), _>("down") });
+        registry.spawn(dead.named("NAME")).await;
+        let hanging = registry.spawn(Task::new(std::future::pending::<()>()).named("NAME"));
+        let letter = registry.dead_letters().list()[0].id.to_external();
+        let address = serve_status(StatusRouter::new(registry).allow_abort().allow_replay().allow_pause()).await;
+        let task = hanging.id().to_external();
+        let id = if path.contains("/dead-letters/") { letter } else { task };
+        let answer = ask(address, method, &path.replace("/ID", &format!("/{id}"))).await;
+        assert!(matches!(answer.status, 200 | 202 | 204), "{method} {path}: {answer:?}");
     }
 }

@@ -1,9 +1,9 @@
 //! A `WebSocket`: the tasks of its request, and those that the connection adds while it is open.
 #![expect(clippy::disallowed_methods, reason = "tests play the server and the client")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may stop where it stands")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
 #[path = "../../support/mod.rs"]
-#[expect(dead_code, reason = "the tests of the other package use the rest")]
+#[expect(dead_code, unused_imports, reason = "the tests of the other package use the rest")]
 mod support;
 
 use std::{pin::pin, time::Duration};
