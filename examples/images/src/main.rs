@@ -160,7 +160,7 @@ async fn main() -> Result<(), BoxError> {
     let durable = durable_folder()?;
     // Removed at the end of the process.
     let temporary = tempfile::tempdir()?;
-    let store = Store::open(durable.as_deref().map_or(temporary.path(), std::path::Path::new))?;
+    let store = Store::open(durable.as_deref().map_or_else(|| temporary.path(), std::path::Path::new))?;
 
     let mut builder = TaskRegistry::builder().capacity(1_000).default_timeout(Duration::from_secs(120));
     for process in Process::ALL {

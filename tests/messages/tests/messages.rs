@@ -1,6 +1,6 @@
 //! What the compiler says to a mistake. Each case in `cases/` has its message beside it. After a change,
 //! `TRYBUILD=overwrite cargo test -p postlude-messages` writes them anew: read each, as one who made the mistake.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where it stands, and say why")]
+#![expect(clippy::print_stdout, reason = "a test may stop where it stands, and say why")]
 
 use std::process::Command;
 
