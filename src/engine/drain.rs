@@ -22,7 +22,7 @@ use crate::{
     },
     ledger::{finished::EndedBy, live::LiveTask},
     model::{DiscardReason, Ending, RejectReason, TaskId},
-    task::work::{BoxedWork, End, Meta, Permits, drop_work, poll_to_end},
+    task::work::{BoxedWork, End, Meta, drop_work, poll_to_end},
     telemetry::span::inside,
     util::clock::Timestamp,
 };
@@ -314,6 +314,7 @@ fn not_to_start(meta: &Meta, now: Timestamp) -> Option<DiscardReason> {
     meta.duplicate_of().map(|_| DiscardReason::Duplicate)
 }
 
+#[inline]
 fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
     let next = pop(queue, &mut transition.state, now);
     if next.is_none() {
@@ -368,10 +369,10 @@ fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
 /// Starts a task with the permits that it has just been given.
 fn start(shared: &Shared, work: &mut BoxedWork) -> Start {
     let meta = work.as_mut().meta_mut();
-    let has_permit = meta.policy.as_ref().is_some_and(|policy| policy.permits.permits[0].is_some());
-    let start = shared.start(meta.id(), if has_permit { OfName::Permit } else { OfName::None });
-    if let (Start::MustWait, Some(policy)) = (&start, &mut meta.policy) {
-        policy.permits = Permits::default();
+    let of_name = if meta.permits[0].is_some() { OfName::Permit } else { OfName::None };
+    let start = shared.start(meta.id(), of_name);
+    if let Start::MustWait = start {
+        meta.permits = [None, None];
     }
     start
 }

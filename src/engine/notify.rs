@@ -19,6 +19,7 @@ use crate::{
 /// All of these methods are called without a lock.
 impl Shared {
     /// Notifies observers that a task was added, even if it was then discarded.
+    #[inline]
     pub(crate) fn notify_added(&self, identity: Identity) {
         if self.telemetry.has_observers() {
             let info = self.admission.marked(LiveTask::new(identity).info(identity.added));
@@ -28,6 +29,7 @@ impl Shared {
 
     /// Notifies observers that an attempt started at `started`. Called before its first poll. Returns the time from
     /// which on its time limit counts: the observers' time is not the task's. `None` if the task was ended meanwhile.
+    #[inline]
     pub(crate) fn notify_started(&self, id: TaskId, started: Timestamp) -> Option<Timestamp> {
         if !self.telemetry.has_observers() {
             return Some(started);

@@ -115,7 +115,9 @@ impl Pending {
         let slot = Slot { index, task: Some(task) };
         if self.is_empty() {
             // What is left are gaps.
-            self.others.clear();
+            if self.others.gaps > 0 {
+                self.others.clear();
+            }
             self.first = slot;
         } else if self.later.is_none() && self.first.index < index && self.others.last().is_none_or(|last| last < index)
         {

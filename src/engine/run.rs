@@ -21,7 +21,7 @@ use crate::{
     model::{DiscardReason, Ending, Outcome},
     task::{
         keyed::{Claim, Held},
-        work::{BoxedWork, End, Kind, Meta, Permits, Work},
+        work::{BoxedWork, End, Kind, Meta, Work},
     },
     util::{clock::Timestamp, semaphore::Permit},
 };
@@ -73,9 +73,7 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
 #[cold]
 pub(crate) fn under_limits(mut work: BoxedWork, shared: &Arc<Shared>, of_name: Option<Permit>) -> BoxedWork {
     let meta = work.as_mut().meta_mut();
-    if let Some(policy) = &mut meta.policy {
-        policy.permits = Permits::default();
-    }
+    meta.permits = [None, None];
     let came = meta.identity().added;
     let entered = shared.admission.enter_again(&AdmitRequest::of(meta), came, of_name);
     let meta = meta.on_behalf(Kind::Async);

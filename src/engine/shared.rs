@@ -28,7 +28,7 @@ use crate::{
     },
     limits::{AdmissionControl, NameLimits, PausedNames},
     model::{BoxError, DiscardReason, Outcome, RejectReason, TaskId, TaskInfo, TaskName, TaskState},
-    task::work::{BoxedWork, Kind, Meta, Permits, Policy},
+    task::work::{BoxedWork, Kind, Meta, Policy},
     telemetry::Telemetry,
     util::{
         clock::Timestamp,
@@ -261,7 +261,7 @@ impl Shared {
 
     /// Whether a task can be polled directly, and nothing has to be done before: it has no time limit, no observer is
     /// notified of its start, and it is not profiled.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn runs_at_once(&self, meta: &Meta) -> bool {
         meta.policy.is_none()
             && self.default_timeout.is_none()
@@ -271,19 +271,14 @@ impl Shared {
     }
 
     /// Like [`runs_plain`](Self::runs_plain) for a task that may need permits: if they are free, it is given them.
+    #[inline]
     pub(crate) fn runs_with_permits(&self, work: &mut BoxedWork) -> bool {
         let meta = work.as_mut().meta_mut();
         if meta.kind != Kind::Async || !self.has_only_limits(meta) {
             return false;
         }
-        match self.admission.try_admit(meta) {
-            None => false,
-            Some(Permits { permits: [None, None], .. }) => true,
-            Some(permits) => {
-                meta.policy.get_or_insert_default().permits = permits;
-                true
-            }
-        }
+        let permits = self.admission.try_admit(meta);
+        permits.map(|permits| meta.permits = permits).is_some()
     }
 
     /// Starts the time limit, if there is one, of a task that is polled directly and that started at `started`.
@@ -293,7 +288,7 @@ impl Shared {
         meta.end_start_limit();
         if let Some(limit) = self.time_limit(meta.policy.as_deref()) {
             let entry = time_limit::start(self, meta.id(), 1, limit, false, started);
-            meta.policy.get_or_insert_default().time_limit = entry;
+            meta.time_limit = entry.map(Box::new);
         }
     }
 
@@ -359,11 +354,14 @@ impl Shared {
     pub(crate) fn start(&self, id: TaskId, permit: OfName) -> Start {
         let now = Timestamp::now();
         // Under the lock, so that either the task waits for the limits of its name, or they count it.
-        let may_start = |live: &mut LiveTask| match (permit, self.admission.of_name(live.identity.name)) {
-            (OfName::Permit, _) | (_, None) => true,
-            (OfName::None, Some(_)) => false,
-            (OfName::Thread, Some(limits)) => {
-                live.adopt(&limits.permits);
+        let of_name = |live: &LiveTask| self.admission.of_name(live.identity.name);
+        let may_start = |live: &mut LiveTask| match permit {
+            OfName::Permit => true,
+            OfName::None => of_name(live).is_none(),
+            OfName::Thread => {
+                if let Some(limits) = of_name(live) {
+                    live.adopt(&limits.permits);
+                }
                 true
             }
         };
@@ -419,7 +417,7 @@ impl Shared {
         };
         let outcome = outcome(&task);
         if outcome.is_completed() && !observed && !task.has_extras() {
-            let evicted = shard.finish(&task, &outcome, now, false);
+            let evicted = shard.complete(task.completed(now));
             let idle = shard.is_idle();
             drop(shard);
             if evicted.is_some() {
@@ -428,7 +426,7 @@ impl Shared {
             self.finish_unobserved(idle);
             return true;
         }
-        let evicted = shard.finish(&task, &outcome, now, true);
+        let evicted = shard.finish(&task, &outcome, now);
         if by == EndedBy::Caller {
             // Under the lock, so that the runner finds the entry afterwards.
             self.abandoned.insert_stopped(&task, &outcome, now, false);

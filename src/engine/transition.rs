@@ -59,6 +59,7 @@ impl<'a> Transition<'a> {
         Self::with(queue, queue.state.lock(), Timestamp::now())
     }
 
+    #[inline]
     pub(crate) fn with(queue: &'a Arc<SetQueue>, mut state: MutexGuard<'a, QueueState>, now: Timestamp) -> Self {
         let mut shard = queue.shared().ledger.shard(queue.number());
         let mut effects = Effects::default();
@@ -67,6 +68,7 @@ impl<'a> Transition<'a> {
     }
 
     /// Releases the locks and applies the effects.
+    #[inline]
     pub(crate) fn finish(self) {
         let Self { queue, state, shard, mut effects, .. } = self;
         if let Some(idle) = &mut effects.unobserved {
@@ -83,12 +85,13 @@ impl<'a> Transition<'a> {
     }
 
     /// Counts the end of the current task, which has completed and is not observed. Returns `false` if it has extras.
+    #[inline]
     pub(crate) fn finish_unobserved(&mut self, id: TaskId) -> bool {
         let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
         let Some(current) = self.state.current.take_if(is_plain) else {
             return false;
         };
-        if let Some(error) = self.shard.finish(&current, &Outcome::Completed, self.now, false) {
+        if let Some(error) = self.shard.complete(current.completed(self.now)) {
             self.effects.rare().evicted.push(error);
         }
         self.state.outcomes.count(OutcomeKind::Completed);
@@ -112,7 +115,7 @@ impl<'a> Transition<'a> {
     }
 
     fn count(&mut self, task: LiveTask, outcome: Outcome, by: EndedBy) {
-        if let Some(error) = self.shard.finish(&task, &outcome, self.now, true) {
+        if let Some(error) = self.shard.finish(&task, &outcome, self.now) {
             self.effects.rare().evicted.push(error);
         }
         self.state.outcomes.count(outcome.kind());
@@ -277,6 +280,7 @@ impl<'a> Transition<'a> {
     }
 
     /// Notes that no drain is running.
+    #[inline]
     pub(crate) fn set_idle(&mut self) {
         self.state.phase = Phase::Idle;
         self.remove_if_empty();
@@ -284,6 +288,7 @@ impl<'a> Transition<'a> {
 
     /// If the queue is now empty, removes it from the ledger and wakes the tasks that wait for it to drain. While a
     /// drain is running, this is left to the drain.
+    #[inline]
     fn remove_if_empty(&mut self) {
         if self.state.phase == Phase::Draining || !self.state.is_empty() {
             return;
@@ -301,6 +306,7 @@ impl<'a> Transition<'a> {
 }
 
 impl Effects {
+    #[inline]
     fn apply(self, queue: &Arc<SetQueue>) {
         if let Some(idle) = self.unobserved {
             queue.shared().finish_unobserved(idle);
@@ -316,6 +322,7 @@ impl Effects {
 }
 
 impl RareEffects {
+    #[cold]
     fn apply(mut self, queue: &Arc<SetQueue>) {
         let shared = queue.shared();
         for finish in &mut self.finished {

@@ -147,11 +147,13 @@ impl SetAccount {
         }
         let Begun { name, added, started } = self.begun;
         shard.count_begun(name, added, started);
-        for Begun { name, added, started } in self.others.iter_mut().flat_map(|others| others.drain(..)) {
-            shard.count_begun(name, added, started);
-        }
-        self.begun = Begun::default();
+        self.begun = Begun::none_of(name);
         self.added = 0;
+        if let Some(others) = &mut self.others {
+            for Begun { name, added, started } in others.drain(..) {
+                shard.count_begun(name, added, started);
+            }
+        }
     }
 
     /// The adds and starts of a name.

@@ -82,7 +82,7 @@ impl LiveTask {
     }
 
     /// A task of a set that leaves `pending`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(meta: &Meta) -> Self {
         let mut task = Self::new(meta.identity());
         if meta.is_unique() {
@@ -92,6 +92,7 @@ impl LiveTask {
     }
 
     /// Notes the key that the task has claimed, or the task of which it is a duplicate.
+    #[cold]
     fn note_claim(&mut self, meta: &Meta) {
         if meta.held().is_some() {
             self.extras_mut().key = meta.key_of_name();

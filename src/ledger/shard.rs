@@ -122,6 +122,7 @@ impl<S> ShardState<S> {
     #[must_use = "drop it without the lock"]
     #[inline]
     pub(crate) fn complete(&mut self, finished: FinishedTask) -> Option<SharedError> {
+        debug_assert!(finished.started.is_some(), "a task completed that was not running");
         self.running -= 1;
         let counters = self.names.of(finished.identity.name);
         counters.running -= 1;
@@ -130,17 +131,10 @@ impl<S> ShardState<S> {
         self.history.push(finished)
     }
 
-    /// Counts and remembers an end. If it is `observed`, a call of [`Ledger::reported`](super::Ledger::reported) must
-    /// follow. Returns the error that the history evicts.
+    /// Counts and remembers an end that is still to be reported: a call of
+    /// [`Ledger::reported`](super::Ledger::reported) must follow. Returns the error that the history evicts.
     #[must_use = "drop it after releasing the lock"]
-    #[inline]
-    pub(crate) fn finish(
-        &mut self,
-        task: &LiveTask,
-        outcome: &Outcome,
-        now: Timestamp,
-        observed: bool,
-    ) -> Option<SharedError> {
+    pub(crate) fn finish(&mut self, task: &LiveTask, outcome: &Outcome, now: Timestamp) -> Option<SharedError> {
         let counters = self.names.of(task.identity.name);
         if task.has_started() {
             self.running -= 1;
@@ -151,7 +145,7 @@ impl<S> ShardState<S> {
             counters.pending -= 1;
         }
         // A shutdown must not return, and the process must not exit, before the end is in the log.
-        self.unreported += u64::from(observed);
+        self.unreported += 1;
         let finished = task.finished(outcome.clone(), now);
         counters.record(&finished);
         self.outcomes.count(outcome.kind());

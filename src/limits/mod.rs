@@ -221,21 +221,23 @@ impl AdmissionControl {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.names.get(meta.name).is_none()
     }
 
-    /// The permits of an async task that need not wait; `None` if it has to.
-    pub(crate) fn try_admit(&self, meta: &Meta) -> Option<Permits> {
+    /// The permits of an async task that need not wait, of its name and of its kind; `None` if it has to.
+    #[inline]
+    pub(crate) fn try_admit(&self, meta: &Meta) -> Option<[Option<Permit>; 2]> {
         let limits = self.names.get(meta.name);
         #[cfg(feature = "rate-limit")]
         if limits.is_some_and(|limits| limits.rate.is_some()) {
             return None;
         }
-        let mut permits = Permits::default();
-        let of_name = limits.map(|limits| &limits.permits);
-        for (slot, semaphore) in permits.permits.iter_mut().zip([of_name, self.of_kind(meta.kind)]) {
-            if let Some(semaphore) = semaphore {
-                *slot = Some(semaphore.try_acquire()?);
-            }
-        }
-        Some(permits)
+        let of_name = match limits {
+            Some(limits) => Some(limits.permits.try_acquire()?),
+            None => None,
+        };
+        let of_kind = match self.of_kind(meta.kind) {
+            Some(permits) => Some(permits.try_acquire()?),
+            None => None,
+        };
+        Some([of_name, of_kind])
     }
 
     /// How many async tasks of this name would start without waiting; `usize::MAX` if nothing limits them.

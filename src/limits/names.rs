@@ -75,7 +75,7 @@ impl LimitedNames {
     fn find(&self, name: TaskName) -> Option<&NameLimits> {
         let mut entry = self.bucket(name);
         while let Some(link) = entry.get() {
-            if link.name == name {
+            if link.name.is_same(name) || link.name == name {
                 return Some(&link.limits);
             }
             entry = &link.next;

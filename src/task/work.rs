@@ -57,12 +57,8 @@ pub(crate) struct Policy {
     pub(crate) of_name: Option<Arc<NamePolicy>>,
     /// The dead letter of which the task is a replay.
     pub(crate) replay_of: Option<TaskId>,
-    /// The permits of a task that is polled directly.
-    pub(crate) permits: Permits,
     /// Foreign code around each step of the work.
     pub(crate) wrappers: Option<Wrappers>,
-    /// Keeps the time limit of a task that is polled directly in the registry's timer.
-    pub(crate) time_limit: Option<EntryGuard>,
 }
 
 impl Policy {
@@ -103,9 +99,7 @@ impl Policy {
             expires_after: _,
             of_name: _,
             start_by: _,
-            permits: _,
             wrappers: _,
-            time_limit: _,
         } = self;
         let may_run = timeout.is_none_or(|limit| !limit.is_zero());
         let is_unique = keyed.as_ref().is_some_and(|keyed| keyed.unique.is_some());
@@ -148,6 +142,11 @@ pub(crate) struct Meta {
     pub(crate) added: Option<Timestamp>,
     pub(crate) span: Option<Box<Span>>,
     pub(crate) policy: Option<Box<Policy>>,
+    /// The permits of its name and of its kind, if it is polled directly. Stored inline, because an allocation would cost
+    /// more than all the rest of a limit that is not met.
+    pub(crate) permits: [Option<Permit>; 2],
+    /// Keeps its time limit in the registry's timer, if it is polled directly.
+    pub(crate) time_limit: Option<Box<EntryGuard>>,
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
     pub(crate) started: bool,
@@ -165,6 +164,8 @@ impl Meta {
             added: None,
             span: None,
             policy: None,
+            permits: [None, None],
+            time_limit: None,
             kind,
             priority: Priority::Normal,
             started: false,
@@ -280,6 +281,8 @@ impl Meta {
             // The clone calls the subscriber, which may panic.
             span: catch_panic(|| self.span.clone()).unwrap_or_default(),
             policy: None,
+            permits: [None, None],
+            time_limit: None,
             kind,
             priority: self.priority,
             started: true,

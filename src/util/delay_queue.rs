@@ -280,7 +280,7 @@ impl<T> State<T> {
     }
 
     fn take_due(&mut self, now: Instant) -> Vec<Entry<T>> {
-        let mut due = Vec::new();
+        let mut due = Vec::with_capacity(self.soon.len().min(ENTRIES_PER_POLL));
         while due.len() < ENTRIES_PER_POLL && self.soon.front().is_some_and(|(at, _)| *at <= now) {
             due.extend(self.soon.pop_front().map(|(_, value)| Entry::Value(value)));
         }
