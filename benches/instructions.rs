@@ -12,7 +12,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use http_body_util::BodyExt;
 use postlude::{Profile, Task, TaskLayer, TaskRegistry, TaskSet};
-use postlude_floor::{Bag, Registry, Until, floor, keeping_floor};
+use postlude_floor::{Bag, Registry, Until, floor, keeping_floor, waiting_floor};
 use tokio::{runtime::Builder, sync::Semaphore, time::timeout};
 use tokio_metrics::TaskMonitor;
 use tower::ServiceExt;
@@ -28,8 +28,9 @@ const WINDOW: usize = 128;
 const LAST_WRITE: Duration = Duration::from_millis(10);
 
 /// A scenario, what runs it, and what runs the same without postlude.
-const SCENARIOS: [(&str, Side, Side); 21] = [
+const SCENARIOS: [(&str, Side, Side); 26] = [
     ("spawn", Side::Spawned, Side::Tokio),
+    ("spawn, against the floor", Side::Spawned, Side::FloorSpawned),
     ("spawn with a name", NAMED, Side::Tokio),
     ("a subscriber at INFO, against none", Side::Named(Setting::Info), NAMED),
     ("a span at INFO, against none", Side::Named(Setting::InfoSpan), NAMED),
@@ -42,13 +43,17 @@ const SCENARIOS: [(&str, Side, Side); 21] = [
     ("a set of 4 with a time limit, against none", Side::LimitedSets(4), Side::Sets(4)),
     ("a set of 4, drained by hand, against its last handle", Side::DrainedSets(4), Side::Sets(4)),
     ("set of 1", Side::Sets(1), Side::Tokio),
+    ("set of 1, against the floor", Side::Sets(1), Side::FloorSets(1)),
     ("set of 4", Side::Sets(4), Side::Tokio),
+    ("set of 4, against the floor", Side::Sets(4), Side::FloorSets(4)),
     ("set of 16", Side::Sets(16), Side::Tokio),
+    ("set of 16, against the floor", Side::Sets(16), Side::FloorSets(16)),
     ("layer, no task", Side::Layer(0), Side::Handler(0)),
     ("layer, no task, against the floor", Side::Layer(0), Side::Floor(0)),
     ("layer, 1 task", Side::Layer(1), Side::Handler(1)),
     ("layer, 1 task, against the floor", Side::Layer(1), Side::Floor(1)),
     ("layer, 1 task, against the keeping floor", Side::Layer(1), Side::KeepingFloor(1)),
+    ("layer, 1 task, against the waiting floor", Side::Layer(1), Side::WaitingFloor(1)),
     ("layer, 4 tasks", Side::Layer(4), Side::Handler(4)),
 ];
 
@@ -70,12 +75,18 @@ enum Side {
     LimitedSets(usize),
     /// The same, drained by a call whose handle is dropped.
     DrainedSets(usize),
+    /// Spawned tasks of the floor.
+    FloorSpawned,
+    /// Sets of the floor of this many tasks.
+    FloorSets(usize),
     /// Calls of a router with a layer, whose handler adds this many tasks.
     Layer(usize),
     /// The same with a layer that does the least that it can.
     Floor(usize),
     /// The same with a layer that does the least that keeps the promises to its tasks.
     KeepingFloor(usize),
+    /// The same, which waits for the last write, and for no client longer than a limit allows.
+    WaitingFloor(usize),
     /// Calls of a router without a layer, whose handler spawns this many.
     Handler(usize),
 }
@@ -103,7 +114,10 @@ enum Setting {
 impl Side {
     /// Requests need a clock that is advanced, because a set waits after its response.
     const fn is_request(self) -> bool {
-        matches!(self, Self::Layer(_) | Self::Floor(_) | Self::KeepingFloor(_) | Self::Handler(_))
+        matches!(
+            self,
+            Self::Layer(_) | Self::Floor(_) | Self::KeepingFloor(_) | Self::WaitingFloor(_) | Self::Handler(_)
+        )
     }
 
     /// How many tasks of a round a registry runs.
@@ -114,8 +128,11 @@ impl Side {
             Self::Tokio
             | Self::Monitored
             | Self::ByHand
+            | Self::FloorSpawned
+            | Self::FloorSets(_)
             | Self::Floor(_)
             | Self::KeepingFloor(_)
+            | Self::WaitingFloor(_)
             | Self::Handler(_) => 0,
         }
     }
@@ -143,7 +160,7 @@ fn main() {
 async fn run(side: Side, rounds: usize) {
     let registry = registry(side);
     let router = router(side, &registry);
-    let (semaphore, monitor) = (Arc::new(Semaphore::new(MANY)), TaskMonitor::new());
+    let (semaphore, monitor, floor) = (Arc::new(Semaphore::new(MANY)), TaskMonitor::new(), Registry::new());
     for _ in 0..rounds {
         match side {
             Side::Tokio => (0..WINDOW).for_each(|_| drop(tokio::spawn(async {}))),
@@ -177,7 +194,13 @@ async fn run(side: Side, rounds: usize) {
                 (0..size).for_each(|_| _ = set.add(async {}));
                 drop(set.drain());
             }),
-            Side::Layer(_) | Side::Floor(_) | Side::KeepingFloor(_) | Side::Handler(_) => {
+            Side::FloorSpawned => (0..WINDOW).for_each(|_| _ = floor.spawn(async {})),
+            Side::FloorSets(size) => (0..WINDOW / size).for_each(|_| {
+                let set = floor.set();
+                (0..size).for_each(|_| _ = set.add(async {}));
+                set.drain();
+            }),
+            Side::Layer(_) | Side::Floor(_) | Side::KeepingFloor(_) | Side::WaitingFloor(_) | Side::Handler(_) => {
                 for _ in 0..WINDOW {
                     let response = router.clone().oneshot(Request::new(Body::empty())).await.unwrap();
                     response.into_body().collect().await.unwrap();
@@ -245,6 +268,7 @@ fn router(side: Side, registry: &TaskRegistry) -> Router {
         Side::Floor(0) => floor(handler(0), Until::Released),
         Side::Floor(tasks) => floor(bag(tasks), Until::Taken),
         Side::KeepingFloor(tasks) => keeping_floor(bag(tasks), &Registry::new()),
+        Side::WaitingFloor(tasks) => waiting_floor(bag(tasks), &Registry::new()),
         Side::Layer(tasks) => if tasks == 0 {
             handler(0)
         } else {

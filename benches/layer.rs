@@ -12,7 +12,7 @@ use axum::{Extension, Router, body::Body, http::Request, routing::get};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
-use postlude_floor::{Bag, Registry, Until, floor, keeping_floor};
+use postlude_floor::{Bag, Registry, Until, floor, keeping_floor, waiting_floor};
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 use tower::{ServiceExt, layer::util::Identity};
@@ -63,6 +63,10 @@ fn request(criterion: &mut Criterion) {
     let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
     let layer = TaskLayer::new(registry.clone());
     let tracker = TaskTracker::new();
+    let waiting = |count: usize| {
+        let _entered = runtime.enter();
+        waiting_floor(bag_of(count, tracker.clone()), &Registry::new())
+    };
     let peers = [
         ("no layer", spawns_of(0, tracker.clone())),
         ("a layer that does nothing", spawns_of(0, tracker.clone()).layer(Identity::new())),
@@ -76,6 +80,8 @@ fn request(criterion: &mut Criterion) {
         ("the watching floor, 4 tasks", floor(bag_of(4, tracker.clone()), Until::Released)),
         ("the keeping floor, 1 task", keeping_floor(bag_of(1, tracker.clone()), &Registry::new())),
         ("the keeping floor, 4 tasks", keeping_floor(bag_of(4, tracker.clone()), &Registry::new())),
+        ("the waiting floor, 1 task", waiting(1)),
+        ("the waiting floor, 4 tasks", waiting(4)),
         ("1 bare spawn", spawns_of(1, tracker.clone())),
         ("4 bare spawns", spawns_of(4, tracker.clone())),
     ];

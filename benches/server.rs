@@ -9,7 +9,7 @@
 
 use axum::{Extension, Router, routing::get, serve::ListenerExt};
 use postlude::{TaskLayer, TaskRegistry, TaskSet};
-use postlude_floor::{Bag, Registry, Until, floor, keeping_floor};
+use postlude_floor::{Bag, Registry, Until, floor, keeping_floor, waiting_floor};
 use tokio::net::TcpListener;
 
 fn main() {
@@ -29,6 +29,8 @@ fn main() {
             ("watching_4", floor(bag(4), Until::Released)),
             ("keeping_1", keeping_floor(bag(1), &Registry::new())),
             ("keeping_4", keeping_floor(bag(4), &Registry::new())),
+            ("waiting_1", waiting_floor(bag(1), &Registry::new())),
+            ("waiting_4", waiting_floor(bag(4), &Registry::new())),
             ("layer_unused", spawns(0).layer(layer.clone())),
             ("layer_1", tasks(1).layer(layer.clone())),
             ("layer_4", tasks(4).layer(layer)),

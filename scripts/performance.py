@@ -158,7 +158,8 @@ def layer(runs):
     group, bare = "request", {"1 bare spawn": "1 task", "4 bare spawns": "4 tasks"}
     names = ["no layer", "a layer that does nothing", "the floor", "layer, no task"]
     for base, tasks in bare.items():
-        names += [base, f"the floor, {tasks}", f"the watching floor, {tasks}", f"the keeping floor, {tasks}", f"layer, {tasks}"]
+        names += [base, *(f"the {floor}floor, {tasks}" for floor in ("", "watching ", "keeping ", "waiting ")),
+                  f"layer, {tasks}"]
     rows = []
     for name in names:
         base = next((base for base, tasks in bare.items() if name.endswith(tasks)), None)
@@ -177,7 +178,8 @@ def floors(core, request, http):
             ("no task", "no layer", "layer, no task", "the floor"),
             ("1 task", "1 bare spawn", "layer, 1 task", "the floor, 1 task"),
             ("1 task, when the bytes have left", "1 bare spawn", "layer, 1 task", "the watching floor, 1 task"),
-            ("1 task, kept", "1 bare spawn", "layer, 1 task", "the keeping floor, 1 task")):
+            ("1 task, kept", "1 bare spawn", "layer, 1 task", "the keeping floor, 1 task"),
+            ("1 task, kept, with all waits", "1 bare spawn", "layer, 1 task", "the waiting floor, 1 task")):
         rows.append([f"a request in process, {name}", base]
                     + [request.ratio("request", peer, base) for peer in (ours, least)])
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in http.splitlines()]
@@ -187,10 +189,71 @@ def floors(core, request, http):
             ("no task", "no_layer", "layer_unused", "floor"),
             ("1 task", "spawn_1", "layer_1", "floor_1"),
             ("1 task, when the bytes have left", "spawn_1", "layer_1", "watching_1"),
-            ("1 task, kept", "spawn_1", "layer_1", "keeping_1")):
+            ("1 task, kept", "spawn_1", "layer_1", "keeping_1"),
+            ("1 task, kept, with all waits", "spawn_1", "layer_1", "waiting_1")):
         if (ours, base) in served and (least, base) in served:
             rows.append([f"CPU of a request over loopback, {name}", f"`{base}`", served[ours, base], served[least, base]])
     return table(["", "against", "postlude", "the floor"], rows)
+
+
+def goals(core, results):
+    """What was to be reached, what is, and what the least code with the same promises reaches."""
+    def read(name):
+        file = results / f"{name}.md"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+    def figure(text):
+        """The first number of a cell, with its range."""
+        found = re.search(r"\d+\.\d+(?: \(\d+\.\d+ to \d+\.\d+\))?", text)
+        return found[0] if found else ""
+
+    rows = []
+
+    def row(what, goal, ours, least="", is_least=False):
+        reached = float(ours.split()[0].replace(",", "")) if ours else None
+        if reached is not None:
+            is_met = reached >= goal if is_least else reached <= goal
+            words = "at least" if is_least else "at most"
+            rows.append([what, f"{words} {goal:,}", ours, least, "yes" if is_met else "no"])
+
+    for name, group, limits in (("a spawned task", "spawn", (2.4, 2.4)), ("a set of 1", "set_of_1", (2.3, 2.2)),
+                                ("a set of 4", "set_of_4", (1.0, 1.0)), ("a set of 16", "set_of_16", (0.7, 0.7))):
+        for flavor, limit in zip(FLAVORS, limits):
+            row(f"{name}, against a `TaskTracker::spawn`, {flavor}", limit,
+                core.ratio(f"{group}/{flavor}", "postlude"), core.ratio(f"{group}/{flavor}", "floor"))
+    for flavor in FLAVORS:
+        row(f"a task with a name at `INFO`, against no subscriber, {flavor}", 1.3,
+            core.across((f"logging/{flavor}", "postlude_named"), (f"spawn/{flavor}", "postlude_named")))
+        for policy, limit in (("max_concurrent_never_met", 1.1), ("limit_of_its_name_never_met", 1.1),
+                              ("timeout", 1.5)):
+            if policy in core.runs[0][f"policies/{flavor}"]:
+                row(f"a task with `{policy}`, against one with a name, {flavor}", limit,
+                    core.ratio(f"policies/{flavor}", policy, "named"))
+    by_hand = [line for line in read("instructions") if line[0].startswith("a set of 4, drained by hand")]
+    for line in by_hand:
+        row("a set drained by hand, against its last handle, in instructions", 1.03, line[3])
+    served = {(line[0], line[1]): figure(line[2]) for line in read("http") if len(line) == 6}
+    for variant, base, limit, floor in (("layer_unused", "no_layer", 0.96, "floor"),
+                                        ("layer_1", "spawn_1", 0.88, "waiting_1")):
+        row(f"requests/s of `{variant}`, against `{base}`", limit, served.get((variant, base), ""),
+            served.get((floor, base), ""), is_least=True)
+    worst = {line[0]: [cell.split(", ")[-1] for cell in line[1:]] for line in read("worst") if len(line) == 6}
+    control = worst.get("the control: a box")
+    for call, times in worst.items():
+        if control and call.startswith("**"):
+            above = max(int(time) - max(int(box) for box in control) for time in times if time)
+            row(f"{call}: the worst call above the worst of the control, in µs", 200, str(max(above, 0)))
+    shutdown = ""
+    for line in read("worst"):
+        if line[0].startswith("a shutdown of"):
+            shutdown = line[0]
+        elif shutdown and line[-1].isdigit():
+            row(f"{shutdown}, {line[0]}, beyond its grace, in ms", 1_000, line[1])
+    for line in read("memory"):
+        if line[0].startswith("each name in a shard"):
+            row("bytes of a name in a shard", 2_048, line[1])
+    return table(["", "goal", "is", "the floor", "reached"], rows)
 
 
 def plot(title, x_label, y_label, ticks, series):
@@ -281,6 +344,7 @@ def write(folder):
     if core.runs and request.runs:
         http = folder / "http.md"
         fill("floors", floors(core, request, http.read_text() if http.exists() else ""))
+        fill("goals", goals(core, folder))
     for step in ("memory", "worst", "instructions", "http"):
         file = folder / f"{step}.md"
         if file.exists():

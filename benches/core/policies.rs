@@ -23,6 +23,9 @@ pub(crate) fn each(criterion: &mut Criterion) {
         case("named", with(), || Task::new(peers::work()).named("mail"));
         case("capacity", with().capacity(1_000_000), plain);
         case("max_concurrent_never_met", with().max_concurrent(1_000_000), plain);
+        case("limit_of_its_name_never_met", with().limit_by_name("mail", 1_000_000), || {
+            Task::new(peers::work()).named("mail")
+        });
         case("max_concurrent_16", with().max_concurrent(16), plain);
         case("timeout", with(), || Task::new(peers::work()).timeout(LONG));
         case("default_timeout", with().default_timeout(LONG), plain);

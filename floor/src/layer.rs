@@ -4,7 +4,8 @@
 //! the bag spawns one tokio task for all that is in it; the body has that reference when it was taken to its end or
 //! dropped. To know that the bytes have left as well, the [watching](Until::Released) floor lets each chunk hold a
 //! reference, which is dropped when the server releases the chunk. The [keeping](keeping_floor) floor does the same for
-//! tasks that are listed, guarded, counted and timed.
+//! tasks that are listed, guarded, counted and timed. The [waiting](waiting_floor) floor waits for the last write, too,
+//! and no longer for a client than a limit allows.
 
 use std::{
     mem,
@@ -25,7 +26,10 @@ use pin_project_lite::pin_project;
 use tower_layer::layer_fn;
 use tower_service::Service;
 
-use crate::{Registry, Set};
+use crate::{
+    Registry, Set,
+    waits::{Limit, Waits},
+};
 
 /// How long tasks wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +48,25 @@ enum Tasks {
     /// Spawned, and forgotten.
     Plain(Mutex<Vec<BoxFuture<'static, ()>>>),
     /// In a set of a registry, which is made for the first task.
-    Kept(OnceLock<Arc<Set>>, Registry),
+    Kept(Kept),
+}
+
+struct Kept {
+    set: OnceLock<Arc<Set>>,
+    registry: Registry,
+    /// How it waits for its client, and since when.
+    waits: Option<(Arc<Waits>, OnceLock<Arc<Limit>>)>,
 }
 
 impl Bag {
-    fn new(keeps: Option<&Registry>) -> Self {
+    fn new(keeps: Option<&Keeps>) -> Self {
         Self(Arc::new(match keeps {
             None => Tasks::Plain(Mutex::default()),
-            Some(registry) => Tasks::Kept(OnceLock::new(), registry.clone()),
+            Some(Keeps { registry, waits }) => Tasks::Kept(Kept {
+                set: OnceLock::new(),
+                registry: registry.clone(),
+                waits: waits.as_ref().map(|waits| (Arc::clone(waits), OnceLock::new())),
+            }),
         }))
     }
 
@@ -59,7 +74,18 @@ impl Bag {
     pub fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
         match &*self.0 {
             Tasks::Plain(tasks) => tasks.lock().push(task.boxed()),
-            Tasks::Kept(set, registry) => _ = set.get_or_init(|| registry.set()).add(task),
+            Tasks::Kept(Kept { set, registry, .. }) => _ = set.get_or_init(|| registry.set()).add(task),
+        }
+    }
+
+    /// There is a response, or the server has asked for its body.
+    fn polled(&self) {
+        if let Tasks::Kept(Kept { set, waits: Some((waits, limit)), .. }) = &*self.0 {
+            match (limit.get(), set.get()) {
+                (Some(limit), _) => limit.polled(),
+                (None, Some(set)) => _ = limit.set(waits.head(set)),
+                (None, None) => {}
+            }
         }
     }
 
@@ -67,7 +93,7 @@ impl Bag {
     fn is_empty(&self) -> bool {
         match &*self.0 {
             Tasks::Plain(tasks) => tasks.lock().is_empty(),
-            Tasks::Kept(set, _) => set.get().is_none(),
+            Tasks::Kept(kept) => kept.set.get().is_none(),
         }
     }
 }
@@ -77,7 +103,14 @@ impl Drop for Tasks {
     fn drop(&mut self) {
         let tasks = match self {
             Self::Plain(tasks) => mem::take(tasks.get_mut()),
-            Self::Kept(set, _) => return set.take().into_iter().for_each(Set::drain),
+            Self::Kept(Kept { set, waits, .. }) => {
+                let Some(set) = set.take() else { return };
+                match waits {
+                    None => set.drain(),
+                    Some((waits, limit)) => waits.released(set, limit.take()),
+                }
+                return;
+            }
         };
         if !tasks.is_empty() {
             tokio::spawn(async {
@@ -97,15 +130,31 @@ pub fn floor(router: Router, until: Until) -> Router {
 /// The same whose tasks are those of a set of `registry`, with all the promises of this to its tasks. They run when the
 /// server has released the bytes.
 pub fn keeping_floor(router: Router, registry: &Registry) -> Router {
-    let keeps = Some(registry.clone());
-    router.layer(layer_fn(move |inner| Floor { inner, until: Until::Released, keeps: keeps.clone() }))
+    keeping(router, Keeps { registry: registry.clone(), waits: None })
+}
+
+/// The same, whose tasks run when the bytes had the time to be written, and wait for no client longer than a limit
+/// allows. Call it inside a runtime.
+pub fn waiting_floor(router: Router, registry: &Registry) -> Router {
+    keeping(router, Keeps { registry: registry.clone(), waits: Some(Waits::start()) })
+}
+
+fn keeping(router: Router, keeps: Keeps) -> Router {
+    router.layer(layer_fn(move |inner| Floor { inner, until: Until::Released, keeps: Some(keeps.clone()) }))
+}
+
+/// What a layer needs to keep the promises of a [`Set`].
+#[derive(Clone)]
+struct Keeps {
+    registry: Registry,
+    waits: Option<Arc<Waits>>,
 }
 
 #[derive(Clone)]
 struct Floor<S> {
     inner: S,
     until: Until,
-    keeps: Option<Registry>,
+    keeps: Option<Keeps>,
 }
 
 impl<S> Service<Request<Body>> for Floor<S>
@@ -145,6 +194,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(context))?;
+        this.bag.iter().for_each(Bag::polled);
         Poll::Ready(Ok(response.map(|inner| HoldingBody { inner, bag: this.bag.take(), until: *this.until })))
     }
 }
@@ -176,6 +226,7 @@ impl HttpBody for HoldingBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        self.bag.iter().for_each(Bag::polled);
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.watch(bytes)))))
     }
 
@@ -202,7 +253,10 @@ impl AsRef<[u8]> for Chunk {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        time::Duration,
+    };
 
     use axum::{Extension, routing::get};
     use http_body_util::BodyExt;
@@ -249,6 +303,34 @@ mod tests {
         drop(bytes);
         yield_now().await;
         assert_eq!(registry.counts().completed, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_floor_waits_for_the_last_write_and_no_longer_for_a_client_than_its_limit() {
+        let registry = Registry::new();
+        let handler = async |Extension(bag): Extension<Bag>| {
+            bag.add(async {});
+            "ok"
+        };
+        let app = waiting_floor(Router::new().route("/", get(handler)), &registry);
+        let completed = async |after: u64| {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            registry.counts().completed
+        };
+        let response = app.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+        drop(response.into_body().collect().await.unwrap());
+        assert_eq!((completed(1).await, completed(4).await), (0, 1));
+
+        let held = app.clone().oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!((completed(4_990).await, completed(20).await), (1, 2));
+        drop(held);
+
+        // The limit begins anew at the end of the body.
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(completed(3_000).await, 2);
+        let bytes = response.into_body().collect().await.unwrap();
+        assert_eq!((completed(4_980).await, completed(30).await), (2, 3));
+        drop(bytes);
     }
 
     #[tokio::test]

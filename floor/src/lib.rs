@@ -24,16 +24,18 @@
 //! | the look at the map when a task ends | who waits until all is done is woken |
 //!
 //! [`floor`] is a layer that lets a handler add tasks to be run after the response, and keeps no other promise: no clock,
-//! no list, no count, no guard. [`keeping_floor`] is one that keeps those of [`Set`], too.
+//! no list, no count, no guard. [`keeping_floor`] is one that keeps those of [`Set`], too. [`waiting_floor`] also waits
+//! for the last write, and no longer for a client than a limit allows.
 
 mod layer;
 mod registry;
 mod set;
 mod spawned;
 mod state;
+mod waits;
 
 pub use self::{
-    layer::{Bag, Until, floor, keeping_floor},
+    layer::{Bag, Until, floor, keeping_floor, waiting_floor},
     registry::Registry,
     set::Set,
     state::{Counts, End, Outcome},
