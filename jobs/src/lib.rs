@@ -92,6 +92,9 @@ struct Readme;
 pub mod guide;
 
 #[cfg(feature = "celery")]
+#[expect(dead_code, reason = "some of it is for a queue")]
+mod amqp;
+#[cfg(feature = "celery")]
 pub mod celery;
 mod jobs;
 mod model;

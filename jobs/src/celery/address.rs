@@ -1,21 +1,17 @@
 //! The addresses of brokers and result backends, written as Celery's settings write them.
 
-use lapin::uri::AMQPUri;
 use redis::Client;
 
 use super::error::ConnectError;
+use crate::amqp;
 
 const BROKER: &str = "broker";
-
-/// How often RabbitMQ and the producer tell each other that they live, in seconds, unless the URL says otherwise. A
-/// connection on which nothing is heard for twice as long is closed.
-const HEARTBEAT: u16 = 15;
 
 /// Where a broker is.
 pub(super) enum Address {
     Redis(Box<Client>),
     /// One or several nodes of a cluster.
-    Amqp(Vec<AMQPUri>),
+    Amqp(Vec<amqp::address::Address>),
 }
 
 impl Address {
@@ -24,7 +20,7 @@ impl Address {
         let wrong = |advice| ConnectError::Url { what: BROKER, advice };
         match scheme(url) {
             Some("amqp" | "amqps" | "pyamqp" | "librabbitmq") => {
-                url.split(';').map(amqp).collect::<Result<_, _>>().map(Self::Amqp)
+                url.split(';').map(node).collect::<Result<_, _>>().map(Self::Amqp)
             }
             Some("sqs" | "sentinel" | "kafka" | "gcpubsub" | "azureservicebus" | "pulsar") => {
                 Err(wrong("only Redis and RabbitMQ are supported: write `redis://` or `amqp://`"))
@@ -78,7 +74,7 @@ pub(super) fn redis_client(what: &'static str, url: &str) -> Result<Client, Conn
     })
 }
 
-fn amqp(url: &str) -> Result<AMQPUri, ConnectError> {
+fn node(url: &str) -> Result<amqp::address::Address, ConnectError> {
     let wrong = |advice| ConnectError::Url { what: BROKER, advice };
     const FORM: &str = "write `amqp://user:password@host:5672/vhost`, with special characters percent-encoded; the \
                         virtual host `/` is `//` or `/%2f`";
@@ -92,19 +88,14 @@ fn amqp(url: &str) -> Result<AMQPUri, ConnectError> {
         return Err(wrong("write a name of the host in place of an IPv6 address"));
     }
     // The driver's error quotes the address.
-    let mut uri: AMQPUri = rest.parse().map_err(|_| wrong(FORM))?;
+    let address = amqp::address::Address::parse(&rest).map_err(|_| wrong(FORM))?;
     if host.is_empty() {
         return Err(wrong(FORM));
     }
-    // As Celery reads it. RabbitMQ's own rules make it the virtual host with the empty name, which nobody has.
-    if uri.vhost.is_empty() {
-        "/".clone_into(&mut uri.vhost);
-    }
-    uri.query.heartbeat.get_or_insert(HEARTBEAT);
-    if uri.vhost.len() > usize::from(u8::MAX) {
+    if address.uri().vhost.len() > usize::from(u8::MAX) {
         return Err(wrong("the name of the virtual host is longer than 255 bytes"));
     }
-    Ok(uri)
+    Ok(address)
 }
 
 /// The host of an address, with its port.
@@ -116,13 +107,14 @@ fn host(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use lapin::uri::AMQPUri;
     use redis::ConnectionAddr;
 
     use super::*;
 
     fn uris(url: &str) -> Vec<AMQPUri> {
         match Address::broker(url) {
-            Ok(Address::Amqp(uris)) => uris,
+            Ok(Address::Amqp(nodes)) => nodes.iter().map(|node| node.uri().clone()).collect(),
             Ok(Address::Redis(_)) => unreachable!("{url} is RabbitMQ"),
             Err(error) => unreachable!("{url}: {error}"),
         }

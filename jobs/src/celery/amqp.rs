@@ -1,16 +1,14 @@
 //! RabbitMQ as a broker.
 
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
-    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    BasicProperties, Channel, Confirmation, ErrorKind,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldArray, FieldTable, ShortString},
-    uri::{AMQPScheme, AMQPUri},
 };
 use parking_lot::Mutex;
 use postlude::BoxError;
@@ -21,12 +19,11 @@ use super::{
     error::{Advised, SendErrorKind},
     message::Message,
 };
-use crate::model::error::QueueError;
-
-pub(super) const ENGINE: &str = "RabbitMQ";
-
-/// How long connecting to a node takes at most.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+pub(super) use crate::amqp::ENGINE;
+use crate::{
+    amqp::{address::Address, link::Link},
+    model::error::QueueError,
+};
 
 /// How many messages are on their way at a time. Each has a channel of its own: the driver can't tell which message of
 /// a channel was returned if the server confirms several at once, and an error of the server closes a channel.
@@ -38,7 +35,7 @@ const BLOCKED: &str = "the server takes no messages, because its memory or its d
 const PERSISTENT: u8 = 2;
 
 pub(super) struct Amqp {
-    uris: Vec<AMQPUri>,
+    nodes: Vec<Address>,
     limit: Duration,
     current: Mutex<Option<Arc<Open>>>,
     connecting: tokio::sync::Mutex<()>,
@@ -47,10 +44,9 @@ pub(super) struct Amqp {
 
 /// A connection.
 struct Open {
-    connection: Connection,
+    link: Link,
+    /// Channels with nothing on its way.
     idle: Mutex<Vec<Channel>>,
-    /// Queues that exist, as the server has said.
-    queues: Mutex<HashSet<String>>,
 }
 
 /// What came of an attempt, and whether the connection may be used again.
@@ -61,9 +57,9 @@ enum Failure {
 }
 
 impl Amqp {
-    pub(super) fn new(uris: Vec<AMQPUri>, limit: Duration) -> Self {
+    pub(super) fn new(nodes: Vec<Address>, limit: Duration) -> Self {
         Self {
-            uris,
+            nodes,
             limit,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -92,7 +88,7 @@ impl Amqp {
             Err(_) => {
                 // It may be half-open: the next send makes another one.
                 self.give_up(open.as_ref());
-                let is_blocked = open.is_some_and(|open| open.connection.status().blocked());
+                let is_blocked = open.is_some_and(|open| open.link.is_blocked());
                 let source = Advised { advice: BLOCKED, source: BoxError::from("the connection is blocked") }.into();
                 let blocked = QueueError::Interrupted { engine: ENGINE, source };
                 let error = if is_blocked { blocked } else { QueueError::TimedOut { engine: ENGINE, limit } };
@@ -120,19 +116,19 @@ impl Amqp {
             return Ok(open);
         }
         let mut result = Err(unreachable("no address"));
-        for uri in &self.uris {
-            result = connect(uri.clone()).await;
+        for node in &self.nodes {
+            result = Link::connect(node, "Celery producer").await.map_err(not_sent);
             if result.is_ok() {
                 break;
             }
         }
-        let open = Arc::new(Open { connection: result?, idle: Mutex::default(), queues: Mutex::default() });
+        let open = Arc::new(Open { link: result?, idle: Mutex::default() });
         *self.current.lock() = Some(Arc::clone(&open));
         Ok(open)
     }
 
     fn connected(&self) -> Option<Arc<Open>> {
-        self.current.lock().clone().filter(|open| open.connection.status().connected())
+        self.current.lock().clone().filter(|open| open.link.is_alive())
     }
 
     /// Gives a connection up, unless another one has replaced it.
@@ -148,11 +144,10 @@ impl Amqp {
 
 impl Open {
     async fn send(&self, queue: ShortString, message: &Message, properties: BasicProperties) -> Result<(), Failure> {
-        if self.connection.status().blocked() {
+        if self.link.is_blocked() {
             return Err(Failure::Other(SendErrorKind::Broker(refused(BLOCKED, "the connection is blocked"))));
         }
         let channel = self.channel().await.map_err(Failure::NotSent)?;
-        self.look_for(&channel, queue.clone()).await?;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let published = channel.basic_publish(ShortString::default(), queue, options, &message.body, properties).await;
         let confirmed = published.map_err(Failure::Sent)?.await.map_err(Failure::Sent)?;
@@ -160,10 +155,7 @@ impl Open {
         self.idle.lock().push(channel);
         match confirmed {
             Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) => {
-                self.queues.lock().remove(&message.queue);
-                Err(no_queue(&message.queue))
-            }
+            Confirmation::Ack(Some(_)) => Err(Failure::Other(SendErrorKind::NoQueue { queue: message.queue.clone() })),
             Confirmation::Nack(_) | Confirmation::NotRequested => Err(Failure::Other(SendErrorKind::NotConfirmed)),
         }
     }
@@ -175,48 +167,13 @@ impl Open {
                 return Ok(channel);
             }
         }
-        let channel = self.connection.create_channel().await?;
+        let channel = self.link.connection().create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     }
 
     fn take_idle(&self) -> Option<Channel> {
         self.idle.lock().pop()
-    }
-
-    /// Asks whether a queue exists, once for each connection. A message without one would come back, too, but the driver
-    /// logs a message that comes back with its payload.
-    async fn look_for(&self, channel: &Channel, queue: ShortString) -> Result<(), Failure> {
-        if self.queues.lock().contains(queue.as_str()) {
-            return Ok(());
-        }
-        let name = queue.as_str().to_owned();
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(queue, options, FieldTable::default()).await {
-            Ok(_) => {
-                self.queues.lock().insert(name);
-                Ok(())
-            }
-            Err(error) if reply_code(&error) == Some(404) => Err(no_queue(&name)),
-            // It is somebody's exclusive queue, or the user may not look: the message itself tells.
-            Err(error) => Err(Failure::NotSent(error)),
-        }
-    }
-}
-
-fn no_queue(queue: &str) -> Failure {
-    Failure::Other(SendErrorKind::NoQueue { queue: queue.to_owned() })
-}
-
-async fn connect(uri: AMQPUri) -> Result<Connection, QueueError> {
-    if uri.scheme == AMQPScheme::AMQPS {
-        // The first provider of the process is kept.
-        let _another_is_installed = rustls::crypto::ring::default_provider().install_default();
-    }
-    let properties = ConnectionProperties::default().with_connection_name("postlude-jobs".into());
-    match timeout(CONNECT_LIMIT, Connection::connect_uri(uri, properties)).await {
-        Ok(connected) => connected.map_err(not_sent),
-        Err(_) => Err(unreachable("no answer within 3 s")),
     }
 }
 

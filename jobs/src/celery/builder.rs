@@ -149,7 +149,7 @@ impl CeleryProducerBuilder {
                 let redis = Redis::new(*client, self.key_prefix, self.priorities, self.push_timeout);
                 (Broker::Redis(redis), Duration::from_secs(60 * 60))
             }
-            Address::Amqp(uris) => (Broker::Amqp(Amqp::new(uris, self.push_timeout)), Duration::from_secs(30 * 60)),
+            Address::Amqp(nodes) => (Broker::Amqp(Amqp::new(nodes, self.push_timeout)), Duration::from_secs(30 * 60)),
         };
         let client = self.results.map(|url| redis_client("result backend", &url)).transpose()?;
         let results = client.map(|client| Connection::new(Arc::new(Source::new(client))));

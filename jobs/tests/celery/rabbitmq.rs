@@ -33,7 +33,7 @@ pub(crate) async fn a_queue_that_does_not_exist_is_an_error() {
     assert!(error.to_string().contains("celery worker -Q nobody") && !error.may_be_stored(), "{error}");
 }
 
-/// The queue goes after the producer has seen it: so it is the message that comes back.
+/// The queue goes after the producer has used it.
 pub(crate) async fn a_queue_that_is_gone_is_an_error() {
     let server = shared();
     let queue = new_queue();
