@@ -51,7 +51,7 @@
 //! | one job, figures, dead jobs | [`Jobs::find`], [`Jobs::stats`], [`Jobs::metrics`], [`Jobs::dead`] |
 //! | acting | [`Jobs::cancel`], [`Jobs::replay`], [`Jobs::discard`], [`Jobs::pause`] |
 //! | encryption | [`Codec`] |
-//! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite`, `postgres` and `redis` |
+//! | engines | [`Queue`], [`Capabilities`], and the modules `sqlite`, `postgres`, `redis` and `rabbitmq` |
 //! | routes for operators | `JobsRouter`, `Accepted` |
 //! | work for existing Celery workers | the module `celery` |
 //!
@@ -63,6 +63,7 @@
 //! - `postgres`: `PostgresQueue`, jobs in a database, for any number of machines.
 //! - `redis`: `RedisQueue`, jobs in a Redis or Valkey server, for any number of machines.
 //! - `celery`: `CeleryProducer`, which hands work to Celery workers, by Redis or RabbitMQ. Implies `redis`.
+//! - `rabbitmq`: `RabbitQueue`, jobs in quorum queues of a `RabbitMQ` server or cluster, for any number of machines.
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!
@@ -70,11 +71,11 @@
 //! features, `sqlx`, `redis` and `axum`. The minimum Rust version is that of `sqlx`: 1.94.
 //!
 #![cfg_attr(
-    all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum"),
+    all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "rabbitmq", feature = "axum"),
     doc = "[guide]: guide::jobs"
 )]
 #![cfg_attr(
-    not(all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum")),
+    not(all(feature = "sqlite", feature = "postgres", feature = "celery", feature = "rabbitmq", feature = "axum")),
     doc = "[guide]: #features"
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -88,11 +89,18 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-#[cfg(all(any(doc, doctest), feature = "sqlite", feature = "postgres", feature = "celery", feature = "axum"))]
+#[cfg(all(
+    any(doc, doctest),
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "celery",
+    feature = "rabbitmq",
+    feature = "axum"
+))]
 pub mod guide;
 
-#[cfg(feature = "celery")]
-#[expect(dead_code, reason = "some of it is for a queue")]
+#[cfg(any(feature = "celery", feature = "rabbitmq"))]
+#[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "some of it is for a queue"))]
 mod amqp;
 #[cfg(feature = "celery")]
 pub mod celery;
@@ -105,6 +113,8 @@ mod worker;
 
 #[cfg(feature = "postgres")]
 pub use self::queue::postgres;
+#[cfg(feature = "rabbitmq")]
+pub use self::queue::rabbitmq;
 #[cfg(feature = "redis")]
 pub use self::queue::redis;
 #[cfg(feature = "sqlite")]
@@ -128,7 +138,7 @@ pub use self::{
         output::{JobOutput, JobVerdict},
         page::Page,
         policy::JobPolicy,
-        stats::{JobStats, NameStats},
+        stats::{Figure, JobStats, NameStats},
     },
     queue::{Queue, capabilities::Capabilities},
     worker::{current::Current, metrics::WorkerMetrics},

@@ -212,6 +212,9 @@ impl JobsBuilder {
             return Err(StartError::NoConcurrency);
         }
         self.handlers.check()?;
+        if let Some(longest) = self.queue.longest_run() {
+            self.handlers.check_time_limits(self.queue.engine(), longest)?;
+        }
         let encoder = self.encoder();
         let schedules = self.check_schedules(&encoder)?;
         self.open().await?;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use postlude::Priority;
+
 use crate::{
     model::{
         codec::Codec,
@@ -29,7 +31,8 @@ impl Encoder {
         if J::NAME.is_empty() {
             return Err(wrong(PushErrorKind::NoName));
         }
-        if let Some(what) = unsupported(queue.capabilities(), &options) {
+        let policy = J::policy();
+        if let Some(what) = unsupported(queue.capabilities(), &options, policy.priority) {
             return Err(wrong(PushErrorKind::Queue(QueueError::Unsupported { engine: queue.engine(), what })));
         }
         let json = serde_json::to_vec(job).map_err(|error| wrong(PushErrorKind::Serialize(Box::new(error))))?;
@@ -43,7 +46,6 @@ impl Encoder {
         }
         let mut headers = options.headers;
         headers.insert(FORMAT.to_owned(), FORMAT_VERSION.to_owned());
-        let policy = J::policy();
         Ok(NewJob {
             id,
             name: J::NAME,
@@ -59,12 +61,12 @@ impl Encoder {
 }
 
 /// The first option that the engine can't do: it is an error, and not ignored.
-fn unsupported(can: Capabilities, options: &PushOptions) -> Option<&'static str> {
+fn unsupported(can: Capabilities, options: &PushOptions, priority: Priority) -> Option<&'static str> {
     let wanted = [
         (matches!(options.due, Due::After(_)), can.delay, "delay a job"),
         (matches!(options.due, Due::At(_)), can.arbitrary_time, "push a job for a certain time"),
         (options.unique.is_some(), can.unique, "push a job with a unique key"),
-        (options.priority.is_some(), can.priority, "push a job with a priority"),
+        (options.priority.is_some() || priority != Priority::Normal, can.priority, "push a job with a priority"),
     ];
     wanted.into_iter().find(|(is_wanted, is_able, _)| *is_wanted && !is_able).map(|(_, _, what)| what)
 }
@@ -72,8 +74,6 @@ fn unsupported(can: Capabilities, options: &PushOptions) -> Option<&'static str>
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
-
-    use postlude::Priority;
 
     use super::*;
 
@@ -87,7 +87,9 @@ mod tests {
             (options().unique("key"), Some("push a job with a unique key")),
             (options().priority(Priority::High), Some("push a job with a priority")),
         ] {
-            assert_eq!(unsupported(Capabilities::default(), &options), what, "{options:?}");
+            assert_eq!(unsupported(Capabilities::default(), &options, Priority::Normal), what, "{options:?}");
         }
+        let of_policy = unsupported(Capabilities::default(), &options(), Priority::High);
+        assert_eq!(of_policy, Some("push a job with a priority"));
     }
 }

@@ -137,6 +137,14 @@ pub enum QueueError {
         /// The time limit.
         limit: Duration,
     },
+    /// The engine takes nothing now. What was sent already may be carried out later.
+    #[error(
+        "{engine} takes no jobs now, because it is short of memory or disk: free some, or raise its limits          (`vm_memory_high_watermark`, `disk_free_limit`); what was sent may be stored later"
+    )]
+    Blocked {
+        /// The engine.
+        engine: &'static str,
+    },
     /// The engine can't do this.
     #[error("{engine} can't do this: {what}")]
     Unsupported {
@@ -163,13 +171,13 @@ impl QueueError {
     /// Whether the operation may have been carried out.
     #[must_use]
     pub const fn may_be_done(&self) -> bool {
-        matches!(self, Self::Interrupted { .. } | Self::TimedOut { .. })
+        matches!(self, Self::Interrupted { .. } | Self::TimedOut { .. } | Self::Blocked { .. })
     }
 
     /// Whether trying again later may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TimedOut { .. })
+        matches!(self, Self::Unreachable { .. }) || self.may_be_done()
     }
 }
 
@@ -198,6 +206,20 @@ pub enum StartError {
     TwoHandlers {
         /// The name.
         name: &'static str,
+    },
+    /// A job may run for longer than the engine lets it.
+    #[error(
+        "the job `{name}` has a time limit of {limit:?}, and {engine} takes a job back after {longest:?}: set a shorter          limit, or raise the timeout in the server and tell the queue (`RabbitQueue::consumer_timeout`)"
+    )]
+    LongTimeLimit {
+        /// The name.
+        name: &'static str,
+        /// The time limit of the job.
+        limit: Duration,
+        /// The engine.
+        engine: &'static str,
+        /// After how long the engine takes a job back.
+        longest: Duration,
     },
     /// A name is empty.
     #[error("a job has an empty name: set `Job::NAME`")]

@@ -10,6 +10,29 @@ use serde::{Serialize, Serializer};
 pub struct JobStats {
     /// The figures of each name that has jobs that are not completed, or is paused.
     pub names: BTreeMap<String, NameStats>,
+    /// The figures that the engine does not tell: they are zero, and mean nothing. `RabbitQueue` counts what waits and
+    /// what is dead, and only of the names that this process has pushed or handles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<Figure>,
+}
+
+/// A figure of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Figure {
+    /// [`NameStats::waiting`].
+    Waiting,
+    /// [`NameStats::scheduled`].
+    Scheduled,
+    /// [`NameStats::running`].
+    Running,
+    /// [`NameStats::dead`].
+    Dead,
+    /// [`NameStats::oldest_waiting`].
+    OldestWaiting,
+    /// [`NameStats::paused`].
+    Paused,
 }
 
 impl JobStats {

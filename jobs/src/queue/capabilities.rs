@@ -30,6 +30,22 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Nothing.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) const NONE: Self = Self {
+        priority: false,
+        delay: false,
+        arbitrary_time: false,
+        unique: false,
+        cancel: false,
+        find: false,
+        pause: false,
+        dead_by_id: false,
+        transactional_push: false,
+        push_once: false,
+        cron: false,
+    };
+
     /// Everything.
     #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
     pub(crate) const ALL: Self = Self {

@@ -6,6 +6,9 @@ macro_rules! to_shared {
         crate::queue::forward::to_shared!($queue, crate::queue::Capabilities::ALL);
     };
     ($queue:ty, $capabilities:expr) => {
+        crate::queue::forward::to_shared!($queue, $capabilities, {});
+    };
+    ($queue:ty, $capabilities:expr, {$($further:item)*}) => {
         impl crate::queue::Queue for $queue {
             fn engine(&self) -> &'static str {
                 ENGINE
@@ -36,6 +39,8 @@ macro_rules! to_shared {
             fn watch(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
                 Box::pin(self.shared.watch())
             }
+
+            $($further)*
 
             crate::queue::forward::methods! {
                 reserve(wanted: crate::queue::Reservation) -> Vec<crate::queue::Reserved>;

@@ -1,11 +1,13 @@
 //! Where jobs are stored: the trait, and its adapters.
 
 pub(crate) mod capabilities;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis", feature = "rabbitmq"))]
 mod forward;
 mod operations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -26,7 +28,7 @@ use std::{
 use tokio::sync::watch;
 
 use self::capabilities::Capabilities;
-pub(crate) use self::operations::{Look, LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tick};
+pub(crate) use self::operations::{InHand, Look, LostLease, Renewed, Reservation, Reserved, Settle, Settlement, Tick};
 use crate::model::{
     dead::DeadJob, error::QueueError, id::JobId, info::JobInfo, new_job::NewJob, notes::Notes, page::Page,
     stats::JobStats,
@@ -37,9 +39,11 @@ use crate::model::{
 #[cfg_attr(not(feature = "sqlite"), doc = "`SqliteQueue`")]
 #[cfg_attr(feature = "postgres", doc = ", [`PostgresQueue`](crate::postgres::PostgresQueue)")]
 #[cfg_attr(not(feature = "postgres"), doc = ", `PostgresQueue`")]
+#[cfg_attr(feature = "redis", doc = ", [`RedisQueue`](crate::redis::RedisQueue)")]
+#[cfg_attr(not(feature = "redis"), doc = ", `RedisQueue`")]
 /// and
-#[cfg_attr(feature = "redis", doc = "[`RedisQueue`](crate::redis::RedisQueue).")]
-#[cfg_attr(not(feature = "redis"), doc = "`RedisQueue`.")]
+#[cfg_attr(feature = "rabbitmq", doc = "[`RabbitQueue`](crate::rabbitmq::RabbitQueue).")]
+#[cfg_attr(not(feature = "rabbitmq"), doc = "`RabbitQueue`.")]
 pub trait Queue: Adapter {
     /// The name of the engine, for logs and errors.
     fn engine(&self) -> &'static str;
@@ -70,7 +74,13 @@ mod sealed {
         /// Stores jobs, all or none, and returns their ids: that of the job that holds the key, if a key is held.
         fn push(&self, jobs: Vec<NewJob>) -> Answer<'_, Vec<JobId>>;
 
-        /// Takes waiting jobs for the lease.
+        /// How long a job may run at most, if the engine takes it back then, whatever its worker does.
+        fn longest_run(&self) -> Option<Duration> {
+            None
+        }
+
+        /// Takes waiting jobs for the lease. An engine that delivers jobs ahead has no more on their way, from then on, than
+        /// is wanted here.
         fn reserve(&self, wanted: Reservation) -> Answer<'_, Vec<Reserved>>;
 
         /// Renews the leases of these runs, and says which are lost.
@@ -85,6 +95,17 @@ mod sealed {
 
         /// Releases what this owner has reserved, apart from these runs: reservations whose answer was lost.
         fn release_others(&self, owner: JobId, held: Vec<(JobId, i64)>) -> Answer<'_, ()>;
+
+        /// Whether it has jobs delivered before they are reserved.
+        fn delivers_ahead(&self) -> bool {
+            false
+        }
+
+        /// Has nothing delivered ahead for this owner until it reserves again, and releases what was delivered and not
+        /// reserved.
+        fn withhold(&self, _owner: JobId) -> Answer<'_, ()> {
+            Box::pin(std::future::ready(Ok(())))
+        }
 
         /// Says what there is to do, for a worker with these names. It reads only.
         fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look>;

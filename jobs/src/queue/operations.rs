@@ -17,6 +17,16 @@ pub struct Reservation {
     pub(crate) limit: usize,
     /// Whether to take one job that has crashed a process, in place of those that have not.
     pub(crate) crashed: bool,
+    /// For an engine that delivers jobs ahead. Empty for the others.
+    pub(crate) in_hand: InHand,
+}
+
+/// How many jobs may be in hand, those that run included.
+#[derive(Clone, Debug, Default)]
+pub struct InHand {
+    /// Of each name.
+    pub(crate) names: Vec<(&'static str, usize)>,
+    pub(crate) all: usize,
 }
 
 /// A job that a worker has taken.
@@ -69,7 +79,7 @@ pub struct Renewed {
 }
 
 /// What there is to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Look {
     /// The engine's clock, in milliseconds, as the next two.
     pub(crate) now: i64,
@@ -81,6 +91,8 @@ pub struct Look {
     pub(crate) crashed_waiting: bool,
     /// The lease that holds for all workers.
     pub(crate) lease: Duration,
+    /// Runs of this process that have lost their lease, where the engine tells so without being asked.
+    pub(crate) lost: Vec<(JobId, i64)>,
 }
 
 /// A job that has lost its lease.

@@ -129,6 +129,7 @@ pub(super) fn look(row: &impl Columns, now: i64) -> Value<Look> {
         expires: row.optional_long("expires")?,
         crashed_waiting: row.boolean("crashed")?,
         lease: duration(row.long("lease")?),
+        lost: Vec::new(),
     })
 }
 

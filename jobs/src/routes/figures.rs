@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    model::stats::{JobStats, NameStats},
+    model::stats::{Figure, JobStats, NameStats},
     worker::metrics::WorkerMetrics,
 };
 
@@ -38,9 +38,14 @@ impl Figures {
     fn gauge<V: EncodeGaugeValue>(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
+        figure: Figure,
         (name, help, unit): (&str, &str, Option<&Unit>),
         value: impl Fn(&NameStats) -> V,
     ) -> fmt::Result {
+        // A figure that the engine does not tell is left out: a zero would be a lie.
+        if self.stats.unknown.contains(&figure) {
+            return Ok(());
+        }
         let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         for (name, stats) in &self.stats.names {
             family.encode_family(&[("name", name.as_str())])?.encode_gauge(&value(stats))?;
@@ -52,13 +57,19 @@ impl Figures {
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
-        self.gauge(e, ("postlude_jobs_waiting", "Jobs that are due and not reserved", None), |s| s.waiting)?;
-        self.gauge(e, ("postlude_jobs_scheduled", "Jobs that are due later", None), |s| s.scheduled)?;
-        self.gauge(e, ("postlude_jobs_running", "Jobs that are reserved", None), |s| s.running)?;
-        self.gauge(e, ("postlude_jobs_dead", "Dead jobs", None), |s| s.dead)?;
-        self.gauge(e, ("postlude_jobs_paused", "Whether the name is paused", None), |s| u64::from(s.paused))?;
+        self.gauge(e, Figure::Waiting, ("postlude_jobs_waiting", "Jobs that are due and not reserved", None), |s| {
+            s.waiting
+        })?;
+        self.gauge(e, Figure::Scheduled, ("postlude_jobs_scheduled", "Jobs that are due later", None), |s| {
+            s.scheduled
+        })?;
+        self.gauge(e, Figure::Running, ("postlude_jobs_running", "Jobs that are reserved", None), |s| s.running)?;
+        self.gauge(e, Figure::Dead, ("postlude_jobs_dead", "Dead jobs", None), |s| s.dead)?;
+        self.gauge(e, Figure::Paused, ("postlude_jobs_paused", "Whether the name is paused", None), |s| {
+            u64::from(s.paused)
+        })?;
         let help = "For how long the oldest waiting job has been due";
-        self.gauge(e, ("postlude_jobs_oldest_waiting", help, Some(&Unit::Seconds)), |s| {
+        self.gauge(e, Figure::OldestWaiting, ("postlude_jobs_oldest_waiting", help, Some(&Unit::Seconds)), |s| {
             s.oldest_waiting.unwrap_or_default().as_secs_f64()
         })?;
         for (name, value) in self.worker.iter() {
@@ -67,5 +78,21 @@ impl Collector for Figures {
             family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_is_unknown_is_left_out() {
+        let mut stats = JobStats::default();
+        stats.names.entry("mail".to_owned()).or_default().waiting = 3;
+        let text = write(stats.clone(), WorkerMetrics::default());
+        assert!(text.contains("postlude_jobs_waiting{name=\"mail\"} 3") && text.contains("postlude_jobs_running{"));
+        stats.unknown = vec![Figure::Running];
+        let text = write(stats, WorkerMetrics::default());
+        assert!(text.contains("postlude_jobs_waiting{") && !text.contains("postlude_jobs_running"), "{text}");
     }
 }

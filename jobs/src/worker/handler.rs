@@ -1,6 +1,6 @@
 //! The handlers of a worker.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use postlude::BoxError;
 
@@ -74,6 +74,16 @@ impl Handlers {
         if self.by_name.insert(name, Arc::new(handler)).is_some() {
             self.twice = Some(name);
         }
+    }
+
+    /// Checks that no job has a time limit beyond what the engine allows.
+    pub(crate) fn check_time_limits(&self, engine: &'static str, longest: Duration) -> Result<(), StartError> {
+        for handler in self.by_name.values() {
+            if let Some(limit) = handler.policy.timeout.filter(|limit| *limit >= longest) {
+                return Err(StartError::LongTimeLimit { name: handler.name, limit, engine, longest });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {

@@ -36,6 +36,8 @@ struct Held {
     is_started: bool,
     is_crashed: bool,
     is_lost: bool,
+    /// The work has returned: only the settlement is missing.
+    is_ended: bool,
 }
 
 impl State {
@@ -52,8 +54,16 @@ impl HeldJobs {
         let mut state = self.state.lock();
         *state.not_started.entry(name).or_default() += 1;
         state.crashed += usize::from(is_crashed);
-        let held =
-            Held { name, task: None, progress: None, stored: None, is_started: false, is_crashed, is_lost: false };
+        let held = Held {
+            name,
+            task: None,
+            progress: None,
+            stored: None,
+            is_started: false,
+            is_crashed,
+            is_lost: false,
+            is_ended: false,
+        };
         state.runs.insert(run, held);
     }
 
@@ -108,6 +118,18 @@ impl HeldJobs {
     pub(crate) fn lose(&self, run: RunKey) -> bool {
         let mut state = self.state.lock();
         state.runs.get_mut(&run).is_some_and(|held| !mem::replace(&mut held.is_lost, true))
+    }
+
+    /// Notes that the work of a run has returned.
+    pub(crate) fn ended(&self, run: RunKey) {
+        if let Some(held) = self.state.lock().runs.get_mut(&run) {
+            held.is_ended = true;
+        }
+    }
+
+    /// How many jobs of a name have not returned.
+    pub(crate) fn running(&self, name: &str) -> usize {
+        self.state.lock().runs.values().filter(|held| held.name == name && !held.is_ended).count()
     }
 
     pub(crate) fn task(&self, run: RunKey) -> Option<TaskId> {
@@ -194,6 +216,9 @@ mod tests {
         held.started(run(1));
         held.started(run(1));
         assert_eq!(held.not_started(|_| true), 1);
+        assert_eq!((held.running("mail"), held.running("report")), (1, 1));
+        held.ended(run(1));
+        assert_eq!((held.running("mail"), held.running("report")), (0, 1));
         held.remove(run(1));
         held.remove(run(2));
         held.remove(run(2));

@@ -44,6 +44,9 @@ use crate::{
 /// How long a worker waits for an operation of the queue.
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long it waits at its end until jobs that were delivered ahead are given back.
+const WITHHOLD_LIMIT: Duration = Duration::from_secs(2);
+
 /// How a worker works.
 pub(crate) struct WorkerConfig {
     pub(crate) concurrency: usize,
@@ -113,7 +116,7 @@ impl Worker {
     async fn work(self: Arc<Self>, ends: mpsc::UnboundedReceiver<Ended>, guard: ShutdownGuard) {
         let settled = async {
             reserve::run(&self, &guard).await;
-            self.held.all_settled().await;
+            tokio::join!(self.withhold(), self.held.all_settled());
         };
         let until_shutdown = async {
             tokio::select! {
@@ -135,6 +138,14 @@ impl Worker {
         }
         tracing::info!(target: "postlude_jobs", worker = %self.owner, "the worker has settled its jobs and ends");
         drop(guard);
+    }
+
+    /// Gives back what was delivered ahead. If that fails, the end of the connection does it.
+    async fn withhold(&self) {
+        if let Err(error) = self.ask_within(WITHHOLD_LIMIT, self.queue.withhold(self.owner)).await {
+            let error = &error as &dyn Error;
+            tracing::debug!(target: "postlude_jobs", error, "jobs that were delivered ahead are not given back");
+        }
     }
 
     /// Removes old jobs, some at a time.

@@ -62,7 +62,7 @@ fn warn_if_late(worker: &Worker, late: Duration, lease: Duration) {
         tracing::warn!(
             target: "postlude_jobs", ?late, ?lease,
             "the runtime was too busy to renew leases in time: move work that does not yield to blocking threads, or set a \
-             longer lease"
+             longer lease (with RabbitMQ, a longer `heartbeat` in the URL)"
         );
     }
 }

@@ -12,7 +12,10 @@ use super::{
     run,
     tend::{LOOK_EVERY, TEND_EVERY, Tender},
 };
-use crate::{model::error::QueueError, queue::Reservation};
+use crate::{
+    model::error::QueueError,
+    queue::{InHand, Reservation},
+};
 
 /// How often it looks while a limit of the registry keeps jobs waiting: nothing tells when a permit is free.
 const LOOK_AT_LIMITS_EVERY: Duration = Duration::from_millis(50);
@@ -101,7 +104,7 @@ impl Reserver<'_> {
         }
         let held = worker.held.len();
         let free = worker.config.concurrency.saturating_sub(held);
-        if worker.held.has_crashed() || free == 0 {
+        if worker.held.has_crashed() || (free == 0 && !worker.queue.delivers_ahead()) {
             return Ok(self.wait(more_to_tend, false));
         }
         if self.tender.crashed_waiting && held == 0 {
@@ -157,6 +160,16 @@ impl Reserver<'_> {
         elapsed < period
     }
 
+    /// How many jobs of each name may be in hand: those that may start, and those that run.
+    fn in_hand(&self) -> InHand {
+        let worker = self.worker;
+        let of_name = |name: &'static str| {
+            let may_start = worker.registry.may_start(name).saturating_sub(worker.held.not_started(|of| of == name));
+            (name, may_start.saturating_add(worker.held.running(name)))
+        };
+        InHand { names: worker.handlers.names().map(of_name).collect(), all: worker.config.concurrency }
+    }
+
     /// Reserves and starts up to `free` jobs. Returns how many.
     async fn reserve(&mut self, free: usize, crashed: bool) -> Result<usize, QueueError> {
         let worker = self.worker;
@@ -165,11 +178,13 @@ impl Reserver<'_> {
         let may_start = |name: &'static str| worker.registry.may_start(name).saturating_sub(not_started).min(free);
         let names: Vec<_> =
             worker.handlers.names().map(|name| (name, may_start(name))).filter(|(_, count)| *count > 0).collect();
-        if names.is_empty() {
+        let delivers_ahead = worker.queue.delivers_ahead();
+        if names.is_empty() && !delivers_ahead {
             return Ok(0);
         }
+        let in_hand = if delivers_ahead { self.in_hand() } else { InHand::default() };
         let limit = names.iter().map(|(_, count)| *count).sum::<usize>().min(free);
-        let wanted = Reservation { owner: worker.owner, names, limit, crashed };
+        let wanted = Reservation { owner: worker.owner, names, limit, crashed, in_hand };
         let reserved = match worker.ask(worker.queue.reserve(wanted)).await {
             Ok(reserved) => reserved,
             Err(error) => {

@@ -64,6 +64,7 @@ pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
         Err(refused) => {
             tracing::debug!(target: "postlude_jobs", job = %key.0, reason = %refused.reason(), "the registry did not take a job");
             drop(refused);
+            worker.held.ended(key);
             let settle = rejected(worker.registry.is_closed());
             let _worker_has_ended = worker.ended.send(Ended { run, settle, notes: Notes::default() });
         }
@@ -125,6 +126,7 @@ async fn supervise(
     let Err(_dropped) = dropped.await;
     let RunEnd { verdict, notes } = mem::take(&mut *end.lock());
     let policy = worker.handlers.get(run.name).map(|handler| &handler.policy);
+    worker.held.ended(run.key);
     let settle = super::verdict::settle(&outcome, verdict.as_ref(), &run, policy, worker.registry.is_closed());
     let _worker_has_ended = worker.ended.send(Ended { run, settle, notes });
 }

@@ -55,6 +55,7 @@ impl<'a> Tender<'a> {
         let look = worker.ask(queue.look(worker.handlers.names().collect())).await?;
         *self.worker.lease.lock() = look.lease;
         self.crashed_waiting = look.crashed_waiting;
+        look.lost.iter().for_each(|run| renew::lost(worker, *run));
         self.notice_clock(Reading { asked, answered: Instant::now(), millis: look.now }, look.lease).await?;
         let is_due = |time: Option<i64>| time.is_some_and(|time| time <= look.now);
         if is_due(look.due) {

@@ -3,7 +3,7 @@
 #[cfg(feature = "postgres")]
 #[allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 pub(crate) mod postgres;
-#[cfg(feature = "celery")]
+#[cfg(any(feature = "celery", feature = "rabbitmq"))]
 #[allow(dead_code, clippy::allow_attributes, reason = "each test program uses a part of it")]
 pub(crate) mod rabbitmq;
 #[cfg(feature = "redis")]

@@ -198,6 +198,12 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Sends a signal to the server.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.pid().expect("the server runs");
+        assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }
@@ -229,6 +235,27 @@ impl Server {
         let channel = connection.create_channel().await.unwrap();
         (connection, channel)
     }
+}
+
+/// Three nodes that know each other.
+pub(crate) fn cluster() -> [Server; 3] {
+    let names = Names::start();
+    let mut nodes = [(); 3].map(|()| Server::prepare(Arc::clone(&names), "", Vec::new()));
+    let mut settings = "cluster_formation.peer_discovery_backend = classic_config\n\
+        cluster_formation.randomized_startup_delay_range.min = 0\n\
+        cluster_formation.randomized_startup_delay_range.max = 1\n"
+        .to_owned();
+    for (number, node) in nodes.iter().enumerate() {
+        settings += &format!("cluster_formation.classic_config.nodes.{} = {}\n", number + 1, node.name);
+    }
+    for node in &mut nodes {
+        node.settings.clone_from(&settings);
+    }
+    // One after the other: each finds those before it.
+    nodes.iter().for_each(Server::start);
+    let status = nodes[0].control(&["cluster_status"]);
+    assert!(nodes.iter().all(|node| status.contains(&node.name)), "{status}");
+    nodes
 }
 
 impl Drop for Server {

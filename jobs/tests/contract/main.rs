@@ -24,6 +24,8 @@ mod outcomes;
 mod payloads;
 #[cfg(feature = "postgres")]
 mod plans;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod registry;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod schema;
@@ -106,6 +108,34 @@ fn trials_of_tables<E: TestEngine>() -> Vec<Trial> {
     }
 }
 
+/// RabbitMQ can't find a job by its id, as most tests do. It has tests of its own for the same promises.
+#[cfg(feature = "rabbitmq")]
+fn trials_of_rabbitmq() -> Vec<Trial> {
+    use engine::TestEngine as _;
+
+    type E = engine::RabbitMq;
+    macro_rules! list {
+        ($($module:ident: $($name:ident)+;)+) => {
+            vec![$($(trial(
+                E::NAME,
+                concat!(stringify!($module), "::", stringify!($name)),
+                E::is_installed(),
+                || Box::pin($module::$name::<E>()),
+            )),+),+]
+        };
+    }
+    let mut all = list! {
+        waiting: none_of_a_paused_name_is_reserved;
+        shutdown: an_idle_worker_ends_at_once;
+        order: first_come_first_reserved;
+        capabilities: table;
+        operators: mistakes_of_the_builder;
+        registry: current_is_the_job_that_runs four_producers_and_four_workers;
+    };
+    all.extend(rabbitmq::all().into_iter().map(|(name, test)| trial(E::NAME, name, E::is_installed(), test)));
+    all
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     // Each test has its own files or database. More than a few at a time are no faster, and leases need a machine that
@@ -137,8 +167,12 @@ fn main() {
     }
     #[cfg(feature = "redis")]
     all.extend(trials::<engine::Redis>());
+    #[cfg(feature = "rabbitmq")]
+    all.extend(trials_of_rabbitmq());
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
     common::postgres::stop();
+    #[cfg(feature = "rabbitmq")]
+    common::rabbitmq::stop();
     conclusion.exit()
 }

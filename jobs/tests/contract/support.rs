@@ -82,7 +82,8 @@ pub(crate) async fn until_len<T: Clone>(journal: &Journal<T>, len: usize) {
 /// A worker with a registry of its own.
 pub(crate) async fn builder<E: TestEngine>(engine: &E) -> (JobsBuilder, TaskRegistry) {
     let registry = TaskRegistry::new();
-    (Jobs::builder(engine.queue().await, registry.clone()).lease(LEASE), registry)
+    let builder = Jobs::builder(engine.queue().await, registry.clone());
+    (if E::HAS_LEASES { builder.lease(LEASE) } else { builder }, registry)
 }
 
 /// A worker that notes each mail.

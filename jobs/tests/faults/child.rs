@@ -175,6 +175,14 @@ pub(crate) async fn builder(address: &str, registry: TaskRegistry) -> JobsBuilde
     if address.starts_with("postgres://") {
         return Jobs::builder(postlude_jobs::postgres::PostgresQueue::connect(address).await.unwrap(), registry);
     }
+    #[cfg(feature = "rabbitmq")]
+    if address.starts_with("amqp") {
+        // The nodes, and the name of the queue.
+        let mut words: Vec<&str> = address.split(' ').collect();
+        let queue = words.pop().unwrap();
+        let queue = postlude_jobs::rabbitmq::RabbitQueue::connect_to(&words, queue).await.unwrap();
+        return Jobs::builder(queue, registry);
+    }
     #[cfg(feature = "redis")]
     if address.starts_with("redis://") {
         return Jobs::builder(postlude_jobs::redis::RedisQueue::connect(address).await.unwrap(), registry);
@@ -214,7 +222,9 @@ pub(crate) fn ready(word: &str) {
 async fn work(config: &Config) {
     // Long enough for a busy machine to settle what a shutdown has aborted.
     let registry = TaskRegistry::builder().settle(KEPT).build().unwrap();
-    let builder = builder(&config.address, registry.clone()).await.concurrency(CONCURRENCY).lease(config.lease);
+    let builder = builder(&config.address, registry.clone()).await.concurrency(CONCURRENCY);
+    // With RabbitMQ, the lease is the connection.
+    let builder = if config.address.starts_with("amqp") { builder } else { builder.lease(config.lease) };
     let (log, tough) = (config.log.clone(), config.log.clone());
     let builder = match config.role {
         Role::OldWorker => versions::handle_old(builder, log),

@@ -93,7 +93,7 @@ impl Engine for Redis {
 }
 
 /// A server of an engine, of a test's own, which suffers.
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "rabbitmq"))]
 pub(crate) trait Server: Send + Sync + 'static {
     /// The engine, as errors name it.
     const ENGINE: &'static str;

@@ -22,8 +22,10 @@ mod common;
 mod disk_full;
 mod durability;
 mod engine;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "rabbitmq"))]
 mod proxy;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -154,8 +156,12 @@ fn main() {
     all.extend(of_postgresql());
     #[cfg(feature = "redis")]
     all.extend(of_redis());
+    #[cfg(feature = "rabbitmq")]
+    all.extend(rabbitmq::all());
     let conclusion = libtest_mimic::run(&arguments, all);
     #[cfg(feature = "postgres")]
     common::postgres::stop();
+    #[cfg(feature = "rabbitmq")]
+    common::rabbitmq::stop();
     conclusion.exit()
 }

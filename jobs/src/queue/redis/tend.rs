@@ -28,7 +28,8 @@ impl Shared {
         let answer: Value = self.main.run(self.call(&scripts::LOOK).arg(names)).await?;
         let read = |mut row: Row| {
             let (now, lease) = (row.take()?, duration(row.take()?));
-            Ok(Look { now, lease, due: row.take()?, expires: row.take()?, crashed_waiting: row.take::<u8>()? == 1 })
+            let (due, expires) = (row.take()?, row.take()?);
+            Ok(Look { now, lease, due, expires, crashed_waiting: row.take::<u8>()? == 1, lost: Vec::new() })
         };
         Row::new(answer).and_then(read).map_err(unexpected)
     }

@@ -112,7 +112,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::new_job::NewJob;
+    use crate::{model::new_job::NewJob, queue::InHand};
 
     /// As after a reservation whose answer was lost: nobody knows of its jobs, and they wait for no lease.
     #[tokio::test]
@@ -122,7 +122,13 @@ mod tests {
         queue.prepare(None).await.unwrap();
         Arc::clone(&queue).push(vec![NewJob::sample(), NewJob::sample(), NewJob::sample()]).await.unwrap();
         let (owner, other) = (JobId::generate(), JobId::generate());
-        let wanted = |owner, limit| Reservation { owner, names: vec![("mail", limit)], limit, crashed: false };
+        let wanted = |owner, limit| Reservation {
+            owner,
+            names: vec![("mail", limit)],
+            limit,
+            crashed: false,
+            in_hand: InHand::default(),
+        };
         let mine = queue.reserve(wanted(owner, 2)).await.unwrap();
         let others = queue.reserve(wanted(other, 2)).await.unwrap();
         assert_eq!((mine.len(), others.len()), (2, 1));

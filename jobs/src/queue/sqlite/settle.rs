@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::{
         model::{new_job::NewJob, options::Unique},
-        queue::Reservation,
+        queue::{InHand, Reservation},
     };
 
     /// A push with the key comes while another worker runs the job. A late settlement of the first one is refused, and
@@ -217,7 +217,7 @@ mod tests {
         };
         let id = Arc::clone(&queue).push(keyed()).await.unwrap()[0];
         let reserve = async |owner, crashed| {
-            let wanted = Reservation { owner, names: vec![("mail", 1)], limit: 1, crashed };
+            let wanted = Reservation { owner, names: vec![("mail", 1)], limit: 1, crashed, in_hand: InHand::default() };
             queue.reserve(wanted).await.unwrap().remove(0)
         };
         let (first, second) = (JobId::generate(), JobId::generate());

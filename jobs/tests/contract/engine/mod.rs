@@ -9,6 +9,8 @@ pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether it has a `push_in`.
     const PUSHES_IN_TRANSACTIONS: bool = true;
+    /// Whether a worker can set a lease.
+    const HAS_LEASES: bool = true;
 
     type Queue: Queue + Clone;
     type Lock;
@@ -28,6 +30,8 @@ pub(crate) trait TestEngine: Sized + Send + Sync + 'static {
 
 #[cfg(feature = "postgres")]
 pub(crate) use self::postgres::Postgres;
+#[cfg(feature = "rabbitmq")]
+pub(crate) use self::rabbitmq::RabbitMq;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::Redis;
 #[cfg(feature = "sqlite")]
@@ -100,5 +104,7 @@ mod sqlite {
 
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "redis")]
 mod redis;
