@@ -6,7 +6,7 @@ import { reason } from "./history.js";
 import { profileFacts } from "./names.js";
 
 export function task(main, { id }) {
-  let isClosed = false, timer = null, allowed = null, state = null;
+  let isClosed = false, timer = null, allowed = null, state = null, shown = {};
   const about = h("div", { "aria-busy": "true" });
   const abort = h("button", { type: "button", class: "danger", hidden: true, onclick: stop }, "Abort");
   main.append(h("h1", null, "Task ", h("code", null, visible(shortId(id)))), about, h("div", { class: "tools" }, abort));
@@ -15,6 +15,7 @@ export function task(main, { id }) {
       const found = await get(`tasks/${encodeURIComponent(id)}`);
       if (isClosed) return;
       state = found.state;
+      shown = found;
       about.replaceChildren(h("div", { class: "card" }, facts(found)));
       if (found.age !== undefined) timer = setTimeout(read, 1000);
     } catch (error) {
@@ -30,7 +31,7 @@ export function task(main, { id }) {
     abort.hidden = !allowed || !["pending", "running", "retrying"].includes(state);
   }
   async function stop() {
-    if (!await ask("Abort this task?", "An aborted task is dropped, with what it holds, and does not run again.", "Abort")) return;
+    if (!await ask(`Abort task ${visible(shortId(id))}, “${visible(shown.name)}”?`, `An aborted task is dropped, with what it holds, and does not run again.${shown.set ? " Tasks that wait for it in its set go on." : ""}`, "Abort")) return;
     try {
       await act("DELETE", `tasks/${encodeURIComponent(id)}`);
       notify("The task is aborted.");

@@ -56,6 +56,22 @@ export function empty(text) {
   return h("div", { class: "card empty" }, text);
 }
 
+/** Makes the children of an element equal to `items`, which have no listeners: what stays is not replaced, so that it keeps the focus and the selection. */
+export function patch(element, items) {
+  [...element.childNodes].slice(items.length).forEach((surplus) => surplus.remove());
+  items.forEach((item, index) => {
+    const old = element.childNodes[index];
+    if (!old) element.append(item);
+    else if (old.nodeType !== item.nodeType || old.nodeName !== item.nodeName) old.replaceWith(item);
+    else if (old.nodeType === Node.TEXT_NODE) { if (old.data !== item.data) old.data = item.data; }
+    else {
+      for (const { name } of [...old.attributes]) if (!item.hasAttribute(name)) old.removeAttribute(name);
+      for (const { name, value } of item.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+      patch(old, [...item.childNodes]);
+    }
+  });
+}
+
 /** Says what an action has done, until it is closed or a while has passed. */
 export function notify(text, kind = "good") {
   const close = h("button", { type: "button", "aria-label": "Close this message", onclick: () => notice.remove() }, "×");

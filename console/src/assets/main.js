@@ -71,9 +71,7 @@ function onSnapshot(next) {
   }
   snapshot = next;
   setInstance(next.instance);
-  const health = document.getElementById("health");
-  const isWell = next.health.status === "healthy";
-  set(health, next.health.status, `badge ${isWell ? "good" : "bad"}`);
+  state(next);
   const shown = document.getElementById("instance");
   set(shown, `${next.instance.slice(0, 8)}…`, "");
   shown.title = next.instance;
@@ -81,7 +79,20 @@ function onSnapshot(next) {
   current?.update?.(next);
 }
 
+/** What is wrong, and what a probe of the health check gets: it may pass although tasks fail. */
+function state({ findings, health }) {
+  const problems = document.getElementById("problems");
+  problems.hidden = findings.length === 0;
+  set(problems, findings.length === 1 ? "1 problem" : `${number(findings.length)} problems`, "badge bad");
+  const passes = health.status === "healthy", isWell = passes && findings.length === 0;
+  set(document.getElementById("health"), passes ? "health check passes" : "health check fails", `badge ${isWell ? "good" : passes ? "" : "bad"}`.trim());
+}
+
 function onState(state) {
+  if (state === "lost") {
+    document.getElementById("problems").hidden = true;
+    set(document.getElementById("health"), "state unknown", "badge");
+  }
   const [text, kind] = { connecting: ["connecting", ""], live: ["live", "good"], polling: ["every 2 s", "warn"], lost: ["no answer: figures are old", "bad"] }[state];
   set(document.getElementById("connection"), text, `badge ${kind}`.trim());
 }

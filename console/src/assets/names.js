@@ -39,15 +39,25 @@ const columns = [
 
 /** The profile of a name, where it is on. */
 const profile = [
-  { key: "busy", label: "Busy", number: true, cell: (row) => (row.profile ? percent(busyShare(row.profile)) : "–"), sort: (row) => row.profile && busyShare(row.profile) },
+  { key: "busy", label: "Busy", number: true, cell: (row) => (row.profile ? busyText(row.profile) : "–"), sort: (row) => row.profile && busyShare(row.profile) },
   { key: "slow", label: "Slow polls", number: true, cell: (row) => number(row.profile?.slow_polls), sort: (row) => row.profile?.slow_polls, isBad: (row) => row.profile?.slow_polls > 0 },
   { key: "poll", label: "Longest poll", number: true, cell: (row) => seconds(row.profile?.longest_poll), sort: (row) => row.profile?.longest_poll },
-  { key: "bytes", label: "Allocated", number: true, cell: (row) => bytes(row.profile?.allocated), sort: (row) => row.profile?.allocated },
+  { key: "bytes", label: "Allocated", number: true, isOptional: true, cell: (row) => bytes(row.profile?.allocated), sort: (row) => row.profile?.allocated },
 ];
 
-/** The share of its time that a task spends inside its polls. */
+/** How long a name is measured, in seconds, until a share of it means something. */
+const MEASURED = 0.1;
+
+/** The share of its time that a task spends inside its polls. A wait counts when it is over. */
 function busyShare({ busy, idle, scheduled }) {
-  return busy / Math.max(busy + idle + scheduled, 1e-9);
+  const measured = busy + idle + scheduled;
+  return measured < MEASURED ? null : busy / measured;
+}
+
+/** The share in words. */
+function busyText(profile) {
+  const share = busyShare(profile);
+  return share === null ? "–" : percent(share);
 }
 
 /** What a profile says, as facts. */
@@ -55,7 +65,7 @@ export function profileFacts(profile) {
   if (!profile) return [];
   const { polls, slow_polls: slow, busy, idle, scheduled, longest_poll: longest, allocated, cpu, polling_for: polling } = profile;
   return [
-    ["Busy", `${percent(busyShare(profile))}: ${seconds(busy)} in ${count(polls, "poll")}, ${seconds(idle)} idle, ${seconds(scheduled)} woken and not yet polled`],
+    ["Busy", `${busyText(profile)}: ${seconds(busy)} in ${count(polls, "poll")}, ${seconds(idle)} idle, ${seconds(scheduled)} woken and not yet polled`],
     ["Longest poll", slow ? [seconds(longest), " ", badge(`${number(slow)} slow`, "slow")] : seconds(longest)],
     ["Processor time", seconds(cpu)],
     ["Allocated", bytes(allocated)],

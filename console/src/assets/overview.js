@@ -1,7 +1,7 @@
 // What is wrong, and whether it is getting worse.
 import { get } from "./api.js";
 import { charts } from "./chart.js";
-import { address, badge, errorText, foreign, h } from "./dom.js";
+import { address, badge, errorText, foreign, h, patch } from "./dom.js";
 import { number, percent, rate, seconds } from "./format.js";
 import { table } from "./table.js";
 
@@ -15,7 +15,9 @@ const leads = {
   hanging: (name) => address("tasks", { state: "running", name }),
   blocks_runtime: (name) => address("tasks", { state: "running", name }),
 };
-const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "blocking", hanging: "hanging", waiting: "waiting", growing: "backlog", paused: "paused", lost: "lost", stuck: "stuck" };
+/** Those of which tasks are lost or stand still: they come first. */
+const GRAVE = ["failing", "blocks_runtime", "hanging", "blocking", "lost", "stuck"];
+const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "holds up others", hanging: "hanging", waiting: "waiting", growing: "backlog", paused: "paused", lost: "lost", stuck: "stuck" };
 
 export function overview(main) {
   const findings = h("ul", { class: "findings", id: "findings" });
@@ -28,9 +30,9 @@ export function overview(main) {
   return {
     title: "Overview",
     update(snapshot) {
-      replaceIfChanged(findings, list(snapshot));
-      tiles.replaceChildren(...tilesOf(snapshot));
-      windows.replaceChildren(windowTable(snapshot.windows));
+      patch(findings, list(snapshot));
+      patch(tiles, tilesOf(snapshot));
+      patch(windows, [windowTable(snapshot.windows)]);
     },
     close: () => clearInterval(timer),
   };
@@ -54,17 +56,11 @@ export function draw(element, { samples }) {
   }
 }
 
-/** Leaves a link that is being clicked or read where it is. */
-function replaceIfChanged(element, items) {
-  const text = items.map((item) => item.outerHTML).join("");
-  if (element.dataset.shown === text) return;
-  element.dataset.shown = text;
-  element.replaceChildren(...items);
-}
-
 function list(snapshot) {
   const unhealthy = snapshot.health.problems.map((problem) => h("li", { class: "unhealthy" }, badge("unhealthy", "bad"), foreign(problem)));
-  const found = snapshot.findings.map(({ kind, name, message, error }) => {
+  const isGrave = ({ kind }) => GRAVE.includes(kind);
+  const ordered = [...snapshot.findings.filter(isGrave), ...snapshot.findings.filter((one) => !isGrave(one))];
+  const found = ordered.map(({ kind, name, message, error }) => {
     const target = name ? (leads[kind] ?? ((of) => address("name", { name: of })))(name) : null;
     return h("li", { class: kind }, badge(labels[kind] ?? kind, kind),
       name ? [h("a", { href: target }, foreign(name)), " "] : null, message, errorText(error));
@@ -85,8 +81,8 @@ function tilesOf({ totals, rates, windows }) {
   const recent = windows[0];
   const lost = Math.max(0, recent.lost - recent.failed);
   return [
-    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : `the oldest for ${seconds(totals.oldest_running)}`, "tasks", { state: "running" }),
-    tile("Pending", number(totals.pending), `the oldest for ${seconds(totals.oldest_pending)}`, "tasks", { state: "pending" }),
+    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : totals.running ? `the oldest for ${seconds(totals.oldest_running)}` : "", "tasks", { state: "running" }),
+    tile("Pending", number(totals.pending), totals.pending ? `the oldest for ${seconds(totals.oldest_pending)}` : "", "tasks", { state: "pending" }),
     tile("Retrying", number(totals.retrying), "between two attempts", "tasks", { state: "retrying" }),
     tile("Completed", rate(rates.completed), `${number(totals.completed)} in all`, "history", { state: "completed" }),
     tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed)).replaceAll(" ", "\u00a0")}`, "history", { state: "failed" }, recent.failed > 0),

@@ -1,11 +1,15 @@
 // A table: rows of cells on wide screens, cards on narrow ones.
 import { h } from "./dom.js";
 
+const isNone = (content) => content === null || content === undefined || content === "" || content === "–";
+
 /**
- * `columns`: `{ label, key, number, cell(row), sort(row) }`. The first one is the heading of its row. `sorting` is
+ * `columns`: `{ label, key, number, isOptional, cell(row), sort(row) }`. The first one is the heading of its row. An
+ * optional one is left out if no row has it. `sorting` is
  * `{ key, down, change(key) }` where a click on a heading sorts.
  */
-export function table(caption, columns, rows, sorting) {
+export function table(caption, all, rows, sorting) {
+  const columns = all.filter((column) => !column.isOptional || rows.some((row) => !isNone(column.cell(row))));
   const heading = (column) => {
     const isSorted = sorting && column.sort && sorting.key === column.key;
     const label = sorting && column.sort
@@ -15,8 +19,7 @@ export function table(caption, columns, rows, sorting) {
   };
   const cell = (column, row, isFirst) => {
     const content = column.cell(row);
-    const isNone = content === null || content === undefined || content === "" || content === "–";
-    const classes = [column.number && "number", isNone && "none", column.isBad?.(row) && "bad"].filter(Boolean).join(" ");
+    const classes = [column.number && "number", isNone(content) && "none", column.isBad?.(row) && "bad"].filter(Boolean).join(" ");
     return h(isFirst ? "th" : "td", { scope: isFirst ? "row" : null, class: classes || null, "data-label": column.label }, content);
   };
   return h("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" },

@@ -63,19 +63,20 @@ export function filters(view, states, { state, name, text: part }) {
 
 /** Does something to each of `ids`, and says what became of it. A few at a time; ends at another process. */
 export async function each(ids, verb, action) {
-  let done = 0;
-  const problems = new Map();
+  let done = 0, failed = 0, first = null;
   for (const id of ids) {
     try {
       await action(id);
       done += 1;
     } catch (error) {
-      problems.set(error.message, (problems.get(error.message) ?? 0) + 1);
+      failed += 1;
+      first ??= error.message;
       if (error.message.includes("nothing was done") || [0, 403, 405].includes(error.status)) break;
     }
   }
-  if (done > 0) notify(`${number(done)} ${verb}.`);
-  for (const [message, count] of [...problems].slice(0, 3)) notify(count > 1 ? `${count} times: ${message}` : message, "bad");
+  const left = ids.length - done - failed;
+  if (done > 0) notify(failed + left > 0 ? `${number(done)} of ${number(ids.length)} ${verb}.` : `${number(done)} ${verb}.`);
+  if (failed > 0) notify(`${failed > 1 ? `${number(failed)} were not ${verb}. The first: ` : ""}${first}${left > 0 ? ` (${number(left)} more were not tried)` : ""}`, "bad");
 }
 
 export function tasks(main, parameters) {
@@ -125,7 +126,7 @@ export function tasks(main, parameters) {
   }
   async function abortSelected() {
     const ids = [...main.querySelectorAll("[data-id]:checked")].map((box) => box.dataset.id);
-    if (!ids.length || !await ask(`Abort ${ids.length === 1 ? "this task" : `${ids.length} tasks`}?`, "An aborted task is dropped, with what it holds, and does not run again.", "Abort")) return;
+    if (!ids.length || !await ask(`Abort ${ids.length === 1 ? "this task" : `${ids.length} tasks`}?`, "An aborted task is dropped, with what it holds, and does not run again. Tasks that wait for it in its set go on.", "Abort")) return;
     await each(ids, "aborted", (id) => act("DELETE", `tasks/${encodeURIComponent(id)}`));
     main.querySelectorAll("[data-id]:checked").forEach((box) => { box.checked = false; });
     update();
@@ -133,7 +134,7 @@ export function tasks(main, parameters) {
   }
   async function abortMatching() {
     const which = [state === "live" ? "every state" : `the state “${state}”`, filter.name ? `the name “${visible(filter.name)}”` : "every name", filter.text ? `the text “${visible(filter.text)}”` : null].filter(Boolean).join(", ");
-    if (!await ask("Abort all that match?", `All live tasks of ${which}, also those that are not on this page. They are dropped, with what they hold, and do not run again.`, "Abort all")) return;
+    if (!await ask("Abort all that match?", `All live tasks of ${which}, also those that are not on this page. They are dropped, with what they hold, and do not run again. Tasks that wait for them in their sets go on, unless they match.`, "Abort all")) return;
     let count = 0, cursor = "";
     try {
       do {

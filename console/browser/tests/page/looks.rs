@@ -30,7 +30,7 @@ fn take(service: &Service, browser: &Browser, folder: &str) {
         for view in VIEWS {
             browser.open(&service.url(view));
             browser.until(
-                "document.querySelector('#health').innerText === 'healthy' && !document.querySelector('[aria-busy]')",
+                "document.querySelector('#health').innerText === 'health check passes' && !document.querySelector('[aria-busy]')",
             );
             if view == "events" {
                 browser.until_live("Events");

@@ -28,7 +28,7 @@ fn is_never_markup_in_any_view() {
     for view in views.iter().chain(&others) {
         browser.open(&service.url(view));
         browser.until(
-            "document.querySelector('#health').innerText === 'healthy' && !document.querySelector('[aria-busy]')",
+            "document.querySelector('#health').innerText === 'health check passes' && !document.querySelector('[aria-busy]')",
         );
         if view == "events" {
             browser.until_live("Events");
