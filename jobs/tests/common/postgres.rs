@@ -37,7 +37,9 @@ fn programs() -> Option<PathBuf> {
     let in_path = env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
     let of_debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let of_debian = of_debian.map(|version| version.path().join("bin"));
-    in_path.chain(of_debian).find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    // A link in the path leads to the folder that has all of them.
+    let of_initdb = |folder: PathBuf| Some(folder.join("initdb").canonicalize().ok()?.parent()?.to_owned());
+    in_path.chain(of_debian).filter_map(of_initdb).find(|folder| folder.join("postgres").exists())
 }
 
 /// A server in a folder of its own, on a free port of the loopback interface.
@@ -58,24 +60,58 @@ impl Server {
 
     /// A server with variables in its environment.
     pub(crate) fn create_with(environment: Vec<(&'static str, String)>) -> Self {
+        let server = Self::in_folder(environment);
+        let settings = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"];
+        server.fill("initdb", &settings);
+        server.start();
+        server
+    }
+
+    /// A replica of the server, which from now on answers a commit when the replica has it.
+    #[allow(dead_code, clippy::allow_attributes, reason = "the test of a failover has one")]
+    pub(crate) async fn replica(&self) -> Self {
+        let replica = Self::in_folder(Vec::new());
+        let (port, way) = (self.port.to_string(), "--wal-method=stream");
+        replica.fill("pg_basebackup", &["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-c", "fast", way]);
+        replica.start();
+        for statement in ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"] {
+            self.execute(statement).await;
+        }
+        // Answered by the replica, or not at all.
+        self.execute("CREATE TABLE replicated ()").await;
+        replica
+    }
+
+    /// Makes a replica a server of its own, which takes writes.
+    #[allow(dead_code, clippy::allow_attributes, reason = "the test of a failover does so")]
+    pub(crate) async fn promote(&self) {
+        self.execute("SELECT pg_promote()").await;
+    }
+
+    async fn execute(&self, statement: &'static str) {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        sqlx::query(statement).execute(&mut connection).await.unwrap();
+    }
+
+    /// A server without data.
+    fn in_folder(environment: Vec<(&'static str, String)>) -> Self {
         let user = if is_root() { id_of("postgres") } else { None };
         let (folder, process) = (tempfile::tempdir().unwrap(), Mutex::new(None));
         let server = Self { folder, port: free_port(), user, process, environment };
         fs::set_permissions(server.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let data = server.data();
-        fs::create_dir(&data).unwrap();
+        fs::create_dir(server.data()).unwrap();
+        fs::set_permissions(server.data(), fs::Permissions::from_mode(0o700)).unwrap();
         if let Some((uid, gid)) = user {
-            chown(&data, Some(uid), Some(gid)).unwrap();
+            chown(server.data(), Some(uid), Some(gid)).unwrap();
         }
-        let output = server
-            .command(&programs().expect("PostgreSQL is installed").join("initdb"))
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(&data)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        server.start();
         server
+    }
+
+    /// Lets a program of PostgreSQL make the data.
+    fn fill(&self, program: &str, arguments: &[&str]) {
+        let program = programs().expect("PostgreSQL is installed").join(program);
+        let output = self.command(&program).args(arguments).arg("-D").arg(self.data()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn data(&self) -> PathBuf {
@@ -116,7 +152,8 @@ impl Server {
         let start = Instant::now();
         loop {
             let log = fs::read_to_string(&path).unwrap_or_default();
-            if log.contains("database system is ready to accept connections") {
+            // A replica accepts "read-only connections".
+            if log.contains("database system is ready to accept ") {
                 return;
             }
             assert!(start.elapsed() < Duration::from_secs(60), "the server does not answer: {log}");

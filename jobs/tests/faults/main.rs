@@ -22,6 +22,8 @@ mod common;
 mod disk_full;
 mod durability;
 mod engine;
+#[cfg(feature = "postgres")]
+mod failover;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "rabbitmq"))]
 mod proxy;
 #[cfg(feature = "rabbitmq")]
@@ -111,6 +113,9 @@ fn of_postgresql() -> Vec<Trial> {
     let can_run = engine::Postgres::is_installed() && durability::can_trace();
     all.push(trial("postgresql", "synced_before_push_returns", can_run, || {
         Box::pin(durability::synced_before_push_returns_by_postgresql())
+    }));
+    all.push(trial("postgresql", "a_replica_takes_over", engine::Postgres::is_installed(), || {
+        Box::pin(failover::a_replica_takes_over())
     }));
     all
 }

@@ -2,7 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,7 @@ pub(crate) enum Mode {
 
 pub(crate) struct Proxy {
     port: u16,
+    server: Arc<AtomicU16>,
     mode: watch::Sender<Mode>,
     registry: TaskRegistry,
     connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
@@ -61,15 +65,17 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, connections) = (watch::Sender::new(Mode::Pass), Arc::new(Mutex::new(Vec::new())));
-        let registry = TaskRegistry::new();
+        let (registry, server) = (TaskRegistry::new(), Arc::new(AtomicU16::new(server)));
         let (accepted, of_mode, tasks) = (Arc::clone(&connections), mode.clone(), registry.clone());
+        let target = Arc::clone(&server);
         registry.spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 if *of_mode.borrow() == Mode::Refuse {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, server))).await else {
+                let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target.load(Ordering::SeqCst)));
+                let Ok(server) = TcpStream::connect(target).await else {
                     continue;
                 };
                 client.set_nodelay(true).unwrap();
@@ -82,12 +88,18 @@ impl Proxy {
                 accepted.lock().push(fate);
             }
         });
-        Self { port, mode, registry, connections }
+        Self { port, server, mode, registry, connections }
     }
 
     /// An address of the server by way of the proxy.
     pub(crate) fn address(&self, address: &str, server: u16) -> String {
         address.replace(&format!(":{server}/"), &format!(":{}/", self.port))
+    }
+
+    /// Connections that are made from now on are to another server.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::SeqCst);
     }
 
     pub(crate) fn set(&self, mode: Mode) {
