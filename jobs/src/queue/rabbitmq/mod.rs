@@ -41,6 +41,10 @@ const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// # }
 /// ```
 ///
+/// # Not for production yet
+/// Jobs whose delay ends while the broker is killed and starts again may stay in the broker: see the chapter about jobs. Each
+/// connection logs a warning that says so.
+///
 /// # How it works
 /// Each name has a quorum queue for jobs that wait and one for dead jobs, and each step of delays has one for all names.
 /// They are declared when they are needed first. A push returns when the broker has confirmed it: then most nodes of the
@@ -85,6 +89,11 @@ impl RabbitQueue {
         let addresses = urls.iter().map(|url| Address::parse(url)).collect::<Result<_, _>>()?;
         let queue = Self { shared: Arc::new(Shared::new(addresses, Topology::new(queue)?)) };
         queue.shared.prepare(None).await?;
+        tracing::warn!(
+            target: "postlude_jobs",
+            "jobs in RabbitMQ are not for production yet: delayed jobs may stay in the broker when it is killed; take \
+             PostgreSQL, Redis or SQLite for work that must run"
+        );
         Ok(queue)
     }
 
