@@ -198,7 +198,9 @@ async fn metrics_are_for_prometheus() {
     for line in [
         "postlude_jobs_dead{name=\"mail\"} 1\n",
         "postlude_jobs_oldest_waiting_seconds{name=\"mail\"} 0.0\n",
+        "postlude_jobs_paused{name=\"mail\"} 0\n",
         "postlude_jobs_worker_dead_total 1\n",
+        "postlude_jobs_worker_lost_total 0\n",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
