@@ -18,6 +18,7 @@ pub struct Reservation {
     /// Whether to take one job that has crashed a process, in place of those that have not.
     pub(crate) crashed: bool,
     /// For an engine that delivers jobs ahead. Empty for the others.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "only that engine delivers jobs ahead"))]
     pub(crate) in_hand: InHand,
 }
 
@@ -25,7 +26,9 @@ pub struct Reservation {
 #[derive(Clone, Debug, Default)]
 pub struct InHand {
     /// Of each name.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "only that engine delivers jobs ahead"))]
     pub(crate) names: Vec<(&'static str, usize)>,
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "only that engine delivers jobs ahead"))]
     pub(crate) all: usize,
 }
 
