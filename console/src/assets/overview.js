@@ -1,7 +1,7 @@
 // What is wrong, and whether it is getting worse.
 import { get } from "./api.js";
 import { charts } from "./chart.js";
-import { address, badge, errorText, foreign, h, patch } from "./dom.js";
+import { address, badge, errorText, foreign, h, nameLink, patch } from "./dom.js";
 import { number, percent, rate, seconds } from "./format.js";
 import { table } from "./table.js";
 
@@ -21,16 +21,18 @@ const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow:
 
 export function overview(main) {
   const findings = h("ul", { class: "findings", id: "findings" });
+  const runtime = h("p", { class: "dim", id: "runtime" });
   const tiles = h("div", { class: "tiles" });
   const graphs = h("div", { "aria-busy": "true" }, h("p", { class: "dim" }, "The charts are being read."));
   const windows = h("div");
-  main.append(h("h1", null, "What is wrong now"), findings, h("h2", null, "Now"), tiles, h("h2", null, "The last hour"), graphs,
+  main.append(h("h1", null, "What is wrong now"), findings, runtime, h("h2", null, "Now"), tiles, h("h2", null, "The last hour"), graphs,
     h("h2", null, "Is it getting worse?"), windows);
   const timer = refresh(async () => draw(graphs, await get("samples.json")));
   return {
     title: "Overview",
     update(snapshot) {
       patch(findings, list(snapshot));
+      patch(runtime, [h("span", null, blocked(snapshot))]);
       patch(tiles, tilesOf(snapshot));
       patch(windows, [windowTable(snapshot.windows)]);
     },
@@ -67,8 +69,16 @@ function list(snapshot) {
   });
   const all = [...unhealthy, ...found];
   return all.length ? all : [h("li", { class: "well" }, badge("well", "good"),
-    "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.",
-    snapshot.is_profiled ? null : h("p", { class: "dim" }, "Who blocks the runtime is not measured: the registry has no profile."))];
+    "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.")];
+}
+
+/** Whether a task keeps a worker of the runtime from all others. */
+function blocked({ is_profiled: isProfiled, findings, names }) {
+  if (!isProfiled) return ["Who blocks the runtime is not measured: the registry has no profile."];
+  if (findings.some(({ kind }) => kind === "blocks_runtime")) return ["A task blocks the runtime: see above."];
+  const slowest = names.filter((row) => row.profile).sort((one, other) => other.profile.longest_poll - one.profile.longest_poll)[0];
+  if (!slowest) return ["Nothing blocks the runtime now."];
+  return ["Nothing blocks the runtime now. The longest that a task kept a worker to itself was ", seconds(slowest.profile.longest_poll), ": ", nameLink(slowest.name), "."];
 }
 
 function tile(label, value, note, view, parameters, isBad) {

@@ -180,6 +180,7 @@ fn a_profile_is_shown_where_there_is_one() {
     let [id] = &service.spawn("block", "import", 1)[..] else { panic!("no task") };
     browser.open(&service.url(""));
     browser.until_text("blocks the runtime: task");
+    browser.until_text("A task blocks the runtime: see above.");
     browser.open(&service.url(&format!("task?id={id}")));
     browser.until_text("In a poll for");
 
@@ -193,4 +194,6 @@ fn a_profile_is_shown_where_there_is_one() {
     browser
         .until("/100 %: [\\d.]+ m?s in 1 poll, 0.* idle, 0.* woken and not yet polled/.test(document.body.innerText)");
     browser.until_text("1 slow");
+    browser.open(&service.url(""));
+    browser.until_text("Nothing blocks the runtime now. The longest that a task kept a worker to itself was");
 }
