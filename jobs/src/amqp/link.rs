@@ -41,7 +41,7 @@ impl Socket {
     }
 }
 
-/// Ends an attempt to connect that is given up.
+/// Ends an attempt to connect when it is dropped.
 struct Attempt(Option<Socket>);
 
 impl Drop for Attempt {

@@ -22,7 +22,7 @@ pub struct Reservation {
     pub(crate) in_hand: InHand,
 }
 
-/// How many jobs may be in hand, those that run included.
+/// How many jobs a worker may hold, including those that run.
 #[derive(Clone, Debug, Default)]
 pub struct InHand {
     /// Of each name.

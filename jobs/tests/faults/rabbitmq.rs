@@ -53,8 +53,7 @@ pub(crate) fn all() -> Vec<Trial> {
         a_queue_is_deleted_under_a_worker credentials_revoked chaos cluster_node_killed cluster_node_stopped
     };
     // Some fail, some of them only now and then: the guide says which. They run with `--ignored`.
-    let is_proven = false;
-    tests.into_iter().map(|(name, test)| trial("rabbitmq", name, is_proven, test)).collect()
+    tests.into_iter().map(|(name, test)| trial("rabbitmq", name, false, test)).collect()
 }
 
 /// How many seconds a side may be silent: twice that, and the connection ends.

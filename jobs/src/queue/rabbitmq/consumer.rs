@@ -118,7 +118,7 @@ impl Name {
         in_hand >= self.prefetch()
     }
 
-    /// Removes a consumer that is cancelled and has nothing in hand.
+    /// Removes a consumer that is cancelled and holds no jobs.
     fn remove_if_over(&mut self, consumer: u64) -> Option<Ended> {
         let one = self.consumers.get(&consumer)?;
         let is_over = one.is_cancelled && one.in_hand == 0;
@@ -402,7 +402,7 @@ impl Deliveries {
             let mut adds = prefetch.saturating_sub(demand.prefetch);
             if prefetch < demand.prefetch {
                 change.cancels = Self::cancel_all(name, of).cancels;
-                // What is in hand of the cancelled consumers makes no room for others.
+                // The jobs of cancelled consumers make no room for others.
                 adds = prefetch.saturating_sub(of.in_hand() - of.orphans());
             }
             if adds > 0 {

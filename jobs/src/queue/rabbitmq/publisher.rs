@@ -42,7 +42,7 @@ use crate::{
     model::error::QueueError,
 };
 
-/// A connection is given up if the broker has confirmed nothing of what was sent on it for this time.
+/// The connection is closed if the broker confirms nothing for this long, although something was sent.
 const SILENCE: Duration = Duration::from_secs(8);
 
 /// How long it waits before it declares a queue anew that somebody has deleted. The broker has to notice first, in all

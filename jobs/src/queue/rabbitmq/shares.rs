@@ -6,11 +6,11 @@
 /// A name, as it is now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demand {
-    /// How many jobs may be in hand: those that are, and those that may start.
+    /// How many jobs the worker may hold: those that it holds, and those that may start.
     pub(super) cap: usize,
     /// The prefetch of its consumers.
     pub(super) prefetch: usize,
-    /// Jobs in hand of consumers that were cancelled: they make no room when they end.
+    /// Jobs of consumers that were cancelled: their ends make no room.
     pub(super) orphans: usize,
     /// Whether the prefetch is used up.
     pub(super) is_busy: bool,
