@@ -1,6 +1,6 @@
 //! The lines of the log.
 
-use std::{io, time::Duration};
+use std::{io, sync::Mutex, time::Duration};
 
 use postlude::{Priority, RetryPolicy, Task, TaskRegistry};
 use tracing::{info, instrument::WithSubscriber};
@@ -110,6 +110,7 @@ async fn shutdown_names_stragglers() {
 mod wait_idle {
     use std::future::pending;
 
+    use futures::FutureExt;
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -163,6 +164,31 @@ mod wait_idle {
         set.drain();
         let text = after(3, &registry).await;
         assert_eq!(text.lines_with("waiting for task ").len(), 10, "{}", text.read());
+    }
+
+    #[tokio::test]
+    async fn names_what_is_held_after_the_end_of_the_runtime() {
+        let (registry, set) = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let registry = TaskRegistry::builder().handle(runtime.handle().clone()).build().unwrap();
+            let set = registry.set();
+            set.add(Task::new(async {}).named("never drained"));
+            (registry, set)
+        })
+        .join()
+        .unwrap();
+        listen_everywhere();
+        let text = Text::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(text.clone()).finish();
+        {
+            let mut idle = Box::pin(registry.wait_idle().with_subscriber(subscriber));
+            assert!(idle.as_mut().now_or_never().is_none(), "the handle of the set is held");
+            let lines = text.lines_with("waiting for set ");
+            let [line] = &lines[..] else { panic!("one line: {}", text.read()) };
+            assert!(line.contains("nothing has drained it") && line.contains("`never drained`"), "{line}");
+        }
+        drop(set);
+        registry.wait_idle().await;
     }
 
     #[cfg(feature = "axum")]
@@ -297,6 +323,34 @@ fn end_of_runtime_is_said_once_with_the_number_of_tasks() {
     assert_eq!(lines.len(), 1, "{}", text.read());
     assert!(lines[0].contains("ERROR") && lines[0].contains("live=2"), "{}", lines[0]);
     assert_eq!(text.lines_with("reason=the registry's runtime has ended").len(), 1, "{}", text.read());
+}
+
+#[test]
+fn panic_of_a_hook_names_its_task() {
+    let ids = Mutex::new(Vec::new());
+    let text = logged(async {
+        let registry = TaskRegistry::builder()
+            .on_failure(|_| panic!("a bug of the hook"))
+            .admit(|task| if task.name.as_str() == "report" { panic!("a bug of the filter") } else { Ok(()) })
+            .build()
+            .unwrap();
+        let failing = registry.spawn(Task::new(broken()).named("mail"));
+        let accepted = registry.spawn(Task::new(async {}).named("report"));
+        ids.lock().unwrap().extend([failing.id(), accepted.id()]);
+        registry.wait_idle().await;
+    });
+    let ids = ids.into_inner().unwrap();
+    let expected = [
+        ("an observer or failure hook panicked", "mail", "a bug of the hook"),
+        ("the filter of `admit` panicked", "report", "a bug of the filter"),
+    ];
+    for ((message, name, error), id) in expected.into_iter().zip(ids) {
+        let lines = text.lines_with(message);
+        let [line] = &lines[..] else { panic!("{message}: {}", text.read()) };
+        for wanted in [format!("id={id}"), format!("name=\"{name}\""), format!("error={error}"), "ERROR".to_owned()] {
+            assert!(line.contains(&wanted), "{wanted}: {line}");
+        }
+    }
 }
 
 #[cfg(feature = "axum")]
