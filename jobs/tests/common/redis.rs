@@ -103,10 +103,20 @@ const STATEMENTS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What a server says when it serves.
+const IS_READY: &str = "Ready to accept connections";
+
+/// What a sentinel says.
+const SENTINEL_IS_READY: &str = "Sentinel ID is";
+
+/// The name under which sentinels know the server.
+pub(crate) const WATCHED_AS: &str = "main";
+
 pub(crate) struct Server {
     folder: TempDir,
     port: u16,
     arguments: Vec<String>,
+    ready: &'static str,
     /// Variables of the server's environment.
     environment: Vec<(&'static str, String)>,
     process: Mutex<Option<Child>>,
@@ -123,7 +133,59 @@ impl Server {
         let fixed = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", fsync];
         let arguments: Vec<String> = fixed.iter().chain(settings).map(|&word| word.to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Self { folder, port: 0, arguments, environment, process: Mutex::new(None) };
+        Self::on_a_free_port(Self {
+            folder,
+            port: 0,
+            arguments,
+            ready: IS_READY,
+            environment,
+            process: Mutex::new(None),
+        })
+    }
+
+    /// A replica of this server, once it follows it.
+    pub(crate) async fn replica(&self) -> Self {
+        let leader = format!("127.0.0.1 {}", self.port);
+        let replica = Self::create_with(Fsync::Always, &["--replicaof", &leader], Vec::new());
+        super::until("the replica follows", async || {
+            let info: String = self.ask(&["INFO", "replication"]).await;
+            info.contains("state=online")
+        })
+        .await;
+        replica
+    }
+
+    /// Three sentinels that watch this server, and know each other and its replica.
+    pub(crate) async fn sentinels(&self) -> [Self; 3] {
+        let sentinels = [(); 3].map(|()| {
+            let folder = tempfile::tempdir().unwrap();
+            let settings = folder.path().join("sentinel.conf");
+            let text = format!(
+                "sentinel monitor {WATCHED_AS} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {WATCHED_AS} 1000\n\
+                 sentinel failover-timeout {WATCHED_AS} 5000\n",
+                self.port
+            );
+            fs::write(&settings, text).unwrap();
+            let settings = settings.display().to_string();
+            let arguments = [&settings, "--sentinel", "--bind", "127.0.0.1"].map(str::to_owned).to_vec();
+            let (environment, process) = (Vec::new(), Mutex::new(None));
+            Self::on_a_free_port(Self { folder, port: 0, arguments, ready: SENTINEL_IS_READY, environment, process })
+        });
+        super::until("the sentinels know each other, and the replica", async || {
+            for sentinel in &sentinels {
+                let told: Vec<String> = sentinel.ask(&["SENTINEL", "MASTER", WATCHED_AS]).await;
+                let has = |name: &str, value| told.chunks(2).any(|pair| pair[0] == name && pair[1] == value);
+                if !has("num-slaves", "1") || !has("num-other-sentinels", "2") {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+        sentinels
+    }
+
+    fn on_a_free_port(mut server: Self) -> Self {
         loop {
             server.port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if server.try_start() {
@@ -155,7 +217,7 @@ impl Server {
         let start = Instant::now();
         loop {
             let log = fs::read_to_string(&path).unwrap_or_default();
-            if log.contains("Ready to accept connections") {
+            if log.contains(self.ready) {
                 *self.process.lock() = Some(child);
                 return true;
             }

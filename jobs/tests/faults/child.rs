@@ -184,6 +184,10 @@ pub(crate) async fn builder(address: &str, registry: TaskRegistry) -> JobsBuilde
         return Jobs::builder(queue, registry);
     }
     #[cfg(feature = "redis")]
+    if let Some(ports) = address.strip_prefix(crate::redis::SENTINELS) {
+        return Jobs::builder(crate::redis::by_sentinels(ports), registry);
+    }
+    #[cfg(feature = "redis")]
     if address.starts_with("redis://") {
         return Jobs::builder(postlude_jobs::redis::RedisQueue::connect(address).await.unwrap(), registry);
     }

@@ -123,7 +123,7 @@ fn of_postgresql() -> Vec<Trial> {
 #[cfg(feature = "redis")]
 fn of_redis() -> Vec<Trial> {
     let mut all = of_a_server::<engine::Redis, common::redis::Server>();
-    let tests: [(&str, bool, Test); 11] = [
+    let tests: [(&str, bool, Test); 12] = [
         ("synced_before_push_returns", durability::can_trace(), || Box::pin(redis::synced_before_push_returns())),
         ("each_second_is_synced_later", durability::can_trace(), || Box::pin(redis::each_second_is_synced_later())),
         ("each_second_keeps_what_is_written", true, || Box::pin(redis::each_second_keeps_what_is_written())),
@@ -136,6 +136,7 @@ fn of_redis() -> Vec<Trial> {
             Box::pin(redis::what_is_reserved_and_not_held_is_released())
         }),
         ("a_cluster_says_where_the_queue_is", true, || Box::pin(redis::a_cluster_says_where_the_queue_is())),
+        ("sentinels_promote_a_replica", true, || Box::pin(redis::sentinels_promote_a_replica())),
         ("tls", redis::has_openssl(), || Box::pin(redis::tls())),
     ];
     all.extend(tests.map(|(name, can_run, test)| trial("redis", name, engine::Redis::is_installed() && can_run, test)));

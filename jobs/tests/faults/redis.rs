@@ -1,4 +1,5 @@
-//! What only Redis can suffer: when it syncs, its memory limit, its users, and a cluster whose node is another one.
+//! What only Redis can suffer: when it syncs, its memory limit, its users, a cluster whose node is another one, and a
+//! failover by Redis Sentinel.
 
 use std::{
     error::Error,
@@ -9,13 +10,16 @@ use std::{
 
 use postlude::TaskRegistry;
 use postlude_jobs::{JobState, Jobs, JobsBuilder, PushErrorKind, QueueError, redis::RedisQueue};
-use redis::{Client, TlsCertificates};
+use redis::{
+    Client, ConnectionAddr, TlsCertificates,
+    sentinel::{SentinelClientBuilder, SentinelServerType},
+};
 use tokio::time::sleep;
 
 use crate::{
-    child::{Config, Role, builder},
+    child::{Config, KEPT, Process, Role, builder},
     common::{
-        redis::{Fsync, Server},
+        redis::{Fsync, Server, WATCHED_AS},
         until, until_state,
     },
     durability::answers,
@@ -327,6 +331,72 @@ pub(crate) async fn a_cluster_says_where_the_queue_is() {
     until("the cluster serves again", async || jobs.push(work(22)).await.is_ok()).await;
     until("it runs", async || log.ends().contains_key(&22)).await;
     worker.shut_down();
+}
+
+/// What an address of sentinels begins with. Their ports follow.
+pub(crate) const SENTINELS: &str = "sentinels ";
+
+/// The queue on the server that the sentinels on these ports name.
+pub(crate) fn by_sentinels(ports: &str) -> RedisQueue {
+    let ports = ports.split(' ').map(|port| ConnectionAddr::Tcp("127.0.0.1".to_owned(), port.parse().unwrap()));
+    let client = SentinelClientBuilder::new(ports, WATCHED_AS, SentinelServerType::Master).unwrap().build().unwrap();
+    RedisQueue::with_sentinel(client, "jobs")
+}
+
+/// The server is killed for good, and the sentinels promote its replica. All that the replica had runs; producers and
+/// workers follow by themselves. Later the old server comes back as a replica: nobody notices. Then one of the sentinels
+/// is lost, and the server is killed that the others had named: the first one serves again.
+pub(crate) async fn sentinels_promote_a_replica() {
+    let (first, folder) = (server(&[]), tempfile::tempdir().unwrap());
+    let second = first.replica().await;
+    let sentinels = first.sentinels().await;
+    let address = format!("{SENTINELS}{}", sentinels.each_ref().map(|sentinel| sentinel.port().to_string()).join(" "));
+    let log = Log::new(folder.path().join("log"));
+    let workers = [(); 2].map(|()| Config::new(Role::Worker, &address, log.path()).lease(KEPT).start());
+    let jobs = producer(&address).await;
+    let mut number = 0;
+    for (leader, follower) in [(&first, &second), (&second, &first)] {
+        let mut ids = Vec::new();
+        for _ in 0..100 {
+            ids.push(jobs.push(Work::new(number, Action::Take(20))).await.unwrap());
+            number += 1;
+        }
+        // On the connection that asks, `WAIT` is for what all have written before.
+        let mut connection = leader.connect().await;
+        redis::cmd("INCR").arg("written").query_async::<()>(&mut connection).await.unwrap();
+        let followers: u64 = redis::cmd("WAIT").arg(1).arg(10_000).query_async(&mut connection).await.unwrap();
+        assert_eq!(followers, 1, "the replica has all that was pushed");
+        leader.kill();
+        until("pushes are stored again", async || match jobs.push(work(number)).await {
+            Ok(id) => {
+                ids.push(id);
+                number += 1;
+                ids.len() >= 110
+            }
+            Err(error) => {
+                let PushErrorKind::Queue(cause) = error.kind() else { panic!("{error:?}") };
+                assert!(cause.is_transient(), "{error:?}");
+                false
+            }
+        })
+        .await;
+        let role: (String, i64, Vec<(String, String, String)>) = follower.ask(&["ROLE"]).await;
+        assert_eq!(role.0, "master");
+        for id in ids {
+            until_state(&jobs, id, JobState::Completed).await;
+        }
+        leader.start();
+        until("it follows the one that was promoted", async || {
+            let info: String = follower.ask(&["INFO", "replication"]).await;
+            info.contains("state=online")
+        })
+        .await;
+        sentinels[0].kill();
+    }
+    workers.into_iter().for_each(Process::shut_down);
+    // A push or a settlement of the last moment may be lost with the server, and then the job runs once more.
+    let ends = log.ends();
+    assert!((0..number).all(|number| (1..=3).contains(&ends.get(&number).copied().unwrap_or_default())), "{ends:?}");
 }
 
 pub(crate) fn has_openssl() -> bool {

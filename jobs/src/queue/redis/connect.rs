@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use redis::{Client, Script, ScriptInvocation};
+use redis::{Script, ScriptInvocation};
 use tokio::sync::watch;
 
 use super::{
@@ -37,8 +37,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, queue: &str) -> Self {
-        let source = Arc::new(Source::new(client));
+    pub(super) fn new(source: Source, queue: &str) -> Self {
+        let source = Arc::new(source);
         Self {
             prefix: format!("postlude:{{{queue}}}:"),
             main: Connection::new(Arc::clone(&source)),

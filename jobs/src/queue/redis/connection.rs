@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
-    ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection,
+    ScriptInvocation, ServerErrorKind, aio::MultiplexedConnection, sentinel::SentinelClient,
 };
 use tokio::time::{Instant, timeout};
 
@@ -29,29 +29,52 @@ const IDLE: Duration = Duration::from_secs(1);
 const REDIRECTS: usize = 3;
 
 /// Where the server is.
-#[derive(Debug)]
 pub(crate) struct Source {
-    client: Client,
-    /// The node of a cluster that has the slot of the queue, if it is another one.
-    moved_to: Mutex<Option<Client>>,
+    origin: Origin,
+    /// The server of now, if it is not the one of the address: the node of a cluster that has the slot of the queue, or
+    /// the one that the sentinels have named.
+    current: Mutex<Option<Client>>,
+}
+
+/// What the user has said of the server.
+enum Origin {
+    Address(Client),
+    /// Those who know the server's address.
+    Sentinels(tokio::sync::Mutex<SentinelClient>),
 }
 
 impl Source {
     pub(crate) fn new(client: Client) -> Self {
         if matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
-            // The driver panics without a provider of cryptography. The first one of the process is kept.
-            let _another_is_installed = rustls::crypto::ring::default_provider().install_default();
+            install_cryptography();
         }
-        Self { client, moved_to: Mutex::new(None) }
+        Self { origin: Origin::Address(client), current: Mutex::new(None) }
     }
 
-    pub(super) fn client(&self) -> Client {
-        self.moved_to.lock().clone().unwrap_or_else(|| self.client.clone())
+    pub(super) fn sentinels(client: SentinelClient) -> Self {
+        // The client does not tell whether it uses TLS.
+        install_cryptography();
+        Self { origin: Origin::Sentinels(tokio::sync::Mutex::new(client)), current: Mutex::new(None) }
+    }
+
+    /// A client of the server of now.
+    pub(super) async fn client(&self) -> Result<Client, RedisError> {
+        if let Some(current) = self.current.lock().clone() {
+            return Ok(current);
+        }
+        match &self.origin {
+            Origin::Address(client) => Ok(client.clone()),
+            Origin::Sentinels(sentinels) => {
+                let named = sentinels.lock().await.async_get_client().await?;
+                *self.current.lock() = Some(named.clone());
+                Ok(named)
+            }
+        }
     }
 
     /// Goes on with the node that the server has named. An address without a host is that of the same host.
-    fn follow(&self, address: &str) -> Result<(), RedisError> {
-        let info = self.client().get_connection_info().clone();
+    async fn follow(&self, address: &str) -> Result<(), RedisError> {
+        let info = self.client().await?.get_connection_info().clone();
         let Some((host, port)) = address.rsplit_once(':') else { return Ok(()) };
         let Ok(port) = port.parse() else { return Ok(()) };
         let moved = match info.addr().clone() {
@@ -64,14 +87,26 @@ impl Source {
             }
             _ => return Ok(()),
         };
-        *self.moved_to.lock() = Some(Client::open(info.set_addr(moved).into_connection_info()?)?);
+        *self.current.lock() = Some(Client::open(info.set_addr(moved).into_connection_info()?)?);
         Ok(())
     }
 
-    /// The node is gone: the address of the user is asked again.
-    pub(super) fn forget_moved(&self) {
-        *self.moved_to.lock() = None;
+    /// The connection to that server was lost. The sentinels may name another one; a node of a cluster is tried again.
+    fn lost(&self) {
+        if matches!(self.origin, Origin::Sentinels(_)) {
+            self.forget();
+        }
     }
+
+    /// That server is gone, or does not serve: the address of the user, or the sentinels, are asked again.
+    fn forget(&self) {
+        *self.current.lock() = None;
+    }
+}
+
+/// The driver panics without a provider of cryptography. The first one of the process is kept.
+fn install_cryptography() {
+    let _another_is_installed = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// One connection, which many share: their commands are sent one after the other, and answered in that order.
@@ -148,10 +183,10 @@ impl Connection {
                     && let Some((address, _)) = error.redirect_node()
                 {
                     redirects += 1;
-                    self.source.follow(address).map_err(not_sent)?;
+                    self.source.follow(address).await.map_err(not_sent)?;
                     continue;
                 }
-                self.source.forget_moved();
+                self.source.forget();
             }
             return Err(sent(error));
         }
@@ -170,6 +205,7 @@ impl Connection {
         let mut state = self.state.lock();
         if state.number == number {
             state.current = None;
+            self.source.lost();
         }
     }
 
@@ -194,6 +230,7 @@ impl Connection {
         let mut state = self.state.lock();
         if state.silent_since.is_some_and(|since| since.elapsed() > SILENCE) {
             state.current = None;
+            self.source.lost();
         }
         let is_idle = state.last_answer.is_none_or(|last| last.elapsed() > IDLE) && state.silent_since.is_none();
         state.current.clone().map(|connection| (connection, state.number, is_idle))
@@ -215,7 +252,10 @@ impl Connection {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(ANSWER_LIMIT));
-        let made = self.source.client().get_multiplexed_async_connection_with_config(&config).await;
+        let made = match self.source.client().await {
+            Ok(client) => client.get_multiplexed_async_connection_with_config(&config).await,
+            Err(error) => Err(error),
+        };
         let mut state = self.state.lock();
         match made {
             Ok(connection) => {
@@ -227,7 +267,7 @@ impl Connection {
             Err(error) => {
                 state.failures += 1;
                 state.failure = Some(error.clone());
-                self.source.forget_moved();
+                self.source.forget();
                 Err(error)
             }
         }

@@ -15,10 +15,10 @@ mod tend;
 
 use std::{fmt, sync::Arc};
 
-use redis::Client;
+use redis::{Client, sentinel::SentinelClient};
 
 pub use self::durability::Durability;
-use self::{connect::Shared, error::not_sent};
+use self::{connect::Shared, connection::Source, error::not_sent};
 use super::{capabilities::Capabilities, forward};
 use crate::model::{error::QueueError, id::JobId, new_job::NewJob};
 
@@ -51,7 +51,8 @@ const CAPABILITIES: Capabilities = Capabilities { transactional_push: false, ..C
 /// the jobs of the last second or two; without `appendonly`, it loses all since the last snapshot. The start warns of
 /// what is wrong, and [`durability`](Self::durability) says what is set. `maxmemory-policy` must be `noeviction`.
 /// Replicas follow a little later: a failover can lose the latest pushes, and give a job that was settled in the last
-/// moment to a worker again.
+/// moment to a worker again. With Redis Sentinel ([`with_sentinel`](Self::with_sentinel)), the queue follows to the
+/// replica that is promoted.
 ///
 /// All keys of a queue begin with `postlude:{name}:` and are in one slot of a cluster. The queue follows the slot from
 /// node to node (`MOVED`), so the address of any node will do. One queue uses one node: throughput grows by more
@@ -88,7 +89,40 @@ impl RedisQueue {
     /// Uses a client of yours, for example one with certificates for TLS. It connects at the first operation.
     #[must_use]
     pub fn with_client(client: Client, queue: &str) -> Self {
-        Self { shared: Arc::new(Shared::new(client, queue)) }
+        Self { shared: Arc::new(Shared::new(Source::new(client), queue)) }
+    }
+
+    /// Uses the server that Redis Sentinel names, and after a failover the one that it names then. It connects at the
+    /// first operation.
+    ///
+    /// The client has the addresses of the sentinels, the name under which they watch the server, and what it takes to
+    /// log in at either. It must be one for the master. ([`SentinelClient`] is of the crate
+    /// [redis](https://docs.rs/redis), with its feature `sentinel`.) If the process has no default provider of
+    /// [rustls](https://docs.rs/rustls), ring is made the default.
+    ///
+    /// While there is no master, operations fail with [`QueueError::Unreachable`], which is transient: workers go on by
+    /// themselves, and what is pushed meanwhile has to be pushed again. A failover can lose what the replica did not
+    /// have yet. With `min-replicas-to-write 1`, a server that is cut off from its replica stops taking pushes after
+    /// `min-replicas-max-lag` seconds, so that it does not take any while the sentinels have another master.
+    ///
+    /// ```no_run
+    /// use postlude_jobs::redis::RedisQueue;
+    /// use redis::{ConnectionAddr, sentinel::{SentinelClientBuilder, SentinelServerType}};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sentinel = |host: &str| ConnectionAddr::Tcp(host.to_owned(), 26379);
+    /// let sentinels = [sentinel("sentinel-1"), sentinel("sentinel-2"), sentinel("sentinel-3")];
+    /// let client = SentinelClientBuilder::new(sentinels, "main".to_owned(), SentinelServerType::Master)?
+    ///     .set_client_to_redis_password("secret".to_owned())
+    ///     .build()?;
+    /// let queue = RedisQueue::with_sentinel(client, "jobs");
+    /// # drop(queue);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_sentinel(client: SentinelClient, queue: &str) -> Self {
+        Self { shared: Arc::new(Shared::new(Source::sentinels(client), queue)) }
     }
 
     /// What the server is set to keep.

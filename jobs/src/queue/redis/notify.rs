@@ -47,7 +47,7 @@ impl Shared {
 
     /// Wakes the worker at each message, until the connection is lost.
     async fn listen(&self) -> Result<(), QueueError> {
-        let client = self.source.client();
+        let client = self.source.client().await.map_err(not_sent)?;
         let Ok(connected) = timeout(CONNECT_LIMIT, client.get_async_pubsub()).await else { return Ok(()) };
         let mut connection = connected.map_err(not_sent)?;
         let subscription = connection.subscribe(format!("{}changed", self.prefix));
