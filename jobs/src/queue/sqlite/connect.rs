@@ -13,7 +13,11 @@ use sqlx::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{ENGINE, transaction::WriteTransaction, turn::Turn};
+use super::{
+    ENGINE,
+    transaction::{Tries, WriteTransaction},
+    turn::Turn,
+};
 use crate::{
     model::{
         error::QueueError,
@@ -96,6 +100,12 @@ impl Shared {
     /// The same for renewals, which are urgent: they wait for no turn, so that they compete with one writer only.
     pub(super) async fn begin_renewal(&self) -> Result<WriteTransaction, QueueError> {
         Self::begin_on(&self.renewer, None).await
+    }
+
+    /// The connection that writes, in its turn, for a statement that is its own transaction.
+    pub(super) async fn writer(&self) -> Result<(PoolConnection<Sqlite>, Tries), QueueError> {
+        let connection = self.writer.acquire().await.map_err(|error| not_sent(ENGINE, error))?;
+        Ok((connection, Tries::begin(Some(&self.turn)).await))
     }
 
     async fn begin_on(pool: &SqlitePool, turn: Option<&Turn>) -> Result<WriteTransaction, QueueError> {

@@ -3,12 +3,13 @@
 use std::{mem, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
-use sqlx::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::{
     ENGINE,
     connect::{Shared, now},
+    transaction::alone,
 };
 use crate::{
     model::{
@@ -118,6 +119,11 @@ impl Shared {
 
     async fn store(&self, pushes: &[Push]) -> Result<Vec<Vec<JobId>>, QueueError> {
         let refused = |error| sent(ENGINE, error);
+        let jobs: Vec<&NewJob> = pushes.iter().flat_map(|push| &push.jobs).collect();
+        if jobs.iter().all(|job| job.unique.is_none()) {
+            self.store_rows(&jobs).await?;
+            return Ok(pushes.iter().map(|push| push.jobs.iter().map(|job| job.id).collect()).collect());
+        }
         let mut transaction = self.begin().await?;
         let now = now();
         let mut results = Vec::with_capacity(pushes.len());
@@ -130,6 +136,24 @@ impl Shared {
         }
         transaction.commit().await.map_err(refused)?;
         Ok(results)
+    }
+
+    /// Stores jobs without keys.
+    async fn store_rows(&self, jobs: &[&NewJob]) -> Result<(), QueueError> {
+        if jobs.len() <= ROWS {
+            // One statement needs no transaction around it, which would be two more ways to the thread of the driver.
+            let (mut connection, tries) = self.writer().await?;
+            while let Err(error) = insert_rows(&mut connection, jobs, now()).await {
+                tries.wait_after(error).await.map_err(alone)?;
+            }
+            return Ok(());
+        }
+        let refused = |error| sent(ENGINE, error);
+        let mut transaction = self.begin().await?;
+        for rows in jobs.chunks(ROWS) {
+            insert_rows(&mut transaction, rows, now()).await.map_err(refused)?;
+        }
+        transaction.commit().await.map_err(refused)
     }
 
     pub(super) async fn tick(&self, tick: Tick) -> Result<bool, QueueError> {
@@ -198,33 +222,43 @@ fn copy(error: &QueueError) -> QueueError {
 
 const INSERT: &str = "
     INSERT INTO postlude_jobs
-        (id, name, state, priority, due, pushed_at, max_attempts, max_crashes, unique_key, headers, payload)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-    ON CONFLICT DO NOTHING";
+        (id, name, state, priority, due, pushed_at, max_attempts, max_crashes, unique_key, headers, payload)";
+
+/// How many jobs one statement stores at most: with more, it takes no less time for each.
+const ROWS: usize = 64;
+
+/// Stores up to [`ROWS`] jobs in one statement, in their order, but for those whose id is known or whose key is held.
+/// Returns how many it has stored.
+async fn insert_rows(connection: &mut SqliteConnection, jobs: &[&NewJob], now: i64) -> Result<u64, sqlx::Error> {
+    let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
+    insert.push_values(jobs, |mut row, job| {
+        let due = match job.due {
+            Due::Now => now,
+            Due::After(delay) => now + millis(delay),
+            Due::At(time) => to_millis(time),
+        };
+        let state = if due > now { JobState::Scheduled } else { JobState::Waiting };
+        row.push_bind(job.id.to_string())
+            .push_bind(job.name)
+            .push_bind(state.to_stored())
+            .push_bind(priority_to_stored(job.priority))
+            .push_bind(due)
+            .push_bind(now)
+            .push_bind(job.max_attempts)
+            .push_bind(job.max_crashes)
+            .push_bind(job.unique.as_ref().map(|unique| unique.key.as_str()))
+            .push_bind(headers::write(&job.headers))
+            .push_bind(job.payload.as_slice());
+    });
+    insert.push(" ON CONFLICT DO NOTHING");
+    // Statements of these two lengths come again, and stay prepared.
+    let insert = insert.build().persistent(jobs.len() == 1 || jobs.len() == ROWS);
+    Ok(insert.execute(connection).await?.rows_affected())
+}
 
 /// Stores one job, unless its id is known or its key is held. Returns the id of the job that is stored.
 pub(super) async fn insert(connection: &mut SqliteConnection, job: &NewJob, now: i64) -> Result<JobId, sqlx::Error> {
-    let due = match job.due {
-        Due::Now => now,
-        Due::After(delay) => now + millis(delay),
-        Due::At(time) => to_millis(time),
-    };
-    let state = if due > now { JobState::Scheduled } else { JobState::Waiting };
-    let stored = sqlx::query(INSERT)
-        .bind(job.id.to_string())
-        .bind(job.name)
-        .bind(state.to_stored())
-        .bind(priority_to_stored(job.priority))
-        .bind(due)
-        .bind(now)
-        .bind(job.max_attempts)
-        .bind(job.max_crashes)
-        .bind(job.unique.as_ref().map(|unique| unique.key.as_str()))
-        .bind(headers::write(&job.headers))
-        .bind(job.payload.as_slice())
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
+    let stored = insert_rows(connection, &[job], now).await?;
     if stored > 0 {
         return Ok(job.id);
     }
