@@ -19,6 +19,10 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
 
+/// How often a worker looks for jobs in a SQLite file, as that of postlude-jobs does: a worker that is not told to looks
+/// only at its heartbeat, each half minute.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 async fn backlog(job: Backlog) -> Result<(), BoxDynError> {
     started(job.sent);
     Ok(())
@@ -158,16 +162,17 @@ impl System for ApalisSqlite {
     fn work(&mut self, kind: Kind, worker: Worker) -> BoxFuture<'_, Option<Stop>> {
         async move {
             if worker == Worker::Here {
-                // Its update hooks tell of the pushes of the same pool.
+                // Its update hooks tell of the pushes of the same pool, but may do so before these are committed.
+                let looks = || Strategy::new().stream(self.listener.clone()).interval(LOOK_EVERY);
                 return match kind {
-                    Kind::Backlog => run!(storage(&self.pool).with_callback(self.listener.clone()), backlog),
-                    Kind::Probe => run!(storage(&self.pool).with_callback(self.listener.clone()), probe),
+                    Kind::Backlog => run!(storage(&self.pool).poll_with_strategy(looks()), backlog),
+                    Kind::Probe => run!(storage(&self.pool).poll_with_strategy(looks()), probe),
                 };
             }
             let pool = SqlitePoolOptions::new().connect_with(options(&self.path, self.synchronous)).await.unwrap();
             match kind {
-                Kind::Backlog => run!(storage(&pool), backlog),
-                Kind::Probe => run!(storage(&pool), probe),
+                Kind::Backlog => run!(storage(&pool).poll_with_interval(LOOK_EVERY), backlog),
+                Kind::Probe => run!(storage(&pool).poll_with_interval(LOOK_EVERY), probe),
             }
         }
         .boxed()
