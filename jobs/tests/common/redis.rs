@@ -259,9 +259,13 @@ impl Server {
         self.folder.path()
     }
 
-    /// A connection past the queue.
+    /// A connection past the queue. It waits longer than the driver does by itself: the machine may be busy, and a
+    /// script may handle very many jobs.
     pub(crate) async fn connect(&self) -> redis::aio::MultiplexedConnection {
-        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        let limit = Some(Duration::from_secs(60));
+        let config = redis::AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// Runs a command past the queue.
@@ -277,11 +281,7 @@ impl Server {
     pub(crate) async fn execute(&self, sql: &str) {
         let (_, script) = STATEMENTS.iter().find(|(known, _)| *known == sql).expect(sql);
         let script = redis::Script::new(&format!("local P = KEYS[1]\n{script}\nreturn 0"));
-        // Longer than the limit of the driver, for very many jobs.
-        let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
-        script.key("postlude:{jobs}:").invoke_async::<()>(&mut connection).await.unwrap();
+        script.key("postlude:{jobs}:").invoke_async::<()>(&mut self.connect().await).await.unwrap();
     }
 }
 
