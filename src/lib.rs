@@ -36,7 +36,7 @@
 //!         .route("/signup", post(signup))
 //!         .layer(TaskLayer::new(registry.clone()).shed_at_capacity());
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-//!     // Until SIGTERM or Ctrl-C. Then requests and tasks have 20 s to finish.
+//!     // Until SIGTERM or Ctrl-C. Then requests and tasks have 20 s to finish, and aborted ones 1 s to settle.
 //!     let report = registry
 //!         .serve(Duration::from_secs(20), |stop| {
 //!             axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned())

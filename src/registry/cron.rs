@@ -102,6 +102,10 @@ async fn follow<F, T>(
 {
     let location = repetition.location;
     let mut last = now();
+    repetition.run.log(|| {
+        let next = schedule.next_as_text(last).map(tracing::field::display);
+        tracing::info!(target: "postlude", %schedule, %location, next, "a task is repeated by a schedule");
+    });
     loop {
         let wait = match schedule.step(last, now()) {
             ScheduleStep::Run(tick) => {

@@ -289,6 +289,22 @@ impl Task {
         self
     }
 
+    /// Sets the place in the source that logs and lists show for the task, in place of the line that made it: for code
+    /// that makes tasks on behalf of its callers, and can't be `#[track_caller]`.
+    ///
+    /// ```
+    /// use std::panic::Location;
+    /// use postlude::Task;
+    ///
+    /// let registered = Location::caller(); // kept since the caller has given its handler
+    /// let task = Task::new(async {}).located_at(registered);
+    /// assert_eq!(task.location(), registered);
+    /// ```
+    pub fn located_at(mut self, location: &'static Location<'static>) -> Self {
+        self.meta_mut().location = location;
+        self
+    }
+
     /// Ends an attempt that takes longer than `limit` as [`Outcome::TimedOut`](crate::Outcome::TimedOut), in place of
     /// the registry's [`default_timeout`](crate::TaskRegistryBuilder::default_timeout).
     ///

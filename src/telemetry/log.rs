@@ -103,6 +103,9 @@ pub(crate) fn finished(report: &TaskReport) {
 
 /// Logs a failed attempt that will be retried.
 pub(crate) fn attempt_failed(report: &TaskReport, next_in: Duration) {
+    let details = report.outcome.details();
+    // An attempt that ran out of time has no error of its own.
+    let error = details.error.map_or_else(|| report.outcome.to_string(), |error| error.to_string());
     tracing::warn!(
         target: "postlude",
         id = %report.id,
@@ -112,8 +115,8 @@ pub(crate) fn attempt_failed(report: &TaskReport, next_in: Duration) {
         attempt = report.attempt,
         ran_for = ?report.ran_for,
         ?next_in,
-        error = report.outcome.details().error.map(field::display),
-        limit = report.outcome.details().limit.map(field::debug),
+        %error,
+        limit = details.limit.map(field::debug),
         "attempt failed, another will follow"
     );
 }

@@ -326,6 +326,41 @@ fn end_of_runtime_is_said_once_with_the_number_of_tasks() {
 }
 
 #[test]
+fn attempt_that_will_be_followed_says_how_it_ended() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let policy = || RetryPolicy::constant(Duration::ZERO).attempts(2);
+        let hanging = Task::retrying(policy(), std::future::pending::<()>).timeout(Duration::from_millis(1));
+        registry.spawn(hanging.named("hanging")).await;
+        registry.spawn(Task::retrying(policy(), broken).named("failing")).await;
+    });
+    for (name, ending) in [("hanging", "error=timed out after 1ms limit=1ms"), ("failing", "error=connection refused")]
+    {
+        let lines = text.lines_with("attempt failed, another will follow");
+        let line = lines.iter().find(|line| line.contains(&format!("name=\"{name}\""))).unwrap();
+        assert!(line.contains(ending), "{line}");
+    }
+}
+
+#[cfg(feature = "cron")]
+#[test]
+fn schedule_tells_its_next_tick_once() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        let schedule = postlude::Schedule::parse("CRON_TZ=Europe/Berlin 0 3 * * *").unwrap();
+        let repeated = registry.spawn_cron(schedule, || async {});
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        repeated.stop();
+    });
+    let lines = text.lines_with("a task is repeated by a schedule");
+    let [line] = &lines[..] else { panic!("{}", text.read()) };
+    assert!(line.contains("INFO") && line.contains("schedule=CRON_TZ=Europe/Berlin 0 3 * * *"), "{line}");
+    assert!(line.contains("next=2") && line.contains("T03:00:00+0") && line.contains("[Europe/Berlin]"), "{line}");
+}
+
+#[test]
 fn panic_of_a_hook_names_its_task() {
     let ids = Mutex::new(Vec::new());
     let text = logged(async {

@@ -77,8 +77,8 @@ impl JobsBuilder {
 
     /// Sets the handler of a kind of job. Jobs without a handler here are left for the workers that have one.
     ///
-    /// The handler runs as a task of the registry, under the name of the job: the registry's limits, observers and
-    /// lists hold for it. It must be idempotent, because a job may run more than once.
+    /// The handler runs as a task of the registry, under the name of the job and with the place of this call in the
+    /// source: the registry's limits, observers and lists hold for it. It must be idempotent, because a job may run more than once.
     ///
     /// ```
     /// use postlude::{Schedule, ScheduleError, TaskRegistry};
@@ -109,6 +109,7 @@ impl JobsBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    #[track_caller]
     pub fn handle<J, F, Fut>(mut self, handler: F) -> Self
     where
         J: Job,

@@ -59,9 +59,11 @@ async fn push_due(
     let mut wait = LONGEST_SLEEP;
     for job in jobs {
         let key = job.key();
-        let last = match known.get(&key) {
-            Some(last) => *last,
-            None => queue.last_tick(key.clone()).await?,
+        let last = if let Some(last) = known.get(&key) {
+            *last
+        } else {
+            tell_of_next(job, now);
+            queue.last_tick(key.clone()).await?
         };
         known.insert(key.clone(), last);
         if let Some(at) = job.schedule.latest_until(now).filter(|at| *at > last) {
@@ -83,6 +85,13 @@ async fn push_due(
     }
     // Not before the tick, if the two clocks differ by a little.
     Ok(wait + Duration::from_millis(1))
+}
+
+fn tell_of_next(job: &CronJob, now: SystemTime) {
+    let next = job.schedule.next_as_text(now).map(tracing::field::display);
+    tracing::info!(
+        target: "postlude_jobs", name = job.name, schedule = %job.schedule, next, "a job is pushed by a schedule"
+    );
 }
 
 /// How long it is until a tick. If there is none, the longest sleep.

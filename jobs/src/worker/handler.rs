@@ -1,6 +1,6 @@
 //! The handlers of a worker.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::Location, pin::Pin, sync::Arc, time::Duration};
 
 use postlude::BoxError;
 
@@ -21,11 +21,14 @@ type Call = dyn Fn(&[u8]) -> Result<Work, BoxError> + Send + Sync;
 pub(crate) struct Handler {
     pub(crate) name: &'static str,
     pub(crate) policy: JobPolicy,
+    /// Where the handler was given to the builder.
+    pub(crate) location: &'static Location<'static>,
     /// Decodes JSON and makes the work: within the attempt, so that what goes wrong is a failure of it.
     pub(crate) call: Arc<Call>,
 }
 
 impl Handler {
+    #[track_caller]
     pub(crate) fn new<J, F, Fut>(handler: F) -> Self
     where
         J: Job,
@@ -38,7 +41,7 @@ impl Handler {
             let work = handler(job);
             Ok(Box::pin(async move { work.await.into_verdict() }))
         };
-        Self { name: J::NAME, policy: J::policy(), call: Arc::new(call) }
+        Self { name: J::NAME, policy: J::policy(), location: Location::caller(), call: Arc::new(call) }
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn start(worker: &Arc<Worker>, job: Reserved) {
         Run { key, name: handler.name, failures: job.failures, crashes: job.crashes, max_attempts: job.max_attempts };
     let priority = job.priority;
     let work = work(worker, &handler, job, Arc::clone(&end), alive);
-    let mut task = Task::new(work).named(TaskName::from(handler.name)).priority(priority);
+    let mut task = Task::new(work).named(TaskName::from(handler.name)).located_at(handler.location).priority(priority);
     if let Some(limit) = handler.policy.timeout {
         task = task.timeout(limit);
     }

@@ -10,7 +10,10 @@ use super::{
     metrics::count,
     renew,
 };
-use crate::{model::error::QueueError, queue::LostLease};
+use crate::{
+    model::error::QueueError,
+    queue::{Look, LostLease},
+};
 
 /// How often a worker looks at least, whatever it is told of changes.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -50,13 +53,16 @@ impl<'a> Tender<'a> {
             self.next = self.next.min(last + TEND_EVERY);
             return Ok(false);
         }
-        self.last = Some(asked);
+        let is_first = self.last.replace(asked).is_none();
         let (worker, queue) = (self.worker, &self.worker.queue);
         let look = worker.ask(queue.look(worker.handlers.names().collect())).await?;
         *self.worker.lease.lock() = look.lease;
         self.crashed_waiting = look.crashed_waiting;
         look.lost.iter().for_each(|run| renew::lost(worker, *run));
         self.notice_clock(Reading { asked, answered: Instant::now(), millis: look.now }, look.lease).await?;
+        if is_first {
+            self.tell_of_leases(&look);
+        }
         let is_due = |time: Option<i64>| time.is_some_and(|time| time <= look.now);
         if is_due(look.due) {
             worker.ask(queue.make_waiting()).await?;
@@ -70,6 +76,18 @@ impl<'a> Tender<'a> {
         let next_in = next.map_or(LOOK_EVERY, |time| Duration::from_millis((time - look.now).unsigned_abs()));
         self.next = asked + next_in.clamp(TEND_EVERY, LOOK_EVERY);
         Ok(is_due(look.due) || is_due(expires))
+    }
+
+    /// Tells at the start of jobs that others hold: those of a process that has died do not run before their leases have
+    /// run out.
+    fn tell_of_leases(&self, look: &Look) {
+        let Some(expires) = look.expires.filter(|time| *time > look.now) else { return };
+        let ends_in = Duration::from_millis((expires - look.now).unsigned_abs());
+        tracing::info!(
+            target: "postlude_jobs", engine = self.worker.queue.engine(), lease = ?look.lease, ?ends_in,
+            "some jobs are held by other workers, or by one that has died: its jobs run when their leases have run out, the \
+             first of them then"
+        );
     }
 
     /// If the engine's clock was set, the leases are wrong: after a step forward all seem to have run out, and after a

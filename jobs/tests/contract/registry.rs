@@ -23,11 +23,13 @@ pub(crate) async fn jobs_are_tasks<E: TestEngine>() {
             waits.notified().await;
         }
     };
-    let jobs = builder.handle(handler).start().await.unwrap();
+    let (builder, line) = (builder.handle(handler), line!());
+    let jobs = builder.start().await.unwrap();
     let id = jobs.push(Mail { number: 1 }).await.unwrap();
     until_len(&journal, 1).await;
     let tasks = registry.tasks();
     assert_eq!((tasks.len(), tasks[0].name.as_str(), tasks[0].state), (1, "mail", TaskState::Running));
+    assert_eq!((tasks[0].location.file(), tasks[0].location.line()), (file!(), line), "the place of its handler");
     go.notify_one();
     until_state(&jobs, id, JobState::Completed).await;
     assert_eq!(registry.history()[0].outcome.kind(), OutcomeKind::Completed);

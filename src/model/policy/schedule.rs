@@ -115,6 +115,26 @@ impl Schedule {
         Some(tick.timestamp().into())
     }
 
+    /// The first tick after `time` as text, in the time zone of the schedule: for a log, or to see what an expression
+    /// means.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    /// use postlude::Schedule;
+    ///
+    /// # fn main() -> Result<(), postlude::ScheduleError> {
+    /// let at_night = Schedule::parse("CRON_TZ=Europe/Berlin 0 3 * * *")?;
+    /// let text = at_night.next_as_text(SystemTime::UNIX_EPOCH);
+    /// assert_eq!(text.as_deref(), Some("1970-01-01T03:00:00+01:00[Europe/Berlin]"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn next_as_text(&self, time: SystemTime) -> Option<String> {
+        let tick = self.cron.find_next_occurrence(&self.zoned(time)?, false).ok()?;
+        Some(tick.to_string())
+    }
+
     /// The latest tick that is not after `time`. `None` if there is none: the expression has years, and they have not
     /// come yet.
     #[must_use]
