@@ -2,8 +2,10 @@
 
 use std::{collections::VecDeque, mem};
 
+use rustc_hash::FxHashMap;
+
 use crate::{
-    model::{DeadLetter, TaskId},
+    model::{DeadLetter, TaskId, TaskName},
     task::work::BoxedWork,
     util::{loom::Mutex, panic::drop_catching},
 };
@@ -22,7 +24,14 @@ struct Letters {
     /// The oldest first.
     kept: VecDeque<KeptLetter>,
     next_number: u64,
-    evicted: u64,
+    counts: FxHashMap<TaskName, LetterCounts>,
+}
+
+/// How many letters there are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LetterCounts {
+    pub(crate) kept: u64,
+    pub(crate) evicted: u64,
 }
 
 /// A letter, and the source that can make its task again.
@@ -71,6 +80,11 @@ impl DeadLetterStore {
         self.limit > 0
     }
 
+    /// How many letters are kept at most.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.limit
+    }
+
     /// All letters, the oldest first.
     pub(crate) fn list(&self) -> Vec<DeadLetter> {
         self.letters.lock().kept.iter().map(|kept| kept.letter.clone()).collect()
@@ -92,16 +106,16 @@ impl DeadLetterStore {
         latest.map(|kept| (kept.number, kept.letter.clone())).collect()
     }
 
-    /// The number of letters that are kept, and the number of those that were evicted.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let letters = self.letters.lock();
-        (letters.kept.len() as u64, letters.evicted)
+    /// The number of letters of each name.
+    pub(crate) fn counts(&self) -> FxHashMap<TaskName, LetterCounts> {
+        self.letters.lock().counts.clone()
     }
 
     pub(crate) fn insert(&self, mut kept: KeptLetter) {
         let mut letters = self.letters.lock();
         kept.number = letters.next_number;
         letters.next_number += 1;
+        letters.counts.entry(kept.letter.name).or_default().kept += 1;
         letters.kept.push_back(kept);
         let evicted = letters.evict(self.limit);
         drop(letters);
@@ -111,7 +125,9 @@ impl DeadLetterStore {
     pub(crate) fn take(&self, id: TaskId) -> Option<KeptLetter> {
         let mut letters = self.letters.lock();
         let index = letters.kept.iter().position(|kept| kept.letter.id == id)?;
-        letters.kept.remove(index)
+        let kept = letters.kept.remove(index)?;
+        letters.count_removed(kept.letter.name);
+        Some(kept)
     }
 
     /// Takes the source of a letter, which stays in the list until the replay is accepted.
@@ -154,7 +170,10 @@ impl DeadLetterStore {
 
     /// Drops all letters, and returns their number.
     pub(crate) fn clear(&self) -> usize {
-        let kept = mem::take(&mut self.letters.lock().kept);
+        let mut letters = self.letters.lock();
+        letters.counts.values_mut().for_each(|counts| counts.kept = 0);
+        let kept = mem::take(&mut letters.kept);
+        drop(letters);
         kept.len()
     }
 }
@@ -166,8 +185,18 @@ impl Letters {
 
     /// Removes the oldest letter, if there are more than `limit`.
     fn evict(&mut self, limit: usize) -> Option<KeptLetter> {
-        let evicted = if self.kept.len() > limit { self.kept.pop_front() } else { None };
-        self.evicted += u64::from(evicted.is_some());
-        evicted
+        if self.kept.len() <= limit {
+            return None;
+        }
+        let evicted = self.kept.pop_front()?;
+        self.count_removed(evicted.letter.name).evicted += 1;
+        Some(evicted)
+    }
+
+    /// Counts a letter of this name less, and returns the counts of the name.
+    fn count_removed(&mut self, name: TaskName) -> &mut LetterCounts {
+        let counts = self.counts.entry(name).or_default();
+        counts.kept = counts.kept.saturating_sub(1);
+        counts
     }
 }

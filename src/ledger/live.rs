@@ -310,6 +310,7 @@ impl LiveTask {
             attempt: self.attempt(),
             age: now.since(self.identity.added),
             running_for: self.running_since().map(|started| now.since(started)),
+            replay_of: self.extras().and_then(|extras| extras.replay_of),
             progress: self.progress(),
             profile: self.extras().and_then(Extras::profile),
             due_in: due.map(|due| due.since(now)).filter(|wait| !wait.is_zero()),

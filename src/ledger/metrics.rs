@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 
 use crate::{
-    ledger::{finished::FinishedTask, oldest::Oldest},
+    ledger::{dead_letters::LetterCounts, finished::FinishedTask, oldest::Oldest},
     model::{ByName, DiscardCounts, NameLimit, NameProfile, Outcome, OutcomeCounts, OutcomeKind, TaskName},
     util::{
         clock::{Timestamp, nanos},
@@ -136,6 +136,9 @@ pub struct TaskMetrics {
     pub shed: u64,
     /// Dead letters that are kept: see [`DeadLetters`](crate::DeadLetters).
     pub dead_letters: u64,
+    /// How many dead letters are kept at most: see
+    /// [`TaskRegistryBuilder::dead_letters`](crate::TaskRegistryBuilder::dead_letters).
+    pub dead_letter_capacity: u64,
     /// Dead letters that were evicted by newer ones.
     pub dead_letters_evicted: u64,
     /// How long the oldest pending task has been waiting to start. Excludes the task's own [delay](crate::Task::delay)
@@ -261,6 +264,16 @@ impl TaskMetrics {
         }
     }
 
+    /// Adds the dead letters of each name.
+    pub(crate) fn take_dead_letters(&mut self, counts: &FxHashMap<TaskName, LetterCounts>) {
+        for (name, LetterCounts { kept, evicted }) in counts {
+            self.dead_letters += kept;
+            self.dead_letters_evicted += evicted;
+            let name = self.names.entry(*name).or_default();
+            (name.dead_letters, name.dead_letters_evicted) = (*kept, *evicted);
+        }
+    }
+
     /// Adds the number of stuck tasks of each name.
     pub(crate) fn take_stuck(&mut self, stuck: &FxHashMap<TaskName, u64>) {
         for (name, stuck) in stuck {
@@ -347,6 +360,10 @@ pub struct NameMetrics {
     pub in_use: u64,
     /// As [`TaskMetrics::stuck`].
     pub stuck: u64,
+    /// As [`TaskMetrics::dead_letters`].
+    pub dead_letters: u64,
+    /// As [`TaskMetrics::dead_letters_evicted`].
+    pub dead_letters_evicted: u64,
     #[cfg_attr(feature = "serde", serde(flatten))]
     outcomes: OutcomeCounts,
     /// As [`TaskMetrics::discarded_by`].

@@ -59,6 +59,9 @@ pub struct TaskInfo {
     /// Whether the task does not start, or is not tried again, before its name is
     /// [resumed](crate::TaskRegistry::resume).
     pub paused: bool,
+    /// The dead letter of which the task is a [replay](crate::DeadLetters::replay).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub replay_of: Option<TaskId>,
     /// What the task has [reported](crate::progress()) of how far it has come.
     #[cfg_attr(
         feature = "serde",

@@ -60,7 +60,8 @@ impl TaskRegistry {
         if let Some(profiler) = &shared.telemetry.profiler {
             metrics.take_profiles(profiler.by_name());
         }
-        (metrics.dead_letters, metrics.dead_letters_evicted) = shared.dead_letters.counts();
+        metrics.dead_letter_capacity = shared.dead_letters.capacity() as u64;
+        metrics.take_dead_letters(&shared.dead_letters.counts());
         metrics.runtime = RuntimeMetrics::of(&shared.handle);
         metrics.hook_panics = shared.telemetry.hook_panics();
         metrics.log_suppressed = log::suppressed();

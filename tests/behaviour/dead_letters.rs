@@ -129,7 +129,10 @@ mod limit {
         }
         registry.wait_idle().await;
         assert_eq!(ids(&registry.dead_letters().list()), dead_ids[2..]);
-        assert_eq!((registry.metrics().dead_letters, registry.metrics().dead_letters_evicted), (2, 2));
+        let metrics = registry.metrics();
+        assert_eq!((metrics.dead_letters, metrics.dead_letters_evicted, metrics.dead_letter_capacity), (2, 2, 2));
+        let webhook = &metrics.by_name()["webhook"];
+        assert_eq!((webhook.dead_letters, webhook.dead_letters_evicted), (2, 2));
         let held: Vec<_> = receivers.iter().map(|receiver| Arc::strong_count(&receiver.0)).collect();
         assert_eq!(held, [1, 1, 2, 2], "a letter holds on to what its factory has captured");
 
@@ -138,8 +141,12 @@ mod limit {
         assert!(registry.dead_letters().discard(dead_ids[3]));
         assert!(!registry.dead_letters().discard(dead_ids[3]));
         assert_eq!(Arc::strong_count(&receivers[3].0), 1);
+        assert_eq!(registry.metrics().by_name()["webhook"].dead_letters, 1);
         assert_eq!(registry.dead_letters().clear(), 1);
         assert_eq!(Arc::strong_count(&receivers[2].0), 1);
+        let metrics = registry.metrics();
+        let webhook = &metrics.by_name()["webhook"];
+        assert_eq!((metrics.dead_letters, webhook.dead_letters, webhook.dead_letters_evicted), (0, 0, 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,6 +176,8 @@ mod replay {
         let replay = registry.dead_letters().replay(first).unwrap();
         let second = replay.id();
         assert_ne!(first, second);
+        assert!(registry.tasks().iter().all(|task| (task.id, task.replay_of) == (second, Some(first))));
+        assert_eq!(registry.tasks().len(), 1);
         assert!(registry.dead_letters().is_empty());
         assert!(matches!(replay.await, Outcome::Failed(_)));
         let letter = registry.dead_letters().find(second).unwrap();
