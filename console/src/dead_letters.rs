@@ -6,7 +6,7 @@ use axum::{
     http::{Method, StatusCode},
     routing::{MethodRouter, get, post},
 };
-use postlude::{DeadLetter, Page, ParseIdError, TaskId};
+use postlude::{DeadLetter, DeadLetters, ParseIdError, TaskId};
 use serde::Serialize;
 use tracing::info;
 
@@ -32,14 +32,49 @@ pub(crate) fn routes(allow_replay: bool) -> Router<Arc<Status>> {
         .route("/dead-letters/{id}/replay", answer_other_methods(replay, disabled(POST)))
 }
 
-fn parse(params: Params) -> Result<PageQuery<LetterCursor>, String> {
-    let mut query = PageQuery::default();
-    for (key, value) in params {
-        if !query.set(&key, &value)? {
-            return Err(format!("`{key}` is not a parameter: there are limit and cursor"));
+/// The letters that a client asks for.
+#[derive(Default)]
+struct LetterQuery {
+    name: Option<String>,
+    /// Part of the name, in lower case.
+    text: Option<String>,
+    page: PageQuery<LetterCursor>,
+}
+
+impl LetterQuery {
+    fn parse(params: Params) -> Result<Self, String> {
+        let mut query = Self::default();
+        for (key, value) in params {
+            match key.as_str() {
+                "name" => query.name = Some(value),
+                "text" => query.text = Some(value.to_lowercase()).filter(|text| !text.is_empty()),
+                key if query.page.set(key, &value)? => {}
+                _ => return Err(format!("`{key}` is not a parameter: there are name, text, limit and cursor")),
+            }
+        }
+        Ok(query)
+    }
+
+    fn answer(&self, letters: &DeadLetters) -> DeadLetterPage {
+        let PageQuery { limit, cursor } = self.page;
+        let (mut items, mut next) = (Vec::new(), cursor.map(|cursor| cursor.0));
+        // Each look takes no more letters than there is room for, so that `next` is that of the last one.
+        loop {
+            let page = letters.page(next, limit - items.len());
+            items.extend(page.items.into_iter().filter(|letter| self.is_wanted(letter)));
+            next = page.next;
+            if next.is_none() || items.len() >= limit {
+                let next = next.map(|number| format!("{number}-{}", TaskId::instance()));
+                return DeadLetterPage { dead_letters: items, next };
+            }
         }
     }
-    Ok(query)
+
+    fn is_wanted(&self, letter: &DeadLetter) -> bool {
+        let name = letter.name.as_str();
+        self.name.as_ref().is_none_or(|wanted| name == wanted)
+            && self.text.as_ref().is_none_or(|text| name.to_lowercase().contains(text))
+    }
 }
 
 /// The number of a letter, written with the instance of the process like an id: in another process it is another
@@ -61,17 +96,9 @@ struct DeadLetterPage {
     next: Option<String>,
 }
 
-impl From<Page<DeadLetter, u64>> for DeadLetterPage {
-    fn from(page: Page<DeadLetter, u64>) -> Self {
-        Self { dead_letters: page.items, next: page.next.map(|number| format!("{number}-{}", TaskId::instance())) }
-    }
-}
-
 async fn list(State(status): State<Arc<Status>>, query: QueryParams) -> Result<Json<DeadLetterPage>, ApiError> {
-    let query = parse_query(query, parse)?;
-    let cursor = query.cursor.map(|cursor| cursor.0);
-    let page = status.exclusively(move |registry| registry.dead_letters().page(cursor, query.limit)).await?;
-    Ok(Json(page.into()))
+    let query = parse_query(query, LetterQuery::parse)?;
+    status.exclusively(move |registry| query.answer(&registry.dead_letters())).await.map(Json)
 }
 
 async fn show(State(status): State<Arc<Status>>, IdText(id): IdText) -> Result<Json<DeadLetter>, ApiError> {

@@ -26,11 +26,11 @@
 //! | `PUT /names/{name}/paused`, `DELETE /names/{name}/paused` | the limit of the name, which is [paused](postlude::TaskRegistry::pause), or no longer; 405 if not allowed, 403 without permission, 404 if no task has had the name |
 //! | `PUT /names/{name}/limit?tasks=3`, `DELETE /names/{name}/limit` | the [limit](postlude::TaskRegistry::set_limit) of the name, which was set, or removed; 400 if it is no number from 1, the others as above |
 //! | `GET /events` | server-sent events: a `snapshot` each second and, with `tail=on`, the events of `tasks`; `GET /events.json` has the latter to poll |
-//! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `text=` (part of the name or of the place in the source), `limit=` (100, at most 1,000), `cursor=` |
-//! | `DELETE /tasks` | `{"aborted": 17, "next": null}`: the live tasks that match were aborted, 10,000 at most; `state=`, `name=`, `text=`, of which there must be one, and `cursor=`; 405 if not allowed, 403 without permission |
+//! | `GET /tasks` | live or ended tasks, a page at a time: `state=`, `name=`, `text=` (part of the name or of the place in the source), `set=`, `replay_of=` (the dead letter that became the task), `limit=` (100, at most 1,000), `cursor=`; or `ids=`, up to 100 tasks, live or ended, of which those that are known are told |
+//! | `DELETE /tasks` | `{"aborted": 17, "next": null}`: the live tasks that match were aborted, 10,000 at most; `state=`, `name=`, `text=`, `set=`, `replay_of=`, of which there must be one, and `cursor=`; 405 if not allowed, 403 without permission |
 //! | `GET /tasks/{id}` | one task, live or ended; 404 if the registry does not know it, or no longer remembers it |
 //! | `DELETE /tasks/{id}` | the task, which was aborted; 405 if not allowed, 403 without permission, 404 if unknown, 409 if it has already ended |
-//! | `GET /dead-letters` | dead letters, a page at a time: `limit=`, `cursor=` |
+//! | `GET /dead-letters` | dead letters, a page at a time: `name=`, `text=` (part of the name), `limit=`, `cursor=` |
 //! | `GET /dead-letters/{id}` | one dead letter with its attempts; 404 if there is none |
 //! | `POST /dead-letters/{id}/replay` | 202 and the [location](Accepted) of the new task; 405 if not allowed, 403 without permission, 404 if there is no such letter, 409 if the task can't be made again or is not accepted |
 //! | `DELETE /dead-letters/{id}` | 204: the letter was discarded; 405 if not allowed, 403 without permission, 404 if there is none |

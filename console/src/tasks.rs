@@ -7,7 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use postlude::{OutcomeKind, Page, TaskId, TaskInfo, TaskName, TaskRegistry, TaskReport, TaskState, TaskStatus};
+use postlude::{
+    OutcomeKind, Page, ParseIdError, SetId, TaskId, TaskInfo, TaskName, TaskRegistry, TaskReport, TaskState, TaskStatus,
+};
 use serde::Serialize;
 use tracing::info;
 
@@ -20,6 +22,8 @@ use crate::{
 
 /// How many tasks a request aborts at most.
 const MAX_ABORTED: usize = 10_000;
+/// How many tasks a request names at most.
+const MAX_IDS: usize = 100;
 
 pub(crate) fn routes(allow_abort: bool) -> Router<Arc<Status>> {
     const DISABLED: &str = "aborting is disabled: `StatusRouter::allow_abort` enables it";
@@ -43,6 +47,11 @@ struct TaskQuery {
     name: Option<String>,
     /// Part of the name or of the place in the source, in lower case.
     text: Option<String>,
+    set: Option<SetId>,
+    /// The dead letter that was replayed.
+    replay_of: Option<TaskId>,
+    /// These tasks, live or ended, and no others.
+    ids: Option<Vec<TaskId>>,
     page: PageQuery<TaskId>,
 }
 
@@ -86,23 +95,52 @@ impl TaskQuery {
                 "state" => query.state = StateFilter::parse(&value)?,
                 "name" => query.name = Some(value),
                 "text" => query.text = Some(value.to_lowercase()).filter(|text| !text.is_empty()),
+                "set" => query.set = Some(parse_set(&value)?),
+                "replay_of" => query.replay_of = Some(parse_task("replay_of", &value)?),
+                "ids" => query.ids = Some(parse_ids(&value)?),
                 key if query.page.set(key, &value)? => {}
-                _ => return Err(format!("`{key}` is not a parameter: there are state, name, text, limit and cursor")),
+                _ => {
+                    return Err(format!(
+                        "`{key}` is not a parameter: there are state, name, text, set, replay_of, limit and cursor; and ids"
+                    ));
+                }
             }
+        }
+        if query.ids.is_some() && query != (Self { ids: query.ids.clone(), ..Self::default() }) {
+            return Err("`ids` names the tasks: it goes with no other parameter".to_owned());
         }
         Ok(query)
     }
 
     fn answer(&self, registry: &TaskRegistry) -> TaskPage {
+        if let Some(ids) = &self.ids {
+            return TaskPage { tasks: ids.iter().filter_map(|id| registry.get(*id)).collect(), next: None };
+        }
         let PageQuery { limit, cursor } = self.page;
-        let is_wanted = |report: &TaskReport| self.has(report.name, report.location);
+        let is_wanted = |report: &TaskReport| {
+            self.has(report.name, report.location)
+                && self.set.is_none_or(|set| report.set == Some(set))
+                && self.replay_of.is_none_or(|dead| report.replay_of == Some(dead))
+        };
         match &self.state {
             StateFilter::Ended => registry.history_page(cursor, limit, is_wanted).into(),
             StateFilter::EndedAs(kind) => registry
                 .history_page(cursor, limit, |report| report.outcome.kind() == *kind && is_wanted(report))
                 .into(),
-            _ => registry.live_page(cursor, limit, |task| self.is_live(task)).into(),
+            _ => self.live(registry, limit).into(),
         }
+    }
+
+    /// A page of the live tasks that are wanted.
+    fn live(&self, registry: &TaskRegistry, limit: usize) -> Page<TaskInfo> {
+        let Some(set) = self.set else {
+            return registry.live_page(self.page.cursor, limit, |task| self.is_live(task));
+        };
+        // The tasks of a set are together: the page begins with the first, and ends after the last.
+        let cursor = self.page.cursor.or_else(|| set.to_string().parse().ok());
+        let mut page = registry.live_page(cursor, limit, |task| self.is_live(task));
+        page.next = page.next.filter(|next| next.set() == Some(set));
+        page
     }
 
     /// Whether a live task is wanted.
@@ -113,7 +151,10 @@ impl TaskQuery {
             StateFilter::Paused => task.paused,
             StateFilter::Ended | StateFilter::EndedAs(_) => false,
         };
-        is_in_state && self.has(task.name, task.location)
+        is_in_state
+            && self.has(task.name, task.location)
+            && self.set.is_none_or(|set| task.set == Some(set))
+            && self.replay_of.is_none_or(|dead| task.replay_of == Some(dead))
     }
 
     fn has(&self, name: TaskName, location: &Location<'_>) -> bool {
@@ -122,6 +163,35 @@ impl TaskQuery {
                 name.as_str().to_lowercase().contains(text) || location.to_string().to_lowercase().contains(text)
             })
     }
+}
+
+fn parse_task(key: &str, value: &str) -> Result<TaskId, String> {
+    TaskId::from_external(value).map_err(|error| match error {
+        ParseIdError::OtherProcess => format!("`{key}={value}` is of another process"),
+        _ => format!("`{key}={value}` is not the id of a task: take the `id` of `/tasks`"),
+    })
+}
+
+/// Reads the tasks that a client names. It may name some of another process, which are unknown.
+fn parse_ids(value: &str) -> Result<Vec<TaskId>, String> {
+    let ids: Vec<_> = value.split(',').take(MAX_IDS + 1).collect();
+    if ids.len() > MAX_IDS {
+        return Err(format!("`ids` has more than {MAX_IDS} ids"));
+    }
+    let known = ids.into_iter().filter_map(|id| match TaskId::from_external(id) {
+        Err(ParseIdError::OtherProcess) => None,
+        _ => Some(parse_task("ids", id)),
+    });
+    known.collect()
+}
+
+/// Reads a set, which is written like a task that was spawned.
+fn parse_set(value: &str) -> Result<SetId, String> {
+    let first = value.split_once('-').map(|(number, instance)| format!("{number}.1-{instance}"));
+    let first = first.and_then(|first| TaskId::from_external(&first).ok());
+    first
+        .and_then(TaskId::set)
+        .ok_or_else(|| format!("`set={value}` is not a set of this process: take the `set` of `/tasks`"))
 }
 
 #[derive(Serialize)]
@@ -177,11 +247,14 @@ struct Aborted {
 
 /// Which tasks are to be aborted. A request without a filter is a mistake more often than a wish.
 fn parse_abort(params: Params) -> Result<TaskQuery, String> {
-    if !["state", "name", "text"].iter().any(|key| params.contains_key(*key)) {
-        return Err("say which tasks: `name=`, `text=`, or `state=`, of which `live` is all".to_owned());
+    if !["state", "name", "text", "set", "replay_of"].iter().any(|key| params.contains_key(*key)) {
+        return Err("say which tasks: `name=`, `text=`, `set=`, or `state=`, of which `live` is all".to_owned());
     }
     if params.contains_key("limit") {
         return Err(format!("`limit` is not a parameter here: a request aborts {MAX_ABORTED} tasks at most"));
+    }
+    if params.contains_key("ids") {
+        return Err("`ids` is not a parameter here: abort each with `DELETE /tasks/{id}`".to_owned());
     }
     let query = TaskQuery::parse(params)?;
     match query.state {
@@ -197,10 +270,10 @@ async fn abort_all(
 ) -> Result<Json<Aborted>, ApiError> {
     let query = parse_query(query, parse_abort)?;
     let abort = move |registry: &TaskRegistry| {
-        let page = registry.live_page(query.page.cursor, MAX_ABORTED, |task| query.is_live(task));
+        let page = query.live(registry, MAX_ABORTED);
         let aborted = page.items.iter().filter(|task| registry.abort(task.id)).count();
         info!(
-            target: "postlude", aborted, name = ?query.name, text = ?query.text, state = ?query.state,
+            target: "postlude", aborted, name = ?query.name, text = ?query.text, state = ?query.state, set = ?query.set,
             "a client has aborted tasks"
         );
         Aborted { aborted, next: page.next }
@@ -224,13 +297,27 @@ mod tests {
         assert_eq!(query.state, StateFilter::EndedAs(OutcomeKind::Failed));
         assert_eq!(query.name.as_deref(), Some("mail"));
         assert_eq!(query.page, PageQuery { limit: 5, cursor: "17.2".parse().ok() });
+        let instance = TaskId::instance();
+        let query = parse(&format!("set=17-{instance}&replay_of=9-{instance}")).unwrap();
+        assert_eq!((query.set.map(|set| set.to_string()).as_deref(), query.replay_of), (Some("17"), "9".parse().ok()));
+        let of_others = "18-0f3k9v5zq8m2n7x4c6b1t0ydwp";
+        let query = parse(&format!("ids=17.2-{instance},{of_others},9-{instance}")).unwrap();
+        assert_eq!(query.ids, Some(vec!["17.2".parse().unwrap(), "9".parse().unwrap()]));
+        let message = parse(&format!("ids=17-{instance}&state=live&text=a")).unwrap_err();
+        assert!(message.contains("no other parameter"), "{message}");
+        let message = parse(&format!("ids={}", vec![of_others; 101].join(","))).unwrap_err();
+        assert!(message.contains("more than 100"), "{message}");
         let wrong = [
             ("state=done", "completed"),
             ("limit=0", "from 1 to 1000"),
             ("limit=1001", "from 1 to 1000"),
             ("limit=-1", "from 1 to 1000"),
             ("cursor=last", "`next`"),
-            ("stat=failed", "state, name, text, limit and cursor"),
+            ("stat=failed", "state, name, text, set, replay_of, limit and cursor"),
+            ("ids=17", "`id` of `/tasks`"),
+            ("ids=&state=live", "`id` of `/tasks`"),
+            ("set=17", "`set` of `/tasks`"),
+            ("replay_of=17", "`id` of `/tasks`"),
         ];
         for (text, hint) in wrong {
             let message = parse(text).unwrap_err();

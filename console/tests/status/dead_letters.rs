@@ -68,6 +68,37 @@ async fn replay_answers_with_the_location_of_the_new_task() {
     assert_eq!(ask(address, "GET", &path(second)).await.status, 405);
 }
 
+/// What became of letters is asked for by the ids of their replays, or by their own.
+#[tokio::test]
+async fn replays_are_found_while_they_live_and_when_they_have_ended() {
+    let registry = TaskRegistry::builder().limit_by_name("webhook", 1).history(3).build().unwrap();
+    let letters = [dead(&registry).await, dead(&registry).await];
+    let address = serve_status(StatusRouter::new(registry.clone()).allow_replay()).await;
+    registry.pause("webhook");
+    let mut replays = Vec::new();
+    for id in letters {
+        let accepted = ask(address, "POST", &format!("/admin/dead-letters/{}/replay", id.to_external())).await;
+        replays.push(accepted.json()["id"].as_str().unwrap().to_owned());
+    }
+    let unknown = "17-0f3k9v5zq8m2n7x4c6b1t0ydwp";
+    let all = format!("/admin/tasks?ids={},{unknown},{}", replays[0], replays[1]);
+    let of_first = |state: &str| format!("/admin/tasks?state={state}&replay_of={}", letters[0].to_external());
+    let waiting = get(address, &all).await;
+    assert_eq!(waiting.ids(), replays);
+    assert_eq!(waiting.json()["tasks"][0]["replay_of"], json!(letters[0].to_external()));
+    assert_eq!(get(address, &of_first("live")).await.ids(), replays[..1]);
+
+    registry.resume("webhook");
+    registry.wait_idle().await;
+    let ended = get(address, &all).await.json();
+    assert!(ended["tasks"].as_array().unwrap().iter().all(|task| task["state"] == json!("failed")), "{ended}");
+    assert_eq!(get(address, &of_first("failed")).await.ids(), replays[..1]);
+    for _ in 0..1_100 {
+        registry.spawn(async {}).await;
+    }
+    assert_eq!(get(address, &all).await.ids(), [""; 0], "they ended too long ago");
+}
+
 #[tokio::test]
 async fn replay_works_without_nesting() {
     let registry = TaskRegistry::new();

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use postlude::{TaskId, TaskRegistry};
+use postlude::{Task, TaskId, TaskRegistry};
 use postlude_console::StatusRouter;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Answer, dead, get, hanging, serve_status};
+use crate::support::{Answer, ask, dead, get, hanging, serve_status};
 
 #[tokio::test]
 async fn live_pages_neither_repeat_nor_skip() {
@@ -91,4 +91,58 @@ async fn dead_letter_pages_neither_repeat_nor_skip() {
     registry.dead_letters().clear();
     let nothing = page(&next(&first)).await;
     assert_eq!((nothing.ids_of("dead_letters"), &nothing.json()["next"]), (vec![], &Value::Null));
+}
+
+#[tokio::test]
+async fn dead_letters_of_a_name_and_of_a_part_of_it_are_found_on_all_pages() {
+    let registry = TaskRegistry::new();
+    let (mut of_webhook, mut of_others) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        of_webhook.insert(0, dead(&registry).await.to_external());
+        let other = registry.spawn(Task::new(async { Err::<(), _>("down") }).named("Send.Mail"));
+        of_others.insert(0, other.id().to_external());
+        other.await;
+    }
+    registry.wait_idle().await;
+    let address = serve_status(StatusRouter::new(registry)).await;
+    for (filter, expected) in [("name=webhook", &of_webhook), ("text=MAIL", &of_others), ("text=none", &Vec::new())] {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(address, &format!("/admin/dead-letters?limit=2&{filter}{cursor}")).await;
+            found.extend(page.ids_of("dead_letters"));
+            let Some(next) = page.json()["next"].as_str().map(str::to_owned) else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(&found, expected, "{filter}");
+    }
+    assert_eq!(get(address, "/admin/dead-letters?name=web").await.ids_of("dead_letters"), [""; 0], "a name is exact");
+}
+
+#[tokio::test]
+async fn tasks_of_a_set_are_found_among_many() {
+    let registry = TaskRegistry::new();
+    for _ in 0..12_000 {
+        registry.spawn(hanging());
+    }
+    let set = registry.set();
+    let ids: Vec<_> = (0..5).map(|_| set.add(hanging())).collect();
+    let other = registry.set();
+    other.add(hanging());
+    let ended = registry.set();
+    let gone = ended.add(Task::new(async {}));
+    ended.drain().await;
+    let address = serve_status(StatusRouter::new(registry.clone()).allow_abort()).await;
+    let external = |ids: &[TaskId]| ids.iter().map(|id| id.to_external()).collect::<Vec<_>>();
+    let of = |id: TaskId| format!("{}-{}", id.set().unwrap(), TaskId::instance());
+
+    let path = format!("/admin/tasks?limit=3&set={}", of(ids[0]));
+    let first = get(address, &path).await;
+    assert_eq!(first.ids(), external(&ids[..3]));
+    let next = first.json()["next"].as_str().unwrap().to_owned();
+    let second = get(address, &format!("{path}&cursor={next}")).await;
+    assert_eq!((second.ids(), &second.json()["next"]), (external(&ids[3..]), &Value::Null));
+    assert_eq!(get(address, &format!("/admin/tasks?state=ended&set={}", of(gone))).await.ids(), external(&[gone]));
+    let aborted = ask(address, "DELETE", &format!("/admin/tasks?set={}", of(ids[0]))).await;
+    assert_eq!((aborted.status, &aborted.json()["aborted"]), (200, &json!(5)));
+    assert_eq!(registry.metrics().live, 12_001, "those of the other set, and those of none, go on");
 }
