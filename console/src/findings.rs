@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use postlude::{DiscardCounts, Outcome, TaskMetrics};
+use postlude::{DiscardCounts, Outcome, TaskId, TaskMetrics};
 use serde::Serialize;
 
 use crate::{
+    health::{Cause, Problem},
     profile::LongPoll,
     recent::{Series, Window},
     snapshot::{LastError, LongRunning, RUNS_FOR_LONG},
@@ -29,14 +30,29 @@ const MAX_OF_A_KIND: usize = 5;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Finding {
     /// One word: `failing`, `blocks_runtime`, `blocking`, `hanging`, `at_limit`, `slow`, `paused`, `waiting`, `growing`,
-    /// `lost`, `stuck`.
+    /// `lost`, `evicted`, `stuck`; and, if the health check tells it alone, `closing`, `full`, `long_running`, `open`.
     pub(crate) kind: &'static str,
     pub(crate) name: Option<String>,
     /// What it is, after the name.
     pub(crate) message: String,
+    /// The task that it is about.
+    pub(crate) task: Option<TaskId>,
     /// The text of the last error, which is foreign.
     pub(crate) error: Option<String>,
+    /// Why the health check fails because of it; `None` if it does not.
+    pub(crate) health: Option<String>,
 }
+
+/// All that is wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub(crate) list: Vec<Finding>,
+    /// How many are left out, because there are worse ones of their kind.
+    pub(crate) hidden: usize,
+}
+
+/// The kind and the name of a finding.
+type Told = (&'static str, Option<String>);
 
 /// What is known of a name.
 pub(crate) struct NameFacts<'a> {
@@ -51,38 +67,127 @@ pub(crate) struct NameFacts<'a> {
     pub(crate) last_error: Option<&'a LastError>,
     pub(crate) longest: Option<&'a LongRunning>,
     pub(crate) oldest_running: Duration,
+    pub(crate) oldest_pending: Duration,
+    pub(crate) dead_letters_evicted: u64,
     pub(crate) long_poll: Option<&'a LongPoll>,
     pub(crate) discarded_by: DiscardCounts,
 }
 
-pub(crate) fn findings(metrics: &TaskMetrics, names: &[NameFacts<'_>], all: &Series, now: Duration) -> Vec<Finding> {
-    let mut found = Vec::new();
-    found.extend(ranked(names, blocks_runtime));
-    found.extend(ranked(names, failing));
-    found.extend(ranked(names, hanging));
-    found.extend(at_limits(names));
-    let typical = typical_p95(names);
-    found.extend(ranked(names, |name| slow(name, typical)));
-    found.extend(ranked(names, growing));
-    found.extend(ranked(names, paused));
-    let lost = ranked(names, lost);
-    // Names that have no history are in the figures of all.
-    let is_told = !lost.is_empty();
-    found.extend(lost);
-    found.extend(of_the_registry(metrics, all, now, is_told));
-    found
+impl Findings {
+    pub(crate) fn of(
+        metrics: &TaskMetrics,
+        names: &[NameFacts<'_>],
+        all: &Series,
+        now: Duration,
+        problems: &[Problem],
+    ) -> Self {
+        let mut found = Self::default();
+        found.add(names, blocks_runtime);
+        found.add(names, failing);
+        found.add(names, hanging);
+        found.add(names, at_limit);
+        let typical = typical_p95(names);
+        found.add(names, |name| slow(name, typical));
+        found.add(names, growing);
+        found.add(names, paused);
+        // Names that have no history are in the figures of all.
+        let is_loss_told = found.add(names, lost);
+        let has_to_wait = problems.iter().any(|problem| problem.cause == Cause::PendingAge);
+        let waits = found.add_waiting(metrics, names, has_to_wait);
+        found.list.extend(of_the_registry(metrics, names, all, now, is_loss_told));
+        found.add_problems(problems, waits.as_ref());
+        found
+    }
+
+    /// Adds the findings of one kind, the largest first, and few of them. Returns whether there are any.
+    fn add<'a>(&mut self, names: &[NameFacts<'a>], find: impl Fn(&NameFacts<'a>) -> Option<(f64, Finding)>) -> bool {
+        let mut found: Vec<_> = names.iter().filter_map(find).collect();
+        found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        self.hidden += found.len().saturating_sub(MAX_OF_A_KIND);
+        found.truncate(MAX_OF_A_KIND);
+        let has_any = !found.is_empty();
+        self.list.extend(found.into_iter().map(|(_, finding)| finding));
+        has_any
+    }
+
+    /// Adds the task that has waited for the longest time, unless the reason why it waits is a finding. Returns the kind
+    /// and the name of the finding that tells of it.
+    fn add_waiting(&mut self, metrics: &TaskMetrics, names: &[NameFacts<'_>], has_to: bool) -> Option<Told> {
+        let age = metrics.oldest_pending;
+        if age < LONG_WAIT && (!has_to || age.is_zero()) {
+            return None;
+        }
+        let oldest = names.iter().find(|name| !name.is_paused && name.oldest_pending == age);
+        let holds_it_up = |name: &NameFacts<'_>, oldest: &str| {
+            name.longest.is_some_and(|longest| longest.holds_up.iter().any(|behind| *behind == oldest))
+        };
+        if let Some(oldest) = oldest {
+            let holder = names.iter().find(|name| holds_it_up(name, oldest.name));
+            let reasons = holder.map(|holder| ("blocking", holder.name)).into_iter().chain([("at_limit", oldest.name)]);
+            for (kind, name) in reasons {
+                if self.list.iter().any(|told| told.kind == kind && told.name.as_deref() == Some(name)) {
+                    return Some((kind, Some(name.to_owned())));
+                }
+            }
+        }
+        let age = text(age.as_secs_f32());
+        let finding = match oldest {
+            Some(name) => {
+                of("waiting", name, format!("has a task that has been waiting for {age}, the longest of all"))
+            }
+            None => of_none("waiting", format!("The oldest pending task has been waiting for {age}")),
+        };
+        let told = (finding.kind, finding.name.clone());
+        self.list.push(finding);
+        Some(told)
+    }
+
+    /// Notes why the health check fails, with the finding that is its reason. If there is none, it becomes one.
+    fn add_problems(&mut self, problems: &[Problem], waits: Option<&Told>) {
+        for problem in problems {
+            let limit = problem.limit.as_ref().map(|limit| format!(": {limit}")).unwrap_or_default();
+            let health = Some(format!("The health check fails{limit}"));
+            let is_reason = |finding: &&mut Finding| match problem.cause {
+                Cause::PendingAge => waits.is_some_and(|(kind, name)| (*kind, name) == (finding.kind, &finding.name)),
+                Cause::RunningAge => matches!(finding.kind, "hanging" | "blocking"),
+                Cause::Stuck => finding.kind == "stuck",
+                Cause::FailureRate => finding.kind == "failing",
+                Cause::Closing | Cause::Full | Cause::OpenAge => false,
+            };
+            if let Some(finding) = self.list.iter_mut().find(is_reason) {
+                finding.health = match finding.health.take() {
+                    Some(before) => problem.limit.as_ref().map(|limit| format!("{before}, and {limit}")),
+                    None => health,
+                };
+                continue;
+            }
+            let kind = match problem.cause {
+                Cause::Closing => "closing",
+                Cause::Full => "full",
+                Cause::PendingAge => "waiting",
+                Cause::RunningAge => "long_running",
+                Cause::OpenAge => "open",
+                Cause::Stuck => "stuck",
+                Cause::FailureRate => "failing",
+            };
+            let message = capitalised(&problem.text);
+            self.list.push(Finding { health: Some("The health check fails".to_owned()), ..of_none(kind, message) });
+        }
+    }
 }
 
-/// The findings of one kind, the largest first, and few of them.
-fn ranked<'a>(names: &[NameFacts<'a>], find: impl Fn(&NameFacts<'a>) -> Option<(f64, Finding)>) -> Vec<Finding> {
-    let mut found: Vec<_> = names.iter().filter_map(find).collect();
-    found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
-    found.truncate(MAX_OF_A_KIND);
-    found.into_iter().map(|(_, finding)| finding).collect()
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_uppercase().collect::<String>() + characters.as_str()).unwrap_or_default()
 }
 
 fn of(kind: &'static str, name: &NameFacts<'_>, message: String) -> Finding {
-    Finding { kind, name: Some(name.name.to_owned()), message, error: None }
+    Finding { name: Some(name.name.to_owned()), ..of_none(kind, message) }
+}
+
+/// A finding that is about no name.
+const fn of_none(kind: &'static str, message: String) -> Finding {
+    Finding { kind, name: None, message, task: None, error: None, health: None }
 }
 
 fn failing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
@@ -101,8 +206,8 @@ fn failing(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
 fn blocks_runtime(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
     let LongPoll { id, polling_for, .. } = name.long_poll?;
     let time = polling_for.as_secs_f32();
-    let message = format!("blocks the runtime: task {id} has not returned from a poll for {}", text(time));
-    Some((f64::from(time), of("blocks_runtime", name, message)))
+    let message = format!("blocks the runtime: it has not returned from a poll for {}", text(time));
+    Some((f64::from(time), Finding { task: Some(*id), ..of("blocks_runtime", name, message) }))
 }
 
 /// A name whose tasks did not run to their end. Those that failed are told by [`failing`].
@@ -145,22 +250,25 @@ fn hanging(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
         return None;
     }
     let usually = usual.map(|usual| format!(", 95 % of its runs take at most {}", text(usual))).unwrap_or_default();
-    let (kind, behind) = match name.longest.map_or(0, |longest| longest.holds_up) {
+    let (kind, behind) = match name.longest.map_or(0, |longest| longest.holds_up.len()) {
         0 => ("hanging", String::new()),
         1 => ("blocking", ", and 1 later task of its set waits for it".to_owned()),
         count => ("blocking", format!(", and {count} later tasks of its set wait for it")),
     };
-    let task = name.longest.map(|longest| format!(": task {}", longest.id)).unwrap_or_default();
-    let message = format!("has been running for {}{usually}{behind}{task}", text(time));
-    Some((f64::from(time), of(kind, name, message)))
+    let message = format!("has been running for {}{usually}{behind}", text(time));
+    Some((f64::from(time), Finding { task: name.longest.map(|longest| longest.id), ..of(kind, name, message) }))
 }
 
-fn at_limits(names: &[NameFacts<'_>]) -> Vec<Finding> {
-    ranked(names, |name| {
-        let message = format!("is at its limit: {} running, {} waiting for their turn", name.running, name.pending);
-        #[expect(clippy::cast_precision_loss, reason = "a rank")]
-        name.is_at_limit.then(|| (name.pending as f64, of("at_limit", name, message)))
-    })
+fn at_limit(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
+    if !name.is_at_limit {
+        return None;
+    }
+    let oldest = Some(name.oldest_pending).filter(|age| !age.is_zero());
+    let oldest = oldest.map(|age| format!(", the oldest for {}", text(age.as_secs_f32()))).unwrap_or_default();
+    let (running, pending) = (name.running, name.pending);
+    let message = format!("is at its limit: {running} running, {pending} waiting for their turn{oldest}");
+    #[expect(clippy::cast_precision_loss, reason = "a rank")]
+    Some((pending as f64, of("at_limit", name, message)))
 }
 
 /// The p95 of the runs of the name in the middle.
@@ -206,27 +314,52 @@ fn paused(name: &NameFacts<'_>) -> Option<(f64, Finding)> {
     (name.is_paused && name.pending > 0).then(|| (name.pending as f64, of("paused", name, message)))
 }
 
-fn of_the_registry(metrics: &TaskMetrics, all: &Series, now: Duration, is_loss_told: bool) -> Vec<Finding> {
-    let finding = |kind, message| Finding { kind, name: None, message, error: None };
+fn of_the_registry(
+    metrics: &TaskMetrics,
+    names: &[NameFacts<'_>],
+    all: &Series,
+    now: Duration,
+    is_loss_told: bool,
+) -> Vec<Finding> {
     let mut found = Vec::new();
-    if metrics.oldest_pending >= LONG_WAIT {
-        let age = text(metrics.oldest_pending.as_secs_f32());
-        found.push(finding("waiting", format!("The oldest pending task has been waiting for {age}")));
-    }
     if metrics.stuck > 0 {
         let message = format!("{} tasks have ended while their work goes on: it can't be stopped", metrics.stuck);
-        found.push(finding("stuck", message));
+        found.push(of_none("stuck", message));
     }
     let window = all.window(now, &crate::recent::Counts::of(metrics), 5);
     let lost = window.happened.unfinished();
     if lost > 0 && !is_loss_told {
-        found.push(finding("lost", format!("{lost} tasks were lost in the last 5 minutes: discarded or aborted")));
+        found.push(of_none("lost", format!("{lost} tasks were lost in the last 5 minutes: discarded or aborted")));
     }
-    if metrics.dead_letters_evicted > 0 {
-        let message = format!("{} dead letters were evicted by newer ones", metrics.dead_letters_evicted);
-        found.push(finding("lost", message));
-    }
+    found.extend(evicted(metrics, names));
     found
+}
+
+/// Dead letters for which there was no room: they can't be replayed.
+fn evicted(metrics: &TaskMetrics, names: &[NameFacts<'_>]) -> Option<Finding> {
+    let (evicted, capacity) = (metrics.dead_letters_evicted, metrics.dead_letter_capacity);
+    if evicted == 0 {
+        return None;
+    }
+    let ending = format!("by newer ones since the start: {capacity} are kept at most, and only those can be replayed");
+    let most = names.iter().max_by_key(|name| name.dead_letters_evicted).filter(|name| name.dead_letters_evicted > 0);
+    Some(match most {
+        Some(most) if most.dead_letters_evicted == evicted => {
+            of("evicted", most, format!("has had {evicted} of its dead letters evicted {ending}"))
+        }
+        Some(most) => {
+            let most_evicted = most.dead_letters_evicted;
+            of(
+                "evicted",
+                most,
+                format!(
+                    "has had {most_evicted} of its dead letters, and others {}, evicted {ending}",
+                    evicted - most_evicted
+                ),
+            )
+        }
+        None => of_none("evicted", format!("{evicted} dead letters were evicted {ending}")),
+    })
 }
 
 /// A duration in two digits.
@@ -239,8 +372,13 @@ fn text(seconds: f32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use postlude::TaskAges;
+
     use super::*;
-    use crate::recent::Happened;
+    use crate::{
+        health::{Condition, Limits},
+        recent::Happened,
+    };
 
     fn window(completed: u64, failed: u64, p50: f32, p95: f32) -> Window {
         let mut window = Series::default().window(Duration::ZERO, &crate::recent::Counts::default(), 5);
@@ -262,13 +400,19 @@ mod tests {
             last_error: None,
             longest: None,
             oldest_running: Duration::ZERO,
+            oldest_pending: Duration::ZERO,
+            dead_letters_evicted: 0,
             long_poll: None,
             discarded_by: DiscardCounts::default(),
         }
     }
 
+    fn all(metrics: &TaskMetrics, names: &[NameFacts<'_>], problems: &[Problem]) -> Findings {
+        Findings::of(metrics, names, &Series::default(), Duration::ZERO, problems)
+    }
+
     fn found(names: &[NameFacts<'_>]) -> Vec<(&'static str, String)> {
-        let all = findings(&TaskMetrics::default(), names, &Series::default(), Duration::ZERO);
+        let all = all(&TaskMetrics::default(), names, &[]).list;
         all.into_iter().map(|finding| (finding.kind, finding.name.unwrap_or_default())).collect()
     }
 
@@ -308,11 +452,11 @@ mod tests {
     #[test]
     fn a_task_that_runs_ten_times_as_long_as_usual_hangs_and_blocks_those_behind_it() {
         let (usual, long) = (window(100, 0, 0.2, 0.9), window(100, 0, 20.0, 30.0));
-        let longest = |holds_up| LongRunning {
+        let longest = |holds_up: usize| LongRunning {
             name: "a".into(),
             id: "1".parse().unwrap(),
             running_for: Duration::from_secs(60),
-            holds_up,
+            holds_up: vec!["behind".into(); holds_up],
         };
         let (alone, blocks) = (longest(0), longest(3));
         let one = |longest, window| NameFacts { longest: Some(longest), ..facts("a", window) };
@@ -334,9 +478,9 @@ mod tests {
         let well = window(100, 0, 0.02, 0.05);
         let poll = LongPoll { name: "a".into(), id: "1".parse().unwrap(), polling_for: Duration::from_millis(2500) };
         let names = [NameFacts { long_poll: Some(&poll), ..facts("a", &well) }];
-        let all = findings(&TaskMetrics::default(), &names, &Series::default(), Duration::ZERO);
-        let message = "blocks the runtime: task 1 has not returned from a poll for 2.5s";
-        assert_eq!((all[0].kind, all[0].message.as_str()), ("blocks_runtime", message));
+        let all = all(&TaskMetrics::default(), &names, &[]).list;
+        let message = "blocks the runtime: it has not returned from a poll for 2.5s";
+        assert_eq!((all[0].kind, all[0].message.as_str(), all[0].task), ("blocks_runtime", message, Some(poll.id)));
     }
 
     #[test]
@@ -345,7 +489,7 @@ mod tests {
             let mut window = window(100, 4, 0.02, 0.05);
             (window.happened.lost, window.happened.aborted) = (lost, aborted);
             let names = [NameFacts { discarded_by, ..facts("a", &window) }];
-            let all = findings(&TaskMetrics::default(), &names, &Series::default(), Duration::ZERO);
+            let all = all(&TaskMetrics::default(), &names, &[]).list;
             all.into_iter().find(|one| one.kind == "lost").map(|one| one.message)
         };
         let mut reasons = DiscardCounts::default();
@@ -365,5 +509,83 @@ mod tests {
         for (pending, before) in [(200, Some(101)), (99, Some(0)), (500, None)] {
             assert_eq!(found(&[backlog(pending, before)]), [], "{pending} {before:?}");
         }
+    }
+
+    /// What is told, for which name, and whether the health check fails because of it.
+    fn told(metrics: &TaskMetrics, names: &[NameFacts<'_>], problems: &[Problem]) -> Vec<(&'static str, String, bool)> {
+        let all = all(metrics, names, problems).list;
+        all.into_iter().map(|one| (one.kind, one.name.unwrap_or_default(), one.health.is_some())).collect()
+    }
+
+    #[test]
+    fn a_task_that_waits_is_told_once_with_its_reason_and_with_health() {
+        let well = window(100, 0, 0.02, 0.05);
+        let minute = Duration::from_secs(61);
+        let mut metrics = TaskMetrics::default();
+        metrics.oldest_pending = minute;
+        let limits = Limits { pending_age: Some(Duration::from_secs(60)), ..Limits::NONE };
+        let mut ages = TaskAges::default();
+        ages.pending = minute;
+        let problems = limits.problems(&Condition { ages, ..Condition::default() });
+        assert_eq!(problems.len(), 1);
+
+        let waits =
+            |is_at_limit| NameFacts { pending: 3, is_at_limit, oldest_pending: minute, ..facts("waits", &well) };
+        let name = |name: &str| name.to_owned();
+        assert_eq!(told(&metrics, &[waits(false)], &problems), [("waiting", name("waits"), true)]);
+        assert_eq!(told(&metrics, &[waits(false)], &[]), [("waiting", name("waits"), false)]);
+        assert_eq!(told(&metrics, &[waits(true)], &problems), [("at_limit", name("waits"), true)]);
+        let longest = LongRunning {
+            name: "holds".into(),
+            id: "1".parse().unwrap(),
+            running_for: minute,
+            holds_up: vec!["waits".into()],
+        };
+        let holds = NameFacts { longest: Some(&longest), ..facts("holds", &well) };
+        assert_eq!(told(&metrics, &[waits(false), holds], &problems), [("blocking", name("holds"), true)]);
+        let young = TaskMetrics::default();
+        assert_eq!(told(&young, &[], &problems), [("waiting", String::new(), true)], "the age is that of a moment ago");
+    }
+
+    #[test]
+    fn what_only_the_health_check_tells_is_a_finding() {
+        let full = Limits::NONE.problems(&Condition { is_full: true, is_closing: true, ..Condition::default() });
+        let all = all(&TaskMetrics::default(), &[], &full).list;
+        let all: Vec<_> = all.iter().map(|one| (one.kind, one.message.as_str(), one.health.as_deref())).collect();
+        let fails = Some("The health check fails");
+        assert_eq!(
+            all,
+            [
+                ("closing", "The registry is shut down, or about to be, or its runtime has ended", fails),
+                ("full", "The registry is at its capacity: tasks that are added now are discarded", fails),
+            ]
+        );
+    }
+
+    #[test]
+    fn evicted_letters_are_told_with_their_name_and_the_capacity() {
+        let well = window(100, 0, 0.02, 0.05);
+        let of = |name, evicted| NameFacts { dead_letters_evicted: evicted, ..facts(name, &well) };
+        let mut metrics = TaskMetrics::default();
+        (metrics.dead_letters_evicted, metrics.dead_letter_capacity) = (7, 100);
+        let message = |names: &[NameFacts<'_>]| {
+            let one = all(&metrics, names, &[]).list.into_iter().find(|one| one.kind == "evicted").unwrap();
+            format!("{} {}", one.name.unwrap_or_default(), one.message)
+        };
+        let ending = "by newer ones since the start: 100 are kept at most, and only those can be replayed";
+        assert_eq!(message(&[of("a", 0), of("b", 7)]), format!("b has had 7 of its dead letters evicted {ending}"));
+        assert_eq!(
+            message(&[of("a", 2), of("b", 5)]),
+            format!("b has had 5 of its dead letters, and others 2, evicted {ending}")
+        );
+    }
+
+    #[test]
+    fn of_one_kind_the_worst_are_listed_and_the_others_counted() {
+        let fails: Vec<_> = (0..8).map(|number| window(100, 10 * (number + 1), 0.02, 0.05)).collect();
+        let names: Vec<_> = fails.iter().map(|window| facts("a", window)).collect();
+        let found = all(&TaskMetrics::default(), &names, &[]);
+        assert_eq!((found.list.len(), found.hidden), (5, 3));
+        assert!(found.list[0].message.contains("80 of 180"), "{:?}", found.list);
     }
 }

@@ -27,6 +27,37 @@ pub(crate) struct Condition {
     pub(crate) failure_rate: Option<f64>,
 }
 
+/// Why a registry is unhealthy.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) cause: Cause,
+    /// In words, a clause that begins with its subject.
+    pub(crate) text: String,
+    /// What the limit is, in words; `None` if it is not one that was set.
+    pub(crate) limit: Option<String>,
+    /// The route that shows it.
+    path: Option<&'static str>,
+}
+
+/// What makes a registry unhealthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Closing,
+    Full,
+    PendingAge,
+    RunningAge,
+    OpenAge,
+    Stuck,
+    FailureRate,
+}
+
+impl Problem {
+    /// What a probe is told: the clause, and the route to look at.
+    pub(crate) fn sentence(&self) -> String {
+        self.path.map_or_else(|| self.text.clone(), |path| format!("{}: see {path}", self.text))
+    }
+}
+
 /// Which ages a condition has to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NeededAges {
@@ -47,45 +78,48 @@ impl Limits {
         }
     }
 
-    /// The reasons why a registry in this condition is unhealthy, in sentences.
-    pub(crate) fn problems(&self, condition: &Condition) -> Vec<String> {
+    /// The reasons why a registry in this condition is unhealthy.
+    pub(crate) fn problems(&self, condition: &Condition) -> Vec<Problem> {
         let mut problems = Vec::new();
+        let mut push = |cause, text, limit, path| problems.push(Problem { cause, text, limit, path });
         if condition.is_closing {
-            problems.push("the registry is shut down, or about to be, or its runtime has ended".to_owned());
+            let text = "the registry is shut down, or about to be, or its runtime has ended";
+            push(Cause::Closing, text.to_owned(), None, None);
         }
         if condition.is_full {
-            problems.push("the registry is at its capacity: tasks that are added now are discarded".to_owned());
+            let text = "the registry is at its capacity: tasks that are added now are discarded";
+            push(Cause::Full, text.to_owned(), None, None);
         }
         let TaskAges { pending, running, open, .. } = condition.ages;
         if let Some(age) = self.pending_age.filter(|age| pending > *age) {
-            problems.push(format!(
-                "a task has been waiting for {pending:.1?}, longer than {age:?}: see `/tasks?state=pending`"
-            ));
+            let text = format!("a task has been waiting for {pending:.1?}, longer than {age:?}");
+            let limit = format!("no task may wait for longer than {age:?}");
+            push(Cause::PendingAge, text, Some(limit), Some("`/tasks?state=pending`"));
         }
         if let Some(age) = self.running_age.filter(|age| running > *age) {
-            problems.push(format!(
-                "a task has been running for {running:.1?}, longer than {age:?}: see `/tasks?state=running`"
-            ));
+            let text = format!("a task has been running for {running:.1?}, longer than {age:?}");
+            let limit = format!("no attempt may run for longer than {age:?}");
+            push(Cause::RunningAge, text, Some(limit), Some("`/tasks?state=running`"));
         }
         if let Some(age) = self.open_age.filter(|age| open > *age) {
-            problems.push(format!(
+            let text = format!(
                 "a task has been waiting for {open:.1?}, longer than {age:?}, for the end of its request or for a client \
-                 that takes its response: see `/tasks?state=pending`"
-            ));
+                 that takes its response"
+            );
+            let limit = format!("no set may be open for longer than {age:?}");
+            push(Cause::OpenAge, text, Some(limit), Some("`/tasks?state=pending`"));
         }
         if let Some(most) = self.stuck.filter(|most| condition.stuck > *most) {
-            problems.push(format!(
-                "the work of {} tasks still runs after their end, more than {most}: see `stuck` in `/metrics.json`, and the log",
-                condition.stuck
-            ));
+            let text = format!("the work of {} tasks still runs after their end, more than {most}", condition.stuck);
+            let limit = format!("no more than {most} tasks may be stuck");
+            push(Cause::Stuck, text, Some(limit), Some("`stuck` in `/metrics.json`, and the log"));
         }
         if let (Some(limit), Some(rate)) = (self.failure_rate, condition.failure_rate) {
             if rate > limit {
-                problems.push(format!(
-                    "of the tasks of the last five minutes {:.0} % failed, more than {:.0} %: see `/tasks?state=failed`",
-                    rate * 100.0,
-                    limit * 100.0
-                ));
+                let (rate, limit) = (rate * 100.0, limit * 100.0);
+                let text = format!("of the tasks of the last five minutes {rate:.0} % failed, more than {limit:.0} %");
+                let limit = format!("of all tasks {rate:.0} % failed, and no more than {limit:.0} % may");
+                push(Cause::FailureRate, text, Some(limit), Some("`/tasks?state=failed`"));
             }
         }
         problems

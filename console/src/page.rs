@@ -51,7 +51,17 @@ macro_rules! assets {
     };
 }
 
-static ASSETS: [Asset; 16] = assets! {
+/// The runbook, which the page shows.
+const RUNBOOK: &str = include_str!("../docs/runbook.md");
+
+static RUNBOOK_FILE: Asset = Asset {
+    path: "/assets/runbook.md",
+    content_type: "text/markdown; charset=utf-8",
+    text: RUNBOOK,
+    etag: fingerprint(RUNBOOK.as_bytes()),
+};
+
+static ASSETS: [Asset; 20] = assets! {
     "console.css" "text/css; charset=utf-8"
     "icon.svg" "image/svg+xml"
     "main.js" "text/javascript; charset=utf-8"
@@ -60,6 +70,10 @@ static ASSETS: [Asset; 16] = assets! {
     "dom.js" "text/javascript; charset=utf-8"
     "format.js" "text/javascript; charset=utf-8"
     "table.js" "text/javascript; charset=utf-8"
+    "links.js" "text/javascript; charset=utf-8"
+    "shares.js" "text/javascript; charset=utf-8"
+    "runbook.js" "text/javascript; charset=utf-8"
+    "replays.js" "text/javascript; charset=utf-8"
     "detail.js" "text/javascript; charset=utf-8"
     "overview.js" "text/javascript; charset=utf-8"
     "names.js" "text/javascript; charset=utf-8"
@@ -85,7 +99,7 @@ pub(crate) fn routes() -> Router<Arc<Status>> {
     let mut router = Router::new()
         .route("/", answer_other_methods(get(root), None))
         .route("/index.html", answer_other_methods(get(page), None));
-    for asset in &ASSETS {
+    for asset in ASSETS.iter().chain([&RUNBOOK_FILE]) {
         let serve = async move |headers: HeaderMap| asset.response(&headers);
         router = router.route(asset.path, answer_other_methods(get(serve), None));
     }

@@ -134,8 +134,7 @@ impl Status {
     }
 
     pub(crate) async fn health(&self) -> Health {
-        let problems = self.limits.problems(&self.condition().await);
-        Health { status: if problems.is_empty() { "healthy" } else { "unhealthy" }, problems }
+        Health::new(self.limits.problems(&self.condition().await))
     }
 
     async fn condition(&self) -> Condition {

@@ -8,7 +8,8 @@ use postlude::{
 use serde::Serialize;
 
 use crate::{
-    findings::{Finding, NameFacts, findings},
+    findings::{Finding, Findings, NameFacts},
+    health::Problem,
     profile::{LongPoll, long_polls},
     recent::{Counts, Rates, Recent, Window},
     routes::Config,
@@ -48,6 +49,8 @@ pub(crate) struct Snapshot {
     config: Config,
     health: Health,
     findings: Vec<Finding>,
+    /// How many there are in all: of one kind, the worst are listed.
+    finding_count: usize,
     totals: Totals,
     rates: Rates,
     windows: Vec<Window>,
@@ -58,8 +61,18 @@ pub(crate) struct Snapshot {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Health {
-    pub(crate) status: &'static str,
+    status: &'static str,
+    /// In sentences.
     pub(crate) problems: Vec<String>,
+    #[serde(skip)]
+    causes: Vec<Problem>,
+}
+
+impl Health {
+    pub(crate) fn new(causes: Vec<Problem>) -> Self {
+        let status = if causes.is_empty() { "healthy" } else { "unhealthy" };
+        Self { status, problems: causes.iter().map(Problem::sentence).collect(), causes }
+    }
 }
 
 /// [`TaskMetrics`] without its names.
@@ -85,6 +98,7 @@ struct Totals {
     shed: u64,
     hook_panics: u64,
     dead_letters: u64,
+    dead_letter_capacity: u64,
     dead_letters_evicted: u64,
     oldest_pending: f64,
     oldest_running: f64,
@@ -115,6 +129,7 @@ impl From<&TaskMetrics> for Totals {
             shed: metrics.shed,
             hook_panics: metrics.hook_panics,
             dead_letters: metrics.dead_letters,
+            dead_letter_capacity: metrics.dead_letter_capacity,
             dead_letters_evicted: metrics.dead_letters_evicted,
             oldest_pending: metrics.oldest_pending.as_secs_f64(),
             oldest_running: metrics.oldest_running.as_secs_f64(),
@@ -165,8 +180,8 @@ pub(crate) struct LongRunning {
     pub(crate) name: TaskName,
     pub(crate) id: TaskId,
     pub(crate) running_for: Duration,
-    /// The later tasks of its set.
-    pub(crate) holds_up: usize,
+    /// The names of the later tasks of its set, one for each task.
+    pub(crate) holds_up: Vec<TaskName>,
 }
 
 impl Look {
@@ -194,7 +209,10 @@ fn long_running(registry: &TaskRegistry) -> Vec<LongRunning> {
         match found.iter_mut().find(|(one, _)| one.name == task.name) {
             Some((one, _)) if one.running_for >= running_for => {}
             Some((one, set)) => (one.id, one.running_for, *set) = (task.id, running_for, task.set),
-            None => found.push((LongRunning { name: task.name, id: task.id, running_for, holds_up: 0 }, task.set)),
+            None => {
+                let one = LongRunning { name: task.name, id: task.id, running_for, holds_up: Vec::new() };
+                found.push((one, task.set));
+            }
         }
     }
     if found.iter().any(|(_, set)| set.is_some()) {
@@ -203,7 +221,8 @@ fn long_running(registry: &TaskRegistry) -> Vec<LongRunning> {
         };
         let behind = registry.live_page(None, MAX_BEHIND, is_behind).items;
         for (one, set) in &mut found {
-            one.holds_up = behind.iter().filter(|task| set.is_some() && task.set == *set).count();
+            let is_behind = |task: &&TaskInfo| set.is_some() && task.set == *set;
+            one.holds_up = behind.iter().filter(is_behind).map(|task| task.name).collect();
         }
     }
     found.into_iter().map(|(one, _)| one).collect()
@@ -267,7 +286,7 @@ impl Snapshot {
         let counts = Counts::of(metrics);
         let mut names: Vec<_> = metrics.by_name().iter().map(|(name, m)| row(*name, m, look, recent, now)).collect();
         let facts: Vec<_> = names.iter().map(|row| row.facts(look, recent, now)).collect();
-        let findings = findings(metrics, &facts, &recent.all, now);
+        let Findings { list, hidden } = Findings::of(metrics, &facts, &recent.all, now, &health.causes);
         let name_count = names.len();
         names.sort_by_key(|row| (std::cmp::Reverse(row.weight()), row.name));
         names.truncate(MAX_NAMES);
@@ -281,7 +300,8 @@ impl Snapshot {
             viewers,
             config,
             health,
-            findings,
+            finding_count: list.len() + hidden,
+            findings: list,
             totals: metrics.into(),
             rates: recent.all.rates(now, &counts),
             windows: WINDOWS.iter().map(|minutes| recent.all.window(now, &counts, *minutes)).collect(),
@@ -319,7 +339,8 @@ impl NameRow {
         NameFacts {
             name: self.name.as_str(),
             pending: self.metrics.pending,
-            running: self.metrics.running,
+            // A task between two attempts counts as running, and holds no permit.
+            running: self.metrics.running.saturating_sub(self.metrics.retrying),
             is_at_limit: self.is_at_limit,
             is_paused: self.metrics.paused,
             window: self.recent.as_ref(),
@@ -328,6 +349,8 @@ impl NameRow {
             last_error: self.last_error.as_ref(),
             longest: look.long_running.iter().find(|one| one.name == self.name),
             oldest_running: self.metrics.oldest_running,
+            oldest_pending: self.metrics.oldest_pending,
+            dead_letters_evicted: self.metrics.dead_letters_evicted,
             long_poll: look.long_polls.iter().filter(|one| one.name == self.name).max_by_key(|one| one.polling_for),
             discarded_by: self.metrics.discarded_by,
         }

@@ -10,7 +10,10 @@ use std::{
     cell::Cell,
     env,
     error::Error,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,8 +63,12 @@ enum Kind {
     Fail,
     /// Fails twice, and leaves a dead letter.
     Die,
+    /// Fails, and leaves a dead letter. Its replay runs until it is released, and completes.
+    Mend,
     /// Runs until it is released.
     Hang,
+    /// The first runs until it is released, and the others wait behind it in its set.
+    Behind,
     /// Reports progress, then hangs.
     Work,
     /// Does not start within an hour.
@@ -75,10 +82,12 @@ async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Js
     // A name lives as long as the process: a test has few.
     let name: &'static str = Box::leak(order.name.into_boxed_str());
     let mut ids = Vec::new();
+    let set = service.registry.set();
     for number in 0..order.count {
         let release = Arc::clone(&service.release);
+        let released = Arc::clone(&release);
         let hang = async move {
-            release.notified().await;
+            released.notified().await;
         };
         let task = match order.kind {
             Kind::Ok => Task::new(async {}),
@@ -87,7 +96,9 @@ async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Js
                 let twice = RetryPolicy::constant(Duration::ZERO).attempts(2);
                 Task::retrying(twice, move || async move { Err::<(), _>(name) })
             }
-            Kind::Hang => Task::new(hang),
+            Kind::Mend => mend(name, release),
+            Kind::Behind if number > 0 => Task::new(async {}),
+            Kind::Hang | Kind::Behind => Task::new(hang),
             Kind::Work => Task::new(async move {
                 progress().set(40, 90).message(name);
                 hang.await;
@@ -103,15 +114,33 @@ async fn start(State(service): State<Service>, Query(order): Query<Order>) -> Js
                 })
             }
         };
+        if matches!(order.kind, Kind::Behind) {
+            ids.push(set.add(task.named(name)).to_external());
+            continue;
+        }
         let handle = service.registry.spawn(task.named(name));
         if number < 10 {
             ids.push(handle.id().to_external());
         }
-        if matches!(order.kind, Kind::Ok | Kind::Fail | Kind::Die) {
+        if matches!(order.kind, Kind::Ok | Kind::Fail | Kind::Die | Kind::Mend) {
             handle.await;
         }
     }
     Json(ids)
+}
+
+fn mend(name: &'static str, release: Arc<Notify>) -> Task {
+    let has_failed = AtomicBool::new(false);
+    Task::retrying(RetryPolicy::constant(Duration::ZERO).attempts(1), move || {
+        let (has_failed, release) = (has_failed.swap(true, Ordering::Relaxed), Arc::clone(&release));
+        async move {
+            if !has_failed {
+                return Err(name);
+            }
+            release.notified().await;
+            Ok(())
+        }
+    })
 }
 
 async fn release(State(service): State<Service>) {
@@ -128,6 +157,19 @@ async fn without_stream(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Wakes the other workers again and again: a task may block the one that waits for the sockets, and then none of those
+/// that sleep would take its place.
+#[expect(clippy::disallowed_methods, reason = "it is no task of the service, and has a clock of its own")]
+fn keep_awake() {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        loop {
+            runtime.spawn(async {});
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
 /// One worker may be blocked.
 #[tokio::main(worker_threads = 4)]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -135,6 +177,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut builder = TaskRegistry::builder().limit_by_name("limited", 1).dead_letters(1_000);
     if env::var_os("PROFILED").is_some() {
         builder = builder.profile(Profile::default().allocations(|| ALLOCATED_SO_FAR.get()));
+        keep_awake();
     }
     let registry = builder.build()?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;

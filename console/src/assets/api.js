@@ -17,14 +17,24 @@ export class ApiError extends Error {
   }
 }
 
-async function answer(path, options = {}) {
-  let response;
+async function ask(path, options) {
   try {
-    response = await fetch(new URL(path, base), { cache: "no-cache", signal: AbortSignal.timeout(20000), ...options });
+    const response = await fetch(new URL(path, base), { cache: "no-cache", signal: AbortSignal.timeout(20000), ...options });
+    return { response, text: await response.text() };
   } catch {
     throw new ApiError(0, "The service does not answer.");
   }
-  const text = await response.text();
+}
+
+/** A file of the page. */
+export async function getText(path) {
+  const { response, text } = await ask(path);
+  if (!response.ok) throw new ApiError(response.status, `The answer is ${response.status} ${response.statusText}`);
+  return text;
+}
+
+async function answer(path, options = {}) {
+  const { response, text } = await ask(path, options);
   let body = null;
   try {
     body = text ? JSON.parse(text) : null;
@@ -37,6 +47,16 @@ async function answer(path, options = {}) {
 
 export function get(path, parameters) {
   return answer(path + query(parameters));
+}
+
+/** So many tasks are asked for at a time. */
+const IDS = 100;
+
+/** The tasks of these ids, as far as the service still knows them. */
+export async function tasksOf(ids) {
+  const found = [];
+  for (let from = 0; from < ids.length; from += IDS) found.push(...(await get("tasks", { ids: ids.slice(from, from + IDS).join() })).tasks);
+  return found;
 }
 
 function query(parameters) {

@@ -56,6 +56,30 @@ export function empty(text) {
   return h("div", { class: "card empty" }, text);
 }
 
+/** Puts a filter into the address, without the view being made again. */
+export function rewrite(view, parameters) {
+  history.replaceState(null, "", address(view, parameters));
+  dispatchEvent(new Event("rewritten"));
+}
+
+/** Whether text is selected in an element. */
+export function isSelected(element) {
+  const selection = getSelection();
+  return !selection.isCollapsed && element.contains(selection.anchorNode);
+}
+
+/** Replaces the children of an element, and leaves the focus where it was: at what has the same name, or at the element. */
+export function redraw(element, items) {
+  const name = (one) => one.getAttribute("aria-label") ?? one.getAttribute("href") ?? one.textContent;
+  const active = document.activeElement, had = element.contains(active) && active !== element;
+  const focused = had ? name(active) : null;
+  element.replaceChildren(...items);
+  if (!had) return;
+  const same = [...element.querySelectorAll("a, button, input, summary")].find((one) => !one.disabled && name(one) === focused);
+  if (!same) element.tabIndex = -1;
+  (same ?? element).focus({ preventScroll: true });
+}
+
 /** Makes the children of an element equal to `items`, which have no listeners: what stays is not replaced, so that it keeps the focus and the selection. */
 export function patch(element, items) {
   [...element.childNodes].slice(items.length).forEach((surplus) => surplus.remove());

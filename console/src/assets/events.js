@@ -11,10 +11,14 @@ export function events(main) {
   const state = h("span", { class: "dim", role: "status" });
   const pause = h("button", { type: "button", "aria-pressed": "false", onclick: toggle }, "Pause");
   const clear = h("button", { type: "button", onclick: () => { list.replaceChildren(); waiting = []; show(); } }, "Clear");
-  const onlyFailures = h("input", { type: "checkbox", id: "only-failures", onchange: () => { for (const row of list.children) row.hidden = onlyFailures.checked && !row.dataset.failure; } });
+  const hide = () => { for (const row of list.children) row.hidden = !isWanted(row); };
+  const onlyFailures = h("input", { type: "checkbox", id: "only-failures", onchange: hide });
+  const part = h("input", { type: "text", id: "text", oninput: hide, onchange: hide });
+  const isWanted = ({ dataset }) => dataset.name === undefined
+    || (!onlyFailures.checked || dataset.failure !== undefined) && dataset.name.toLowerCase().includes(part.value.toLowerCase());
   const head = h("thead", null, h("tr", null, ["Task", "Name", "Event", "At", "After", "Why"].map((label) => h("th", { scope: "col" }, label))));
   const whole = h("div", { class: "scroll", role: "region", "aria-label": "Events", tabindex: "0" }, h("table", { class: "rows" }, head, list));
-  main.append(h("h1", null, "Events"), h("div", { class: "tools" }, pause, clear, h("label", { class: "check", for: "only-failures" }, onlyFailures, "Failures only"), state), none, whole);
+  main.append(h("h1", null, "Events"), h("div", { class: "tools" }, h("label", { for: "text" }, "Part of the name", part), pause, clear, h("label", { class: "check", for: "only-failures" }, onlyFailures, "Failures only"), state), none, whole);
 
   function toggle() {
     isPaused = !isPaused;
@@ -25,6 +29,7 @@ export function events(main) {
   }
   function add(events) {
     list.prepend(...events.slice(-KEPT).map(row).reverse());
+    hide();
     while (list.children.length > KEPT) list.lastChild.remove();
   }
   function show() {
@@ -40,7 +45,7 @@ export function events(main) {
     const isFailure = ["failed", "panicked", "timed_out"].includes(task.state) || event === "attempt_failed";
     const label = event === "finished" ? task.state : event;
     const cell = (heading, content) => h("td", { "data-label": heading, class: content && content !== "–" ? null : "none" }, content);
-    return h("tr", { "data-failure": isFailure, hidden: onlyFailures.checked && !isFailure },
+    return h("tr", { "data-failure": isFailure, "data-name": task.name },
       h("th", { scope: "row" }, h("a", { href: address("task", { id: task.id }) }, h("code", null, shortId(task.id)))),
       cell("Name", nameLink(task.name)), cell("Event", badge(label)), cell("At", clock(at)),
       cell("After", seconds(event === "finished" || event === "attempt_failed" ? task.ran_for : event === "started" ? task.age : null)),

@@ -1,6 +1,7 @@
 // The last outcomes, the latest first.
-import { address, badge, empty, errorText, h, nameLink } from "./dom.js";
-import { seconds, shortId, words } from "./format.js";
+import { badge, empty, errorText, h, nameLink } from "./dom.js";
+import { seconds, words } from "./format.js";
+import { setLink, taskLink } from "./links.js";
 import { table } from "./table.js";
 import { filters, paged } from "./tasks.js";
 
@@ -21,20 +22,22 @@ const reasons = {
 };
 
 export function history(main, parameters) {
-  const state = STATES.includes(parameters.state) ? parameters.state : "ended";
+  const filter = { state: STATES.includes(parameters.state) ? parameters.state : "ended", name: parameters.name, set: parameters.set, text: parameters.text };
   const columns = [
-    { label: "Task", cell: (task) => h("a", { href: address("task", { id: task.id }) }, h("code", null, shortId(task.id))) },
+    { label: "Task", cell: (task) => taskLink(task.id) },
     { label: "Name", cell: (task) => nameLink(task.name) },
     { label: "Outcome", cell: (task) => [badge(task.state), task.attempt > 1 ? h("span", { class: "dim small" }, ` attempt ${task.attempt}`) : null] },
     { label: "Ended", number: true, cell: (task) => `${seconds(task.ended_ago)} ago` },
     { label: "Waited", number: true, cell: (task) => seconds(task.queued_for) },
     { label: "Ran for", number: true, cell: (task) => seconds(task.ran_for) },
     { label: "Why", cell: reason },
+    { label: "Set", isOptional: true, cell: (task) => (task.set && !filter.set ? setLink(task.set, "") : null) },
   ];
-  return paged(main, {
-    title: "History", tools: filters("history", STATES, { state, name: parameters.name, text: parameters.text }), path: "tasks", items: "tasks",
-    parameters: () => ({ state, name: parameters.name, text: parameters.text }),
+  const view = paged(main, {
+    title: "History", tools: filters("history", STATES, filter, "Part of the name or place", () => view.restart()), path: "tasks", items: "tasks",
+    parameters: () => filter,
     render: (items, hasMore) => (items.length ? table("Outcomes", columns, items)
       : empty(hasMore ? "None on this page: there are more." : "The registry remembers no such outcome.")),
   });
+  return view;
 }

@@ -9,11 +9,12 @@ import { history } from "./history.js";
 import { name, names } from "./names.js";
 import { overview } from "./overview.js";
 import { queues } from "./queues.js";
+import { runbook } from "./runbook.js";
 import { tasks } from "./tasks.js";
 
 /** Each makes `{ title, update(snapshot), onTasks(events), close() }` from its element and its parameters. */
-const views = { overview, names, name, tasks, task, history, dead, queues, events };
-const tabs = { overview: "Overview", names: "Names", tasks: "Tasks", history: "History", dead: "Dead letters", queues: "Queues", events: "Events" };
+const views = { overview, names, name, tasks, task, history, dead, queues, events, runbook };
+const tabs = { overview: "Overview", names: "Names", tasks: "Tasks", history: "History", dead: "Dead letters", queues: "Queues", events: "Events", runbook: "Runbook" };
 /** The tab of a view that has none. */
 const within = { name: "names", task: "tasks" };
 
@@ -43,7 +44,7 @@ function show() {
 
 function navigation() {
   const { view } = route();
-  const counts = { dead: snapshot?.totals.dead_letters, overview: snapshot?.findings.length };
+  const counts = { dead: snapshot?.totals.dead_letters, overview: snapshot?.finding_count };
   // A service without durable jobs has no queues.
   const shown = Object.entries(tabs).filter(([tab]) => tab !== "queues" || snapshot?.jobs);
   const links = shown.map(([tab, label]) => h("a", { href: address(tab), "aria-current": (within[view] ?? view) === tab ? "page" : null },
@@ -80,11 +81,11 @@ function onSnapshot(next) {
 }
 
 /** What is wrong, and what a probe of the health check gets: it may pass although tasks fail. */
-function state({ findings, health }) {
+function state({ finding_count: count, health }) {
   const problems = document.getElementById("problems");
-  problems.hidden = findings.length === 0;
-  set(problems, findings.length === 1 ? "1 problem" : `${number(findings.length)} problems`, "badge bad");
-  const passes = health.status === "healthy", isWell = passes && findings.length === 0;
+  problems.hidden = count === 0;
+  set(problems, count === 1 ? "1 problem" : `${number(count)} problems`, "badge bad");
+  const passes = health.status === "healthy", isWell = passes && count === 0;
   set(document.getElementById("health"), passes ? "health check passes" : "health check fails", `badge ${isWell ? "good" : passes ? "" : "bad"}`.trim());
 }
 
@@ -104,6 +105,7 @@ function set(element, text, className) {
 }
 
 addEventListener("hashchange", show);
+addEventListener("rewritten", () => { currentKey = location.hash; });
 // Not by its address, which would be that of a view.
 document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); document.getElementById("main").focus(); });
 // Nobody reads a page in the background: the service need not look for it.

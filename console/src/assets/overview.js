@@ -1,11 +1,13 @@
 // What is wrong, and whether it is getting worse.
 import { get } from "./api.js";
 import { charts } from "./chart.js";
-import { address, badge, errorText, foreign, h, nameLink, patch } from "./dom.js";
+import { address, badge, errorText, foreign, h, link, nameLink, patch } from "./dom.js";
 import { number, percent, rate, seconds } from "./format.js";
+import { atWork, steps } from "./links.js";
+import { timeShares } from "./shares.js";
 import { table } from "./table.js";
 
-/** Where each finding leads. */
+/** Where the name of each finding leads. */
 const leads = {
   failing: (name) => address("history", { state: "failed", name }),
   at_limit: (name) => address("tasks", { state: "pending", name }),
@@ -14,10 +16,12 @@ const leads = {
   blocking: (name) => address("tasks", { state: "running", name }),
   hanging: (name) => address("tasks", { state: "running", name }),
   blocks_runtime: (name) => address("tasks", { state: "running", name }),
+  waiting: (name) => address("tasks", { state: "pending", name }),
+  evicted: (name) => address("dead", { name }),
 };
 /** Those of which tasks are lost or stand still: they come first. */
-const GRAVE = ["failing", "blocks_runtime", "hanging", "blocking", "lost", "stuck"];
-const labels = { failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "holds up others", hanging: "hanging", waiting: "waiting", growing: "backlog", paused: "paused", lost: "lost", stuck: "stuck" };
+const GRAVE = ["closing", "full", "failing", "blocks_runtime", "hanging", "blocking", "long_running", "lost", "stuck"];
+const labels = { closing: "shut down", full: "full", long_running: "runs long", open: "held", evicted: "letters evicted", failing: "failing", blocks_runtime: "blocks the runtime", slow: "slow", at_limit: "at its limit", blocking: "holds up others", hanging: "hanging", waiting: "waiting", growing: "backlog", paused: "paused", lost: "lost", stuck: "stuck" };
 
 export function overview(main) {
   const findings = h("ul", { class: "findings", id: "findings" });
@@ -59,17 +63,27 @@ export function draw(element, { samples }) {
 }
 
 function list(snapshot) {
-  const unhealthy = snapshot.health.problems.map((problem) => h("li", { class: "unhealthy" }, badge("unhealthy", "bad"), foreign(problem)));
   const isGrave = ({ kind }) => GRAVE.includes(kind);
   const ordered = [...snapshot.findings.filter(isGrave), ...snapshot.findings.filter((one) => !isGrave(one))];
-  const found = ordered.map(({ kind, name, message, error }) => {
+  const found = ordered.map((one) => {
+    const { kind, name, message, error, health } = one;
     const target = name ? (leads[kind] ?? ((of) => address("name", { name: of })))(name) : null;
     return h("li", { class: kind }, badge(labels[kind] ?? kind, kind),
-      name ? [h("a", { href: target }, foreign(name)), " "] : null, message, errorText(error));
+      name ? [h("a", { href: target }, foreign(name)), " "] : null, message, ". ", kind === "slow" ? time(snapshot, name) : null,
+      health ? h("b", { class: "health" }, `${health}.`) : null, errorText(error),
+      h("span", { class: "steps small" }, steps(one, snapshot.allowed).map((step) => [step, " "])));
   });
-  const all = [...unhealthy, ...found];
-  return all.length ? all : [h("li", { class: "well" }, badge("well", "good"),
+  const more = snapshot.finding_count - found.length;
+  if (more > 0) found.push(h("li", { class: "more" }, `Showing ${number(found.length)} of ${number(snapshot.finding_count)} problems: the worst five of each kind. The others are in the list of `, link("names", {}, "names"), "."));
+  return found.length ? found : [h("li", { class: "well" }, badge("well", "good"),
     "Nothing stands out: no name fails, hangs, is slow, waits at its limit or has a growing backlog, and nothing was lost in the last 5 minutes.")];
+}
+
+/** Where the time of a slow name goes, in one sentence. */
+function time({ names }, name) {
+  const row = names.find((one) => one.name === name);
+  const [most] = row ? timeShares(row) : [];
+  return most ? `Most of its time (${percent(most.share)}) it is ${most.what} (${most.means}). ` : null;
 }
 
 /** Whether a task keeps a worker of the runtime from all others. */
@@ -91,13 +105,13 @@ function tilesOf({ totals, rates, windows }) {
   const recent = windows[0];
   const lost = Math.max(0, recent.lost - recent.failed);
   return [
-    tile("Running", number(totals.running), totals.stuck ? `${number(totals.stuck)} stuck` : totals.running ? `the oldest for ${seconds(totals.oldest_running)}` : "", "tasks", { state: "running" }),
+    tile("Running", number(atWork(totals)), totals.stuck ? `${number(totals.stuck)} stuck` : atWork(totals) ? `the oldest for ${seconds(totals.oldest_running)}` : "", "tasks", { state: "running" }),
     tile("Pending", number(totals.pending), totals.pending ? `the oldest for ${seconds(totals.oldest_pending)}` : "", "tasks", { state: "pending" }),
     tile("Retrying", number(totals.retrying), "between two attempts", "tasks", { state: "retrying" }),
     tile("Completed", rate(rates.completed), `${number(totals.completed)} in all`, "history", { state: "completed" }),
     tile("Failed", rate(rates.failed), `${number(recent.failed)} in 5 min, ${percent(recent.failed / (recent.failed + recent.completed)).replaceAll(" ", "\u00a0")}`, "history", { state: "failed" }, recent.failed > 0),
-    tile("Lost, 5 min", number(lost), `not failed; ${number(recent.discarded)} discarded, ${number(recent.aborted)} aborted`, "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
-    tile("Dead letters", number(totals.dead_letters), totals.dead_letters_evicted ? `${number(totals.dead_letters_evicted)} evicted` : "used up their attempts", "dead", {}, totals.dead_letters > 0),
+    tile("Tasks lost, 5 min", number(lost), "aborted or discarded, not failed", "history", { state: recent.discarded || !recent.aborted ? "discarded" : "aborted" }, lost > 0),
+    tile("Dead letters", number(totals.dead_letters), `of ${number(totals.dead_letter_capacity)} that are kept at most${totals.dead_letters_evicted ? `; ${number(totals.dead_letters_evicted)} evicted since the start` : ""}`, "dead", {}, totals.dead_letters > 0),
     tile("Live", number(totals.live), totals.capacity ? `of ${number(totals.capacity)}; ${number(totals.added)} added` : `${number(totals.added)} added since the start`, null, null, totals.capacity && totals.live >= totals.capacity),
   ];
 }

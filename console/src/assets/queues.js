@@ -1,14 +1,18 @@
 // Durable jobs, of the routes of postlude-jobs: how many there are, and those that are dead.
 import { act, get } from "./api.js";
-import { address, ask, badge, empty, errorText, foreign, h, notify } from "./dom.js";
+import { address, ask, badge, empty, errorText, foreign, h, notify, redraw } from "./dom.js";
 import { clock, count, number, seconds, visible } from "./format.js";
-import { sorted, table } from "./table.js";
+import { sorted, sorter, table } from "./table.js";
 import { each, paged } from "./tasks.js";
 
 export function queues(main, { name }) {
-  let base = null, allowed = false, rows = [], key = "dead", down = true, timer = null, isClosed = false, view = null;
+  let base = null, allowed = false, rows = [], text = "", timer = null, isClosed = false, view = null;
   const engine = h("p", { class: "dim" }), list = h("div", { "aria-busy": "true" }), letters = h("div");
-  main.append(h("h1", null, "Queues"), engine, list, letters);
+  const sorting = { key: "dead", down: true };
+  const filter = () => { text = search.value.toLowerCase(); show(); };
+  const search = h("input", { type: "text", id: "text", oninput: filter, onchange: filter });
+  const choice = sorter(list, sorting, () => show());
+  main.append(h("h1", null, "Queues"), engine, h("div", { class: "tools" }, h("label", { for: "text" }, "Part of the name", search), choice.element), list, letters);
   const one = (label, row) => `${label} ${visible(row.name)}`;
 
   const columns = () => [
@@ -20,11 +24,10 @@ export function queues(main, { name }) {
     ...(allowed ? [{ label: "Action", cell: (row) => h("button", { type: "button", "aria-label": one(row.paused ? "Resume" : "Pause", row), onclick: () => pause(row) }, row.paused ? "Resume" : "Pause") }] : []),
   ];
   function show() {
-    const focused = list.contains(document.activeElement) ? document.activeElement.ariaLabel ?? document.activeElement.textContent : null;
-    const change = (next) => { down = next === key ? !down : next !== "name"; key = next; show(); };
     list.removeAttribute("aria-busy");
-    list.replaceChildren(rows.length ? table("Queues", columns(), sorted(columns(), rows, key, down), { key, down, change }) : empty("There are no jobs: none waits, runs or is dead."));
-    if (focused) [...list.querySelectorAll("button, a")].find((other) => (other.ariaLabel ?? other.textContent) === focused)?.focus();
+    choice.update(columns());
+    const wanted = rows.filter((row) => row.name.toLowerCase().includes(text));
+    redraw(list, [wanted.length ? table("Queues", columns(), sorted(columns(), wanted, sorting), sorting) : empty(rows.length ? "No name has this text." : "There are no jobs: none waits, runs or is dead.")]);
   }
   async function read() {
     clearTimeout(timer);
@@ -95,7 +98,7 @@ export function queues(main, { name }) {
     const tools = h("div", { class: "tools" }, name ? h("a", { href: address("queues") }, "Those of all names") : null, h("span", { class: "spread" }),
       allowed ? [button("Replay", "replayed", replay), button("Discard", "discarded", discard)] : null);
     view = paged(letters, {
-      title: name ? `Dead jobs of “${visible(name)}”` : "Dead jobs", heading: "h2", tools, path: `${base}/dead`, items: "dead", cursorName: "after", parameters: () => ({ name }),
+      title: name ? `Dead jobs of “${visible(name)}”` : "Dead jobs", heading: "h2", tools, path: `${base}/dead`, items: "dead", cursorName: "after", parameters: () => ({ name }), total: () => (name ? rows.find((row) => row.name === name)?.dead : rows.reduce((sum, row) => sum + row.dead, 0)),
       render: (items) => (items.length ? items.map(job) : empty("There are no dead jobs: none has used up its attempts.")),
     });
   }

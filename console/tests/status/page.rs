@@ -76,11 +76,21 @@ mod assets {
             open.extend(new);
             seen.push(file);
         }
-        for view in
-            ["overview.js", "names.js", "tasks.js", "history.js", "dead.js", "events.js", "queues.js", "detail.js"]
-        {
+        for view in [
+            "overview.js",
+            "names.js",
+            "tasks.js",
+            "history.js",
+            "dead.js",
+            "events.js",
+            "queues.js",
+            "detail.js",
+            "runbook.js",
+        ] {
             assert!(seen.iter().any(|one| one == view), "{view} is not used");
         }
+        let runbook = get(address, "/admin/assets/runbook.md").await;
+        assert_eq!((runbook.status, runbook.header("content-type")), (200, Some("text/markdown; charset=utf-8")));
     }
 
     #[tokio::test]
@@ -196,6 +206,30 @@ mod snapshot {
         let all = get(address, "/admin/snapshot.json").await.json();
         assert_eq!((&all["totals"]["lost"], &all["totals"]["capacity"]), (&3.into(), &1.into()), "{all}");
         assert!(all["next_in"].as_f64().unwrap() >= 1.0);
+    }
+
+    /// The oldest task waits behind another one: that is one problem, which the health check has, too.
+    #[tokio::test]
+    async fn it_tells_a_problem_of_health_once_and_in_words() {
+        let registry = TaskRegistry::new();
+        let set = registry.set();
+        let holder = set.add(hanging());
+        set.add(Task::new(async {}).named("behind"));
+        drop(set);
+        tokio::task::yield_now().await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(70)).await;
+        tokio::time::resume();
+        let status = StatusRouter::new(registry).max_pending_age(Duration::from_secs(60));
+        let address = serve_status(status).await;
+        let snapshot = get(address, "/admin/snapshot.json").await.json();
+        assert_eq!((&snapshot["finding_count"], &snapshot["health"]["status"]), (&1.into(), &"unhealthy".into()));
+        let finding = &snapshot["findings"][0];
+        assert_eq!((&finding["kind"], &finding["task"]), (&"blocking".into(), &holder.to_external().into()));
+        assert_eq!(finding["health"], "The health check fails: no task may wait for longer than 60s");
+        assert!(!finding.to_string().contains("/tasks"), "{finding}");
+        let health = get(address, "/admin/health").await;
+        assert!(health.body.contains("longer than 60s: see `/tasks?state=pending`"), "{health:?}");
     }
 
     #[tokio::test]

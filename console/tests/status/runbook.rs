@@ -35,6 +35,26 @@ fn links_to_its_sections() {
     }
 }
 
+/// The page links each kind of finding to a section, and shows those that the person on call needs.
+#[test]
+fn has_the_sections_to_which_the_page_links() {
+    const LINKS: &str = include_str!("../../src/assets/links.js");
+    const PAGE: &str = include_str!("../../src/assets/runbook.js");
+    let begin = LINKS.find("const PARTS = {").unwrap();
+    let end = begin + LINKS[begin..].find("};").unwrap();
+    let parts: Vec<_> = LINKS[begin..end].split('"').skip(1).step_by(2).collect();
+    assert!(parts.len() > 12, "they were found: {parts:?}");
+    let rest = RUNBOOK.find("\n## The operator's routes").unwrap();
+    let anchors = |text: &str| text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect::<Vec<_>>();
+    let shown = anchors(&RUNBOOK[..rest]);
+    for part in parts {
+        assert!(shown.iter().any(|anchor| anchor == part), "#{part} is none of {shown:?}");
+    }
+    for part in anchors(&RUNBOOK[rest..]) {
+        assert!(PAGE.contains(&format!("\"{part}\"")), "the page links to #{part}, and does not show it");
+    }
+}
+
 /// The commands for these routes: the method and the path of each.
 fn commands() -> Vec<(&'static str, &'static str)> {
     let spans = RUNBOOK.split('`').filter_map(|span| span.strip_prefix("ops "));

@@ -51,14 +51,55 @@ fn replay_and_discard_letters() {
     browser.until_text("Discard the letter of task ");
     browser.click("//dialog//button[.='Discard']");
     browser.until_text("1 discarded.");
-    browser.write("//input[@id='name']", "webhook");
-    browser.click("//button[.='Discard all of this name']");
-    browser.until_text("Discard 2 letters of “webhook”?");
+    browser.write("//input[@id='text']", "WEBh");
+    browser.click("//button[.='Discard all that match']");
+    browser.until_text("Discard 2 letters with “WEBh” in the name?");
     browser.click("//dialog//button[.='Cancel']");
-    browser.click("//button[.='Discard all of this name']");
+    browser.click("//button[.='Discard all that match']");
     browser.click("//dialog//button[.='Discard']");
     browser.until_text("2 discarded.");
     assert_eq!(service.get("dead-letters")["dead_letters"].as_array().unwrap().len(), 2);
+    assert_eq!(browser.problems(), [""; 0]);
+}
+
+/// A replay is told until it has ended, and the list and its groups have the letters that there are.
+#[test]
+fn say_what_became_of_replayed_letters() {
+    let (service, browser) = (Service::acting(), Browser::start());
+    let letters = service.spawn("mend", "mended", 2);
+    service.spawn("die", "webhook", 2);
+    browser.open(&service.url("dead"));
+    browser.until_text("Showing 4 of 4");
+    browser.until_text("4 letters in 2 groups");
+    browser.click("//button[.='Replay all']");
+    browser.until_text("Replay 4 letters?");
+    browser.click("//dialog//button[.='Replay']");
+    browser.until_text("4 letters replayed: 2 failed again, 2 running.");
+    // Those that failed again are letters again, in the list, in the groups and in the tab.
+    browser.until_text("Showing 2 of 2");
+    browser.until("document.querySelector('main .again')?.innerText === '2 failed again'");
+    browser.until("document.querySelector('nav .count')?.parentNode.parentNode.innerText.includes('Dead letters2')");
+    browser.until("document.querySelectorAll('article').length === 2");
+    browser.until_text("a replay of");
+    service.release();
+    browser.until_text("4 letters replayed: 2 failed again, 2 completed.");
+
+    // From the letter's task to that of its replay, and back; also after the page was loaded again.
+    browser.open(&service.url("overview"));
+    browser.open(&service.url(&format!("task?id={}", letters[0])));
+    browser.click("//dt[.='Replayed as']/following-sibling::dd[1]/a");
+    browser.until_text("Replay of");
+    browser.until("document.querySelector('main dl').innerText.includes('completed')");
+    browser.click("//dt[.='Replay of']/following-sibling::dd[1]/a");
+    browser.until_text("Replayed as");
+
+    // One that is discarded is gone everywhere at once: its group is told no longer.
+    browser.open(&service.url("dead"));
+    browser.until_text("2 letters in 1 group");
+    browser.click("(//article//button[.='Discard'])[1]");
+    browser.click("//dialog//button[.='Discard']");
+    browser.until_text("Showing 1 of 1");
+    browser.until_no_text("The same error");
     assert_eq!(browser.problems(), [""; 0]);
 }
 

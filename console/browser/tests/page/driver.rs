@@ -132,6 +132,13 @@ impl Browser {
         self.command("POST", &format!("/element/{element}/value"), &json!({"text": format!("{text}\u{e004}")}));
     }
 
+    /// Types into a field in the place of what is in it, and stays there.
+    pub(crate) fn type_into(&self, xpath: &str, text: &str) {
+        self.click(xpath);
+        self.run("document.activeElement.select()");
+        self.press(text);
+    }
+
     /// Chooses an option, by its text.
     pub(crate) fn choose(&self, select: &str, option: &str) {
         self.find(select);

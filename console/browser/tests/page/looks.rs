@@ -7,7 +7,7 @@ use crate::{
     service::Service,
 };
 
-const VIEWS: [&str; 9] = [
+const VIEWS: [&str; 10] = [
     "overview",
     "names",
     "name?name=send_mail",
@@ -17,13 +17,14 @@ const VIEWS: [&str; 9] = [
     "dead",
     "queues",
     "events",
+    "runbook",
 ];
 
 fn take(service: &Service, browser: &Browser, folder: &str) {
     let pictures = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pictures").join(folder);
     for (kind, look) in [
-        ("light", Look { width: 1200, is_dark: false }),
-        ("dark", Look { width: 1200, is_dark: true }),
+        ("light", Look { width: 1280, is_dark: false }),
+        ("dark", Look { width: 1280, is_dark: true }),
         ("narrow", Look { width: 360, is_dark: false }),
     ] {
         browser.look(look);

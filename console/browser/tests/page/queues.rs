@@ -61,7 +61,7 @@ fn offer_no_action_where_actions_are_off() {
     browser.open(&service.url("queues"));
     browser.until("document.querySelectorAll('article').length === 3");
     let offered = browser
-        .run("return [...document.querySelectorAll('main button:not(th button)')].map((one) => one.innerText).join()");
+        .run("return [...document.querySelectorAll('main button:not(th button)')].filter((one) => one.getClientRects().length).map((one) => one.innerText).join()");
     assert_eq!(offered, "Back,Next page");
     assert_eq!(browser.problems(), [""; 0]);
 }
