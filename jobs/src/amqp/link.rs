@@ -2,18 +2,18 @@
 
 use std::{
     io,
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
 use lapin::{
     Connection, ConnectionProperties,
-    tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig},
-    uri::{AMQPScheme, AMQPUri},
+    tcp::{AsyncTcpStream, TLSConfig},
+    uri::{AMQPAuthority, AMQPScheme, AMQPUri},
 };
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{net::lookup_host, sync::watch, time::timeout};
 
 use super::{address::Address, silence::silence_this_thread};
 
@@ -62,18 +62,21 @@ impl Link {
             // The driver needs a provider of cryptography. The first one of the process is kept.
             let _another_is_installed = rustls::crypto::ring::default_provider().install_default();
         }
+        let AMQPAuthority { host, port, .. } = &address.uri().authority;
+        // Not in the thread of the driver, which would panic if the runtime shuts down meanwhile.
+        let found = timeout(CONNECT_LIMIT, lookup_host((host.as_str(), *port))).await.map_err(|_| timed_out())?;
+        let found: Vec<SocketAddr> = found?.collect();
         let socket = Socket::default();
         let mut attempt = Attempt(Some(socket.clone()));
         let (slot, runtime) = (socket.clone(), lapin::runtime::default_runtime()?);
         let of_stream = runtime.clone();
         // Ends the attempt when the sender is dropped. A timer would panic in that thread if the runtime shuts down.
         let (attempted, is_given_up) = watch::channel(());
-        let connect = async move |mut uri: AMQPUri, _| {
+        let connect = async move |uri: AMQPUri, _| {
             silence_this_thread();
             let is_encrypted = uri.scheme == AMQPScheme::AMQPS;
-            uri.scheme = AMQPScheme::AMQP;
             let connected = async {
-                let stream = uri.connect_with_config_async(TLSConfig::default(), &of_stream).await?;
+                let stream = AsyncTcpStream::connect(&of_stream, found.clone()).await?;
                 if let AsyncTcpStream::Plain(plain) = &stream {
                     plain.get_ref().set_nodelay(true)?;
                     *slot.0.lock() = Some(duplicate(plain.get_ref())?);
@@ -114,6 +117,14 @@ impl Link {
             0 => None,
             seconds => Some(Duration::from_secs(seconds.into())),
         }
+    }
+
+    /// Ends the connection in an orderly way: the server has carried out all that it was sent.
+    ///
+    /// # Errors
+    /// If it has ended before.
+    pub(crate) async fn close(&self) -> Result<(), lapin::Error> {
+        self.connection.close(200, "done".into()).await
     }
 
     /// Ends the connection at once, whatever the server does.

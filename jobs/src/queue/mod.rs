@@ -107,6 +107,12 @@ mod sealed {
             Box::pin(std::future::ready(Ok(())))
         }
 
+        /// Says that this owner has settled everything and reserves no more. When it returns, the engine has carried out all
+        /// that this owner told it.
+        fn leave(&self, _owner: JobId) -> Answer<'_, ()> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
         /// Says what there is to do, for a worker with these names. It reads only.
         fn look(&self, names: Vec<&'static str>) -> Answer<'_, Look>;
 

@@ -117,6 +117,7 @@ impl Worker {
         let settled = async {
             reserve::run(&self, &guard).await;
             tokio::join!(self.withhold(), self.held.all_settled());
+            self.leave().await;
         };
         let until_shutdown = async {
             tokio::select! {
@@ -145,6 +146,14 @@ impl Worker {
         if let Err(error) = self.ask_within(WITHHOLD_LIMIT, self.queue.withhold(self.owner)).await {
             let error = &error as &dyn Error;
             tracing::debug!(target: "postlude_jobs", error, "jobs that were delivered ahead are not given back");
+        }
+    }
+
+    /// Makes sure that the engine has carried out all that it was told.
+    async fn leave(&self) {
+        if let Err(error) = self.ask_within(WITHHOLD_LIMIT, self.queue.leave(self.owner)).await {
+            let error = &error as &dyn Error;
+            tracing::debug!(target: "postlude_jobs", error, "the worker has not left the queue in an orderly way");
         }
     }
 

@@ -191,6 +191,19 @@ impl Server {
         }
     }
 
+    /// Waits until the server has written down that it has these queues. It does so up to a second after they were
+    /// declared, and has lost those, with all that is in them, that it has not written down when it is killed.
+    pub(crate) async fn until_written(&self, queue: &str, places: &[&str]) {
+        let file = self.folder.path().join("data").join(&self.name).join("quorum").join(&self.name).join("names.dets");
+        let names: Vec<String> = places.iter().map(|place| format!("%2F_postlude.{queue}.{place}")).collect();
+        super::until("the server has written down its queues", async || {
+            let written = fs::read(&file).unwrap_or_default();
+            let has = |name: &String| written.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+            names.iter().all(has)
+        })
+        .await;
+    }
+
     /// Kills the server with SIGKILL.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.process.lock().take() else { return };

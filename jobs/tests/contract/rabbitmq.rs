@@ -40,14 +40,15 @@ pub(crate) fn all() -> Vec<(&'static str, Test)> {
         failures_are_capped crashes_are_capped_apart a_crashed_job_runs_alone a_release_counts_as_neither
         panicked_and_timed_out_are_retried snooze_counts_as_nothing declared_dead aborted_by_a_person_is_dead
         undecodable_is_dead_with_its_bytes an_unknown_name_is_left rejected_is_released
-        delayed_by_the_broker a_delay_that_is_too_long_is_an_error no_more_is_reserved_than_may_start
+        delayed a_delay_may_have_any_length_and_end_at_a_time many_delayed_jobs
+        a_delay_longer_than_a_worker_may_keep_a_job no_more_is_reserved_than_may_start
         no_more_is_in_hand_than_the_concurrency more_names_than_jobs_in_hand
         a_shutdown_lets_jobs_run_and_settles_them a_shutdown_releases_what_did_not_finish a_shutdown_reserves_no_more
         a_queue_in_another_form_is_an_error a_deleted_queue_is_declared_anew a_job_of_another_program
         what_the_broker_can_not_do_is_an_error a_time_limit_beyond_that_of_the_broker_is_refused
         a_run_that_is_too_long_for_the_broker_is_cancelled headers_are_stored
         dead_jobs_are_replayed_and_discarded figures_that_are_unknown_are_named payloads_and_passwords_never_show
-        wrong_addresses_and_names two_workers_of_one_handle
+        wrong_addresses_and_names two_workers_of_one_handle a_runtime_may_end_before_its_connections
     }
 }
 
@@ -420,7 +421,7 @@ async fn rejected_is_released() {
     assert_eq!(journal.entries(), [(1, 1)]);
 }
 
-async fn delayed_by_the_broker() {
+async fn delayed() {
     let engine = RabbitMq::create().await;
     let started: Journal<SystemTime> = Journal::default();
     let noted = started.clone();
@@ -443,14 +444,78 @@ async fn delayed_by_the_broker() {
     assert!(times[1] < times[2]);
 }
 
-async fn a_delay_that_is_too_long_is_an_error() {
+/// Nobody but a worker notices that a job is due.
+async fn a_delay_may_have_any_length_and_end_at_a_time() {
     let engine = RabbitMq::create().await;
     let jobs = Jobs::producer(engine.queue().await).await.unwrap();
-    let error = jobs.push_with(Mail { number: 1 }, PushOptions::default().delay(Duration::MAX)).await.unwrap_err();
-    assert!(error.to_string().contains("28 days") && !error.may_be_stored(), "{error}");
-    let days = Duration::from_secs(28 * 24 * 3600);
-    jobs.push_with(Mail { number: 1 }, PushOptions::default().delay(days)).await.unwrap();
-    assert_eq!(count(&engine, "delay", "2419200000").await, 1);
+    let now = SystemTime::now();
+    for (number, options, range) in [
+        (1, PushOptions::default().delay(Duration::MAX), "1555200"),
+        (2, PushOptions::default().at(now + 3600 * SECOND), "7200"),
+        (3, PushOptions::default().at(now + SECOND / 2), "1"),
+    ] {
+        jobs.push_with(Mail { number }, options).await.unwrap();
+        assert_eq!(count(&engine, "delayed", range).await, 1, "{range}");
+    }
+    jobs.push_with(Mail { number: 4 }, PushOptions::default().at(now - SECOND)).await.unwrap();
+    assert_eq!(count(&engine, "waiting", "mail").await, 1, "what is due waits for nothing");
+    let journal = Journal::default();
+    let (_jobs, registry) = mail_worker(&engine, &journal).await;
+    until_len(&journal, 2).await;
+    assert!(SystemTime::now() >= now + SECOND / 2);
+    let mut entries = journal.entries();
+    entries.sort_unstable();
+    assert_eq!(entries, [(3, 1), (4, 1)]);
+    // A worker keeps what is not due, and leaves it when it ends.
+    registry.shutdown(SECOND).await;
+    until_count(&engine, "delayed", "7200", 1).await;
+    until_count(&engine, "delayed", "1555200", 1).await;
+}
+
+/// More than a worker keeps, of several names, and the last ones are due first.
+async fn many_delayed_jobs() {
+    let engine = RabbitMq::create().await;
+    let producer = Jobs::producer(engine.queue().await).await.unwrap();
+    for number in 0..150 {
+        let options = PushOptions::default().delay(2 * SECOND - Duration::from_millis(number));
+        producer.push_with(Mail { number }, options.clone()).await.unwrap();
+        producer.push_with(Report { number }, options).await.unwrap();
+    }
+    let (journal, reports) = (Journal::default(), Journal::default());
+    let (builder, _registry) = builder(&engine).await;
+    let (noted, noted_reports) = (journal.clone(), reports.clone());
+    let builder = builder.handle(move |mail: Mail| {
+        noted.mail(&mail);
+        async {}
+    });
+    let builder = builder.handle(move |report: Report| {
+        noted_reports.note(report.number);
+        async {}
+    });
+    let jobs = builder.start().await.unwrap();
+    until("all have completed", async || jobs.metrics().completed == 300).await;
+    let mut numbers = reports.entries();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..150).collect::<Vec<_>>());
+    assert_eq!(journal.len(), 150);
+}
+
+/// The broker would end the channel of who keeps a job for too long: it is given back, and that counts as nothing.
+async fn a_delay_longer_than_a_worker_may_keep_a_job() {
+    let engine = RabbitMq::create().await;
+    let journal = Journal::default();
+    let noted = journal.clone();
+    let queue = engine.queue().await.consumer_timeout(3 * SECOND / 2);
+    let handler = move |mail: Mail| {
+        noted.mail(&mail);
+        async {}
+    };
+    let jobs = Jobs::builder(queue, TaskRegistry::new()).handle(handler).start().await.unwrap();
+    let pushed = SystemTime::now();
+    jobs.push_with(Mail { number: 1 }, PushOptions::default().delay(2 * SECOND)).await.unwrap();
+    until("it has completed", async || jobs.metrics().completed == 1).await;
+    assert!(SystemTime::now() >= pushed + 2 * SECOND);
+    assert_eq!(journal.entries(), [(1, 1)]);
 }
 
 async fn no_more_is_reserved_than_may_start() {
@@ -673,7 +738,6 @@ async fn what_the_broker_can_not_do_is_an_error() {
         assert!(matches!(error, QueueError::Unsupported { .. }) && error.to_string().contains(what), "{error}");
     }
     for (what, options) in [
-        ("certain time", PushOptions::default().at(SystemTime::now())),
         ("unique key", PushOptions::default().unique("key")),
         ("priority", PushOptions::default().priority(Priority::High)),
         ("headers", PushOptions::default().header("long", "x".repeat(70_000))),
@@ -841,6 +905,38 @@ async fn wrong_addresses_and_names() {
     // One of several nodes is enough.
     let queue = RabbitQueue::connect_to(&["amqp://127.0.0.1:1/", &url], &engine.queue).await.unwrap();
     assert_eq!(queue.engine(), "RabbitMQ");
+}
+
+/// The driver has threads of its own, which use the runtime.
+async fn a_runtime_may_end_before_its_connections() {
+    let panics = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (counted, before) = (Arc::clone(&panics), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() == Some("lapin-io-loop") {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        before(panic);
+    }));
+    let url = shared().url().replace("127.0.0.1", "localhost");
+    for round in 0..60 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (connected, url) = (tokio::sync::oneshot::channel(), url.clone());
+        runtime.spawn(async move {
+            let queue = RabbitQueue::connect(&url).await.unwrap();
+            // Nobody waits for it any more.
+            let _sent = connected.0.send(());
+            drop(queue);
+            std::future::pending::<()>().await;
+        });
+        if round % 4 == 0 {
+            connected.1.await.unwrap();
+        } else {
+            sleep(Duration::from_micros(150 * round)).await;
+        }
+        runtime.shutdown_background();
+    }
+    sleep(SECOND).await;
+    assert_eq!(panics.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
 
 /// Clones share their connections, and each worker has what was delivered to it.

@@ -12,6 +12,8 @@
     reason = "these are tests, in a harness of their own"
 )]
 
+#[cfg(any(feature = "redis", feature = "rabbitmq"))]
+mod certificate;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod chaos;
 mod child;
@@ -137,7 +139,7 @@ fn of_redis() -> Vec<Trial> {
         }),
         ("a_cluster_says_where_the_queue_is", true, || Box::pin(redis::a_cluster_says_where_the_queue_is())),
         ("sentinels_promote_a_replica", true, || Box::pin(redis::sentinels_promote_a_replica())),
-        ("tls", redis::has_openssl(), || Box::pin(redis::tls())),
+        ("tls", certificate::can_create(), || Box::pin(redis::tls())),
     ];
     all.extend(tests.map(|(name, can_run, test)| trial("redis", name, engine::Redis::is_installed() && can_run, test)));
     all

@@ -22,15 +22,16 @@ use lapin::{
 use libtest_mimic::Trial;
 use parking_lot::Mutex;
 use postlude::TaskRegistry;
-use postlude_jobs::{Jobs, PushErrorKind, PushOptions, QueueError};
+use postlude_jobs::{Jobs, PushErrorKind, PushOptions, QueueError, rabbitmq::RabbitQueue};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    certificate,
     child::{CONCURRENCY, Config, Process, Role, builder},
     common::{
         Test,
-        rabbitmq::{Server, cluster, new_queue, shared},
+        rabbitmq::{Server, cluster, free_port, is_installed, new_queue, shared},
         trial, until,
     },
     proxy::{Mode, Proxy},
@@ -48,12 +49,12 @@ pub(crate) fn all() -> Vec<Trial> {
     let tests = list! {
         killed_in_mid_job killed_in_mid_batch killed_between_work_and_settlement stopped_for_longer_than_its_heartbeat
         a_job_that_aborts_its_process shut_down_in_the_middle four_producers_and_four_workers very_many_scheduled
-        a_producer_is_killed server_killed_and_started_again server_killed_right_after_pushes
+        killed_while_jobs_wait_for_their_time a_producer_is_killed server_killed_and_started_again server_killed_right_after_pushes
         proxy_cuts_delays_holds_and_half_closes silence_longer_than_workers_wait memory_limit disk_limit
-        a_queue_is_deleted_under_a_worker credentials_revoked chaos cluster_node_killed cluster_node_stopped
+        a_queue_is_deleted_under_a_worker credentials_revoked tls chaos cluster_node_killed cluster_node_stopped
     };
-    // Some fail, some of them only now and then: the guide says which. They run with `--ignored`.
-    tests.into_iter().map(|(name, test)| trial("rabbitmq", name, false, test)).collect()
+    let can_run = |name| is_installed() && (name != "tls" || certificate::can_create());
+    tests.into_iter().map(|(name, test)| trial("rabbitmq", name, can_run(name), test)).collect()
 }
 
 /// How many seconds a side may be silent: twice that, and the connection ends.
@@ -293,11 +294,9 @@ async fn shut_down_in_the_middle() {
     case.until_done(&(3..60).collect()).await;
     second.shut_down();
     assert_eq!(repeated(&case.log), (0, 1));
-    let attempts = case.log.entries().into_iter().filter_map(|entry| match entry {
-        Entry::Start { attempt, .. } => Some(attempt),
-        _ => None,
-    });
-    assert!(attempts.into_iter().all(|attempt| attempt == 1), "a release counts as nothing");
+    let entries = case.log.entries();
+    let counted = entries.iter().filter(|entry| matches!(entry, Entry::Start { attempt: 2.., .. }));
+    assert_eq!(counted.collect::<Vec<_>>(), Vec::<&Entry>::new(), "a release counts as nothing");
 }
 
 /// Where nothing fails, each job runs exactly once, over four processes.
@@ -354,7 +353,29 @@ async fn very_many_scheduled() {
     let ends = case.log.ends();
     assert_eq!(ends.keys().copied().collect::<Vec<_>>(), (0..DUE).collect::<Vec<_>>(), "what is due, and no other");
     assert_eq!(repeated(&case.log), (0, 1));
-    assert_eq!(u64::from(case.count("delay", "3600000").await), scheduled);
+    // Those that the worker kept are back.
+    until("all others wait", async || u64::from(case.count("delayed", "7200").await) == scheduled).await;
+}
+
+/// A worker that keeps jobs until they are due.
+async fn killed_while_jobs_wait_for_their_time() {
+    let case = Case::create().await;
+    let first = case.worker();
+    for number in 0..20 {
+        let options = PushOptions::default().delay(Duration::from_secs(10));
+        case.jobs.push_with(Work::new(number, Action::Take(0)), options).await.unwrap();
+    }
+    until("the worker keeps them", async || case.count("delayed", "10").await == 0).await;
+    first.kill();
+    until("they are back", async || case.count("delayed", "10").await == 20).await;
+    let second = case.worker();
+    case.until_done(&(0..20).collect()).await;
+    second.shut_down();
+    let attempts = case.log.entries().into_iter().filter_map(|entry| match entry {
+        Entry::Start { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    assert_eq!(attempts.collect::<Vec<_>>(), [1; 20], "it counts as nothing");
 }
 
 /// What a producer has noted as pushed is stored when it is killed.
@@ -390,6 +411,7 @@ async fn server_killed_and_started_again() {
     for number in 8..100 {
         case.push(number, Action::Take(500)).await;
     }
+    server.until_written(&case.queue, &["waiting.work", "dead.work", "delayed.10"]).await;
     server.kill();
     let error = case.jobs.push(Work::new(100, Action::Take(0))).await.unwrap_err();
     assert!(error.to_string().contains("RabbitMQ"), "{error}");
@@ -408,7 +430,10 @@ async fn server_killed_right_after_pushes() {
     let case = Case::of(&server).await;
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let registry = TaskRegistry::new();
-    for round in 0..setting("JOBS_FAULTS_KILLS", 2) {
+    push_surely(&case.jobs, &ToughWork(Work::new(0, Action::Take(0)))).await;
+    case.push(1, Action::Take(0)).await;
+    server.until_written(&case.queue, &["waiting.tough", "waiting.work"]).await;
+    for round in 1..=setting("JOBS_FAULTS_KILLS", 2) {
         let before = acknowledged.lock().len();
         let is_killed = Arc::new(AtomicBool::new(false));
         for part in 0..4 {
@@ -619,9 +644,42 @@ async fn credentials_revoked() {
 async fn producer_or_error(address: &str) -> Result<(), String> {
     let words: Vec<&str> = address.split(' ').collect();
     let (queue, urls) = words.split_last().unwrap();
-    let queue = postlude_jobs::rabbitmq::RabbitQueue::connect_to(urls, queue).await.map_err(|error| whole(&error))?;
+    let queue = RabbitQueue::connect_to(urls, queue).await.map_err(|error| whole(&error))?;
     let jobs = Jobs::producer(queue).await.map_err(|error| whole(&error))?;
     jobs.push(Work::new(1_000, Action::Take(0))).await.map(drop).map_err(|error| whole(&error))
+}
+
+/// The connections are encrypted, and a certificate that nobody vouches for is refused.
+async fn tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = certificate::create(folder.path());
+    let (port, path) = (free_port(), certificate.display());
+    let settings = format!(
+        "listeners.ssl.default = 127.0.0.1:{port}\n\
+         ssl_options.cacertfile = {path}\n\
+         ssl_options.certfile = {path}\n\
+         ssl_options.keyfile = {}\n\
+         ssl_options.verify = verify_none\n\
+         ssl_options.fail_if_no_peer_cert = false\n",
+        key.display()
+    );
+    let _server = Server::create_with(&settings, Vec::new());
+    let url = format!("amqps://guest:guest@localhost:{port}/?heartbeat={HEARTBEAT}");
+    let error = RabbitQueue::connect(&url).await.unwrap_err();
+    let said = whole(&error);
+    assert!(matches!(error, QueueError::Unreachable { .. }) && said.contains("certificate"), "{said}");
+
+    let (address, log) = (format!("{url} {}", new_queue()), Log::new(folder.path().join("log")));
+    let start = |role| {
+        let vouches = [("SSL_CERT_FILE", certificate.display().to_string())];
+        let process = Config::new(role, &address, log.path()).environment(&vouches).start();
+        assert!(process.is_ready(), "it has connected");
+        process
+    };
+    let (producer, worker) = (start(Role::Producer), start(Role::Worker));
+    until("jobs run", async || log.ends().len() >= 20).await;
+    producer.shut_down();
+    worker.shut_down();
 }
 
 /// Pushes until it is over. Returns the numbers that were acknowledged.
@@ -648,6 +706,9 @@ async fn push(jobs: Jobs, mut random: Rng, is_over: Arc<AtomicBool>) -> Result<B
     Ok(pushed)
 }
 
+/// The queues of these tests.
+const QUEUES: &[&str] = &["waiting.work", "dead.work", "waiting.tough", "dead.tough", "delayed.1"];
+
 fn workers(address: &str, log: &Path) -> Vec<(Process, Config)> {
     let config = Config::new(Role::Worker, address, log);
     (0..3).map(|_| (start(&config), config.clone())).collect()
@@ -662,6 +723,7 @@ async fn chaos() {
     let address = proxy.address(&address(&[&server], &queue), server.port());
     let log = Log::new(folder.path().join("log"));
     let mut workers = workers(&address, log.path());
+    server.until_written(&queue, QUEUES).await;
     let (is_over, registry) = (Arc::default(), TaskRegistry::new());
     let jobs = producer(&address).await;
     let pushing = registry.spawn_with_output(push(jobs, Rng::with_seed(random.u64(..)), Arc::clone(&is_over)));
@@ -728,6 +790,9 @@ async fn in_a_cluster(what: &str, suffer: impl AsyncFn(&Server)) {
     let address = address(&nodes.each_ref(), &queue);
     let log = Log::new(folder.path().join("log"));
     let mut workers = workers(&address, log.path());
+    for node in &nodes {
+        node.until_written(&queue, QUEUES).await;
+    }
     let (is_over, registry) = (Arc::default(), TaskRegistry::new());
     let jobs = producer(&address).await;
     let pushing = registry.spawn_with_output(push(jobs, Rng::with_seed(1), Arc::clone(&is_over)));

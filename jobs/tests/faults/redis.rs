@@ -3,7 +3,6 @@
 
 use std::{
     error::Error,
-    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -17,6 +16,7 @@ use redis::{
 use tokio::time::sleep;
 
 use crate::{
+    certificate,
     child::{Config, KEPT, Process, Role, builder},
     common::{
         redis::{Fsync, Server, WATCHED_AS},
@@ -399,29 +399,10 @@ pub(crate) async fn sentinels_promote_a_replica() {
     assert!((0..number).all(|number| (1..=3).contains(&ends.get(&number).copied().unwrap_or_default())), "{ends:?}");
 }
 
-pub(crate) fn has_openssl() -> bool {
-    Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-}
-
-/// A certificate of its own, and its key.
-fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (folder.join("certificate"), folder.join("key"));
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    (certificate, key)
-}
-
 /// The connections are encrypted, and a certificate that nobody vouches for is refused.
 pub(crate) async fn tls() {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = certificate(folder.path());
+    let (certificate, key) = certificate::create(folder.path());
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let (certificate_path, key_path) = (certificate.display().to_string(), key.display().to_string());
     let settings = ["--tls-port", &free, "--tls-auth-clients", "no", "--tls-cert-file", &certificate_path];

@@ -19,7 +19,7 @@ use super::{
     topology::{Place, Topology},
 };
 use crate::{
-    amqp::{address::Address, link::Link},
+    amqp::{address::Address, error::sent, link::Link},
     model::{error::QueueError, id::JobId},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 const NO_HEARTBEAT: Duration = Duration::from_secs(60);
 
 pub(super) struct Shared {
-    addresses: Arc<Addresses>,
+    pub(super) addresses: Arc<Addresses>,
     pub(super) topology: Topology,
     pub(super) publisher: Publisher,
     /// Jobs are delivered on this connection.
@@ -94,9 +94,9 @@ impl Shared {
         self.changes.send_modify(|number| *number = number.wrapping_add(1));
     }
 
-    /// The broker tells of jobs by delivering them.
+    /// The broker tells of jobs by delivering them. Those that are due wait for somebody to notice.
     pub(super) async fn watch(&self) {
-        std::future::pending::<()>().await;
+        self.forward_delayed().await;
     }
 
     /// What was delivered to a worker, on a connection that lives.
@@ -131,6 +131,26 @@ impl Shared {
         drop(workers);
         drop(replaced);
         Ok(deliveries)
+    }
+
+    /// Ends what is delivered to a worker. The broker has carried out all its answers then: they might get lost if the
+    /// process ended with answers on their way.
+    pub(super) async fn leave(&self, owner: JobId) -> Result<(), QueueError> {
+        let (deliveries, was_last) = {
+            let mut workers = self.workers.lock();
+            let deliveries = workers.remove(&owner);
+            (deliveries, workers.is_empty())
+        };
+        let Some(deliveries) = deliveries else { return Ok(()) };
+        if !was_last {
+            return deliveries.close().await.map_err(sent);
+        }
+        let mut link = self.link.lock().await;
+        if link.as_ref().is_some_and(|link| Arc::ptr_eq(link, &deliveries.link)) {
+            *link = None;
+        }
+        drop(link);
+        deliveries.link.close().await.map_err(sent)
     }
 
     pub(super) fn worker(&self, owner: JobId) -> Option<Arc<Deliveries>> {

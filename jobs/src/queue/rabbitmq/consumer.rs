@@ -19,12 +19,16 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     message::Message,
     publisher::within,
     shares::{Demand, shares},
+    together::together,
     topology::{Place, Topology},
 };
 use crate::{
@@ -32,6 +36,10 @@ use crate::{
     model::id::JobId,
     queue::{LostLease, Reservation},
 };
+
+/// How often it looks whether jobs are on their way to a consumer, before it cancels it.
+const QUIET_LOOKS: usize = 20;
+const QUIET_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Numbers reservations, over all workers of the process.
 static RUNS: AtomicI64 = AtomicI64::new(1);
@@ -42,6 +50,8 @@ pub(super) struct Deliveries {
     state: Arc<Mutex<State>>,
     /// Changes are made by one at a time. One that is interrupted leaves it unknown what the broker delivers.
     changing: tokio::sync::Mutex<()>,
+    /// Answers to the broker share it, and consumers are cancelled without any.
+    answering: tokio::sync::RwLock<()>,
     since: Instant,
 }
 
@@ -270,8 +280,8 @@ impl Deliveries {
             has_lost_a_queue: false,
             ended: Vec::new(),
         };
-        let (state, changing) = (Arc::new(Mutex::new(state)), tokio::sync::Mutex::new(()));
-        Self { link, state, changing, since: Instant::now() }
+        let (changing, answering) = (tokio::sync::Mutex::new(()), tokio::sync::RwLock::new(()));
+        Self { link, state: Arc::new(Mutex::new(state)), changing, answering, since: Instant::now() }
     }
 
     pub(super) fn is_usable(&self) -> bool {
@@ -308,6 +318,16 @@ impl Deliveries {
     pub(super) async fn stop(&self, topology: &Topology) -> Result<(), lapin::Error> {
         let _one_at_a_time = self.changing.lock().await;
         self.stop_all(topology).await
+    }
+
+    /// Closes the channels. The broker has carried out all answers then.
+    pub(super) async fn close(&self) -> Result<(), lapin::Error> {
+        let _one_at_a_time = self.changing.lock().await;
+        let channels: Vec<Channel> = self.state.lock().names.values().filter_map(|name| name.channel.clone()).collect();
+        for channel in channels {
+            within(channel.close(200, "done".into())).await?;
+        }
+        Ok(())
     }
 
     async fn stop_all(&self, topology: &Topology) -> Result<(), lapin::Error> {
@@ -449,9 +469,8 @@ impl Deliveries {
             }
             channel
         };
-        for (tag, number) in cancels {
-            channel.basic_cancel(tag, BasicCancelOptions::default()).await?;
-            self.take_late(name, number);
+        if !cancels.is_empty() {
+            self.cancel(&channel, name, cancels, topology).await?;
         }
         let Some((prefetch, number)) = adds else { return Ok(()) };
         if is_first {
@@ -475,6 +494,32 @@ impl Deliveries {
             drop(consumer);
         }
         Ok(())
+    }
+
+    /// Cancels consumers. What is on its way to them meanwhile the broker takes back by itself, and counts as a crash: so it
+    /// waits until nothing is, as far as it can tell. No answer makes room for more in the meantime.
+    async fn cancel(
+        &self,
+        channel: &Channel,
+        name: &'static str,
+        cancels: Vec<(ShortString, u64)>,
+        topology: &Topology,
+    ) -> Result<(), lapin::Error> {
+        let _no_answers = self.answering.write().await;
+        for _ in 0..QUIET_LOOKS {
+            let is_full = self.state.lock().names.get(name).is_none_or(Name::is_busy);
+            if is_full || topology.declare(channel, &Place::Waiting(name.to_owned())).await?.messages == 0 {
+                break;
+            }
+            sleep(QUIET_LOOK_EVERY).await;
+        }
+        // All at once: otherwise one would get what another one did not.
+        let cancelled = cancels.iter().map(|(tag, _)| channel.basic_cancel(tag.clone(), BasicCancelOptions::default()));
+        let results = together(cancelled).await;
+        for (_, number) in cancels {
+            self.take_late(name, number);
+        }
+        results.into_iter().collect()
     }
 
     /// Takes what was delivered to a consumer after its delegate was removed: when it began to be cancelled.
@@ -587,6 +632,7 @@ impl Deliveries {
                 None => return state.settled.contains(&number),
             }
         };
+        let _answering = self.answering.read().await;
         let is_done = matches!(acker.ack(BasicAckOptions::default()).await, Ok(true));
         let mut state = self.state.lock();
         state.remove(number);
@@ -600,6 +646,7 @@ impl Deliveries {
     pub(super) async fn give_back(&self, number: i64) {
         let acker = self.state.lock().runs.get(&number).map(|run| run.delivery.acker.clone());
         if let Some(acker) = acker {
+            let _answering = self.answering.read().await;
             let options = lapin::options::BasicNackOptions { multiple: false, requeue: true };
             // If the channel has ended, the broker has it already.
             let _given_back = acker.nack(options).await;

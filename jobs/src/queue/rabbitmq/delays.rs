@@ -1,37 +1,39 @@
-//! The steps to which delays are rounded: each has a queue, whose messages all wait for the same time.
+//! The ranges of delays: each has a queue, whose jobs wait until workers find them due.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-const SECOND: u64 = 1_000;
-const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+use crate::model::time::to_millis;
 
-/// The steps, in milliseconds. Each is at most twice the one before, so no delay is more than doubled, and most are less
-/// than half as long again.
-#[rustfmt::skip]
-const STEPS: [u64; 44] = [
-    50, 100, 200, 350, 500, 700,
-    SECOND, 3 * SECOND / 2, 2 * SECOND, 3 * SECOND, 5 * SECOND, 7 * SECOND,
-    10 * SECOND, 15 * SECOND, 20 * SECOND, 30 * SECOND, 45 * SECOND,
-    MINUTE, 3 * MINUTE / 2, 2 * MINUTE, 3 * MINUTE, 5 * MINUTE, 7 * MINUTE,
-    10 * MINUTE, 15 * MINUTE, 20 * MINUTE, 30 * MINUTE, 45 * MINUTE,
-    HOUR, 3 * HOUR / 2, 2 * HOUR, 3 * HOUR, 4 * HOUR, 6 * HOUR, 8 * HOUR, 12 * HOUR, 18 * HOUR,
-    DAY, 3 * DAY / 2, 2 * DAY, 4 * DAY, 7 * DAY, 14 * DAY, LONGEST,
-];
+const MINUTE: u32 = 60;
+const HOUR: u32 = 60 * MINUTE;
+const DAY: u32 = 24 * HOUR;
 
-/// The longest step.
-const LONGEST: u64 = 28 * DAY;
+/// The longest delay of each range, in seconds. Each is about three times the one before.
+pub(super) const RANGES: [u32; 14] =
+    [1, 3, 10, 30, 90, 5 * MINUTE, 15 * MINUTE, 45 * MINUTE, 2 * HOUR, 6 * HOUR, 18 * HOUR, 2 * DAY, 6 * DAY, LONGEST];
 
-/// The step of a delay, in milliseconds: the shortest that is not shorter; `None` if there is none.
-pub(super) fn step(delay: Duration) -> Option<u64> {
-    let millis = delay.as_nanos().div_ceil(1_000_000);
-    STEPS.into_iter().find(|step| u128::from(*step) >= millis)
+/// The range of all longer delays, too.
+pub(super) const LONGEST: u32 = 18 * DAY;
+
+/// A delay that is longer than the calendar ends after 1,000 years.
+const FOR_EVER: Duration = Duration::from_secs(1_000 * 365 * 24 * 3600);
+
+/// When a job is due, in milliseconds, and the range of delays to which it belongs now. `None` if it is due.
+pub(super) fn wait_until(due: SystemTime) -> Option<(i64, u32)> {
+    let now = SystemTime::now();
+    let delay = due.duration_since(now).ok().filter(|delay| !delay.is_zero())?;
+    // Rounded up: no job is early.
+    Some((to_millis(due).saturating_add(1), range(delay)))
 }
 
-/// The step of a retry, in milliseconds: the longest, if the delay is longer; `None` if there is no delay.
-pub(super) fn step_of_retry(delay: Duration) -> Option<u64> {
-    (!delay.is_zero()).then(|| step(delay).unwrap_or(LONGEST))
+/// When a job is due that has to wait for this long.
+pub(super) fn due_after(delay: Duration) -> SystemTime {
+    let now = SystemTime::now();
+    now.checked_add(delay).or_else(|| now.checked_add(FOR_EVER)).unwrap_or(now)
+}
+
+fn range(delay: Duration) -> u32 {
+    RANGES.into_iter().find(|range| Duration::from_secs((*range).into()) >= delay).unwrap_or(LONGEST)
 }
 
 #[cfg(test)]
@@ -39,21 +41,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_step_is_more_than_twice_the_one_before() {
-        for pair in STEPS.windows(2) {
-            assert!(pair[0] < pair[1] && pair[1] <= 2 * pair[0], "{pair:?}");
+    fn no_range_is_more_than_four_times_the_one_before() {
+        for pair in RANGES.windows(2) {
+            assert!(pair[0] < pair[1] && pair[1] <= 4 * pair[0], "{pair:?}");
         }
     }
 
     #[test]
-    fn a_delay_is_rounded_up_to_a_step() {
-        for (millis, expected) in
-            [(0, Some(50)), (50, Some(50)), (51, Some(100)), (15_001, Some(20_000)), (28 * DAY, Some(28 * DAY))]
-        {
-            assert_eq!(step(Duration::from_millis(millis)), expected, "{millis}");
+    fn a_delay_belongs_to_the_first_range_that_is_as_long() {
+        for (millis, expected) in [(1, 1), (1_000, 1), (1_001, 3), (15_000, 30), (u64::MAX, LONGEST)] {
+            assert_eq!(range(Duration::from_millis(millis)), expected, "{millis}");
         }
-        assert_eq!(step(Duration::from_millis(28 * DAY) + Duration::from_nanos(1)), None);
-        assert_eq!(step_of_retry(Duration::ZERO), None);
-        assert_eq!(step_of_retry(Duration::MAX), Some(28 * DAY));
+    }
+
+    #[test]
+    fn what_is_due_does_not_wait() {
+        let now = SystemTime::now();
+        assert_eq!(wait_until(now - Duration::from_secs(1)), None);
+        let (due, range) = wait_until(now + Duration::from_secs(60)).unwrap();
+        assert!(due > to_millis(now) + 60_000 - 1 && range == 90, "{due}");
+    }
+
+    #[test]
+    fn the_longest_delay_is_a_time() {
+        assert!(due_after(Duration::MAX) > SystemTime::now() + Duration::from_secs(LONGEST.into()));
     }
 }

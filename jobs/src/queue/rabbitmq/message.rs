@@ -37,6 +37,9 @@ const MAX_ATTEMPTS: &str = "postlude-max-attempts";
 const MAX_CRASHES: &str = "postlude-max-crashes";
 const REPLAYS: &str = "postlude-replays";
 const ERRORS: &str = "postlude-errors";
+/// Of a job that waits for its time: its name, and when it is due.
+const NAME: &str = "postlude-name";
+const DUE: &str = "postlude-due";
 /// The broker counts how often it has delivered the message and got no answer.
 const DELIVERIES: &str = "x-delivery-count";
 
@@ -75,31 +78,40 @@ impl Message {
 
     /// Reads a message. One that another program has sent lacks our headers, and gets the defaults.
     pub(super) fn read(name: &str, properties: &BasicProperties, payload: Vec<u8>) -> Self {
-        let table = properties.headers().as_ref();
-        let value = |header: &str| table.and_then(|table| table.inner().get(header));
-        let number = |header: &str| value(header).and_then(integer);
-        let count = |header: &str| number(header).and_then(|number| u32::try_from(number).ok());
-        let text = |header: &str| match value(header) {
-            Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
-            _ => String::new(),
-        };
+        let mut message = Self::read_stored(name, properties, payload);
+        let deliveries = number(properties, DELIVERIES).and_then(|count| u32::try_from(count).ok());
+        message.crashes = message.crashes.saturating_add(deliveries.unwrap_or_default());
+        message
+    }
+
+    /// Reads the message of a job that waits for its time, and when that is, in milliseconds; `None` if it bears no name.
+    /// How often it was delivered meanwhile counts as nothing.
+    pub(super) fn read_delayed(properties: &BasicProperties, payload: Vec<u8>) -> Option<(Self, i64)> {
+        let name = text(properties, NAME);
+        let due = number(properties, DUE).unwrap_or_default();
+        (!name.is_empty()).then(|| (Self::read_stored(&name, properties, payload), due))
+    }
+
+    fn read_stored(name: &str, properties: &BasicProperties, payload: Vec<u8>) -> Self {
+        let count = |header: &str| number(properties, header).and_then(|number| u32::try_from(number).ok());
         let id = properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
         Self {
             id: id.unwrap_or_else(JobId::generate),
             name: name.to_owned(),
             payload,
-            headers: headers::parse(&text(HEADERS)),
-            pushed_at: number(PUSHED_AT).map_or_else(SystemTime::now, from_millis),
+            headers: headers::parse(&text(properties, HEADERS)),
+            pushed_at: number(properties, PUSHED_AT).map_or_else(SystemTime::now, from_millis),
             failures: count(FAILURES).unwrap_or_default(),
-            crashes: count(CRASHES).unwrap_or_default().saturating_add(count(DELIVERIES).unwrap_or_default()),
+            crashes: count(CRASHES).unwrap_or_default(),
             max_attempts: count(MAX_ATTEMPTS).unwrap_or(DEFAULT_ATTEMPTS),
             max_crashes: count(MAX_CRASHES).unwrap_or(DEFAULT_CRASHES),
             replays: count(REPLAYS).unwrap_or_default(),
-            errors: JobError::parse(&text(ERRORS)),
+            errors: JobError::parse(&text(properties, ERRORS)),
         }
     }
 
-    pub(super) fn properties(&self) -> BasicProperties {
+    /// `due` is when the job is due that waits for its time, in milliseconds.
+    pub(super) fn properties(&self, due: Option<i64>) -> BasicProperties {
         let mut table = FieldTable::default();
         let mut insert = |header: &str, value| {
             table.insert(ShortString::from(header), value);
@@ -116,6 +128,10 @@ impl Message {
         if !self.errors.is_empty() {
             let errors: Vec<String> = self.errors.iter().map(JobError::to_stored).collect();
             insert(ERRORS, text(format!("[{}]", errors.join(","))));
+        }
+        if let Some(due) = due {
+            insert(NAME, text(self.name.clone()));
+            insert(DUE, AMQPValue::LongLongInt(due));
         }
         BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
@@ -137,9 +153,20 @@ impl Message {
     }
 }
 
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a AMQPValue> {
+    properties.headers().as_ref()?.inner().get(name)
+}
+
+fn text(properties: &BasicProperties, name: &str) -> String {
+    match header(properties, name) {
+        Some(AMQPValue::LongString(text)) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Other programs write numbers in other types.
-fn integer(value: &AMQPValue) -> Option<i64> {
-    match value {
+fn number(properties: &BasicProperties, name: &str) -> Option<i64> {
+    match header(properties, name)? {
         AMQPValue::ShortShortInt(number) => Some((*number).into()),
         AMQPValue::ShortShortUInt(number) => Some((*number).into()),
         AMQPValue::ShortInt(number) => Some((*number).into()),
@@ -156,7 +183,7 @@ mod tests {
     use super::*;
 
     fn again(message: &Message) -> Message {
-        Message::read("mail", &message.properties(), message.payload.clone())
+        Message::read("mail", &message.properties(None), message.payload.clone())
     }
 
     #[test]
@@ -174,20 +201,25 @@ mod tests {
         assert_eq!(to_millis(read.pushed_at), to_millis(message.pushed_at));
         let attempts: Vec<_> = read.errors.iter().map(|error| error.attempt).collect();
         assert_eq!(attempts, [1, 12, 13, 14, 15, 16, 17, 18, 19, 20], "the first, and the latest");
-        assert_eq!(message.properties().delivery_mode(), &Some(2));
+        assert_eq!(message.properties(None).delivery_mode(), &Some(2));
     }
 
     #[test]
     fn the_broker_counts_crashes_besides() {
         let mut message = Message::new(NewJob::sample());
         message.crashes = 1;
-        let properties = message.properties();
-        let mut table = properties.headers().clone().unwrap();
-        table.insert("x-delivery-count".into(), AMQPValue::LongInt(2));
-        let read = Message::read("mail", &properties.with_headers(table), Vec::new());
+        let delivered = |properties: BasicProperties| {
+            let mut table = properties.headers().clone().unwrap();
+            table.insert("x-delivery-count".into(), AMQPValue::LongInt(2));
+            properties.with_headers(table)
+        };
+        let read = Message::read("mail", &delivered(message.properties(None)), Vec::new());
         assert_eq!(read.crashes, 3);
         // A message that is sent anew is delivered for the first time.
         assert_eq!(again(&read).crashes, 3);
+        // While it waits for its time, it is delivered to those who wait for it.
+        let (read, due) = Message::read_delayed(&delivered(message.properties(Some(17))), Vec::new()).unwrap();
+        assert_eq!((read.crashes, read.name, due), (1, message.name, 17));
     }
 
     #[test]

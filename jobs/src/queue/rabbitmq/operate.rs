@@ -78,7 +78,7 @@ impl Shared {
             let payload = std::mem::take(&mut delivery.data);
             let mut message = Message::read(name, &delivery.properties, payload);
             message.replay();
-            let outgoing = [Outgoing { place: Place::Waiting(name.to_owned()), message: &message }];
+            let outgoing = [Outgoing::now(&message)];
             for result in self.publisher.publish(&outgoing).await {
                 if let Err(error) = result {
                     let options = BasicNackOptions { multiple: false, requeue: true };

@@ -15,12 +15,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use lapin::{
     Channel, Confirmation, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -29,9 +30,9 @@ use tokio::{
 };
 
 use super::{
-    ENGINE,
+    ENGINE, delays,
     message::Message,
-    topology::{Counts, Place, Route, Topology},
+    topology::{Counts, Place, Topology},
 };
 use crate::{
     amqp::{
@@ -45,9 +46,12 @@ use crate::{
 /// The connection is closed if the broker confirms nothing for this long, although something was sent.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// How long it waits before it declares a queue anew that somebody has deleted. The broker has to notice first, in all
-/// channels, that the old one is gone: otherwise it takes the new one for the old one there.
-const DECLARE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long it waits before it sends messages again that the broker did not take.
+///
+/// If somebody has deleted their queue, the broker has to notice first, in all channels, that the old one is gone:
+/// otherwise it takes the new one for the old one there. A queue that another process has just declared, or that most
+/// nodes have just lost, takes messages a little later.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1_000)];
 
 /// How many pushes are on their way at once. The others wait.
 const CHANNELS: usize = 64;
@@ -101,8 +105,35 @@ impl Addresses {
 
 /// A message and where it goes.
 pub(super) struct Outgoing<'a> {
-    pub(super) place: Place,
-    pub(super) message: &'a Message,
+    place: Place,
+    /// When it is due, in milliseconds, if it has to wait for its time.
+    due: Option<i64>,
+    message: &'a Message,
+}
+
+impl<'a> Outgoing<'a> {
+    /// To the jobs of its name that wait.
+    pub(super) fn now(message: &'a Message) -> Self {
+        Self { place: Place::Waiting(message.name.clone()), due: None, message }
+    }
+
+    /// The same, after a delay.
+    pub(super) fn after(delay: Duration, message: &'a Message) -> Self {
+        if delay.is_zero() { Self::now(message) } else { Self::at(delays::due_after(delay), message) }
+    }
+
+    /// The same, at a time.
+    pub(super) fn at(due: SystemTime, message: &'a Message) -> Self {
+        match delays::wait_until(due) {
+            Some((due, range)) => Self { place: Place::Delayed(range), due: Some(due), message },
+            None => Self::now(message),
+        }
+    }
+
+    /// To the dead jobs of its name.
+    pub(super) fn dead(message: &'a Message) -> Self {
+        Self { place: Place::Dead(message.name.clone()), due: None, message }
+    }
 }
 
 /// Sends messages on a connection that is made anew when it is lost.
@@ -210,19 +241,14 @@ impl Publisher {
     /// Sends messages, and returns what became of each. It has declared their queues before.
     pub(super) async fn publish(&self, messages: &[Outgoing<'_>]) -> Vec<Result<(), QueueError>> {
         let mut results: Vec<Option<Result<(), QueueError>>> = messages.iter().map(|_| None).collect();
-        let mut again = 0;
+        let mut pauses = PAUSES.into_iter();
+        if messages.is_empty() {
+            return Vec::new();
+        }
         loop {
-            let indexes: Vec<usize> =
+            let left: Vec<usize> =
                 results.iter().enumerate().filter(|(_, result)| result.is_none()).map(|(index, _)| index).collect();
-            let some: Vec<&Outgoing<'_>> = indexes.iter().filter_map(|index| messages.get(*index)).collect();
-            if some.is_empty() || again > 1 {
-                break;
-            }
-            if again > 0 {
-                self.renew();
-                sleep(DECLARE_AGAIN_AFTER).await;
-            }
-            again += 1;
+            let some: Vec<&Outgoing<'_>> = left.iter().filter_map(|index| messages.get(*index)).collect();
             let outcomes = match self.try_publish(&some).await {
                 Ok(outcomes) => outcomes,
                 Err(error) => {
@@ -230,17 +256,29 @@ impl Publisher {
                     some.iter().map(|_| Sent::Failed(error.take().unwrap_or_else(unknown))).collect()
                 }
             };
-            for (index, outcome) in indexes.into_iter().zip(outcomes) {
+            let pause = pauses.next();
+            let mut has_lost_a_queue = false;
+            for (index, outcome) in left.into_iter().zip(outcomes) {
                 let Some(result) = results.get_mut(index) else { continue };
-                match outcome {
-                    Sent::Stored => *result = Some(Ok(())),
-                    Sent::Failed(error) => *result = Some(Err(error)),
-                    // Somebody has deleted the queue: it is declared anew.
-                    Sent::NoQueue => {}
-                }
+                has_lost_a_queue |= matches!(outcome, Sent::NoQueue);
+                *result = match outcome {
+                    Sent::Stored => Some(Ok(())),
+                    Sent::Failed(error) => Some(Err(error)),
+                    // It may be there, or take messages, a little later.
+                    Sent::NoQueue | Sent::NotTaken if pause.is_some() => None,
+                    Sent::NoQueue => Some(Err(no_queue())),
+                    Sent::NotTaken => Some(Err(not_taken())),
+                };
             }
+            if results.iter().all(Option::is_some) {
+                return results.into_iter().flatten().collect();
+            }
+            if has_lost_a_queue {
+                // Somebody has deleted it: it is declared anew.
+                self.renew();
+            }
+            sleep(pause.unwrap_or_default()).await;
         }
-        results.into_iter().map(|result| result.unwrap_or_else(|| Err(no_queue()))).collect()
     }
 
     async fn try_publish(&self, messages: &[&Outgoing<'_>]) -> Result<Vec<Sent>, QueueError> {
@@ -369,6 +407,7 @@ impl Publisher {
 enum Sent {
     Stored,
     NoQueue,
+    NotTaken,
     Failed(QueueError),
 }
 
@@ -378,11 +417,13 @@ async fn send(session: &Session, topology: &Topology, messages: &[&Outgoing<'_>]
     let _permit = session.permits.acquire().await;
     let channel = within(session.channel()).await.map_err(not_sent)?;
     let mut confirmations = Vec::with_capacity(messages.len());
-    for Outgoing { place, message } in messages {
-        let Route { exchange, routing_key } = topology.route(place, &message.name);
+    for Outgoing { place, due, message } in messages {
         session.silent_since.lock().get_or_insert_with(Instant::now);
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let sending = channel.basic_publish(exchange, routing_key, options, &message.payload, message.properties());
+        let properties = message.properties(*due);
+        // The exchange without a name routes to the queue of a name.
+        let sending =
+            channel.basic_publish(ShortString::default(), topology.name(place), options, &message.payload, properties);
         confirmations.push(Confirming::Sending(Box::pin(sending)));
     }
     poll_fn(|context| {
@@ -391,7 +432,9 @@ async fn send(session: &Session, topology: &Topology, messages: &[&Outgoing<'_>]
     })
     .await;
     let results: Vec<_> = confirmations.into_iter().map(Confirming::into_result).collect();
-    if channel.status().connected() {
+    let is_taken = |result: &Result<Confirmation, lapin::Error>| matches!(result, Ok(Confirmation::Ack(_)));
+    // The broker may go on refusing in a channel.
+    if channel.status().connected() && results.iter().all(is_taken) {
         session.idle.lock().push(channel);
     }
     // The driver may have given a returned message to another one.
@@ -404,18 +447,9 @@ async fn send(session: &Session, topology: &Topology, messages: &[&Outgoing<'_>]
             Sent::NoQueue
         }
         Ok(Confirmation::Ack(_)) => Sent::Stored,
-        Ok(Confirmation::Nack(_)) => Sent::Failed(QueueError::Refused {
-            engine: ENGINE,
-            source: "the broker did not take the message: its queue is full, or most of its nodes are away".into(),
-        }),
+        Ok(Confirmation::Nack(_)) => Sent::NotTaken,
         Ok(Confirmation::NotRequested) => Sent::Failed(unknown()),
-        Err(error) => {
-            if is_of_channel(&error) {
-                // The exchange of a delay is gone.
-                session.declared.lock().clear();
-            }
-            Sent::Failed(sent(error))
-        }
+        Err(error) => Sent::Failed(sent(error)),
     };
     Ok(results.into_iter().zip(messages).map(outcome).collect())
 }
@@ -489,6 +523,11 @@ pub(super) async fn within<T>(answer: impl Future<Output = Result<T, lapin::Erro
 /// Of messages that were sent together, the first has the error, and the others have the same.
 fn unknown() -> QueueError {
     QueueError::Interrupted { engine: ENGINE, source: "the connection ended, as for the message before".into() }
+}
+
+fn not_taken() -> QueueError {
+    let source = "the broker did not take the job: most nodes of its queue are away, or the queue is full".into();
+    QueueError::Unreachable { engine: ENGINE, source }
 }
 
 fn no_queue() -> QueueError {

@@ -5,10 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use super::{
     ENGINE,
     connect::Shared,
-    delays,
     message::{MAX_HEADER_BYTES, Message},
     publisher::Outgoing,
-    topology::{Place, Topology},
+    topology::Topology,
 };
 use crate::{
     model::{error::QueueError, headers, id::JobId, new_job::NewJob, options::Due},
@@ -21,10 +20,16 @@ impl Shared {
     pub(super) async fn push(self: Arc<Self>, jobs: Vec<NewJob>) -> Result<Vec<JobId>, QueueError> {
         let mut prepared = Vec::with_capacity(jobs.len());
         for job in jobs {
-            prepared.push((place(&job)?, Message::new(job)));
+            check(&job)?;
+            let due = job.due;
+            prepared.push((due, Message::new(job)));
         }
-        let outgoing: Vec<Outgoing<'_>> =
-            prepared.iter().map(|(place, message)| Outgoing { place: place.clone(), message }).collect();
+        let outgoing = prepared.iter().map(|(due, message)| match *due {
+            Due::Now => Outgoing::now(message),
+            Due::After(delay) => Outgoing::after(delay, message),
+            Due::At(time) => Outgoing::at(time, message),
+        });
+        let outgoing: Vec<Outgoing<'_>> = outgoing.collect();
         let results = self.publisher.publish(&outgoing).await;
         let some_are_stored = results.iter().any(Result::is_ok);
         for result in results {
@@ -51,20 +56,12 @@ const fn no_schedules() -> QueueError {
     QueueError::Unsupported { engine: ENGINE, what: "keep a schedule" }
 }
 
-/// Where a job goes.
-fn place(job: &NewJob) -> Result<Place, QueueError> {
-    let unsupported = |what| QueueError::Unsupported { engine: ENGINE, what };
+/// Whether the broker can store a job.
+fn check(job: &NewJob) -> Result<(), QueueError> {
     Topology::check_name(job.name)?;
     if headers::write(&job.headers).len() > MAX_HEADER_BYTES {
-        return Err(unsupported("store headers of more than 64 KiB: put the data into the payload"));
+        let what = "store headers of more than 64 KiB: put the data into the payload";
+        return Err(QueueError::Unsupported { engine: ENGINE, what });
     }
-    match job.due {
-        Due::Now => Ok(Place::Waiting(job.name.to_owned())),
-        Due::After(delay) if delay.is_zero() => Ok(Place::Waiting(job.name.to_owned())),
-        Due::After(delay) => match delays::step(delay) {
-            Some(step) => Ok(Place::Delay(step)),
-            None => Err(unsupported("delay a job by more than 28 days: push it later")),
-        },
-        Due::At(_) => Err(unsupported("push a job for a certain time")),
-    }
+    Ok(())
 }

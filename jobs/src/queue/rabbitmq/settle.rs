@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{connect::Shared, consumer::Deliveries, delays, message::Message, publisher::Outgoing, topology::Place};
+use super::{connect::Shared, consumer::Deliveries, message::Message, publisher::Outgoing};
 use crate::{
     model::{dead::JobError, error::QueueError, id::JobId, notes::Notes},
     queue::{Settle, Settlement},
@@ -17,6 +17,13 @@ pub(super) enum Becomes {
     /// It has failed, and waits again after a while.
     Failed(Duration, JobError),
     Dead(JobError),
+}
+
+/// Where the message of a run goes.
+enum Goes {
+    /// To those that wait, after a while.
+    After(Duration),
+    Dead,
 }
 
 impl Shared {
@@ -47,22 +54,22 @@ impl Shared {
     ) -> Result<Vec<i64>, QueueError> {
         let all: Vec<i64> = runs.iter().map(|(run, _)| *run).collect();
         let mut done = Vec::new();
-        let mut moves: Vec<(i64, Place, Message)> = Vec::new();
+        let mut moves: Vec<(i64, Goes, Message)> = Vec::new();
         for (run, becomes) in runs {
             match (deliveries.message(run), becomes) {
                 (Some((message, false)), Becomes::Waiting(after)) => {
-                    moves.push((run, after_a_while(after, &message.name), message));
+                    moves.push((run, Goes::After(after), message));
                 }
                 (Some((mut message, false)), Becomes::Failed(after, error)) => {
                     message.failures = message.failures.saturating_add(1);
                     message.add_error(error);
-                    moves.push((run, after_a_while(after, &message.name), message));
+                    moves.push((run, Goes::After(after), message));
                 }
                 (Some((mut message, false)), Becomes::Dead(error)) => {
                     message.failures =
                         message.failures.saturating_add(u32::from(message.crashes < message.max_crashes));
                     message.add_error(error);
-                    moves.push((run, Place::Dead(message.name.clone()), message));
+                    moves.push((run, Goes::Dead, message));
                 }
                 // It has completed, or is stored already, or is lost.
                 (Some((_, true)) | None, _) | (_, Becomes::Completed) => done.push(run),
@@ -70,8 +77,11 @@ impl Shared {
         }
         let mut failure = None;
         if !moves.is_empty() {
-            let outgoing: Vec<Outgoing<'_>> =
-                moves.iter().map(|(_, place, message)| Outgoing { place: place.clone(), message }).collect();
+            let outgoing = moves.iter().map(|(_, goes, message)| match goes {
+                Goes::After(delay) => Outgoing::after(*delay, message),
+                Goes::Dead => Outgoing::dead(message),
+            });
+            let outgoing: Vec<Outgoing<'_>> = outgoing.collect();
             let results = self.publisher.publish(&outgoing).await;
             for ((run, ..), result) in moves.iter().zip(results) {
                 match result {
@@ -104,8 +114,4 @@ impl Shared {
     ) -> Result<Vec<JobId>, QueueError> {
         Ok(notes.into_iter().map(|((id, _), _)| id).collect())
     }
-}
-
-fn after_a_while(after: Duration, name: &str) -> Place {
-    delays::step_of_retry(after).map_or_else(|| Place::Waiting(name.to_owned()), Place::Delay)
 }

@@ -1,8 +1,8 @@
 //! The queues of the broker, and how they are declared.
 
 use lapin::{
-    Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    Channel,
+    options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -12,6 +12,10 @@ use crate::model::error::QueueError;
 /// After so many deliveries without an answer the broker itself takes a job for dead. Workers do so much earlier: this
 /// is for jobs that let no worker get that far.
 const DELIVERY_LIMIT: i64 = 1_000;
+
+/// A job that waits for its time is delivered to those who wait for it, and given back, as often as it takes. Later
+/// versions of the broker limit that unless they are told.
+const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 /// The longest name of a job: the names of queues have at most 255 bytes.
 const MAX_NAME_BYTES: usize = 150;
@@ -23,14 +27,8 @@ pub(super) enum Place {
     Waiting(String),
     /// Dead jobs of a name.
     Dead(String),
-    /// Jobs of any name that wait for so many milliseconds, and then go to the queue of their name.
-    Delay(u64),
-}
-
-/// How a message is sent to a place.
-pub(super) struct Route {
-    pub(super) exchange: ShortString,
-    pub(super) routing_key: ShortString,
+    /// Jobs of any name that wait for their time, in the range of delays of at most so many seconds.
+    Delayed(u32),
 }
 
 /// How many messages and consumers a queue has.
@@ -74,23 +72,10 @@ impl Topology {
         let name = match place {
             Place::Waiting(name) => format!("{prefix}.waiting.{name}"),
             Place::Dead(name) => format!("{prefix}.dead.{name}"),
-            Place::Delay(millis) => format!("{prefix}.delay.{millis}"),
+            Place::Delayed(seconds) => format!("{prefix}.delayed.{seconds}"),
         };
         // Names were checked to be short enough.
         ShortString::try_new(name).unwrap_or_else(|_| ShortString::from(ENGINE))
-    }
-
-    /// The way of a job of a name to a place. A job that waits for its time bears the queue of its name as the routing
-    /// key, and takes it from there.
-    pub(super) fn route(&self, place: &Place, name: &str) -> Route {
-        match place {
-            Place::Waiting(_) | Place::Dead(_) => {
-                Route { exchange: ShortString::default(), routing_key: self.name(place) }
-            }
-            Place::Delay(_) => {
-                Route { exchange: self.name(place), routing_key: self.name(&Place::Waiting(name.to_owned())) }
-            }
-        }
     }
 
     /// Declares a queue, or checks that it is as it should be.
@@ -106,25 +91,14 @@ impl Topology {
                 set("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
                 set("x-dead-letter-exchange", text(""));
                 set("x-dead-letter-routing-key", text(self.name(&Place::Dead(job.clone())).as_str()));
+                // Without these, what moves on its own may be lost on its way.
+                set("x-dead-letter-strategy", text("at-least-once"));
+                set("x-overflow", text("reject-publish"));
             }
-            Place::Delay(millis) => {
-                set("x-message-ttl", AMQPValue::LongLongInt(i64::try_from(*millis).unwrap_or(i64::MAX)));
-                set("x-dead-letter-exchange", text(""));
-            }
+            Place::Delayed(_) => set("x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT)),
             Place::Dead(_) => {}
         }
-        if !matches!(place, Place::Dead(_)) {
-            // Without these, what moves on its own may be lost on its way.
-            set("x-dead-letter-strategy", text("at-least-once"));
-            set("x-overflow", text("reject-publish"));
-        }
-        let declared = channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await?;
-        if matches!(place, Place::Delay(_)) {
-            let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-            channel.exchange_declare(name.clone(), ExchangeKind::Fanout, options, FieldTable::default()).await?;
-            let bind = QueueBindOptions::default();
-            channel.queue_bind(name.clone(), name, ShortString::default(), bind, FieldTable::default()).await?;
-        }
+        let declared = channel.queue_declare(name, QueueDeclareOptions::durable(), arguments).await?;
         Ok(Counts { messages: declared.message_count().into() })
     }
 }
@@ -151,7 +125,7 @@ mod tests {
         let topology = Topology::new(&"q".repeat(60)).unwrap();
         let name = "n".repeat(MAX_NAME_BYTES);
         Topology::check_name(&name).unwrap();
-        for place in [Place::Waiting(name.clone()), Place::Dead(name), Place::Delay(u64::MAX)] {
+        for place in [Place::Waiting(name.clone()), Place::Dead(name), Place::Delayed(u32::MAX)] {
             assert!(topology.name(&place).as_str().starts_with("postlude.q"), "{place:?}");
         }
         assert!(Topology::check_name(&"n".repeat(MAX_NAME_BYTES + 1)).is_err());
