@@ -147,12 +147,14 @@ impl Server {
     pub(crate) async fn replica(&self) -> Self {
         let leader = format!("127.0.0.1 {}", self.port);
         let replica = Self::create_with(Fsync::Always, &["--replicaof", &leader], Vec::new());
-        super::until("the replica follows", async || {
-            let info: String = self.ask(&["INFO", "replication"]).await;
-            info.contains("state=online")
-        })
-        .await;
+        super::until("the replica follows", async || self.has_replica().await).await;
         replica
+    }
+
+    /// Whether a replica follows this server.
+    pub(crate) async fn has_replica(&self) -> bool {
+        let info: redis::RedisResult<String> = self.try_ask(&["INFO", "replication"]).await;
+        info.is_ok_and(|info| info.contains("role:master") && info.contains("state=online"))
     }
 
     /// Three sentinels that watch this server, and know each other and its replica.
@@ -259,22 +261,30 @@ impl Server {
         self.folder.path()
     }
 
-    /// A connection past the queue. It waits longer than the driver does by itself: the machine may be busy, and a
-    /// script may handle very many jobs.
+    /// A connection past the queue.
     pub(crate) async fn connect(&self) -> redis::aio::MultiplexedConnection {
+        self.try_connect().await.unwrap()
+    }
+
+    /// It waits longer than the driver does by itself: the machine may be busy, and a script may handle very many jobs.
+    async fn try_connect(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
         let limit = Some(Duration::from_secs(60));
         let config = redis::AsyncConnectionConfig::new().set_connection_timeout(limit).set_response_timeout(limit);
-        let client = redis::Client::open(self.url()).unwrap();
-        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&config).await
     }
 
     /// Runs a command past the queue.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).await.unwrap()
+    }
+
+    /// The same for a server whose connections sentinels may cut.
+    pub(crate) async fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);
         }
-        command.query_async(&mut self.connect().await).await.unwrap()
+        command.query_async(&mut self.try_connect().await?).await
     }
 
     /// Does past the queue what a statement does to the tables of an SQL engine.
