@@ -105,6 +105,7 @@ function facts(found, row, replay) {
     fact("Made at", h("code", null, foreign(found.location))),
     fact("Set", found.set ? [setLink(found.set), ", ", link("history", { set: found.set }, "those that have ended")] : null),
     fact("Replay of", found.replay_of ? taskLink(found.replay_of) : null),
+    fact("Dead letter", ["failed", "panicked", "timed_out"].includes(found.state) && row?.dead_letters ? link("dead", { name: found.name }, "Those of its name") : null),
     fact("Replayed as", replay ? [taskLink(replay.id), " ", badge(replay.state)] : null),
     fact("Id", h("code", null, foreign(found.id))));
 }

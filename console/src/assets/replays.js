@@ -41,7 +41,7 @@ async function read() {
 /** Draws them into an element, and again while it is shown. */
 export function showReplays() {
   let timer = null, reads = 0, isClosed = false;
-  const text = h("p", { role: "status" }), list = h("div"), details = h("details", null, h("summary", null, "The tasks"), list);
+  const text = h("p", { role: "status" }), list = h("div"), summary = h("summary"), details = h("details", null, summary, list);
   const element = h("section", { class: "card", id: "replays", "aria-label": "Replayed", tabindex: "-1", hidden: true },
     h("div", { class: "tools" }, h("b", null, "What became of the replayed letters"), h("span", { class: "spread" }),
       h("button", { type: "button", onclick: () => { replays.clear(); draw(); } }, "Forget this list")), text, details);
@@ -52,8 +52,8 @@ export function showReplays() {
     const order = Object.keys(WORDS);
     const shown = [...all].sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state)).slice(0, LISTED);
     const said = `${count(all.length, "letter")} replayed: ${counts.map(([found, words]) => `${number(found)} ${words}`).join(", ")}.`;
-    const more = all.length > shown.length ? ` Showing ${number(shown.length)} of ${number(all.length)}.` : "";
-    if (text.textContent !== said + more) text.textContent = said + more;
+    if (text.textContent !== said) text.textContent = said;
+    summary.textContent = all.length > shown.length ? `${number(shown.length)} of the ${number(all.length)} tasks` : "The tasks";
     patch(list, all.length ? [table("Replayed letters", [
       { label: "Task", cell: ({ id }) => taskLink(id) },
       { label: "Name", cell: ({ name }) => nameLink(name) },
