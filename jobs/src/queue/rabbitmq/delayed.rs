@@ -72,7 +72,6 @@ impl Shared {
             if let Ok(link) = self.addresses.connect(&purpose).await {
                 together(RANGES.into_iter().map(|range| self.forward_range(&link, range))).await;
             }
-            // Of a server that can't be reached, the loop that reserves tells.
             sleep(pause()).await;
         }
     }
@@ -81,9 +80,10 @@ impl Shared {
     async fn forward_range(&self, link: &Link, range: u32) {
         let mut failures = 0_u32;
         while link.is_alive() {
-            if let Err(error) = self.forward_from(link, range).await {
+            if let Err(error) = self.try_forward_range(link, range).await {
                 failures = failures.saturating_add(1);
-                if link.is_alive() && failures.is_power_of_two() {
+                // Of a server that is away, the loop that reserves tells.
+                if !error.is_transient() && failures.is_power_of_two() {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         target: "postlude_jobs", error, range,
@@ -95,26 +95,30 @@ impl Shared {
         }
     }
 
-    /// Keeps the first jobs of a range, until the broker ends it.
-    async fn forward_from(&self, link: &Link, range: u32) -> Result<(), QueueError> {
+    async fn try_forward_range(&self, link: &Link, range: u32) -> Result<(), QueueError> {
         let place = Place::Delayed(range);
         // By one at a time: the broker ends the connection of who uses a queue that is half declared.
         self.publisher.declare_once(&place).await?;
-        let channel = within(link.connection().create_channel()).await.map_err(sent)?;
-        within(channel.basic_qos(KEPT, BasicQosOptions::default())).await.map_err(sent)?;
+        let Err(error) = self.forward_from(link, range).await else { return Ok(()) };
+        let (is_of_channel, error) = (is_of_channel(&error), sent(error));
+        if !is_of_channel {
+            // The broker may go on delivering to who does not know of it, as long as there is a connection.
+            link.give_up();
+        } else if error.is_transient() {
+            // Somebody has deleted the queue: it is declared anew.
+            self.publisher.renew();
+        }
+        Err(error)
+    }
+
+    /// Keeps the first jobs of a range, until the broker ends it.
+    async fn forward_from(&self, link: &Link, range: u32) -> Result<(), lapin::Error> {
+        let channel = within(link.connection().create_channel()).await?;
+        within(channel.basic_qos(KEPT, BasicQosOptions::default())).await?;
+        let queue = self.topology.name(&Place::Delayed(range));
         let tag = ShortString::from(format!("{}", JobId::generate()));
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consuming = channel.basic_consume(self.topology.name(&place), tag, options, arguments);
-        let mut consumer = match within(consuming).await {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                if is_of_channel(&error) {
-                    // Somebody has deleted the queue: it is declared anew.
-                    self.publisher.renew();
-                }
-                return Err(sent(error));
-            }
-        };
+        let mut consumer = within(channel.basic_consume(queue, tag, options, arguments)).await?;
         let mut kept = Vec::new();
         loop {
             let next = kept.iter().map(|one: &Kept| one.until).min();
@@ -127,7 +131,7 @@ impl Shared {
                         self.publisher.renew();
                         return Ok(());
                     };
-                    kept.extend(self.keep(delivery.map_err(sent)?, range).await);
+                    kept.extend(self.keep(delivery?, range).await);
                 }
                 () = until(next) => self.forward(&mut kept).await,
             }
