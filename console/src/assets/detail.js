@@ -44,6 +44,8 @@ export function task(main, { id }) {
     const isLive = LIVE.includes(found.state);
     const set = found.set && isLive ? await list({ set: found.set }) : null;
     const holders = waitsForPermit(found, row(found.name)) ? await list({ state: "running", name: found.name }) : null;
+    // It may have started meanwhile.
+    if (holders) holders.tasks = holders.tasks.filter((task) => task.id !== found.id);
     let replay = null;
     if (["failed", "panicked", "timed_out"].includes(found.state)) {
       const known = replayOf(found.id);

@@ -56,6 +56,11 @@ export function empty(text) {
   return h("div", { class: "card empty" }, text);
 }
 
+/** Sets a text, if it differs: a screen reader reads each change. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** Puts a filter into the address, without the view being made again. */
 export function rewrite(view, parameters) {
   history.replaceState(null, "", address(view, parameters));

@@ -1,6 +1,6 @@
 // The frame of the page: views by the address, what is live, who answers.
 import { setInstance, watch } from "./api.js";
-import { address, h, notify } from "./dom.js";
+import { address, h, notify, say } from "./dom.js";
 import { number, shortId } from "./format.js";
 import { dead } from "./dead.js";
 import { task } from "./detail.js";
@@ -98,9 +98,9 @@ function onState(state) {
   set(document.getElementById("connection"), text, `badge ${kind}`.trim());
 }
 
-/** Changes an element only if it differs: a screen reader reads each change. */
+/** Changes an element only if it differs. */
 function set(element, text, className) {
-  if (element.textContent !== text) element.textContent = text;
+  say(element, text);
   if (element.className !== className) element.className = className;
 }
 

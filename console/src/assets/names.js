@@ -1,6 +1,6 @@
 // One row a name; and what is known of one.
 import { act, get } from "./api.js";
-import { ask, badge, empty, errorText, foreign, h, link, nameLink, notify, patch } from "./dom.js";
+import { ask, badge, empty, errorText, foreign, h, link, nameLink, notify, patch, say } from "./dom.js";
 import { bytes, count, number, percent, rate, seconds, shortId, visible, words } from "./format.js";
 import { atWork } from "./links.js";
 import { draw, refresh, windowTable } from "./overview.js";
@@ -92,7 +92,7 @@ export function names(main) {
     order = patchRows(list, sorted(shown, wanted, sorting), order, (ordered) => [ordered.length ? table("Names", shown, ordered, sorting)
       : empty(count ? "No name has this text." : "No task has been added yet.")]);
     const least = !text && count > wanted.length ? ": those that fail, run or wait the most. A search looks at all of them" : "";
-    more.textContent = count ? `Showing ${number(wanted.length)} of ${number(count)} names${least}` : "";
+    say(more, count ? `Showing ${number(wanted.length)} of ${number(count)} names${least}` : "");
   };
   /** A snapshot has not all names of a service with many. */
   const all = async () => {

@@ -1,6 +1,6 @@
 // What became of the letters that were replayed from this page: the tasks that they became, and how those end.
 import { tasksOf } from "./api.js";
-import { badge, errorText, h, nameLink, patch } from "./dom.js";
+import { badge, errorText, h, nameLink, patch, say } from "./dom.js";
 import { count, number } from "./format.js";
 import { taskLink } from "./links.js";
 import { table } from "./table.js";
@@ -52,8 +52,8 @@ export function showReplays() {
     const order = Object.keys(WORDS);
     const shown = [...all].sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state)).slice(0, LISTED);
     const said = `${count(all.length, "letter")} replayed: ${counts.map(([found, words]) => `${number(found)} ${words}`).join(", ")}.`;
-    if (text.textContent !== said) text.textContent = said;
-    summary.textContent = all.length > shown.length ? `${number(shown.length)} of the ${number(all.length)} tasks` : "The tasks";
+    say(text, said);
+    say(summary, all.length > shown.length ? `${number(shown.length)} of the ${number(all.length)} tasks` : "The tasks");
     patch(list, all.length ? [table("Replayed letters", [
       { label: "Task", cell: ({ id }) => taskLink(id) },
       { label: "Name", cell: ({ name }) => nameLink(name) },

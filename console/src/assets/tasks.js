@@ -1,6 +1,6 @@
 // What is live, and what it waits for.
 import { act, get } from "./api.js";
-import { address, ask, badge, empty, foreign, h, isSelected, nameLink, notify, redraw, rewrite } from "./dom.js";
+import { address, ask, badge, empty, foreign, h, isSelected, nameLink, notify, redraw, rewrite, say } from "./dom.js";
 import { number, seconds, shortId, visible } from "./format.js";
 import { atWork, setLink, taskLink, waitsFor } from "./links.js";
 import { table } from "./table.js";
@@ -38,13 +38,13 @@ export function paged(main, { title, tools, path, parameters, render, items, tot
           count = page[items].length;
           list.removeAttribute("aria-busy");
           redraw(list, [render(page[items], Boolean(next))].flat());
-          shown.textContent = howMany(first, count, Boolean(next), total());
+          say(shown, howMany(first, count, Boolean(next), total()));
         }
       } catch (error) {
         if (isClosed || mine !== number) return;
         if (cursor && [400, 404].includes(error.status)) restart();
         list.replaceChildren(h("div", { class: "notice bad" }, visible(error.message)));
-        shown.textContent = "";
+        say(shown, "");
       }
       back.disabled = before.length === 0;
       more.disabled = next === null;
