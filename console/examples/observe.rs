@@ -185,9 +185,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for path in ["metrics.json", "metrics", "health"] {
         println!("  curl 'http://{address}/admin/{path}'");
     }
-    println!("  curl -X DELETE 'http://{address}/admin/tasks/{{id}}'");
-    println!("  curl -X POST 'http://{address}/admin/dead-letters/{{id}}/replay'");
-    println!("  curl -X DELETE 'http://{address}/admin/dead-letters/{{id}}'");
+    let act = "curl -H 'x-requested-with: curl'";
+    println!("  {act} -X DELETE 'http://{address}/admin/tasks/{{id}}'");
+    println!("  {act} -X POST 'http://{address}/admin/dead-letters/{{id}}/replay'");
+    println!("  {act} -X DELETE 'http://{address}/admin/dead-letters/{{id}}'");
     println!("  curl -N http://{address}/events");
     println!("and Ctrl-C to end it in order");
 

@@ -273,8 +273,8 @@ async fn abort_all(
         let page = query.live(registry, MAX_ABORTED);
         let aborted = page.items.iter().filter(|task| registry.abort(task.id)).count();
         info!(
-            target: "postlude", aborted, name = ?query.name, text = ?query.text, state = ?query.state, set = ?query.set,
-            "a client has aborted tasks"
+            target: "postlude", aborted, name = query.name, text = query.text, state = ?query.state,
+            set = query.set.map(tracing::field::display), "a client has aborted tasks"
         );
         Aborted { aborted, next: page.next }
     };

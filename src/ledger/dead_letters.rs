@@ -160,12 +160,14 @@ impl DeadLetterStore {
     }
 
     /// Drops the sources of all letters, because the registry no longer accepts tasks. A factory may hold the registry,
-    /// which would otherwise keep itself alive.
-    pub(crate) fn drop_sources(&self) {
+    /// which would otherwise keep itself alive. Returns how many could have been replayed.
+    pub(crate) fn drop_sources(&self) -> usize {
         let mut letters = self.letters.lock();
-        let sources: Vec<_> = letters.kept.iter_mut().map(|kept| kept.source.take()).collect();
+        let sources: Vec<_> = letters.kept.iter_mut().filter_map(|kept| kept.source.take()).collect();
         drop(letters);
+        let count = sources.len();
         sources.into_iter().for_each(drop_catching);
+        count
     }
 
     /// Drops all letters, and returns their number.

@@ -93,7 +93,7 @@ impl TaskRegistry {
             }
         }
         let had_time = self.wait_dropped(latest).await;
-        shared.dead_letters.drop_sources();
+        self.end_dead_letters();
         self.wait_for_guards().await;
         self.report(start, had_time)
     }
@@ -163,6 +163,19 @@ impl TaskRegistry {
             if waiting.is_due(Timestamp::now()) {
                 self.log_waited("the shutdown is waiting for tasks or requests");
             }
+        }
+    }
+
+    /// Dead letters are in memory, so their work is lost with the process.
+    fn end_dead_letters(&self) {
+        let letters = self.shared.dead_letters.drop_sources();
+        if letters > 0 {
+            self.shared.telemetry.log(|| {
+                tracing::warn!(
+                    target: "postlude", letters,
+                    "dead letters end with the registry, and can't be replayed any more: the log has the failure of each"
+                );
+            });
         }
     }
 

@@ -342,6 +342,20 @@ fn attempt_that_will_be_followed_says_how_it_ended() {
     }
 }
 
+#[test]
+fn shutdown_tells_once_of_dead_letters_that_end_with_it() {
+    let text = logged(async {
+        let registry = TaskRegistry::new();
+        for _ in 0..3 {
+            registry.spawn(Task::retrying(RetryPolicy::constant(Duration::ZERO).attempts(2), broken)).await;
+        }
+        registry.shutdown(Duration::ZERO).await;
+        registry.shutdown(Duration::ZERO).await;
+    });
+    let lines = text.lines_with("dead letters end with the registry");
+    assert!(matches!(&lines[..], [line] if line.contains("WARN") && line.contains("letters=3")), "{}", text.read());
+}
+
 #[cfg(feature = "cron")]
 #[test]
 fn schedule_tells_its_next_tick_once() {
