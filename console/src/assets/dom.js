@@ -80,7 +80,7 @@ export function redraw(element, items) {
   const focused = had ? name(active) : null;
   element.replaceChildren(...items);
   if (!had) return;
-  const same = [...element.querySelectorAll("a, button, input, summary")].find((one) => !one.disabled && name(one) === focused);
+  const same = [...element.querySelectorAll("a, button, input, summary, [tabindex]")].find((one) => !one.disabled && name(one) === focused);
   if (!same) element.tabIndex = -1;
   (same ?? element).focus({ preventScroll: true });
 }

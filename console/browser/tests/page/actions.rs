@@ -190,6 +190,8 @@ fn abort_all_that_match() {
     service.spawn("hang", "import", 12_000);
     service.spawn("hang", "kept", 3);
     browser.open(&service.url("tasks"));
+    // What comes next in the order of the focus is there.
+    browser.until("document.querySelector('main button.danger:enabled')?.getClientRects().length");
     browser.write("//input[@id='text']", "IMPO");
     browser.until("location.hash.includes('text=IMPO') && document.querySelectorAll('tbody tr').length === 50");
     browser.click("//button[.='Abort all that match']");
