@@ -63,7 +63,7 @@
 //! - `postgres`: `PostgresQueue`, jobs in a database, for any number of machines.
 //! - `redis`: `RedisQueue`, jobs in a Redis or Valkey server, for any number of machines.
 //! - `celery`: `CeleryProducer`, which hands work to Celery workers, by Redis or RabbitMQ. Implies `redis`.
-//! - `rabbitmq`: `RabbitQueue`, jobs in quorum queues of a `RabbitMQ` server or cluster. Not for production yet.
+//! - `rabbitmq`: `RabbitQueue`, jobs in quorum queues of a `RabbitMQ` server or cluster.
 //! - `axum`: `JobsRouter` and `Accepted`.
 //! - `prometheus`: the figures for Prometheus, at `GET /metrics`. Implies `axum`.
 //!

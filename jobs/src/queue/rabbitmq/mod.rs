@@ -43,10 +43,6 @@ const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// # }
 /// ```
 ///
-/// # Not for production yet
-/// The faults in its tests have not been repeated often enough: see the chapter about jobs. Each connection logs a warning
-/// that says so.
-///
 /// # How it works
 /// Each name has a quorum queue for jobs that wait and one for dead jobs, and each of 14 ranges of delays has one for all
 /// names. They are declared when they are needed first. Workers take the jobs that are delayed from their queues, keep them
@@ -92,10 +88,6 @@ impl RabbitQueue {
         let addresses = urls.iter().map(|url| Address::parse(url)).collect::<Result<_, _>>()?;
         let queue = Self { shared: Arc::new(Shared::new(addresses, Topology::new(queue)?)) };
         queue.shared.prepare(None).await?;
-        tracing::warn!(
-            target: "postlude_jobs",
-            "jobs in RabbitMQ are not for production yet: take PostgreSQL, Redis or SQLite for work that must run"
-        );
         Ok(queue)
     }
 
