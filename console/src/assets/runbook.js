@@ -36,12 +36,12 @@ function row(line, tag) {
 function blocks(lines) {
   const made = [];
   /** The lines of a list's item, without its indentation. */
-  const items = (pattern, tag) => {
-    const found = [];
-    while (lines.length && (pattern.test(lines[0]) || /^ +\S/.test(lines[0]))) {
+  const items = (pattern, tag, indentation) => {
+    const found = [], isInside = (line) => /^ +\S/.test(line ?? "");
+    while (lines.length && (pattern.test(lines[0]) || isInside(lines[0]) || lines[0] === "" && isInside(lines[1]))) {
       const line = lines.shift();
       if (pattern.test(line)) found.push([line.replace(pattern, "")]);
-      else found.at(-1).push(line.replace(/^ {2,3}/, ""));
+      else found.at(-1).push(line.replace(indentation, ""));
     }
     made.push(h(tag, null, found.map((item) => h("li", null, blocks(item)))));
   };
@@ -63,8 +63,8 @@ function blocks(lines) {
       while (lines.length && lines[0].startsWith("|")) body.push(lines.shift());
       made.push(h("div", { class: "scroll", role: "region", "aria-label": "Table", tabindex: "0" },
         h("table", null, h("thead", null, row(head, "th")), h("tbody", null, body.map((one) => row(one, "td"))))));
-    } else if (bullet.test(line)) items(bullet, "ul");
-    else if (step.test(line)) items(step, "ol");
+    } else if (bullet.test(line)) items(bullet, "ul", /^ {0,2}/);
+    else if (step.test(line)) items(step, "ol", /^ {0,3}/);
     else if (line.trim() === "") lines.shift();
     else {
       const text = [];

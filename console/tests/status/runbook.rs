@@ -59,6 +59,7 @@ fn has_the_sections_to_which_the_page_links() {
 fn commands() -> Vec<(&'static str, &'static str)> {
     let spans = RUNBOOK.split('`').filter_map(|span| span.strip_prefix("ops "));
     let commands = spans.map(|command| {
+        let command = command.split(" | ").next().unwrap_or_default();
         let (path, method) = command.split_once(" -X ").unwrap_or((command, "GET"));
         (method, path.trim_matches('\''))
     });
