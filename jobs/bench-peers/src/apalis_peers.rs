@@ -17,24 +17,24 @@ use sqlx::{
 
 use tokio::{runtime::Handle, sync::oneshot};
 
-use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
+use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Pushed, Stop, System, Worker, now, started};
 
-/// How often a worker looks for jobs in a SQLite file, as that of postlude-jobs does: a worker that is not told to looks
-/// only at its heartbeat, each half minute.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a worker looks for jobs in a SQLite file, as that of postlude-jobs does, and in Redis: a worker that is not
+/// told to looks only at its heartbeat, each half minute.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-async fn backlog(job: Backlog) -> Result<(), BoxDynError> {
+pub(crate) async fn backlog(job: Backlog) -> Result<(), BoxDynError> {
     started(job.sent);
     Ok(())
 }
 
-async fn probe(job: Probe) -> Result<(), BoxDynError> {
+pub(crate) async fn probe(job: Probe) -> Result<(), BoxDynError> {
     started(job.sent);
     Ok(())
 }
 
 /// A name that no worker had before.
-fn worker_name() -> String {
+pub(crate) fn worker_name() -> String {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     format!("worker-{}", NUMBER.fetch_add(1, Ordering::SeqCst))
 }
@@ -53,20 +53,22 @@ macro_rules! run {
         let running = tokio::task::spawn_blocking(move || {
             runtime.block_on(async move {
                 tokio::select! {
-                    _result = worker.run() => {}
+                    result = worker.run() => eprintln!("a worker of apalis has ended: {result:?}"),
                     _stopped = stopped => {}
                 }
             });
         });
         let stop = async move {
             // The worker first settles the jobs that it has taken.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             drop(stop);
             running.await.unwrap();
         };
         Some(Box::new(move || stop.boxed()) as Stop)
     }};
 }
+
+pub(crate) use run;
 
 pub(crate) struct ApalisSqlite {
     path: String,
@@ -139,14 +141,14 @@ impl System for ApalisSqlite {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, Pushed> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.backlog.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.probe.push(Probe { sent }).await.unwrap(),
             }
-            sent
+            Pushed::returned_now(sent)
         }
         .boxed()
     }
@@ -177,10 +179,6 @@ impl System for ApalisSqlite {
         }
         .boxed()
     }
-
-    fn database(&self) -> Option<&str> {
-        None
-    }
 }
 
 pub(crate) struct ApalisPostgres {
@@ -192,11 +190,12 @@ pub(crate) struct ApalisPostgres {
 }
 
 impl ApalisPostgres {
-    pub(crate) async fn new(url: &str, database: String) -> Self {
-        let pool = connect(url).await;
+    pub(crate) async fn new(server: &str, database: String) -> Self {
+        let url = format!("{server}/{database}");
+        let pool = connect(&url).await;
         PostgresStorage::setup(&pool).await.unwrap();
         let (backlog, probe) = (postgres_storage(&pool), postgres_storage(&pool));
-        Self { url: url.to_owned(), database, pool, backlog, probe }
+        Self { url, database, pool, backlog, probe }
     }
 }
 
@@ -231,14 +230,14 @@ impl System for ApalisPostgres {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, Pushed> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.backlog.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.probe.push(Probe { sent }).await.unwrap(),
             }
-            sent
+            Pushed::returned_now(sent)
         }
         .boxed()
     }

@@ -7,7 +7,7 @@ use graphile_worker::{
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio::sync::oneshot;
 
-use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
+use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Pushed, Stop, System, Worker, now, started};
 
 impl TaskHandler for Backlog {
     const IDENTIFIER: &'static str = "backlog";
@@ -35,11 +35,12 @@ pub(crate) struct Graphile {
 }
 
 impl Graphile {
-    pub(crate) async fn new(url: &str, database: String) -> Self {
-        let pool = connect(url).await;
+    pub(crate) async fn new(server: &str, database: String) -> Self {
+        let url = format!("{server}/{database}");
+        let pool = connect(&url).await;
         let utils = WorkerUtils::new(pool.clone(), "graphile_worker");
         utils.migrate().await.unwrap();
-        Self { url: url.to_owned(), database, pool, utils }
+        Self { url, database, pool, utils }
     }
 }
 
@@ -66,14 +67,14 @@ impl System for Graphile {
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, Pushed> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.utils.add_job(Backlog { sent }, JobSpec::default()).await.unwrap(),
                 Kind::Probe => self.utils.add_job(Probe { sent }, JobSpec::default()).await.unwrap(),
             };
-            sent
+            Pushed::returned_now(sent)
         }
         .boxed()
     }

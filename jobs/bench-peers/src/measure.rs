@@ -9,8 +9,8 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::{
-    floor::Floor,
-    system::{Kind, System, Worker, count, forget, now, start_of, until_started},
+    engine::Engine,
+    system::{Kind, Pushed, System, Worker, count, forget, start_of, until_started},
     table,
 };
 
@@ -79,17 +79,12 @@ impl Case {
     }
 
     async fn round(&mut self, server: &mut Server, only_pushes: bool) {
-        let start = Instant::now();
-        for _ in 0..PUSHES {
-            self.system.push(Kind::Backlog).await;
-        }
-        self.note(Row::PushOne, f64::from(PUSHES) / start.elapsed().as_secs_f64());
+        let took = self.system.time_pushes(PUSHES).await;
+        self.note(Row::PushOne, f64::from(PUSHES) / took.as_secs_f64());
         let buffers = server.buffers(self.system.database()).await;
-        let (start, pushed) = (Instant::now(), f64::from(BATCHES * BATCH));
-        for _ in 0..BATCHES {
-            self.system.push_many(BATCH as usize).await;
-        }
-        self.note(Row::PushMany, pushed / start.elapsed().as_secs_f64());
+        let took = self.system.time_batches(BATCHES, BATCH as usize).await;
+        let pushed = f64::from(BATCHES * BATCH);
+        self.note(Row::PushMany, pushed / took.as_secs_f64());
         if let (Some(before), Some(after)) = (buffers, server.buffers(self.system.database()).await) {
             self.note(Row::PushBuffers, (after - before) / pushed);
         }
@@ -134,29 +129,34 @@ impl Case {
         let (mut pushed, start) = (Vec::new(), Instant::now());
         while pushed.len() < pushes as usize && start.elapsed() < LONGEST {
             ticks.tick().await;
-            let sent = self.system.push(Kind::Probe).await;
-            pushed.push((sent, now()));
+            pushed.push(self.system.push(Kind::Probe).await);
         }
         until_started(pushed.len(), LIMIT).await;
         stop().await;
         // From the return of the push: the job is stored. What never starts counts as infinitely late.
-        let millis = |(sent, returned): (u64, u64)| match start_of(sent) {
-            Some(start) => start.saturating_sub(returned) as f64 / 1e6,
+        let millis = |job: Pushed| match start_of(job.sent) {
+            Some(start) => start.saturating_sub(job.returned) as f64 / 1e6,
             None => f64::INFINITY,
         };
         self.delays.entry(row).or_default().extend(pushed.into_iter().map(millis));
     }
 }
 
-/// The statistics of the PostgreSQL server.
-pub(crate) struct Server(PgConnection);
+/// The statistics of the PostgreSQL server, if the engine is that.
+pub(crate) struct Server(Option<PgConnection>);
 
 impl Server {
+    pub(crate) const NONE: Self = Self(None);
+
     pub(crate) async fn connect(url: &str) -> Self {
         let mut connection = PgConnection::connect(&format!("{url}/postgres")).await.unwrap();
         let create = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
         sqlx::query(create).execute(&mut connection).await.unwrap();
-        Self(connection)
+        Self(Some(connection))
+    }
+
+    pub(crate) fn into_connection(self) -> Option<PgConnection> {
+        self.0
     }
 
     /// How many buffers the statements in a database have read.
@@ -164,12 +164,14 @@ impl Server {
         let sum =
             "SELECT coalesce(sum(shared_blks_hit + shared_blks_read), 0)::float8 FROM pg_stat_statements AS statement
             JOIN pg_database ON pg_database.oid = statement.dbid WHERE datname = $1";
-        Some(sqlx::query_scalar(sum).bind(database?).fetch_one(&mut self.0).await.unwrap())
+        let connection = self.0.as_mut()?;
+        Some(sqlx::query_scalar(sum).bind(database?).fetch_one(connection).await.unwrap())
     }
 }
 
 /// Loads, measures in turns, and prints the table of an engine.
-pub(crate) async fn all(engine: &str, mut cases: Vec<Case>, mut floor: Floor, rounds: u64, server: &mut Server) {
+pub(crate) async fn all(engine: &Engine, mut cases: Vec<Case>, rounds: u64) {
+    let (mut server, mut floor, engine) = (engine.server().await, engine.floor().await, engine.name());
     for case in &mut cases {
         case.system.load(case.waiting).await;
         eprintln!("{engine}: {} has loaded {} jobs", case.system.name(), case.waiting);
@@ -183,10 +185,10 @@ pub(crate) async fn all(engine: &str, mut cases: Vec<Case>, mut floor: Floor, ro
         many.push(floor.many().await);
         for case in &mut cases {
             let start = Instant::now();
-            case.round(server, only_pushes).await;
+            case.round(&mut server, only_pushes).await;
             let (name, waiting, took) = (case.system.name(), case.waiting, start.elapsed());
             eprintln!("{engine}: round {round}, {name} with {waiting} waiting: {took:.1?}");
         }
     }
-    table::print(engine, &cases, &one, &many);
+    table::print(&engine, &cases, floor.name(), &one, &many);
 }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
 use postlude::TaskRegistry;
-use postlude_jobs::{Job, Jobs, JobsBuilder, postgres::PostgresQueue, sqlite::SqliteQueue};
+use postlude_jobs::{
+    Job, Jobs, JobsBuilder, postgres::PostgresQueue, rabbitmq::RabbitQueue, redis::RedisQueue, sqlite::SqliteQueue,
+};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Stop, System, Worker, now, started};
+use crate::system::{Backlog, CONCURRENCY, Kind, Probe, Pushed, Stop, System, Worker, now, push_in_parts, started};
 
 impl Job for Backlog {
     const NAME: &'static str = "backlog";
@@ -22,6 +24,9 @@ impl Job for Probe {
 enum Queue {
     Sqlite(SqliteQueue, String),
     Postgres(PostgresQueue, String),
+    /// With the name of the queue, as RabbitMQ.
+    Redis(RedisQueue, String, String),
+    Rabbit(RabbitQueue, String, String),
 }
 
 impl Queue {
@@ -29,6 +34,8 @@ impl Queue {
         match self {
             Self::Sqlite(_, path) => Self::sqlite(path).await,
             Self::Postgres(_, url) => Self::postgres(url).await,
+            Self::Redis(_, url, name) => Self::redis(url, name).await,
+            Self::Rabbit(_, url, name) => Self::rabbit(url, name).await,
         }
     }
 
@@ -40,10 +47,21 @@ impl Queue {
         Self::Postgres(PostgresQueue::connect(url).await.unwrap(), url.to_owned())
     }
 
+    async fn redis(url: &str, name: &str) -> Self {
+        Self::Redis(RedisQueue::connect_to(url, name).await.unwrap(), url.to_owned(), name.to_owned())
+    }
+
+    async fn rabbit(url: &str, name: &str) -> Self {
+        let queue = RabbitQueue::connect_to(&[url], name).await.unwrap();
+        Self::Rabbit(queue, url.to_owned(), name.to_owned())
+    }
+
     fn builder(self, registry: TaskRegistry) -> JobsBuilder {
         match self {
             Self::Sqlite(queue, _) => Jobs::builder(queue, registry),
             Self::Postgres(queue, _) => Jobs::builder(queue, registry),
+            Self::Redis(queue, ..) => Jobs::builder(queue, registry),
+            Self::Rabbit(queue, ..) => Jobs::builder(queue, registry),
         }
     }
 }
@@ -59,8 +77,16 @@ impl Postlude {
         Self::new(Queue::sqlite(path).await, None).await
     }
 
-    pub(crate) async fn on_postgres(url: &str, database: String) -> Self {
-        Self::new(Queue::postgres(url).await, Some(database)).await
+    pub(crate) async fn on_postgres(server: &str, database: String) -> Self {
+        Self::new(Queue::postgres(&format!("{server}/{database}")).await, Some(database)).await
+    }
+
+    pub(crate) async fn on_redis(url: &str, name: &str) -> Self {
+        Self::new(Queue::redis(url, name).await, None).await
+    }
+
+    pub(crate) async fn on_rabbit(url: &str, name: &str) -> Self {
+        Self::new(Queue::rabbit(url, name).await, None).await
     }
 
     async fn new(queue: Queue, database: Option<String>) -> Self {
@@ -78,9 +104,9 @@ impl System for Postlude {
 
     fn load(&mut self, jobs: u64) -> BoxFuture<'_, ()> {
         async move {
-            self.jobs.push(Backlog { sent: 0 }).await.unwrap();
             match &self.queue {
                 Queue::Sqlite(_, path) => {
+                    self.jobs.push(Backlog { sent: 0 }).await.unwrap();
                     let mut connection = SqliteConnection::connect(&format!("sqlite://{path}")).await.unwrap();
                     let sql = format!(
                         "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {jobs}),
@@ -93,6 +119,7 @@ impl System for Postlude {
                     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
                 }
                 Queue::Postgres(_, url) => {
+                    self.jobs.push(Backlog { sent: 0 }).await.unwrap();
                     let mut connection = PgConnection::connect(url).await.unwrap();
                     let sql = format!(
                         "INSERT INTO postlude_jobs (id, {COLUMNS})
@@ -102,19 +129,20 @@ impl System for Postlude {
                     );
                     sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
                 }
+                Queue::Redis(..) | Queue::Rabbit(..) => push_in_parts(self, jobs).await,
             }
         }
         .boxed()
     }
 
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64> {
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, Pushed> {
         async move {
             let sent = now();
             match kind {
                 Kind::Backlog => self.jobs.push(Backlog { sent }).await.unwrap(),
                 Kind::Probe => self.jobs.push(Probe { sent }).await.unwrap(),
             };
-            sent
+            Pushed::returned_now(sent)
         }
         .boxed()
     }
@@ -129,6 +157,10 @@ impl System for Postlude {
 
     fn work(&mut self, kind: Kind, worker: Worker) -> BoxFuture<'_, Option<Stop>> {
         async move {
+            if worker == Worker::Here && matches!(self.queue, Queue::Rabbit(..)) {
+                // The broker tells the worker in any case.
+                return None;
+            }
             let queue = if worker == Worker::Here { self.queue.clone() } else { self.queue.again().await };
             let registry = TaskRegistry::new();
             let builder = queue.builder(registry.clone()).concurrency(CONCURRENCY);

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        LazyLock, Mutex,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
@@ -35,6 +36,30 @@ pub(crate) enum Kind {
     Probe,
 }
 
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Backlog => "backlog",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// A job that was pushed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pushed {
+    /// What it carries, which no other job of this run carries.
+    pub(crate) sent: u64,
+    /// When the push returned.
+    pub(crate) returned: u64,
+}
+
+impl Pushed {
+    pub(crate) fn returned_now(sent: u64) -> Self {
+        Self { sent, returned: now() }
+    }
+}
+
 /// Where the worker is, seen from the producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Worker {
@@ -48,35 +73,74 @@ pub(crate) enum Worker {
 pub(crate) type Stop = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// A queue with a producer.
-pub(crate) trait System {
+pub(crate) trait System: Send {
     fn name(&self) -> &'static str;
 
-    /// Loads waiting jobs of the kind [`Backlog`], past the library, in one statement.
+    /// Loads waiting jobs of the kind [`Backlog`]: past the library in one statement, if the engine can.
     fn load(&mut self, jobs: u64) -> BoxFuture<'_, ()>;
 
-    /// Pushes one job. Returns what it carries, which no other job of this run carries.
-    fn push(&mut self, kind: Kind) -> BoxFuture<'_, u64>;
+    /// Pushes one job.
+    fn push(&mut self, kind: Kind) -> BoxFuture<'_, Pushed>;
 
     /// Pushes jobs of the kind [`Backlog`] in one call.
     fn push_many(&mut self, jobs: usize) -> BoxFuture<'_, ()>;
+
+    /// Pushes jobs of the kind [`Backlog`], one after the other. Returns how long that took.
+    fn time_pushes(&mut self, pushes: u32) -> BoxFuture<'_, Duration> {
+        async move {
+            let start = Instant::now();
+            for _ in 0..pushes {
+                self.push(Kind::Backlog).await;
+            }
+            start.elapsed()
+        }
+        .boxed()
+    }
+
+    /// Pushes many jobs of the kind [`Backlog`], so many times. Returns how long that took.
+    fn time_batches(&mut self, batches: u32, jobs: usize) -> BoxFuture<'_, Duration> {
+        async move {
+            let start = Instant::now();
+            for _ in 0..batches {
+                self.push_many(jobs).await;
+            }
+            start.elapsed()
+        }
+        .boxed()
+    }
 
     /// Starts a worker; `None` if there is no difference to a worker elsewhere.
     fn work(&mut self, kind: Kind, worker: Worker) -> BoxFuture<'_, Option<Stop>>;
 
     /// The database on the PostgreSQL server.
-    fn database(&self) -> Option<&str>;
+    fn database(&self) -> Option<&str> {
+        None
+    }
 }
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// How many jobs are loaded by one push.
+const PART: u64 = 5_000;
 
-/// Nanoseconds since this program started.
+/// Loads waiting jobs by the library.
+pub(crate) async fn push_in_parts(system: &mut dyn System, jobs: u64) {
+    for from in (0..jobs).step_by(PART as usize) {
+        system.push_many(PART.min(jobs - from) as usize).await;
+    }
+}
+
+/// Nanoseconds of the clock that all processes of the machine have in common.
 pub(crate) fn now() -> u64 {
-    u64::try_from(START.elapsed().as_nanos()).unwrap()
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// What the handlers of all libraries do: they note that the job has started.
 pub(crate) fn started(sent: u64) {
-    STARTED.starts.lock().unwrap().insert(sent, now());
+    started_at(sent, now());
+}
+
+pub(crate) fn started_at(sent: u64, start: u64) {
+    STARTED.starts.lock().unwrap().insert(sent, start);
     STARTED.count.fetch_add(1, Ordering::SeqCst);
 }
 

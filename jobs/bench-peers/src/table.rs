@@ -1,6 +1,10 @@
 //! The table of an engine.
 
-use crate::measure::{Case, Row};
+use crate::{
+    measure::{Case, Row},
+    processor::cores,
+    scaling::Column,
+};
 
 fn median(figures: &[f64]) -> Option<f64> {
     percentile(figures, 50)
@@ -31,12 +35,12 @@ fn one_decimal(figure: Option<f64>) -> String {
 }
 
 /// Prints the table: a column for each system and each number of waiting jobs.
-pub(crate) fn print(engine: &str, cases: &[Case], one: &[f64], many: &[f64]) {
+pub(crate) fn print(engine: &str, cases: &[Case], floor: &str, one: &[f64], many: &[f64]) {
     let mut header = format!("| {engine} |");
     for case in cases {
         header += &format!(" {}, {} waiting |", case.system.name(), rate(Some(case.waiting as f64)));
     }
-    println!("\n{header} plain insert |\n|---|{}---|", "---|".repeat(cases.len()));
+    println!("\n{header} {floor} |\n|---|{}---|", "---|".repeat(cases.len()));
     let line = |title: &str, cell: &dyn Fn(&Case) -> String, floor: String| {
         let cells: Vec<_> = cases.iter().map(cell).collect();
         println!("| {title} | {} | {floor} |", cells.join(" | "));
@@ -61,6 +65,9 @@ pub(crate) fn print(engine: &str, cases: &[Case], one: &[f64], many: &[f64]) {
         ("200 a second, pushed by the same program", Row::BusyHere),
         ("200 a second, pushed by another one", Row::BusyElsewhere),
     ] {
+        if cases.iter().all(|case| !case.delays.contains_key(&row)) {
+            continue;
+        }
         let cell = |case: &Case| {
             let delays = case.delays.get(&row).map_or(&[][..], Vec::as_slice);
             match (percentile(delays, 50), percentile(delays, 99)) {
@@ -70,4 +77,26 @@ pub(crate) fn print(engine: &str, cases: &[Case], one: &[f64], many: &[f64]) {
         };
         line(&format!("ms from the push to the start, p50 and p99, {title}"), &cell, String::new());
     }
+}
+
+/// Prints the table of an engine: a column for each number of processes.
+pub(crate) fn print_scaling(engine: &str, columns: &[Column]) {
+    let numbers: Vec<_> = columns.iter().map(|column| column.processes.to_string()).collect();
+    println!("\n| {engine}, worker processes | {} |\n|---|{}", numbers.join(" | "), "---|".repeat(columns.len()));
+    let line = |title: &str, cell: &dyn Fn(&Column) -> String| {
+        println!("| {title} | {} |", columns.iter().map(cell).collect::<Vec<_>>().join(" | "));
+    };
+    line("jobs run per second", &|column| rate(Some(column.jobs / column.took.as_secs_f64())));
+    for (title, of) in [
+        ("µs of processor time per job, server", (|column| column.times.server) as fn(&Column) -> f64),
+        ("µs of processor time per job, workers", |column| column.times.workers),
+    ] {
+        line(title, &|column| rate(Some(1e6 * of(column) / column.jobs)));
+    }
+    let title = format!("% of {} processors: server, workers, other programs, idle", cores());
+    line(&title, &|column| {
+        let times = column.times;
+        let percents = [times.server, times.workers, times.others(), times.idle].map(|used| times.percent(used));
+        percents.map(|percent| format!("{percent:.0}")).join(", ")
+    });
 }
