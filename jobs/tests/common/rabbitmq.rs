@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -57,8 +57,18 @@ pub(crate) fn is_installed() -> bool {
     programs().is_some() && name_server().is_some()
 }
 
+/// A port that is free, below those that the system gives to connections: a server that starts again finds it free still.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let ports = 12_000..32_000;
+    let mine = std::process::id().wrapping_mul(101);
+    loop {
+        let next = mine.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (ports.end - ports.start);
+        let port = u16::try_from(ports.start + next).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The name server of the nodes of a test.
