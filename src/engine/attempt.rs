@@ -18,7 +18,7 @@ use crate::{
     },
     limits::{AdmitRequest, Entered},
     model::{DiscardReason, Identity, KeyOfName, Outcome, TaskId},
-    task::work::{BoxedWork, Kind, Meta, Permits, Policy, drop_work, poll_work},
+    task::work::{BoxedWork, Kind, Meta, PermitPair, Permits, Policy, drop_work, poll_work},
     util::{clock::Timestamp, panic::Panic},
 };
 
@@ -79,9 +79,9 @@ pub(crate) async fn attempt(
         let key = limited_key.as_ref().filter(|_| permits.of_key.is_none());
         let given = shared.admission.admit(&request, key, entered, &note_due, &sleep).await;
         permits = Permits { of_key: given.of_key.or(permits.of_key), ..given };
-        match begin(terms, number, shared, permits.permits[0].is_some()) {
+        match begin(terms, number, shared, permits.pair.of_name.is_some()) {
             Ok(Some(started)) => break started,
-            Ok(None) => permits.permits = [None, None],
+            Ok(None) => permits.pair = PermitPair::NONE,
             Err(outcome) => return outcome,
         }
     };
@@ -241,7 +241,7 @@ impl AttemptTask {
         let Some((work, permits)) = self.state.begin() else {
             return Outcome::Aborted;
         };
-        let of_name = if permits.permits[0].is_some() { OfName::Permit } else { OfName::Thread };
+        let of_name = if permits.pair.of_name.is_some() { OfName::Permit } else { OfName::Thread };
         let mut work = Some(work);
         let mut current = TaskContext::Closure(Arc::clone(&self.state));
         let is_expired = work.as_ref().is_some_and(|work| work.meta().is_expired(Timestamp::now()));

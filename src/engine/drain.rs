@@ -22,9 +22,12 @@ use crate::{
     },
     ledger::{finished::EndedBy, live::LiveTask},
     model::{DiscardReason, Ending, RejectReason, TaskId},
-    task::work::{BoxedWork, End, Meta, drop_work, poll_to_end},
+    task::{
+        Task,
+        work::{BoxedWork, End, Meta, PermitPair, drop_work, poll_to_end},
+    },
     telemetry::span::inside,
-    util::clock::Timestamp,
+    util::{clock::Timestamp, loom::MutexGuard},
 };
 
 /// How many tasks one poll may finish before it yields to the runtime.
@@ -38,22 +41,10 @@ pub(crate) struct Drain {
     work: Option<BoxedWork>,
 }
 
-/// A task that a drain polls, and its id, so that a poll need not look for it.
-type Running = (BoxedWork, TaskId);
-
-/// The next task of a set, which was taken out of `pending`.
-struct Next {
-    work: BoxedWork,
-    id: TaskId,
-    first_step: FirstStep,
-}
-
-/// What comes before the first poll of a task.
+/// What comes before the first poll of a task that can't be polled at once.
 enum FirstStep {
-    /// Nothing: the task has started, and is marked as being polled.
-    Poll,
     /// The task has started. Observers are notified, and its time limit starts.
-    Notify(Timestamp),
+    Notify,
     /// The task may have to wait, or is not polled directly.
     Admit(Option<Ending>),
     /// The task must not start.
@@ -87,10 +78,23 @@ impl Drain {
         Poll::Pending
     }
 
+    /// Goes on with the task that `next` returns; `None` if this drain has no more to do.
+    #[inline]
+    fn go_on_with(&mut self, next: impl FnOnce(&Arc<SetQueue>) -> Option<BoxedWork>) -> Option<TaskId> {
+        self.work = self.queue.as_ref().and_then(next);
+        if self.work.is_none() {
+            self.queue = None;
+        }
+        self.task_id()
+    }
+
     /// Polls the work in the context of its set.
     #[inline]
     fn poll_in_context(&mut self, id: TaskId, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
-        let mut current = self.queue.take().map_or(TaskContext::None, TaskContext::InSet);
+        let mut current = match self.queue.take() {
+            Some(queue) => TaskContext::InSet(queue),
+            None => TaskContext::None,
+        };
         let polled = context::enter(&mut current, id, || poll_to_end(&mut self.work, span, context));
         if let TaskContext::InSet(queue) = current {
             self.queue = Some(queue);
@@ -130,33 +134,24 @@ impl Future for Drain {
         if this.work.is_some() && this.resume().is_ready() {
             return Poll::Ready(());
         }
-        let mut current = this.task_id();
+        let Some(mut id) = this.task_id().or_else(|| this.go_on_with(next)) else {
+            return Poll::Ready(());
+        };
         for _ in 0..TASKS_PER_POLL {
             let mut span = None;
-            let finished = match current {
-                None => None,
-                Some(id) => match this.poll_in_context(id, &mut span, context) {
-                    Poll::Ready(end) => Some((id, end)),
-                    Poll::Pending => return this.park(id, context),
-                },
+            let end = match this.poll_in_context(id, &mut span, context) {
+                Poll::Ready(end) => end,
+                Poll::Pending => return this.park(id, context),
             };
-            let Some(queue) = &this.queue else { return Poll::Ready(()) };
-            let next = match finished {
-                None => next(queue),
-                Some((id, end)) => finish(queue, span, id, end),
-            };
-            let Some((work, id)) = next else {
-                this.queue = None;
+            let Some(next) = this.go_on_with(|queue| finish(queue, span, id, end)) else {
                 return Poll::Ready(());
             };
-            (this.work, current) = (Some(work), Some(id));
+            id = next;
         }
         // The next task is current, and is not being polled.
-        if let (Some(queue), Some(id)) = (&this.queue, current) {
-            if !queue.end_poll(id) {
-                this.retire(id);
-                return Poll::Ready(());
-            }
+        if this.queue.as_ref().is_some_and(|queue| !queue.end_poll(id)) {
+            this.retire(id);
+            return Poll::Ready(());
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -173,39 +168,40 @@ impl Drop for Drain {
 }
 
 /// Returns the next task of the set; `None` if the set has drained.
-pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<Running> {
+pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
+    next_at(queue, Timestamp::now())
+}
+
+/// The same, if the time is known.
+fn next_at(queue: &Arc<SetQueue>, mut now: Timestamp) -> Option<BoxedWork> {
     loop {
-        let now = Timestamp::now();
         let mut state = queue.state.lock();
         if let (Some(condition), Some(ending), false) = (&queue.condition, state.ending, state.is_decided) {
             drop(state);
             let drains = queue.shared().may_drain(queue.number(), &**condition, ending);
             queue.transition(|transition| decide(transition, drains));
-            continue;
-        }
-        if state.discards.is_none() && mem::take(&mut state.has_unclaimed) {
+        } else if state.discards.is_none() && mem::take(&mut state.has_unclaimed) {
             drop(state);
             keys::claim_pending(queue);
-            continue;
-        }
-        let next = if let Some(next) = pop(queue, &mut state, now) {
-            drop(state);
-            next
+        } else if let Some(task) = state.pop() {
+            if let Some(running) = start(queue, state, task, now) {
+                return Some(running);
+            }
         } else {
             drop(state);
             // A task may have been added since the lock was released.
-            queue.transition(|transition| pop_or_idle(queue, transition, now))?
-        };
-        if let Some(running) = prepare(queue, next) {
-            return Some(running);
+            if queue.transition(|transition| transition.idle_if_drained()) {
+                return None;
+            }
         }
+        now = Timestamp::now();
     }
 }
 
 /// Finishes a task that has returned, and returns the next one. `None` if the set has drained, or if the task was ended
 /// by a caller and another drain has taken over.
-#[inline]
-pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<Running> {
+#[inline(never)]
+pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
     if !end.is_completed() || queue.shared().telemetry.observes_completed() {
         // Hooks are notified before the next task starts, so that a hook can still abort it, and the hook's time does
         // not count as the task's.
@@ -215,31 +211,23 @@ pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId,
     drop_span(span);
     let now = Timestamp::now();
     let mut state = queue.state.lock();
-    if !state.is_shut_down && state.finish_in_account(id, now) {
-        let next = pop(queue, &mut state, now);
-        drop(state);
+    if let Some(task) = state.finish_in_account(id, now) {
         queue.shared().ledger.release();
-        return continue_with(queue, next);
+        return start(queue, state, task, now).or_else(|| next(queue));
     }
     let mut transition = Transition::with(queue, state, now);
-    if transition.finish_unobserved(id) {
-        let next = pop_or_idle(queue, &mut transition, now);
-        transition.finish();
-        return continue_with(queue, next);
-    }
+    let was_plain = transition.finish_unobserved(id);
+    let has_drained = was_plain && transition.idle_if_drained();
     transition.finish();
+    if was_plain {
+        return if has_drained { None } else { next_at(queue, now) };
+    }
     if end_observed(queue, id, end) { next(queue) } else { None }
 }
 
 #[inline]
 fn drop_span(span: Option<Box<Span>>) {
     inside(span, || ());
-}
-
-#[inline]
-fn continue_with(queue: &Arc<SetQueue>, popped: Option<Next>) -> Option<Running> {
-    let running = prepare(queue, popped?);
-    running.or_else(|| next(queue))
 }
 
 /// Counts and reports the end of the current task or of a sleeping one. Returns `false` if another drain has taken
@@ -262,90 +250,58 @@ fn end_observed(queue: &Arc<SetQueue>, id: TaskId, end: End) -> bool {
     is_current
 }
 
-/// Takes the next task out of `pending`, and starts it if it can be polled directly.
+/// Starts a task that was taken out of `pending`, and releases the lock. `None` if it was ended before its first poll.
 #[inline(always)]
-fn pop(queue: &SetQueue, state: &mut QueueState, now: Timestamp) -> Option<Next> {
-    if state.is_shut_down {
-        return None;
-    }
-    let task = state.pending.pop()?;
-    let (shared, meta) = (queue.shared(), task.meta());
-    let id = meta.id();
-    let first_step = match state.discards {
-        None if shared.runs_at_once(meta) => FirstStep::Poll,
-        discards => first_step(shared, meta, discards, state.ending, now),
-    };
-    let mut current = LiveTask::of(meta);
-    if let FirstStep::Poll | FirstStep::Notify(_) = first_step {
-        current.start(now);
-        state.account.start(current.identity.name);
-    }
-    state.current = Some(current);
-    if let FirstStep::Poll = first_step {
-        queue.mark.set_polling(id.index);
-    } else {
-        // Observers are notified of the start before the first poll, and may abort the task.
-        queue.mark.set_idle(id.index);
-    }
-    Some(Next { work: task.work, id, first_step })
-}
-
-fn first_step(
-    shared: &Shared,
-    meta: &Meta,
-    discards: Option<DiscardReason>,
-    ending: Option<Ending>,
+fn start(
+    queue: &Arc<SetQueue>,
+    mut state: MutexGuard<'_, QueueState>,
+    task: Task,
     now: Timestamp,
-) -> FirstStep {
-    let discard = discards.or_else(|| not_to_start(meta, now));
-    match discard {
-        Some(reason) => FirstStep::Discard(reason),
-        None if shared.runs_plain(meta) => FirstStep::Notify(now),
-        None => FirstStep::Admit(ending),
+) -> Option<BoxedWork> {
+    let meta = task.meta();
+    if state.discards.is_some() || !queue.shared().runs_at_once(meta) {
+        return prepare(queue, state, task, now);
     }
+    let index = meta.id().index;
+    state.account.start(meta.name);
+    state.current = Some(LiveTask::of(meta, Some(now)));
+    queue.mark.set_polling(index);
+    drop(state);
+    Some(task.work)
 }
 
-/// Why a task must not start, by its own policy.
-#[inline]
-fn not_to_start(meta: &Meta, now: Timestamp) -> Option<DiscardReason> {
-    if meta.is_expired(now) {
-        return Some(DiscardReason::Expired);
+/// The same for a task that can't be polled at once.
+#[inline(never)]
+fn prepare(
+    queue: &Arc<SetQueue>,
+    mut state: MutexGuard<'_, QueueState>,
+    task: Task,
+    now: Timestamp,
+) -> Option<BoxedWork> {
+    let (shared, meta) = (queue.shared(), task.meta());
+    let first_step = first_step(shared, meta, state.discards, state.ending, now);
+    let started = matches!(first_step, FirstStep::Notify).then_some(now);
+    if started.is_some() {
+        state.account.start(meta.name);
     }
-    meta.duplicate_of().map(|_| DiscardReason::Duplicate)
-}
-
-#[inline]
-fn pop_or_idle(queue: &SetQueue, transition: &mut Transition<'_>, now: Timestamp) -> Option<Next> {
-    let next = pop(queue, &mut transition.state, now);
-    if next.is_none() {
-        transition.set_idle();
-    }
-    next
-}
-
-/// Prepares the task for its first poll. `None` if it was ended before.
-#[inline(always)]
-fn prepare(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
-    match next.first_step {
-        FirstStep::Poll => Some((next.work, next.id)),
-        FirstStep::Notify(_) | FirstStep::Admit(_) | FirstStep::Discard(_) => take_first_step(queue, next),
-    }
-}
-
-fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
-    let Next { mut work, id, first_step } = next;
-    let shared = queue.shared();
+    let id = meta.id();
+    state.current = Some(LiveTask::of(meta, started));
+    // Observers are notified of the start before the first poll, and may abort the task.
+    queue.mark.set_idle(id.index);
+    drop(state);
+    let mut work = task.work;
     let started = match first_step {
-        FirstStep::Poll => None,
-        FirstStep::Notify(started) => shared.notify_started(id, started),
-        FirstStep::Admit(ending) if shared.runs_with_permits(&mut work) => match start(shared, &mut work) {
-            Start::At(started) => Some(started),
-            Start::Ended => None,
-            Start::MustWait => {
-                work = under_policy(work, shared, ending);
-                None
+        FirstStep::Notify => shared.notify_started(id, now),
+        FirstStep::Admit(ending) if shared.runs_with_permits(&mut work) => {
+            match start_with_permits(shared, &mut work) {
+                Start::At(started) => Some(started),
+                Start::Ended => None,
+                Start::MustWait => {
+                    work = under_policy(work, shared, ending);
+                    None
+                }
             }
-        },
+        }
         FirstStep::Admit(ending) => {
             work = under_policy(work, shared, ending);
             None
@@ -360,19 +316,43 @@ fn take_first_step(queue: &Arc<SetQueue>, next: Next) -> Option<Running> {
         work = shared.profiled(work);
     }
     if queue.mark.begin(id.index) {
-        return Some((work, id));
+        return Some(work);
     }
     drop_stopped(queue, &mut Some(work), id);
     None
 }
 
+fn first_step(
+    shared: &Shared,
+    meta: &Meta,
+    discards: Option<DiscardReason>,
+    ending: Option<Ending>,
+    now: Timestamp,
+) -> FirstStep {
+    let discard = discards.or_else(|| not_to_start(meta, now));
+    match discard {
+        Some(reason) => FirstStep::Discard(reason),
+        None if shared.runs_plain(meta) => FirstStep::Notify,
+        None => FirstStep::Admit(ending),
+    }
+}
+
+/// Why a task must not start, by its own policy.
+#[inline]
+fn not_to_start(meta: &Meta, now: Timestamp) -> Option<DiscardReason> {
+    if meta.is_expired(now) {
+        return Some(DiscardReason::Expired);
+    }
+    meta.duplicate_of().map(|_| DiscardReason::Duplicate)
+}
+
 /// Starts a task with the permits that it has just been given.
-fn start(shared: &Shared, work: &mut BoxedWork) -> Start {
+fn start_with_permits(shared: &Shared, work: &mut BoxedWork) -> Start {
     let meta = work.as_mut().meta_mut();
-    let of_name = if meta.permits[0].is_some() { OfName::Permit } else { OfName::None };
+    let of_name = if meta.permits.of_name.is_some() { OfName::Permit } else { OfName::None };
     let start = shared.start(meta.id(), of_name);
     if let Start::MustWait = start {
-        meta.permits = [None, None];
+        meta.permits = PermitPair::NONE;
     }
     start
 }

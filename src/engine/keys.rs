@@ -110,7 +110,7 @@ pub(crate) fn lock_for_claim<'a>(queue: &'a SetQueue, meta: &mut Meta) -> MutexG
             return state;
         };
         let (id, name) = (meta.id(), meta.name);
-        let Some(policy) = &mut meta.policy else { return state };
+        let Some(policy) = &mut *meta.policy else { return state };
         let Some(condition) = policy.when.take() else { return state };
         drop(state);
         let runs = queue.shared().may_run(id, name, &condition, ending);
@@ -164,7 +164,7 @@ fn ask_conditions(queue: &Arc<SetQueue>, first: u64) {
     state.pending.for_some(first, |task| {
         let meta = task.meta_mut();
         let (id, name) = (meta.id(), meta.name);
-        if let (true, Some(policy)) = (meta.is_unique(), &mut meta.policy) {
+        if let (true, Some(policy)) = (meta.is_unique(), &mut *meta.policy) {
             conditions.extend(policy.when.take().map(|condition| (id, name, condition)));
         }
     });

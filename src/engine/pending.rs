@@ -20,6 +20,8 @@ pub(crate) struct Pending {
     later: Option<Box<VecDeque<Segment>>>,
     /// The number of tasks.
     len: usize,
+    /// The highest index that has been pushed.
+    highest: u64,
 }
 
 #[derive(Default)]
@@ -119,13 +121,13 @@ impl Pending {
                 self.others.clear();
             }
             self.first = slot;
-        } else if self.later.is_none() && self.first.index < index && self.others.last().is_none_or(|last| last < index)
-        {
+        } else if self.later.is_none() && self.highest < index {
             self.push_other(slot);
         } else {
             self.push_later(slot);
         }
         self.len += 1;
+        self.highest = self.highest.max(index);
     }
 
     #[inline]

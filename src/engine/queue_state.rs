@@ -8,6 +8,7 @@ use crate::{
     engine::pending::Pending,
     ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
     model::{DiscardReason, Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
+    task::Task,
     util::clock::Timestamp,
 };
 
@@ -190,21 +191,25 @@ impl QueueState {
         wakes
     }
 
-    /// Counts the end of the current task, which has completed, in the set's account. Returns `false` if that is not
-    /// possible: the task has extras, no other task is pending, or the account is full.
+    /// Takes the next task out of `pending`. `None` if there is none, or none may start.
     #[inline]
-    pub(crate) fn finish_in_account(&mut self, id: TaskId, now: Timestamp) -> bool {
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        if self.is_shut_down { None } else { self.pending.pop() }
+    }
+
+    /// Counts the end of the current task, which has completed, in the set's account, and takes the next one out of
+    /// `pending`. `None` if that is not possible: the task has extras, no other task may start, or the account is full.
+    #[inline]
+    pub(crate) fn finish_in_account(&mut self, id: TaskId, now: Timestamp) -> Option<Task> {
         let pending = self.pending.len();
-        if !self.account.has_room(pending) {
-            return false;
+        if self.is_shut_down || !self.account.has_room(pending) {
+            return None;
         }
-        let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
-        let Some(ended) = self.current.take_if(is_plain) else {
-            return false;
-        };
-        self.account.finish(ended.completed(now), pending);
+        let completed = self.current.as_ref().filter(|current| current.identity.id == id)?.completed(now)?;
+        self.account.complete(completed, pending);
         self.outcomes.count(OutcomeKind::Completed);
-        true
+        self.current = None;
+        self.pending.pop()
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn attempts(
         let Some(delay) = retry.next_delay(made, since_first, fastrand::f64()).filter(|_| is_worth_another) else {
             let meta = source.as_mut().meta_mut();
             meta.remove_wrappers();
-            meta.policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
+            *meta.policy = Some(Box::new(Policy { retry: Some(retry), ..*policy }));
             // The span ends with the work, no matter how long the dead letter is kept.
             drop_catching(meta.span.take());
             shared.exhaust(id, Box::new(Exhausted { failed, source }));

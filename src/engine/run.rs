@@ -21,7 +21,7 @@ use crate::{
     model::{DiscardReason, Ending, Outcome},
     task::{
         keyed::{Claim, Held},
-        work::{BoxedWork, End, Kind, Meta, Work},
+        work::{BoxedWork, End, Kind, Meta, PermitPair, Work},
     },
     util::{clock::Timestamp, semaphore::Permit},
 };
@@ -73,7 +73,7 @@ pub(crate) fn under_policy(work: BoxedWork, shared: &Arc<Shared>, ending: Option
 #[cold]
 pub(crate) fn under_limits(mut work: BoxedWork, shared: &Arc<Shared>, of_name: Option<Permit>) -> BoxedWork {
     let meta = work.as_mut().meta_mut();
-    meta.permits = [None, None];
+    meta.permits = PermitPair::NONE;
     let came = meta.identity().added;
     let entered = shared.admission.enter_again(&AdmitRequest::of(meta), came, of_name);
     let meta = meta.on_behalf(Kind::Async);

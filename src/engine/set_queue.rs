@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::engine::{hold::HoldState, request_line::RequestLine};
 use crate::{
     engine::{
-        keys,
+        keys::{self, Displaced},
         poll_mark::PollMark,
         queue_state::{OpenSet, Phase, QueueState, Waiting},
         shared::{Shared, TaskRegistry},
@@ -31,8 +31,8 @@ use crate::{
     },
     ledger::{live::LiveTask, oldest::Oldest},
     limits::PausedNames,
-    model::{DrainReport, Ending, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
-    task::{Rejected, Task},
+    model::{DrainReport, Ending, Identity, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
+    task::{Rejected, Task, work::Meta},
     util::{
         clock::Timestamp,
         loom::{
@@ -68,6 +68,60 @@ pub(crate) struct OpenSince {
     pub(crate) since: Timestamp,
     /// Whether the set has its response, and waits for the client or the body.
     pub(crate) is_held: bool,
+}
+
+/// What follows from the add of a task.
+struct Admitted {
+    /// A high-water mark was reached.
+    passed_mark: bool,
+    /// The response was there before the first task.
+    is_late: bool,
+}
+
+/// What few adds have to do: those of a task that has to start in time, has a key, or is observed.
+struct AddExtras {
+    identity: Identity,
+    start_by: Option<Timestamp>,
+    is_unique: bool,
+    displaced: Displaced,
+}
+
+impl AddExtras {
+    /// Starts the time within which the task must start.
+    #[cold]
+    fn start(shared: &Arc<Shared>, meta: &mut Meta) -> Self {
+        start_limit::start(shared, meta);
+        Self {
+            identity: meta.identity(),
+            start_by: meta.start_by(),
+            is_unique: meta.is_unique(),
+            displaced: Displaced::default(),
+        }
+    }
+
+    /// Whether the task must be refused, because its key is live.
+    fn is_skipped(&self, shared: &Shared, state: &QueueState, task: &Task) -> bool {
+        self.is_unique && keys::is_skipped(shared, state, task.meta())
+    }
+
+    /// Claims the key of the task, or leaves that to the drain.
+    fn claim(&mut self, shared: &Shared, state: &mut QueueState, task: &mut Task) {
+        if self.is_unique && state.has_begun() {
+            keys::claim(shared, task.meta_mut(), &mut self.displaced);
+        } else if self.is_unique {
+            state.has_unclaimed = true;
+        }
+    }
+
+    /// Called without the lock when the task was added.
+    #[cold]
+    fn finish(self, shared: &Arc<Shared>) {
+        shared.notify_added(self.identity);
+        self.displaced.end(shared);
+        if let Some(until) = self.start_by {
+            start_limit::check(shared, self.identity.id, until);
+        }
+    }
 }
 
 /// Whether a drain may poll the task that it runs.
@@ -185,64 +239,56 @@ impl SetQueue {
         if let Err(refusal) = shared.consider(meta) {
             return Err(Rejected::refused(task, refusal));
         }
-        start_limit::start(shared, meta);
-        let (name, start_by, is_unique) = (meta.name, meta.start_by(), meta.is_unique());
-        let mut state = if is_unique { keys::lock_for_claim(self, meta) } else { self.state.lock() };
-        if is_unique && keys::is_skipped(shared, &state, task.meta()) {
-            drop(state);
-            task.meta_mut().end_start_limit();
-            return Err(Rejected::new(task, RejectReason::Duplicate));
-        }
-        let was_listed = state.is_listed;
-        let passed_mark = match self.admit(&mut state, name) {
-            Ok(passed_mark) => passed_mark,
+        let name = meta.name;
+        let has_extras = meta.has_extras_at_add() || shared.telemetry.has_observers();
+        let mut extras = has_extras.then(|| AddExtras::start(shared, meta));
+        let mut state = match &extras {
+            Some(extras) if extras.is_unique => keys::lock_for_claim(self, meta),
+            _ => self.state.lock(),
+        };
+        let is_skipped = extras.as_ref().is_some_and(|extras| extras.is_skipped(shared, &state, &task));
+        let admitted = if is_skipped { Err(RejectReason::Duplicate) } else { self.admit(&mut state, id, name) };
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
             Err(reason) => {
                 drop(state);
                 task.meta_mut().end_start_limit();
                 return Err(Rejected::new(task, reason));
             }
         };
-        let added = shared.telemetry.has_observers().then(|| task.meta().identity());
-        let mut displaced = None;
-        if is_unique && state.has_begun() {
-            keys::claim(shared, task.meta_mut(), displaced.get_or_insert_default());
-        } else if is_unique {
-            state.has_unclaimed = true;
+        if let Some(extras) = &mut extras {
+            extras.claim(shared, &mut state, &mut task);
         }
         state.pending.push(index, task);
-        let drain = state.wake();
-        let is_late = !was_listed
-            && (state.phase == Phase::Holding || state.phase == Phase::Collecting && state.response.is_some());
+        let drains = state.wake();
         drop(state);
-        if let Some(identity) = added {
-            shared.notify_added(identity);
+        if let Some(extras) = extras {
+            extras.finish(shared);
         }
-        if let Some(displaced) = displaced {
-            displaced.end(shared);
-        }
-        if let Some(until) = start_by {
-            start_limit::check(shared, id, until);
-        }
-        if drain {
+        if drains {
             self.spawn_drain();
         }
-        if is_late && shared.losses.has_begun() {
+        if admitted.is_late && shared.losses.has_begun() {
             self.drain_if_answered();
         }
-        if passed_mark {
+        if admitted.passed_mark {
             shared.warn_of_high_water(id.number);
         }
         Ok(id)
     }
 
-    /// Counts one more task. Returns whether a high-water mark was reached.
+    /// Counts one more task.
     #[inline]
-    fn admit(self: &Arc<Self>, state: &mut QueueState, name: TaskName) -> Result<bool, RejectReason> {
+    fn admit(self: &Arc<Self>, state: &mut QueueState, id: TaskId, name: TaskName) -> Result<Admitted, RejectReason> {
         if let Some(reason) = state.refusal {
             return Err(reason);
         }
-        let is_first = state.is_empty();
-        state.account.admit(&self.shared().ledger, self.number(), name, self, is_first, &mut state.is_listed)
+        let (is_first, was_listed) = (state.is_empty(), state.is_listed);
+        let passed_mark =
+            state.account.admit(&self.shared().ledger, id.number, name, self, is_first, &mut state.is_listed)?;
+        let is_late = !was_listed
+            && (state.phase == Phase::Holding || state.phase == Phase::Collecting && state.response.is_some());
+        Ok(Admitted { passed_mark, is_late })
     }
 
     /// Drains the set. Only the first call has an effect, and none has one while the set is held for its response.

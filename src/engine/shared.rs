@@ -288,7 +288,7 @@ impl Shared {
         meta.end_start_limit();
         if let Some(limit) = self.time_limit(meta.policy.as_deref()) {
             let entry = time_limit::start(self, meta.id(), 1, limit, false, started);
-            meta.time_limit = entry.map(Box::new);
+            *meta.time_limit = entry.map(Box::new);
         }
     }
 
@@ -416,8 +416,9 @@ impl Shared {
             return false;
         };
         let outcome = outcome(&task);
-        if outcome.is_completed() && !observed && !task.has_extras() {
-            let evicted = shard.complete(task.completed(now));
+        let is_unobserved = outcome.is_completed() && !observed;
+        if let Some(completed) = task.completed(now).filter(|_| is_unobserved) {
+            let evicted = shard.complete(&completed);
             let idle = shard.is_idle();
             drop(shard);
             if evicted.is_some() {

@@ -49,12 +49,12 @@ impl Spawned {
             shared.expire(id);
         }
         let meta = work.as_mut().meta_mut();
-        let of_name = meta.permits[0].take();
+        let of_name = meta.permits.of_name.take();
         let may_start = of_name.as_ref().is_none_or(Permit::may_start);
         let permit = if of_name.is_some() { OfName::Permit } else { OfName::None };
         match if may_start { shared.start(id, permit) } else { Start::MustWait } {
             Start::At(started) => {
-                meta.permits[0] = of_name;
+                meta.permits.of_name = of_name;
                 shared.start_time_limit(work, started);
                 if shared.telemetry.profiler.is_some() {
                     self.work = self.work.take().map(|work| shared.profiled(work));

@@ -87,11 +87,12 @@ impl<'a> Transition<'a> {
     /// Counts the end of the current task, which has completed and is not observed. Returns `false` if it has extras.
     #[inline]
     pub(crate) fn finish_unobserved(&mut self, id: TaskId) -> bool {
-        let is_plain = |current: &mut LiveTask| current.identity.id == id && !current.has_extras();
-        let Some(current) = self.state.current.take_if(is_plain) else {
+        let current = self.state.current.as_ref().filter(|current| current.identity.id == id);
+        let Some(completed) = current.and_then(|current| current.completed(self.now)) else {
             return false;
         };
-        if let Some(error) = self.shard.complete(current.completed(self.now)) {
+        self.state.current = None;
+        if let Some(error) = self.shard.complete(&completed) {
             self.effects.rare().evicted.push(error);
         }
         self.state.outcomes.count(OutcomeKind::Completed);
@@ -124,7 +125,7 @@ impl<'a> Transition<'a> {
     }
 
     fn end_pending(&mut self, task: Task, outcome: Outcome) {
-        self.count(LiveTask::of(task.meta()), outcome, EndedBy::Caller);
+        self.count(LiveTask::of(task.meta(), None), outcome, EndedBy::Caller);
         self.effects.rare().discarded.push(task);
     }
 
@@ -277,6 +278,16 @@ impl<'a> Transition<'a> {
         if !self.state.pending.is_empty() {
             self.effects.spawn = self.state.wake();
         }
+    }
+
+    /// Notes that no drain is running, if no pending task may start. Returns whether that is so.
+    #[inline]
+    pub(crate) fn idle_if_drained(&mut self) -> bool {
+        let has_drained = self.state.is_shut_down || self.state.pending.is_empty();
+        if has_drained {
+            self.set_idle();
+        }
+        has_drained
     }
 
     /// Notes that no drain is running.

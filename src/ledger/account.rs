@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::{
-    ledger::{Ledger, finished::FinishedTask, shard::ShardState},
+    ledger::{Ledger, finished::Completed, shard::ShardState},
     model::{RejectReason, SharedError, TaskName},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct SetAccount {
     #[expect(clippy::box_collection, reason = "one word per set, because few sets need it")]
     others: Option<Box<Vec<Begun>>>,
     /// The ends of tasks that completed.
-    ended: Vec<FinishedTask>,
+    ended: Vec<Completed>,
 }
 
 /// How many tasks of a name were added, and how many have started.
@@ -109,11 +109,11 @@ impl SetAccount {
 
     /// Counts the end of a task that completed. `pending` is the number of tasks behind it.
     #[inline]
-    pub(crate) fn finish(&mut self, finished: FinishedTask, pending: usize) {
+    pub(crate) fn complete(&mut self, completed: Completed, pending: usize) {
         if self.ended.capacity() == 0 {
             self.ended.reserve_exact(pending.min(MAX_ENDED));
         }
-        self.ended.push(finished);
+        self.ended.push(completed);
     }
 
     /// Whether an end can be counted here, if `pending` tasks are behind it.
@@ -129,15 +129,12 @@ impl SetAccount {
             return;
         }
         self.flush_begun(shard);
-        if self.ended.is_empty() {
-            // The common case of a set with one task: an empty `drain` is not free.
-            return;
-        }
-        for finished in self.ended.drain(..) {
-            if let Some(error) = shard.complete(finished) {
+        for completed in &self.ended {
+            if let Some(error) = shard.complete(completed) {
                 evicted(error);
             }
         }
+        self.ended.clear();
     }
 
     #[inline]

@@ -6,7 +6,10 @@ use crate::{
     ledger::live::{Extras, LiveTask, Retried},
     model::{Identity, Outcome, SharedError, TaskId, TaskProfile, TaskProgress, TaskReport},
     task::exhausted::Exhausted,
-    util::clock::{Timestamp, nanos},
+    util::{
+        clock::{Timestamp, nanos},
+        rare::Rare,
+    },
 };
 
 /// The record of a task that has ended. Everything else is computed from it on demand.
@@ -17,7 +20,23 @@ pub(crate) struct FinishedTask {
     pub(crate) started: Option<Timestamp>,
     pub(crate) ended: Timestamp,
     /// `None` if the task completed at its first attempt.
-    pub(crate) details: Option<Box<Details>>,
+    pub(crate) details: Rare<Details>,
+}
+
+/// A task that has completed at its first attempt, and of whose end only the ledger must know.
+#[derive(Clone, Copy)]
+pub(crate) struct Completed {
+    pub(crate) identity: Identity,
+    pub(crate) started: Timestamp,
+    pub(crate) ended: Timestamp,
+}
+
+impl From<&Completed> for FinishedTask {
+    #[inline]
+    fn from(completed: &Completed) -> Self {
+        let Completed { identity, started, ended } = *completed;
+        Self { identity, started: Some(started), ended, details: Rare::NONE }
+    }
 }
 
 /// The properties that few finished tasks have.
@@ -33,7 +52,7 @@ pub(crate) struct Details {
 }
 
 impl Details {
-    pub(crate) fn of(outcome: Outcome, extras: Option<&Extras>) -> Option<Box<Self>> {
+    pub(crate) fn of(outcome: Outcome, extras: Option<&Extras>) -> Rare<Self> {
         let retried = extras.and_then(|extras| extras.retried);
         let replay_of = extras.and_then(|extras| extras.replay_of);
         let duplicate_of = extras.and_then(|extras| extras.duplicate_of);
@@ -46,7 +65,7 @@ impl Details {
             || refusal.is_some()
             || progress.is_some()
             || profile.is_some();
-        has_any.then(|| Box::new(Self { outcome, retried, replay_of, duplicate_of, refusal, progress, profile }))
+        has_any.then(|| Box::new(Self { outcome, retried, replay_of, duplicate_of, refusal, progress, profile })).into()
     }
 
     #[cold]
@@ -85,7 +104,7 @@ impl FinishedTask {
         last.or_else(|| self.started.map(|started| self.ended.nanos_since(started))).unwrap_or_default()
     }
 
-    pub(crate) fn report(self, now: Timestamp) -> TaskReport {
+    pub(crate) fn report(mut self, now: Timestamp) -> TaskReport {
         TaskReport {
             id: self.identity.id,
             name: self.identity.name,
@@ -100,7 +119,7 @@ impl FinishedTask {
             outcome: self.outcome().clone(),
             progress: self.details.as_ref().and_then(|details| details.progress.clone()),
             profile: self.details.as_ref().and_then(|details| details.profile.clone()),
-            refusal: self.details.and_then(|details| details.refusal),
+            refusal: self.details.take().and_then(|details| details.refusal),
         }
     }
 }

@@ -29,7 +29,7 @@ impl History {
 
     /// Records a finished task and returns the evicted error. Drop it after releasing the lock: its `Drop` is user
     /// code.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, mut finished: FinishedTask) -> Option<SharedError> {
         if self.capacity == 0 {
             return finished.take_error();

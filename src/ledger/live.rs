@@ -5,7 +5,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ledger::finished::{Details, FinishedTask},
+    ledger::finished::{Completed, Details, FinishedTask},
     model::{
         DiscardReason, Identity, KeyOfName, Outcome, SharedError, TaskId, TaskInfo, TaskProfile, TaskProgress,
         TaskReport, TaskState,
@@ -14,6 +14,7 @@ use crate::{
     telemetry::figures::TaskFigures,
     util::{
         clock::Timestamp,
+        rare::Rare,
         semaphore::{Permit, PrioritySemaphore},
     },
 };
@@ -26,7 +27,7 @@ pub(crate) struct LiveTask {
     /// The waker of the tokio task that runs it; `None` until that task waits. It is tokio's own waker, so dropping it
     /// runs no foreign code.
     runner: Option<Waker>,
-    extras: Option<Box<Extras>>,
+    extras: Rare<Extras>,
 }
 
 /// The properties that few live tasks have.
@@ -69,6 +70,15 @@ pub(crate) struct Retried {
 }
 
 impl Extras {
+    /// The key that the task has claimed, or the task of which it is a duplicate.
+    #[cold]
+    fn of_claim(meta: &Meta) -> Rare<Self> {
+        let key = meta.held().and_then(|_| meta.key_of_name());
+        let duplicate_of = meta.duplicate_of();
+        let has_any = key.is_some() || duplicate_of.is_some();
+        has_any.then(|| Box::new(Self { key, duplicate_of, ..Self::default() })).into()
+    }
+
     /// What was measured of the task so far.
     pub(crate) fn profile(&self) -> Option<Box<TaskProfile>> {
         self.figures.as_ref().map(|figures| Box::new(figures.profile()))
@@ -78,27 +88,14 @@ impl Extras {
 impl LiveTask {
     #[inline]
     pub(crate) const fn new(identity: Identity) -> Self {
-        Self { identity, started: None, runner: None, extras: None }
+        Self { identity, started: None, runner: None, extras: Rare::NONE }
     }
 
-    /// A task of a set that leaves `pending`.
+    /// A task of a set that leaves `pending`, and starts its first attempt if `started` is given.
     #[inline(always)]
-    pub(crate) fn of(meta: &Meta) -> Self {
-        let mut task = Self::new(meta.identity());
-        if meta.is_unique() {
-            task.note_claim(meta);
-        }
-        task
-    }
-
-    /// Notes the key that the task has claimed, or the task of which it is a duplicate.
-    #[cold]
-    fn note_claim(&mut self, meta: &Meta) {
-        if meta.held().is_some() {
-            self.extras_mut().key = meta.key_of_name();
-        } else if let Some(of) = meta.duplicate_of() {
-            self.note_duplicate(of);
-        }
+    pub(crate) fn of(meta: &Meta, started: Option<Timestamp>) -> Self {
+        let extras = if meta.is_unique() { Extras::of_claim(meta) } else { Rare::NONE };
+        Self { identity: meta.identity(), started, runner: None, extras }
     }
 
     /// Notes the key that the task has claimed.
@@ -119,7 +116,7 @@ impl LiveTask {
     /// Starts the next attempt. Returns whether it is the first.
     #[inline]
     pub(crate) fn start(&mut self, now: Timestamp) -> bool {
-        if let Some(extras) = &mut self.extras {
+        if let Some(extras) = &mut *self.extras {
             extras.due = None;
             if let Some(retried) = &mut extras.retried {
                 extras.progress = None;
@@ -246,7 +243,7 @@ impl LiveTask {
     /// Whether it has more than an identity and a start time. Without extras, its end only affects the counters, unless
     /// it is observed.
     #[inline]
-    pub(crate) const fn has_extras(&self) -> bool {
+    fn has_extras(&self) -> bool {
         self.extras.is_some()
     }
 
@@ -327,17 +324,21 @@ impl LiveTask {
         self.finished(outcome, now).report(now)
     }
 
-    /// The record of a task without extras, which completes now.
+    /// The record of the task, which completes now. `None` if it has extras.
     #[inline]
-    pub(crate) const fn completed(&self, now: Timestamp) -> FinishedTask {
-        FinishedTask { identity: self.identity, started: self.started, ended: now, details: None }
+    pub(crate) fn completed(&self, now: Timestamp) -> Option<Completed> {
+        if self.has_extras() {
+            None
+        } else {
+            Some(Completed { identity: self.identity, started: self.started?, ended: now })
+        }
     }
 
     /// The record of the task, which ends now.
     #[inline]
     pub(crate) fn finished(&self, outcome: Outcome, now: Timestamp) -> FinishedTask {
         let plain = outcome.is_completed() && !self.has_extras();
-        let details = if plain { None } else { Details::of(outcome, self.extras()) };
+        let details = if plain { Rare::NONE } else { Details::of(outcome, self.extras()) };
         FinishedTask { identity: self.identity, started: self.started, ended: now, details }
     }
 }

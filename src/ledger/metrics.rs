@@ -6,7 +6,11 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 
 use crate::{
-    ledger::{dead_letters::LetterCounts, finished::FinishedTask, oldest::Oldest},
+    ledger::{
+        dead_letters::LetterCounts,
+        finished::{Completed, FinishedTask},
+        oldest::Oldest,
+    },
     model::{ByName, DiscardCounts, NameLimit, NameProfile, Outcome, OutcomeCounts, OutcomeKind, TaskName},
     util::{
         clock::{Timestamp, nanos},
@@ -31,17 +35,13 @@ pub(crate) struct NameCounters {
 
 impl NameCounters {
     #[inline]
-    pub(crate) fn record(&mut self, finished: &FinishedTask) {
-        let (None, Some(started)) = (&finished.details, finished.started) else {
-            return self.record_with_details(finished);
-        };
+    pub(crate) fn record_completed(&mut self, completed: &Completed) {
         self.outcomes.count(OutcomeKind::Completed);
-        self.queued.record(started.nanos_since(finished.identity.added));
-        self.durations.record(finished.ended.nanos_since(started));
+        self.queued.record(completed.started.nanos_since(completed.identity.added));
+        self.durations.record(completed.ended.nanos_since(completed.started));
     }
 
-    #[cold]
-    fn record_with_details(&mut self, finished: &FinishedTask) {
+    pub(crate) fn record(&mut self, finished: &FinishedTask) {
         let kind = finished.outcome().kind();
         self.outcomes.count(kind);
         if finished.started.is_none() {

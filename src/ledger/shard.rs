@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     ledger::{
         entries::Entries,
-        finished::FinishedTask,
+        finished::{Completed, FinishedTask},
         history::History,
         live::LiveTask,
         metrics::{CountersByName, NameCounters},
@@ -121,14 +121,13 @@ impl<S> ShardState<S> {
     /// evicts.
     #[must_use = "drop it without the lock"]
     #[inline]
-    pub(crate) fn complete(&mut self, finished: FinishedTask) -> Option<SharedError> {
-        debug_assert!(finished.started.is_some(), "a task completed that was not running");
+    pub(crate) fn complete(&mut self, completed: &Completed) -> Option<SharedError> {
         self.running -= 1;
-        let counters = self.names.of(finished.identity.name);
+        let counters = self.names.of(completed.identity.name);
         counters.running -= 1;
-        counters.record(&finished);
+        counters.record_completed(completed);
         self.outcomes.count(OutcomeKind::Completed);
-        self.history.push(finished)
+        self.history.push(completed.into())
     }
 
     /// Counts and remembers an end that is still to be reported: a call of

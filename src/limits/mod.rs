@@ -30,7 +30,7 @@ use self::unique::UniqueKeys;
 use crate::model::RateLimit;
 use crate::{
     model::{BuildError, KeyOfName, MAX_LIMIT, Priority, TaskId, TaskInfo, TaskName, TaskState},
-    task::work::{Kind, Meta, Permits},
+    task::work::{Kind, Meta, PermitPair, Permits},
     telemetry::log::emit,
     util::{
         clock::Timestamp,
@@ -216,14 +216,14 @@ impl AdmissionControl {
     }
 
     /// Whether the task starts without waiting.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_unlimited(&self, meta: &Meta) -> bool {
         matches!(meta.kind, Kind::Async) && self.tasks.is_none() && self.names.get(meta.name).is_none()
     }
 
     /// The permits of an async task that need not wait, of its name and of its kind; `None` if it has to.
     #[inline]
-    pub(crate) fn try_admit(&self, meta: &Meta) -> Option<[Option<Permit>; 2]> {
+    pub(crate) fn try_admit(&self, meta: &Meta) -> Option<PermitPair> {
         let limits = self.names.get(meta.name);
         #[cfg(feature = "rate-limit")]
         if limits.is_some_and(|limits| limits.rate.is_some()) {
@@ -237,7 +237,7 @@ impl AdmissionControl {
             Some(permits) => Some(permits.try_acquire()?),
             None => None,
         };
-        Some([of_name, of_kind])
+        Some(PermitPair::new(of_name, of_kind))
     }
 
     /// How many async tasks of this name would start without waiting; `usize::MAX` if nothing limits them.
@@ -254,10 +254,15 @@ impl AdmissionControl {
     }
 
     /// Logs, once, if the priority of a task has no effect.
+    #[inline]
     pub(crate) fn note_priority(&self, meta: &Meta) {
-        if meta.priority == Priority::default() || !self.is_unlimited(meta) {
-            return;
+        if meta.priority != Priority::default() && self.is_unlimited(meta) {
+            self.log_priority(meta);
         }
+    }
+
+    #[cold]
+    fn log_priority(&self, meta: &Meta) {
         // Relaxed: nothing else depends on it.
         if self.priority_noted.swap(true, Ordering::Relaxed) {
             return;

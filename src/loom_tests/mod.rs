@@ -60,7 +60,8 @@ fn run_drains() {
 
 fn drain(queue: &Arc<SetQueue>) {
     let mut running = next(queue);
-    while let Some((work, id)) = running {
+    while let Some(work) = running {
+        let id = work.meta().id();
         let Poll::Ready(outcome) = poll_work(&mut Some(work), &mut Context::from_waker(Waker::noop())) else {
             panic!("the tasks of a model are ready at once");
         };

@@ -21,7 +21,8 @@ use crate::{
 
 /// A drain whose task begins to wait for a time. `false` if the task is no longer in the queue.
 fn run_and_detach(queue: &Arc<SetQueue>, id: TaskId) -> bool {
-    let (_work, next_id) = next(queue).unwrap();
+    let work = next(queue).unwrap();
+    let next_id = work.meta().id();
     let is_it = next_id == id;
     if is_it {
         queue.transition(|step| step.detach_sleeping(id));

@@ -459,7 +459,7 @@ impl Task {
     fn from_source(kind: Kind, retry: RetryPolicy, make: impl FnMut(Meta) -> BoxedWork + Send + 'static) -> Self {
         let policy = Policy { retry: Some(Box::new(retry)), ..Policy::default() };
         let mut meta = Meta::new(kind);
-        meta.policy = Some(Box::new(policy));
+        *meta.policy = Some(Box::new(policy));
         Self { work: Box::pin(Source { meta, make }) }
     }
 

@@ -26,6 +26,7 @@ use crate::{
         delay_queue::EntryGuard,
         keyed_semaphore::KeyedPermit,
         panic::{Panic, catch_panic, drop_catching},
+        rare::Rare,
         semaphore::Permit,
     },
 };
@@ -111,14 +112,28 @@ impl Policy {
 /// The permits with which a task runs. Released when dropped.
 #[derive(Default)]
 pub(crate) struct Permits {
-    /// Of its name, and of its kind.
-    pub(crate) permits: [Option<Permit>; 2],
+    pub(crate) pair: PermitPair,
     pub(crate) of_key: Option<Box<KeyedPermit<KeyOfName>>>,
 }
 
 impl Permits {
     pub(crate) const fn of_name_and_kind(of_name: Option<Permit>, of_kind: Option<Permit>) -> Self {
-        Self { permits: [of_name, of_kind], of_key: None }
+        Self { pair: PermitPair::new(of_name, of_kind), of_key: None }
+    }
+}
+
+/// The permits of the name and of the kind of a task.
+#[derive(Default)]
+pub(crate) struct PermitPair {
+    pub(crate) of_name: Option<Permit>,
+    _of_kind: Option<Permit>,
+}
+
+impl PermitPair {
+    pub(crate) const NONE: Self = Self::new(None, None);
+
+    pub(crate) const fn new(of_name: Option<Permit>, of_kind: Option<Permit>) -> Self {
+        Self { of_name, _of_kind: of_kind }
     }
 }
 
@@ -140,13 +155,13 @@ pub(crate) struct Meta {
     pub(crate) name: TaskName,
     pub(crate) location: &'static Location<'static>,
     pub(crate) added: Option<Timestamp>,
-    pub(crate) span: Option<Box<Span>>,
-    pub(crate) policy: Option<Box<Policy>>,
+    pub(crate) span: Rare<Span>,
+    pub(crate) policy: Rare<Policy>,
     /// The permits of its name and of its kind, if it is polled directly. Stored inline, because an allocation would cost
     /// more than all the rest of a limit that is not met.
-    pub(crate) permits: [Option<Permit>; 2],
+    pub(crate) permits: PermitPair,
     /// Keeps its time limit in the registry's timer, if it is polled directly.
-    pub(crate) time_limit: Option<Box<EntryGuard>>,
+    pub(crate) time_limit: Rare<EntryGuard>,
     pub(crate) kind: Kind,
     pub(crate) priority: Priority,
     pub(crate) started: bool,
@@ -162,10 +177,10 @@ impl Meta {
             name: TaskName::UNNAMED,
             location: Location::caller(),
             added: None,
-            span: None,
-            policy: None,
-            permits: [None, None],
-            time_limit: None,
+            span: Rare::NONE,
+            policy: Rare::NONE,
+            permits: PermitPair::NONE,
+            time_limit: Rare::NONE,
             kind,
             priority: Priority::Normal,
             started: false,
@@ -232,13 +247,25 @@ impl Meta {
     /// Removes the limit for the start, because the task has started or was not accepted.
     #[inline]
     pub(crate) fn end_start_limit(&mut self) {
-        if let Some(policy) = &mut self.policy {
+        if let Some(policy) = &mut *self.policy {
             policy.start_by = None;
         }
     }
 
     pub(crate) fn set_wrappers(&mut self, wrappers: Wrappers) {
         self.policy.get_or_insert_default().wrappers = Some(wrappers);
+    }
+
+    /// Whether its policy requires more of an add than to count and list the task: it has to start in time, or has a key.
+    #[inline]
+    pub(crate) fn has_extras_at_add(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.start_limit().is_some() || policy.keyed.is_some())
+    }
+
+    /// Whether the steps of its work run inside nothing: it has no span and no wrappers.
+    #[inline]
+    fn has_no_surroundings(&self) -> bool {
+        self.span.is_none() && self.policy.as_ref().is_none_or(|policy| policy.wrappers.is_none())
     }
 
     /// The wrappers of the task, if it has any.
@@ -250,7 +277,7 @@ impl Meta {
     /// Removes what a registry has given to a task that it does not accept.
     pub(crate) fn leave_registry(&mut self) {
         self.remove_wrappers();
-        if let Some(policy) = &mut self.policy {
+        if let Some(policy) = &mut *self.policy {
             policy.of_name = None;
         }
     }
@@ -265,7 +292,7 @@ impl Meta {
     pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, telemetry: &Telemetry) {
         self.id = id;
         self.added = Some(now);
-        self.span = task_span(id, self.name, telemetry.spans).unwrap_or_else(|panic| {
+        *self.span = task_span(id, self.name, telemetry.spans).unwrap_or_else(|panic| {
             telemetry.hook_panicked("the log", Some((id, self.name)), &panic);
             None
         });
@@ -280,9 +307,9 @@ impl Meta {
             added: self.added,
             // The clone calls the subscriber, which may panic.
             span: catch_panic(|| self.span.clone()).unwrap_or_default(),
-            policy: None,
-            permits: [None, None],
-            time_limit: None,
+            policy: Rare::NONE,
+            permits: PermitPair::NONE,
+            time_limit: Rare::NONE,
             kind,
             priority: self.priority,
             started: true,
@@ -419,7 +446,7 @@ fn catch_inside(span: Option<&Span>, wrappers: Option<&Wrappers>, mut step: impl
 
 /// Polls work inside its span and its wrappers, and catches its panics. The work is dropped before its end is returned,
 /// and a panic of that drop is caught, too.
-#[inline]
+#[inline(always)]
 fn poll_catching(
     slot: &mut Option<BoxedWork>,
     span: Option<&Span>,
@@ -465,6 +492,12 @@ pub(crate) fn poll_to_end(
     span: &mut Option<Box<Span>>,
     context: &mut Context<'_>,
 ) -> Poll<End> {
+    let is_plain = slot.as_ref().is_some_and(|work| work.meta().has_no_surroundings());
+    if is_plain { poll_catching(slot, None, None, context) } else { poll_inside(slot, span, context) }
+}
+
+/// The same for a task that may have a span or wrappers.
+fn poll_inside(slot: &mut Option<BoxedWork>, span: &mut Option<Box<Span>>, context: &mut Context<'_>) -> Poll<End> {
     let mut wrappers = None;
     if let Some(work) = slot {
         let meta = work.as_mut().meta_mut();
@@ -475,7 +508,7 @@ pub(crate) fn poll_to_end(
     // Dropping a wrapper calls foreign code, which may panic.
     wrappers.into_iter().for_each(drop_catching);
     if let (Poll::Pending, Some(work)) = (&polled, slot) {
-        work.as_mut().meta_mut().span = span.take();
+        *work.as_mut().meta_mut().span = span.take();
     }
     polled
 }

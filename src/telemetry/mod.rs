@@ -122,6 +122,7 @@ impl Telemetry {
     }
 
     /// The buffer, if it has readers.
+    #[inline]
     fn read_buffer(&self) -> Option<&Arc<EventBuffer>> {
         self.buffer.get().filter(|buffer| buffer.has_readers())
     }

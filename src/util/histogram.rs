@@ -65,8 +65,9 @@ impl Default for DurationHistogram {
 #[expect(clippy::cast_possible_truncation, reason = "both are small")]
 const fn cell(nanos: u64) -> (usize, usize) {
     let nanos = if nanos > LONGEST { LONGEST } else { nanos };
-    let power = u64::BITS - 1 - (nanos | 1).leading_zeros();
-    let row = (power + 1).saturating_sub(COLUMN_BITS);
+    // Those of the first row have less bits than the others, and are made to have as many as its longest.
+    let bits = u64::BITS - (nanos | (COLUMNS as u64 - 1)).leading_zeros();
+    let row = bits - COLUMN_BITS;
     let column = nanos >> row.saturating_sub(1);
     (row as usize, column as usize % COLUMNS)
 }

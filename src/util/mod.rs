@@ -11,6 +11,7 @@ pub(crate) mod keyed_semaphore;
 pub(crate) mod loom;
 pub(crate) mod panic;
 pub(crate) mod parted_map;
+pub(crate) mod rare;
 pub(crate) mod semaphore;
 #[cfg(feature = "serde")]
 pub(crate) mod serialize;
