@@ -206,7 +206,7 @@ impl QueueState {
             return None;
         }
         let completed = self.current.as_ref().filter(|current| current.identity.id == id)?.completed(now)?;
-        self.account.complete(completed, pending);
+        self.account.complete(completed);
         self.outcomes.count(OutcomeKind::Completed);
         self.current = None;
         self.pending.pop()

@@ -10,7 +10,7 @@
 //! 3. The equation of the counters always holds in the shard: an add that is not flushed is missing on both sides, a
 //!    task whose start is not flushed counts as pending, and a task whose end is not flushed counts as live.
 
-use std::sync::Arc;
+use std::{cell::Cell, mem, sync::Arc};
 
 use crate::{
     ledger::{Ledger, finished::Completed, shard::ShardState},
@@ -60,6 +60,27 @@ impl Begun {
     }
 }
 
+thread_local! {
+    /// The buffer of the ends that this thread has flushed last. Most sets that drain on one thread need it one after
+    /// another, and an allocation would cost them as much as the locks that an account saves.
+    static BUFFER: Cell<Vec<Completed>> = const { Cell::new(Vec::new()) };
+}
+
+/// A buffer for the ends of a set.
+#[inline]
+fn take_buffer() -> Vec<Completed> {
+    // On a thread that is ending, the thread-local is gone.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.reserve_exact(MAX_ENDED);
+    buffer
+}
+
+/// Keeps an empty buffer for the next set.
+#[inline]
+fn keep_buffer(buffer: Vec<Completed>) {
+    let _on_an_ending_thread = BUFFER.try_with(|kept| kept.set(buffer));
+}
+
 impl SetAccount {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -107,11 +128,11 @@ impl SetAccount {
         self.begun(name).started += 1;
     }
 
-    /// Counts the end of a task that completed. `pending` is the number of tasks behind it.
+    /// Counts the end of a task that completed.
     #[inline]
-    pub(crate) fn complete(&mut self, completed: Completed, pending: usize) {
+    pub(crate) fn complete(&mut self, completed: Completed) {
         if self.ended.capacity() == 0 {
-            self.ended.reserve_exact(pending.min(MAX_ENDED));
+            self.ended = take_buffer();
         }
         self.ended.push(completed);
     }
@@ -129,12 +150,16 @@ impl SetAccount {
             return;
         }
         self.flush_begun(shard);
+        if self.ended.is_empty() {
+            return;
+        }
         for completed in &self.ended {
             if let Some(error) = shard.complete(completed) {
                 evicted(error);
             }
         }
         self.ended.clear();
+        keep_buffer(mem::take(&mut self.ended));
     }
 
     #[inline]
