@@ -124,7 +124,7 @@ fn pgbench(url: &str, script: &Path, transactions: u32) -> f64 {
     tps.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Commands per second of one client that sends so many together.
+/// Commands per second of one client that sends commands in groups.
 fn redis_benchmark(url: &str, commands: u32, together: u32) -> f64 {
     let port = url.rsplit(':').next().unwrap();
     let mut command = Command::new("redis-benchmark");
@@ -136,7 +136,7 @@ fn redis_benchmark(url: &str, commands: u32, together: u32) -> f64 {
     rate.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Messages per second that are sent so many together, each of which is confirmed.
+/// Messages per second that are sent in groups; the broker confirms each message.
 async fn publish(channel: &Channel, times: u32, together: u32) -> f64 {
     let start = Instant::now();
     for _ in 0..times {

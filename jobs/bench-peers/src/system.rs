@@ -97,7 +97,7 @@ pub(crate) trait System: Send {
         .boxed()
     }
 
-    /// Pushes many jobs of the kind [`Backlog`], so many times. Returns how long that took.
+    /// Pushes many jobs of the kind [`Backlog`] in each of several calls. Returns how long that took.
     fn time_batches(&mut self, batches: u32, jobs: usize) -> BoxFuture<'_, Duration> {
         async move {
             let start = Instant::now();

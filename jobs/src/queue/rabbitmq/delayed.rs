@@ -87,7 +87,7 @@ impl Shared {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(
                         target: "postlude_jobs", error, range,
-                        "jobs with a delay of about so many seconds wait until this worker can take them from their queue"
+                        "jobs with a delay of about that many `seconds` wait until this worker can take them from their queue"
                     );
                 }
             }

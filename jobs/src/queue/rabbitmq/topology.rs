@@ -9,7 +9,7 @@ use lapin::{
 use super::ENGINE;
 use crate::model::error::QueueError;
 
-/// After so many deliveries without an answer the broker itself takes a job for dead. Workers do so much earlier: this
+/// After this number of deliveries without an answer the broker itself takes a job for dead. Workers do so much earlier: this
 /// is for jobs that let no worker get that far.
 const DELIVERY_LIMIT: i64 = 1_000;
 
@@ -27,7 +27,7 @@ pub(super) enum Place {
     Waiting(String),
     /// Dead jobs of a name.
     Dead(String),
-    /// Jobs of any name that wait for their time, in the range of delays of at most so many seconds.
+    /// Jobs of any name that wait for their time, in the range of delays up to this number of seconds.
     Delayed(u32),
 }
 
