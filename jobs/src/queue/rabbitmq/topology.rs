@@ -9,7 +9,7 @@ use lapin::{
 use super::ENGINE;
 use crate::model::error::QueueError;
 
-/// After this number of deliveries without an answer the broker itself takes a job for dead. Workers do so much earlier: this
+/// After this number of unanswered deliveries the broker itself takes a job for dead. Workers do so much earlier: this
 /// is for jobs that let no worker get that far.
 const DELIVERY_LIMIT: i64 = 1_000;
 
