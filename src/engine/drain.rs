@@ -53,9 +53,8 @@ enum FirstStep {
 
 impl Drain {
     /// Drains a set in a tokio task of its own.
-    pub(crate) fn spawn(queue: Arc<SetQueue>) {
-        let shared = Arc::clone(queue.shared());
-        drop(shared.spawn(Self { queue: Some(queue), work: None }));
+    pub(crate) fn spawn(queue: &Arc<SetQueue>) {
+        drop(queue.shared().spawn(Self { queue: Some(Arc::clone(queue)), work: None }));
     }
 
     fn task_id(&self) -> Option<TaskId> {

@@ -385,7 +385,7 @@ impl SetQueue {
     }
 
     pub(crate) fn spawn_drain(self: &Arc<Self>) {
-        (self.shared().spawn_drain)(Arc::clone(self));
+        (self.shared().spawn_drain)(self);
     }
 
     /// Runs one step under the locks, and then applies its effects without them.

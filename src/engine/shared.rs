@@ -141,7 +141,7 @@ pub(crate) type Timer = DelayQueue<Expiry>;
 pub(crate) struct Shared {
     pub(crate) handle: Handle,
     /// Spawns the drain of a set.
-    pub(crate) spawn_drain: fn(Arc<SetQueue>),
+    pub(crate) spawn_drain: fn(&Arc<SetQueue>),
     pub(crate) timer: Arc<Timer>,
     pub(crate) ledger: Ledger<SetQueue>,
     pub(crate) admission: AdmissionControl,

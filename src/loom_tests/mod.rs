@@ -47,8 +47,8 @@ thread_local! {
 }
 
 /// Takes the place of the drain that is spawned.
-fn leave_to_the_model(queue: Arc<SetQueue>) {
-    SPAWNED.with_borrow_mut(|spawned| spawned.push(queue));
+fn leave_to_the_model(queue: &Arc<SetQueue>) {
+    SPAWNED.with_borrow_mut(|spawned| spawned.push(Arc::clone(queue)));
 }
 
 /// Runs the drains that were spawned, as the tokio tasks would. At most one at a time drains a queue.

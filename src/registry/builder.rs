@@ -90,7 +90,7 @@ pub struct TaskRegistryBuilder {
     watch: WatchLimits,
     profile: Option<Profile>,
     handle: Option<Handle>,
-    pub(crate) spawn_drain: fn(Arc<SetQueue>),
+    pub(crate) spawn_drain: fn(&Arc<SetQueue>),
 }
 
 impl TaskRegistryBuilder {
