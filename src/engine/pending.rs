@@ -20,8 +20,6 @@ pub(crate) struct Pending {
     later: Option<Box<VecDeque<Segment>>>,
     /// The number of tasks.
     len: usize,
-    /// The highest index that has been pushed.
-    highest: u64,
 }
 
 #[derive(Default)]
@@ -121,13 +119,12 @@ impl Pending {
                 self.others.clear();
             }
             self.first = slot;
-        } else if self.later.is_none() && self.highest < index {
+        } else if self.later.is_none() && self.others.last().unwrap_or(self.first.index) < index {
             self.push_other(slot);
         } else {
             self.push_later(slot);
         }
         self.len += 1;
-        self.highest = self.highest.max(index);
     }
 
     #[inline]

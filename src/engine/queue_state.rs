@@ -9,7 +9,7 @@ use crate::{
     ledger::{account::SetAccount, history::CHUNK, live::LiveTask},
     model::{DiscardReason, Ending, OutcomeCounts, OutcomeKind, RejectReason, TaskId},
     task::Task,
-    util::clock::Timestamp,
+    util::{clock::Timestamp, rare::Rare},
 };
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ pub(crate) struct QueueState {
     pub(crate) discards: Option<DiscardReason>,
     /// Whether a pending task has yet to claim its key.
     pub(crate) has_unclaimed: bool,
-    pub(crate) outcomes: OutcomeCounts,
+    pub(crate) outcomes: SetOutcomes,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
     /// Those that wait until the set has drained. One word, because few sets are waited for.
@@ -47,6 +47,32 @@ pub(crate) struct QueueState {
 }
 
 pub(crate) type Waiting = Vec<oneshot::Sender<()>>;
+
+/// The outcomes of a set's tasks. Two words, because in most sets every task completes.
+#[derive(Default)]
+pub(crate) struct SetOutcomes {
+    completed: u64,
+    others: Rare<OutcomeCounts>,
+}
+
+impl SetOutcomes {
+    #[inline]
+    pub(crate) fn count_completed(&mut self) {
+        self.completed += 1;
+    }
+
+    pub(crate) fn count(&mut self, kind: OutcomeKind) {
+        match kind {
+            OutcomeKind::Completed => self.count_completed(),
+            _ => self.others.get_or_insert_default().count(kind),
+        }
+    }
+
+    pub(crate) fn counts(&self) -> OutcomeCounts {
+        let others = self.others.as_deref().copied().unwrap_or_default();
+        OutcomeCounts { completed: self.completed, ..others }
+    }
+}
 
 /// The phase of a set.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -207,7 +233,7 @@ impl QueueState {
         }
         let completed = self.current.as_ref().filter(|current| current.identity.id == id)?.completed(now)?;
         self.account.complete(completed);
-        self.outcomes.count(OutcomeKind::Completed);
+        self.outcomes.count_completed();
         self.current = None;
         self.pending.pop()
     }

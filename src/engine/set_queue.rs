@@ -44,7 +44,9 @@ use crate::{
 };
 
 /// Decides whether a set drains, by the ending of its request.
-pub(crate) type DrainCondition = dyn Fn(&Ending) -> bool + Send + Sync;
+///
+/// Boxed once more than it has to be, so that each set pays one word for it.
+pub(crate) type DrainCondition = Box<dyn Fn(&Ending) -> bool + Send + Sync>;
 
 pub(crate) struct SetQueue {
     pub(crate) registry: TaskRegistry,
@@ -577,7 +579,7 @@ impl SetQueue {
 
     /// The outcomes of the set's tasks so far.
     pub(crate) fn report(&self) -> DrainReport {
-        DrainReport::new(self.state.lock().outcomes)
+        DrainReport::new(self.state.lock().outcomes.counts())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
         live::LiveTask,
         shard::ShardState,
     },
-    model::{DiscardReason, Outcome, OutcomeKind, RejectReason, SharedError, TaskId},
+    model::{DiscardReason, Outcome, RejectReason, SharedError, TaskId},
     task::{Task, drop_tasks},
     util::{clock::Timestamp, loom::MutexGuard, panic::drop_catching},
 };
@@ -95,7 +95,7 @@ impl<'a> Transition<'a> {
         if let Some(error) = self.shard.complete(&completed) {
             self.effects.rare().evicted.push(error);
         }
-        self.state.outcomes.count(OutcomeKind::Completed);
+        self.state.outcomes.count_completed();
         self.effects.unobserved = Some(false);
         true
     }

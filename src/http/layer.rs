@@ -69,7 +69,7 @@ impl TaskLayer {
     /// ```
     #[must_use]
     pub fn drain_when(self, condition: impl Fn(&Ending) -> bool + Send + Sync + 'static) -> Self {
-        let config = Config { drain_when: Some(Arc::new(condition)), ..Config::clone(&self.config) };
+        let config = Config { drain_when: Some(Arc::new(Box::new(condition))), ..Config::clone(&self.config) };
         Self { config: Arc::new(config) }
     }
 

@@ -10,7 +10,7 @@
 //! 3. The equation of the counters always holds in the shard: an add that is not flushed is missing on both sides, a
 //!    task whose start is not flushed counts as pending, and a task whose end is not flushed counts as live.
 
-use std::{cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, sync::Arc};
 
 use crate::{
     ledger::{Ledger, finished::Completed, shard::ShardState},
@@ -33,9 +33,11 @@ pub(crate) struct SetAccount {
     /// Those of other names.
     #[expect(clippy::box_collection, reason = "one word per set, because few sets need it")]
     others: Option<Box<Vec<Begun>>>,
-    /// The ends of tasks that completed.
-    ended: Vec<Completed>,
+    /// The ends of tasks that completed. One word, because most sets have one task, whose end is counted at once.
+    ended: Option<Box<Ended>>,
 }
+
+type Ended = Vec<Completed>;
 
 /// How many tasks of a name were added, and how many have started.
 struct Begun {
@@ -63,28 +65,27 @@ impl Begun {
 thread_local! {
     /// The buffer of the ends that this thread has flushed last. Most sets that drain on one thread need it one after
     /// another, and an allocation would cost them as much as the locks that an account saves.
-    static BUFFER: Cell<Vec<Completed>> = const { Cell::new(Vec::new()) };
+    static BUFFER: Cell<Option<Box<Ended>>> = const { Cell::new(None) };
 }
 
 /// A buffer for the ends of a set.
 #[inline]
-fn take_buffer() -> Vec<Completed> {
+fn take_buffer() -> Box<Ended> {
     // On a thread that is ending, the thread-local is gone.
-    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
-    buffer.reserve_exact(MAX_ENDED);
-    buffer
+    let kept = BUFFER.try_with(Cell::take).ok().flatten();
+    kept.unwrap_or_else(|| Box::new(Vec::with_capacity(MAX_ENDED)))
 }
 
 /// Keeps an empty buffer for the next set.
 #[inline]
-fn keep_buffer(buffer: Vec<Completed>) {
-    let _on_an_ending_thread = BUFFER.try_with(|kept| kept.set(buffer));
+fn keep_buffer(buffer: Box<Ended>) {
+    let _on_an_ending_thread = BUFFER.try_with(|kept| kept.set(Some(buffer)));
 }
 
 impl SetAccount {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.begun.is_none() && self.ended.is_empty()
+        self.begun.is_none() && self.ended.is_none()
     }
 
     /// Counts one more task of a set, and lists the set if it is not listed. `is_first`: no other task of the set is
@@ -131,16 +132,13 @@ impl SetAccount {
     /// Counts the end of a task that completed.
     #[inline]
     pub(crate) fn complete(&mut self, completed: Completed) {
-        if self.ended.capacity() == 0 {
-            self.ended = take_buffer();
-        }
-        self.ended.push(completed);
+        self.ended.get_or_insert_with(take_buffer).push(completed);
     }
 
     /// Whether an end can be counted here, if `pending` tasks are behind it.
     #[inline]
     pub(crate) fn has_room(&self, pending: usize) -> bool {
-        pending > 0 && self.ended.len() < MAX_ENDED
+        pending > 0 && self.ended.as_ref().is_none_or(|ended| ended.len() < MAX_ENDED)
     }
 
     /// Counts everything in the shard. Calls `evicted` with errors that must be dropped after the locks are released.
@@ -150,16 +148,13 @@ impl SetAccount {
             return;
         }
         self.flush_begun(shard);
-        if self.ended.is_empty() {
-            return;
-        }
-        for completed in &self.ended {
-            if let Some(error) = shard.complete(completed) {
+        let Some(mut ended) = self.ended.take() else { return };
+        for completed in ended.drain(..) {
+            if let Some(error) = shard.complete(&completed) {
                 evicted(error);
             }
         }
-        self.ended.clear();
-        keep_buffer(mem::take(&mut self.ended));
+        keep_buffer(ended);
     }
 
     #[inline]
