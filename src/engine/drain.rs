@@ -62,6 +62,7 @@ impl Drain {
     }
 
     /// Called before the task that has waited is polled again. `Ready` if another drain has taken over.
+    #[inline(never)]
     fn resume(&mut self) -> Poll<()> {
         let (Some(queue), Some(id)) = (&self.queue, self.task_id()) else {
             return Poll::Pending;
@@ -103,6 +104,7 @@ impl Drain {
 
     /// Called when the task waits: stores the drain's waker, so that the drain is woken if the task is ended by a
     /// caller. Returns `Ready` if the task was ended meanwhile.
+    #[inline(never)]
     fn park(&mut self, id: TaskId, context: &Context<'_>) -> Poll<()> {
         let (Some(queue), Some(work)) = (&self.queue, &mut self.work) else {
             return Poll::Ready(());
@@ -118,6 +120,7 @@ impl Drain {
 
     /// Drops the work of a task that was ended while this drain ran it, and ends the drain, because another one has
     /// taken over.
+    #[cold]
     fn retire(&mut self, id: TaskId) {
         if let Some(queue) = self.queue.take() {
             drop_stopped(&queue, &mut self.work, id);
@@ -175,10 +178,10 @@ pub(crate) fn next(queue: &Arc<SetQueue>) -> Option<BoxedWork> {
 fn next_at(queue: &Arc<SetQueue>, mut now: Timestamp) -> Option<BoxedWork> {
     loop {
         let mut state = queue.state.lock();
-        if let (Some(condition), Some(ending), false) = (&queue.condition, state.ending, state.is_decided) {
+        if queue.condition.is_some() && !state.is_decided && state.ending.is_some() {
+            let ending = state.ending;
             drop(state);
-            let drains = queue.shared().may_drain(queue.number(), &**condition, ending);
-            queue.transition(|transition| decide(transition, drains));
+            ask_condition(queue, ending);
         } else if state.discards.is_none() && mem::take(&mut state.has_unclaimed) {
             drop(state);
             keys::claim_pending(queue);
@@ -202,10 +205,7 @@ fn next_at(queue: &Arc<SetQueue>, mut now: Timestamp) -> Option<BoxedWork> {
 #[inline(never)]
 pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
     if !end.is_completed() || queue.shared().telemetry.observes_completed() {
-        // Hooks are notified before the next task starts, so that a hook can still abort it, and the hook's time does
-        // not count as the task's.
-        let was_current = inside(span, || end_observed(queue, id, end));
-        return if was_current { next(queue) } else { None };
+        return finish_observed(queue, span, id, end);
     }
     drop_span(span);
     let now = Timestamp::now();
@@ -221,7 +221,16 @@ pub(crate) fn finish(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId,
     if was_plain {
         return if has_drained { None } else { next_at(queue, now) };
     }
-    if end_observed(queue, id, end) { next(queue) } else { None }
+    finish_observed(queue, None, id, end)
+}
+
+/// The same for a task that has extras, has not completed, or is observed.
+#[inline(never)]
+fn finish_observed(queue: &Arc<SetQueue>, span: Option<Box<Span>>, id: TaskId, end: End) -> Option<BoxedWork> {
+    // Hooks are notified before the next task starts, so that a hook can still abort it, and the hook's time does not
+    // count as the task's.
+    let was_current = inside(span, || end_observed(queue, id, end));
+    if was_current { next(queue) } else { None }
 }
 
 #[inline]
@@ -356,13 +365,18 @@ fn start_with_permits(shared: &Shared, work: &mut BoxedWork) -> Start {
     start
 }
 
-/// Applies the answer of the layer's condition: the tasks are drained or discarded.
-fn decide(transition: &mut Transition<'_>, drains: bool) {
-    transition.state.is_decided = true;
-    if !drains {
-        transition.discard_all(DiscardReason::Ending);
-        transition.state.refusal = Some(RejectReason::Ending);
-    }
+/// Asks the layer's condition, and applies its answer: the tasks are drained or discarded.
+#[inline(never)]
+fn ask_condition(queue: &Arc<SetQueue>, ending: Option<Ending>) {
+    let (Some(condition), Some(ending)) = (&queue.condition, ending) else { return };
+    let drains = queue.shared().may_drain(queue.number(), condition, ending);
+    queue.transition(|transition| {
+        transition.state.is_decided = true;
+        if !drains {
+            transition.discard_all(DiscardReason::Ending);
+            transition.state.refusal = Some(RejectReason::Ending);
+        }
+    });
 }
 
 /// Drops the work of a task that was ended by a caller.

@@ -31,9 +31,14 @@ impl NamePolicies {
     #[inline]
     pub(crate) fn apply(&self, meta: &mut Meta) {
         if !self.0.is_empty() {
-            if let Some(policy) = self.0.get(&meta.name) {
-                meta.policy.get_or_insert_default().of_name = Some(Arc::clone(policy));
-            }
+            self.apply_some(meta);
+        }
+    }
+
+    #[inline(never)]
+    fn apply_some(&self, meta: &mut Meta) {
+        if let Some(policy) = self.0.get(&meta.name) {
+            meta.policy.get_or_insert_default().of_name = Some(Arc::clone(policy));
         }
     }
 }

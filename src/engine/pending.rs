@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, iter, mem};
 
-use crate::{ledger::history::CHUNK, model::TaskId, task::Task};
+use crate::{ledger::history::CHUNK, model::TaskId, task::Task, util::rare::Rare};
 
 /// The pending tasks: first in, first out.
 ///
@@ -16,8 +16,7 @@ pub(crate) struct Pending {
     /// Those after it, up to one segment.
     others: Segment,
     /// The segments after that. None is empty.
-    #[expect(clippy::box_collection, reason = "one word per queue, because few queues need it")]
-    later: Option<Box<VecDeque<Segment>>>,
+    later: Rare<VecDeque<Segment>>,
     /// The number of tasks.
     len: usize,
 }
@@ -143,7 +142,7 @@ impl Pending {
             let first = mem::replace(&mut self.first, slot);
             return self.others.insert(first);
         }
-        let Some(later) = &mut self.later else { return self.others.insert(slot) };
+        let Some(later) = &mut *self.later else { return self.others.insert(slot) };
         match later.back_mut() {
             Some(last) if last.last().is_none_or(|last| last < slot.index) && last.is_full() => {
                 later.push_back(Segment::of(slot));
@@ -283,8 +282,8 @@ impl Pending {
 
     /// Removes all tasks.
     pub(crate) fn take(&mut self) -> impl Iterator<Item = Task> + use<> {
-        let taken = mem::take(self);
-        let later = taken.later.into_iter().flat_map(|later| later.into_iter());
+        let mut taken = mem::take(self);
+        let later = taken.later.take().into_iter().flat_map(|later| later.into_iter());
         let others = iter::once(taken.others).chain(later).flat_map(|segment| segment.slots);
         taken.first.task.into_iter().chain(others.filter_map(|slot| slot.task))
     }

@@ -20,8 +20,7 @@ pub(crate) struct QueueState {
     /// the [mark](crate::engine::poll_mark) and the phase rely.
     pub(crate) current: Option<LiveTask>,
     /// Sleeping tasks, which wait for a time while the queue drains, by index.
-    #[expect(clippy::box_collection, reason = "one word per queue, because few queues need it")]
-    sleeping: Option<Box<BTreeMap<u64, LiveTask>>>,
+    sleeping: Rare<BTreeMap<u64, LiveTask>>,
     /// Whether the ledger lists the queue.
     pub(crate) is_listed: bool,
     pub(crate) account: SetAccount,
@@ -42,8 +41,8 @@ pub(crate) struct QueueState {
     pub(crate) outcomes: SetOutcomes,
     /// Ends that are counted, but not yet reported to the log and the observers.
     pub(crate) unreported: usize,
-    /// Those that wait until the set has drained. One word, because few sets are waited for.
-    pub(crate) waiting: Option<Box<Waiting>>,
+    /// Those that wait until the set has drained.
+    pub(crate) waiting: Rare<Waiting>,
 }
 
 pub(crate) type Waiting = Vec<oneshot::Sender<()>>;
@@ -132,7 +131,7 @@ impl QueueState {
         let sleeping = self.sleeping.as_mut()?;
         let task = sleeping.remove(&id.index);
         if sleeping.is_empty() {
-            self.sleeping = None;
+            self.sleeping = Rare::NONE;
         }
         task
     }

@@ -31,7 +31,7 @@ use crate::{
     },
     ledger::{live::LiveTask, oldest::Oldest},
     limits::PausedNames,
-    model::{DrainReport, Ending, Identity, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
+    model::{BoxError, DrainReport, Ending, Identity, Outcome, RejectReason, TaskId, TaskInfo, TaskName, next_number},
     task::{Rejected, Task, work::Meta},
     util::{
         clock::Timestamp,
@@ -91,22 +91,30 @@ struct AddExtras {
 impl AddExtras {
     /// Starts the time within which the task must start.
     #[cold]
-    fn start(shared: &Arc<Shared>, meta: &mut Meta) -> Self {
+    fn start(shared: &Arc<Shared>, meta: &mut Meta) -> Box<Self> {
         start_limit::start(shared, meta);
-        Self {
+        Box::new(Self {
             identity: meta.identity(),
             start_by: meta.start_by(),
             is_unique: meta.is_unique(),
             displaced: Displaced::default(),
-        }
+        })
+    }
+
+    /// Locks the queue, and what is needed to claim the key.
+    #[cold]
+    fn lock<'a>(&self, queue: &'a Arc<SetQueue>, meta: &mut Meta) -> MutexGuard<'a, QueueState> {
+        if self.is_unique { keys::lock_for_claim(queue, meta) } else { queue.state.lock() }
     }
 
     /// Whether the task must be refused, because its key is live.
+    #[cold]
     fn is_skipped(&self, shared: &Shared, state: &QueueState, task: &Task) -> bool {
         self.is_unique && keys::is_skipped(shared, state, task.meta())
     }
 
     /// Claims the key of the task, or leaves that to the drain.
+    #[cold]
     fn claim(&mut self, shared: &Shared, state: &mut QueueState, task: &mut Task) {
         if self.is_unique && state.has_begun() {
             keys::claim(shared, task.meta_mut(), &mut self.displaced);
@@ -239,14 +247,14 @@ impl SetQueue {
         let meta = task.meta_mut();
         meta.accept(id, Timestamp::now(), &shared.telemetry);
         if let Err(refusal) = shared.consider(meta) {
-            return Err(Rejected::refused(task, refusal));
+            return Err(Self::refuse(task, refusal));
         }
         let name = meta.name;
         let has_extras = meta.has_extras_at_add() || shared.telemetry.has_observers();
         let mut extras = has_extras.then(|| AddExtras::start(shared, meta));
         let mut state = match &extras {
-            Some(extras) if extras.is_unique => keys::lock_for_claim(self, meta),
-            _ => self.state.lock(),
+            Some(extras) => extras.lock(self, meta),
+            None => self.state.lock(),
         };
         let is_skipped = extras.as_ref().is_some_and(|extras| extras.is_skipped(shared, &state, &task));
         let admitted = if is_skipped { Err(RejectReason::Duplicate) } else { self.admit(&mut state, id, name) };
@@ -254,8 +262,7 @@ impl SetQueue {
             Ok(admitted) => admitted,
             Err(reason) => {
                 drop(state);
-                task.meta_mut().end_start_limit();
-                return Err(Rejected::new(task, reason));
+                return Err(Self::reject(task, reason));
             }
         };
         if let Some(extras) = &mut extras {
@@ -277,6 +284,17 @@ impl SetQueue {
             shared.warn_of_high_water(id.number);
         }
         Ok(id)
+    }
+
+    #[cold]
+    fn refuse(task: Task, refusal: BoxError) -> Rejected {
+        Rejected::refused(task, refusal)
+    }
+
+    #[cold]
+    fn reject(mut task: Task, reason: RejectReason) -> Rejected {
+        task.meta_mut().end_start_limit();
+        Rejected::new(task, reason)
     }
 
     /// Counts one more task.

@@ -49,8 +49,14 @@ struct RareEffects {
 }
 
 impl Effects {
+    #[inline(never)]
     fn rare(&mut self) -> &mut RareEffects {
         self.rare.get_or_insert_default()
+    }
+
+    #[cold]
+    fn evict(&mut self, error: SharedError) {
+        self.rare().evicted.push(error);
     }
 }
 
@@ -63,7 +69,7 @@ impl<'a> Transition<'a> {
     pub(crate) fn with(queue: &'a Arc<SetQueue>, mut state: MutexGuard<'a, QueueState>, now: Timestamp) -> Self {
         let mut shard = queue.shared().ledger.shard(queue.number());
         let mut effects = Effects::default();
-        state.account.flush(&mut shard, |error| effects.rare().evicted.push(error));
+        state.account.flush(&mut shard, |error| effects.evict(error));
         Self { queue, state, shard, now, effects }
     }
 
@@ -93,7 +99,7 @@ impl<'a> Transition<'a> {
         };
         self.state.current = None;
         if let Some(error) = self.shard.complete(&completed) {
-            self.effects.rare().evicted.push(error);
+            self.effects.evict(error);
         }
         self.state.outcomes.count_completed();
         self.effects.unobserved = Some(false);

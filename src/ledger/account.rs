@@ -15,6 +15,7 @@ use std::{cell::Cell, sync::Arc};
 use crate::{
     ledger::{Ledger, finished::Completed, shard::ShardState},
     model::{RejectReason, SharedError, TaskName},
+    util::rare::Rare,
 };
 
 /// The highest number of ends that are not flushed. Their buffer fits a small size class of common allocators.
@@ -31,10 +32,9 @@ pub(crate) struct SetAccount {
     /// The adds and starts of one name: of all, in most sets.
     begun: Begun,
     /// Those of other names.
-    #[expect(clippy::box_collection, reason = "one word per set, because few sets need it")]
-    others: Option<Box<Vec<Begun>>>,
+    others: Rare<Vec<Begun>>,
     /// The ends of tasks that completed. One word, because most sets have one task, whose end is counted at once.
-    ended: Option<Box<Ended>>,
+    ended: Rare<Ended>,
 }
 
 type Ended = Vec<Completed>;
@@ -69,7 +69,7 @@ thread_local! {
 }
 
 /// A buffer for the ends of a set.
-#[inline]
+#[inline(never)]
 fn take_buffer() -> Box<Ended> {
     // On a thread that is ending, the thread-local is gone.
     let kept = BUFFER.try_with(Cell::take).ok().flatten();
@@ -143,12 +143,18 @@ impl SetAccount {
 
     /// Counts everything in the shard. Calls `evicted` with errors that must be dropped after the locks are released.
     #[inline]
-    pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, mut evicted: impl FnMut(SharedError)) {
+    pub(crate) fn flush<S>(&mut self, shard: &mut ShardState<S>, evicted: impl FnMut(SharedError)) {
         if self.is_empty() {
             return;
         }
         self.flush_begun(shard);
-        let Some(mut ended) = self.ended.take() else { return };
+        if let Some(ended) = self.ended.take() {
+            Self::flush_ended(ended, shard, evicted);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_ended<S>(mut ended: Box<Ended>, shard: &mut ShardState<S>, mut evicted: impl FnMut(SharedError)) {
         for completed in ended.drain(..) {
             if let Some(error) = shard.complete(&completed) {
                 evicted(error);
@@ -166,10 +172,15 @@ impl SetAccount {
         shard.count_begun(name, added, started);
         self.begun = Begun::none_of(name);
         self.added = 0;
-        if let Some(others) = &mut self.others {
-            for Begun { name, added, started } in others.drain(..) {
-                shard.count_begun(name, added, started);
-            }
+        if let Some(others) = &mut *self.others {
+            Self::flush_others(others, shard);
+        }
+    }
+
+    #[inline(never)]
+    fn flush_others<S>(others: &mut Vec<Begun>, shard: &mut ShardState<S>) {
+        for Begun { name, added, started } in others.drain(..) {
+            shard.count_begun(name, added, started);
         }
     }
 

@@ -72,6 +72,7 @@ impl LimitedNames {
         if self.has_any.load(Ordering::Acquire) { self.find(name) } else { None }
     }
 
+    #[inline(never)]
     fn find(&self, name: TaskName) -> Option<&NameLimits> {
         let mut entry = self.bucket(name);
         while let Some(link) = entry.get() {

@@ -292,8 +292,15 @@ impl Meta {
     pub(crate) fn accept(&mut self, id: TaskId, now: Timestamp, telemetry: &Telemetry) {
         self.id = id;
         self.added = Some(now);
-        *self.span = task_span(id, self.name, telemetry.spans).unwrap_or_else(|panic| {
-            telemetry.hook_panicked("the log", Some((id, self.name)), &panic);
+        if telemetry.spans.may_be_enabled() {
+            self.open_span(telemetry);
+        }
+    }
+
+    #[inline(never)]
+    fn open_span(&mut self, telemetry: &Telemetry) {
+        *self.span = task_span(self.id, self.name, telemetry.spans).unwrap_or_else(|panic| {
+            telemetry.hook_panicked("the log", Some((self.id, self.name)), &panic);
             None
         });
     }

@@ -55,9 +55,11 @@ pub(crate) fn suppressed() -> u64 {
 #[inline]
 pub(crate) fn is_enabled(level: Level) -> bool {
     // The common case costs one load.
-    if level > tracing::level_filters::LevelFilter::current() {
-        return false;
-    }
+    level <= tracing::level_filters::LevelFilter::current() && is_wanted(level)
+}
+
+#[inline(never)]
+fn is_wanted(level: Level) -> bool {
     match level {
         Level::DEBUG => catch_panic(|| tracing::enabled!(target: "postlude", Level::DEBUG)).unwrap_or(false),
         _ => catch_panic(|| tracing::enabled!(target: "postlude", Level::INFO)).unwrap_or(false),

@@ -50,16 +50,19 @@ impl Default for SpanSettings {
     }
 }
 
+impl SpanSettings {
+    /// Whether a subscriber may be interested in the spans of tasks. Costs one load.
+    #[inline]
+    pub(crate) fn may_be_enabled(&self) -> bool {
+        LevelFilter::current() >= self.level
+    }
+}
+
 /// The span of a task, if a subscriber is interested in it.
 ///
 /// # Errors
 /// The panic of the subscriber.
-#[inline]
 pub(crate) fn task_span(id: TaskId, name: TaskName, settings: SpanSettings) -> Result<Option<Box<Span>>, Panic> {
-    // The common case costs one load.
-    if LevelFilter::current() < settings.level {
-        return Ok(None);
-    }
     call_subscriber(|| make_span(id, name, settings)).map(Option::flatten)
 }
 
@@ -91,9 +94,15 @@ fn make_span(id: TaskId, name: TaskName, settings: SpanSettings) -> Option<Box<S
 /// Runs code of this crate inside a task's span, and then drops the span.
 #[inline]
 pub(crate) fn inside<R>(span: Option<Box<Span>>, then: impl FnOnce() -> R) -> R {
-    let Some(span) = span else {
-        return then();
-    };
+    match span {
+        None => then(),
+        Some(span) => inside_some(span, then),
+    }
+}
+
+/// Out of line, because most tasks have no span.
+#[inline(never)]
+fn inside_some<R>(span: Box<Span>, then: impl FnOnce() -> R) -> R {
     // Entering and dropping the span calls the subscriber, which may panic.
     let entered = catch_panic(|| span.enter()).ok();
     let result = then();
