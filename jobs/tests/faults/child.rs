@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Child, Command, Stdio},
     time::Duration,
@@ -86,6 +87,9 @@ impl Config {
             .args(&words[1..])
             .args(["--child", &serde_json::to_string(self).unwrap()])
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))
+            // In a group of its own: if the shell that has started the tests ends, the system continues the stopped
+            // processes of their group.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
