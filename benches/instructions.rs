@@ -198,7 +198,6 @@ async fn run(side: Side, rounds: usize) {
             Side::FloorSets(size) => (0..WINDOW / size).for_each(|_| {
                 let set = floor.set();
                 (0..size).for_each(|_| _ = set.add(async {}));
-                set.drain();
             }),
             Side::Layer(_) | Side::Floor(_) | Side::KeepingFloor(_) | Side::WaitingFloor(_) | Side::Handler(_) => {
                 for _ in 0..WINDOW {

@@ -221,7 +221,6 @@ pub(crate) async fn floor_sets(registry: Registry, sets: usize, size: usize) {
         for _ in 0..size {
             set.add(work());
         }
-        set.drain();
     }
     registry.wait_idle().await;
 }

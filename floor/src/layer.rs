@@ -5,19 +5,24 @@
 //! dropped. To know that the bytes have left as well, the [watching](Until::Released) floor lets each chunk hold a
 //! reference, which is dropped when the server releases the chunk. The [keeping](keeping_floor) floor does the same for
 //! tasks that are listed, guarded, counted and timed. The [waiting](waiting_floor) floor waits for the last write, too,
-//! and no longer for a client than a limit allows.
+//! and no longer for a client than a limit allows; and it knows which requests are being handled, how each has ended and
+//! what it was, and gives code that runs in a handler or a body the bag of its request.
 
 use std::{
+    cell::Cell,
     mem,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
 use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
-    http::{Request, Response},
+    http::{Request, Response, StatusCode},
 };
 use futures::{FutureExt, future::BoxFuture};
 use http_body::{Frame, SizeHint};
@@ -54,33 +59,105 @@ enum Tasks {
 struct Kept {
     set: OnceLock<Arc<Set>>,
     registry: Registry,
-    /// How it waits for its client, and since when.
-    waits: Option<(Arc<Waits>, OnceLock<Arc<Limit>>)>,
+    of_request: Option<OfRequest>,
+}
+
+/// What is known of the request of a bag.
+struct OfRequest {
+    waits: Arc<Waits>,
+    /// Since when it waits for its client.
+    limit: OnceLock<Arc<Limit>>,
+    line: Line,
+    /// How it has ended: a status, and whether the client has it all. Zero before.
+    ending: AtomicU32,
+}
+
+/// The method and path of a request, or the beginning of it.
+struct Line {
+    bytes: [u8; LINE],
+    length: usize,
+}
+
+const LINE: usize = 46;
+
+/// How a request has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its response was taken to the end.
+    Sent(StatusCode),
+    /// Its response was dropped before.
+    Disconnected(StatusCode),
+}
+
+thread_local! {
+    /// The bag of the request whose code this thread runs.
+    static CURRENT: Cell<Option<Bag>> = const { Cell::new(None) };
 }
 
 impl Bag {
-    fn new(keeps: Option<&Keeps>) -> Self {
+    fn new(keeps: Option<&Keeps>, request: &Request<Body>) -> Self {
         Self(Arc::new(match keeps {
             None => Tasks::Plain(Mutex::default()),
             Some(Keeps { registry, waits }) => Tasks::Kept(Kept {
                 set: OnceLock::new(),
                 registry: registry.clone(),
-                waits: waits.as_ref().map(|waits| (Arc::clone(waits), OnceLock::new())),
+                of_request: waits.as_ref().map(|waits| OfRequest {
+                    waits: Arc::clone(waits),
+                    limit: OnceLock::new(),
+                    line: Line::of(request),
+                    ending: AtomicU32::new(0),
+                }),
             }),
         }))
+    }
+
+    /// That of the request whose code calls this.
+    pub fn current() -> Option<Self> {
+        CURRENT.with(|current| {
+            let bag = current.take();
+            current.set(bag.clone());
+            bag
+        })
+    }
+
+    fn of_request(&self) -> Option<&OfRequest> {
+        match &*self.0 {
+            Tasks::Kept(kept) => kept.of_request.as_ref(),
+            Tasks::Plain(_) => None,
+        }
+    }
+
+    /// The method and path of the request, if the floor is a waiting one.
+    pub fn request(&self) -> Option<String> {
+        let Line { bytes, length } = &self.of_request()?.line;
+        Some(String::from_utf8_lossy(bytes.get(..*length)?).into_owned())
+    }
+
+    /// How the request has ended, if the floor is a waiting one.
+    pub fn ending(&self) -> Option<Ending> {
+        let ending = self.of_request()?.ending.load(Ordering::Acquire);
+        let status = StatusCode::from_u16(u16::try_from(ending / 2).ok()?).ok()?;
+        Some(if ending % 2 == 0 { Ending::Sent(status) } else { Ending::Disconnected(status) })
+    }
+
+    fn end(&self, status: StatusCode, is_complete: bool) {
+        if let Some(of_request) = self.of_request() {
+            let ending = u32::from(status.as_u16()) * 2 + u32::from(!is_complete);
+            of_request.ending.store(ending, Ordering::Release);
+        }
     }
 
     /// Adds a task.
     pub fn add(&self, task: impl Future<Output = ()> + Send + 'static) {
         match &*self.0 {
             Tasks::Plain(tasks) => tasks.lock().push(task.boxed()),
-            Tasks::Kept(Kept { set, registry, .. }) => _ = set.get_or_init(|| registry.set()).add(task),
+            Tasks::Kept(Kept { set, registry, .. }) => _ = set.get_or_init(|| registry.bare_set()).add(task),
         }
     }
 
     /// There is a response, or the server has asked for its body.
     fn polled(&self) {
-        if let Tasks::Kept(Kept { set, waits: Some((waits, limit)), .. }) = &*self.0 {
+        if let Tasks::Kept(Kept { set, of_request: Some(OfRequest { waits, limit, .. }), .. }) = &*self.0 {
             match (limit.get(), set.get()) {
                 (Some(limit), _) => limit.polled(),
                 (None, Some(set)) => _ = limit.set(waits.head(set)),
@@ -103,11 +180,11 @@ impl Drop for Tasks {
     fn drop(&mut self) {
         let tasks = match self {
             Self::Plain(tasks) => mem::take(tasks.get_mut()),
-            Self::Kept(Kept { set, waits, .. }) => {
+            Self::Kept(Kept { set, of_request, .. }) => {
                 let Some(set) = set.take() else { return };
-                match waits {
+                match of_request {
                     None => set.drain(),
-                    Some((waits, limit)) => waits.released(set, limit.take()),
+                    Some(OfRequest { waits, limit, .. }) => waits.released(set, limit.take()),
                 }
                 return;
             }
@@ -134,7 +211,7 @@ pub fn keeping_floor(router: Router, registry: &Registry) -> Router {
 }
 
 /// The same, whose tasks run when the bytes had the time to be written, and wait for no client longer than a limit
-/// allows. Call it inside a runtime.
+/// allows, and which knows its requests. Call it inside a runtime.
 pub fn waiting_floor(router: Router, registry: &Registry) -> Router {
     keeping(router, Keeps { registry: registry.clone(), waits: Some(Waits::start()) })
 }
@@ -170,9 +247,63 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Answer<S::Future> {
-        let bag = Bag::new(self.keeps.as_ref());
+        let bag = Bag::new(self.keeps.as_ref(), &request);
         request.extensions_mut().insert(bag.clone());
-        Answer { inner: self.inner.call(request), bag: Some(bag), until: self.until }
+        let waits = self.keeps.as_ref().and_then(|keeps| keeps.waits.as_ref());
+        let handled = waits.map(Handled::new);
+        let mut bag = Some(bag);
+        let inner = enter(&mut bag, handled.is_some(), || self.inner.call(request));
+        Answer { inner, bag, until: self.until, handled }
+    }
+}
+
+/// Runs code of a request, whose bag it finds.
+#[inline]
+fn enter<R>(bag: &mut Option<Bag>, is_known: bool, inside: impl FnOnce() -> R) -> R {
+    struct Entered<'a>(&'a mut Option<Bag>);
+
+    impl Drop for Entered<'_> {
+        fn drop(&mut self) {
+            CURRENT.with(|current| current.swap(Cell::from_mut(self.0)));
+        }
+    }
+
+    let _entered = is_known.then(|| {
+        CURRENT.with(|current| current.swap(Cell::from_mut(bag)));
+        Entered(bag)
+    });
+    inside()
+}
+
+/// A request that is being handled, which is counted.
+struct Handled(Arc<Waits>);
+
+impl Handled {
+    fn new(waits: &Arc<Waits>) -> Self {
+        waits.handled.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(waits))
+    }
+}
+
+impl Drop for Handled {
+    fn drop(&mut self) {
+        self.0.handled.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Line {
+    fn of(request: &Request<Body>) -> Self {
+        let mut line = Self { bytes: [0; LINE], length: 0 };
+        for part in [request.method().as_str(), " ", request.uri().path()] {
+            let end = LINE.min(line.length + part.len());
+            let room = line.bytes.get_mut(line.length..end);
+            if let Some((room, kept)) = room.and_then(|room| part.as_bytes().get(..room.len()).map(|kept| (room, kept)))
+            {
+                room.copy_from_slice(kept);
+            }
+            line.length = end;
+        }
+        line
     }
 }
 
@@ -182,6 +313,8 @@ pin_project! {
         inner: F,
         bag: Option<Bag>,
         until: Until,
+        // `Some` in a floor that knows its requests.
+        handled: Option<Handled>,
     }
 }
 
@@ -193,9 +326,21 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(context))?;
+        let is_known = this.handled.is_some();
+        let response = ready!(enter(this.bag, is_known, || this.inner.poll(context)))?;
         this.bag.iter().for_each(Bag::polled);
-        Poll::Ready(Ok(response.map(|inner| HoldingBody { inner, bag: this.bag.take(), until: *this.until })))
+        *this.handled = None;
+        let remaining = response.body().size_hint().exact();
+        let status = response.status();
+        Poll::Ready(Ok(response.map(|inner| HoldingBody {
+            is_complete: remaining == Some(0),
+            inner,
+            bag: this.bag.take(),
+            until: *this.until,
+            is_known,
+            status,
+            remaining,
+        })))
     }
 }
 
@@ -204,6 +349,11 @@ struct HoldingBody {
     inner: Body,
     bag: Option<Bag>,
     until: Until,
+    is_known: bool,
+    status: StatusCode,
+    /// How much is still to come, if it is known.
+    remaining: Option<u64>,
+    is_complete: bool,
 }
 
 impl HoldingBody {
@@ -225,8 +375,19 @@ impl HttpBody for HoldingBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        self.bag.iter().for_each(Bag::polled);
+        let this = &mut *self;
+        let frame = ready!(enter(&mut this.bag, this.is_known, || Pin::new(&mut this.inner).poll_frame(context)));
+        this.bag.iter().for_each(Bag::polled);
+        match frame.as_ref() {
+            None => this.is_complete = this.remaining.is_none_or(|remaining| remaining == 0),
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                this.remaining = this.remaining.map(|remaining| remaining.saturating_sub(length));
+                this.is_complete =
+                    this.remaining.map_or_else(|| this.inner.is_end_stream(), |remaining| remaining == 0);
+            }
+            Some(Err(_)) => this.is_complete = false,
+        }
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.watch(bytes)))))
     }
 
@@ -236,6 +397,14 @@ impl HttpBody for HoldingBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Drop for HoldingBody {
+    fn drop(&mut self) {
+        if let Some(bag) = &self.bag {
+            bag.end(self.status, self.is_complete);
+        }
     }
 }
 
@@ -331,6 +500,33 @@ mod tests {
         let bytes = response.into_body().collect().await.unwrap();
         assert_eq!((completed(4_980).await, completed(30).await), (2, 3));
         drop(bytes);
+    }
+
+    #[tokio::test]
+    async fn waiting_floor_knows_its_requests() {
+        let current = async || Bag::current().map(|bag| (bag.request(), bag.ending()));
+        let handler = async move |Extension(bag): Extension<Bag>| {
+            let known = current().await;
+            assert_eq!(known, Some((Some("GET /a".to_owned()), None)));
+            Extension(bag)
+        };
+        let app = waiting_floor(Router::new().route("/a", get(handler)), &Registry::new());
+        let ask = || app.clone().oneshot(Request::get("/a?b").body(Body::empty()).unwrap());
+        let bag = |response: &Response<Body>| response.extensions().get::<Bag>().unwrap().clone();
+        let response = ask().await.unwrap();
+        let sent = bag(&response);
+        response.into_body().collect().await.unwrap();
+        assert_eq!((sent.ending(), Bag::current().is_some()), (Some(Ending::Sent(StatusCode::OK)), false));
+    }
+
+    #[tokio::test]
+    async fn waiting_floor_tells_a_response_that_was_dropped() {
+        let handler = async |Extension(bag): Extension<Bag>| (Extension(bag), "some");
+        let app = waiting_floor(Router::new().route("/", get(handler)), &Registry::new());
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        let dropped = response.extensions().get::<Bag>().unwrap().clone();
+        drop(response);
+        assert_eq!(dropped.ending(), Some(Ending::Disconnected(StatusCode::OK)));
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //! it.
 //!
 //! [`Registry`] keeps a registry's promises to a task, [`Set`] those to the tasks of a request. The costs of postlude
-//! above them are those of its spans, hooks, policies, limits, time limits, high-water marks and handles, of adds that
-//! are refused, and of metrics that are exact at any moment. The costs of the floor above a bare spawn are unavoidable,
+//! above them are those of its spans, hooks, policies, limits, time limits and high-water marks, of its log, and of metrics
+//! that are exact at any moment. The costs of the floor above a bare spawn are unavoidable,
 //! because each part is there for a promise:
 //!
 //! | part | promise |
@@ -12,6 +12,9 @@
 //! | an index in its set | a task of a set is found and aborted in any state, and tasks run in order |
 //! | the flag that the current task is polled | a set goes on without a task that is aborted inside its poll |
 //! | a name, and the figures of each | what is counted and timed is known by name |
+//! | a count of handles | a set drains with its last handle |
+//! | the counts of a set, and a list of those who wait for it | who waits for a set learns how its tasks have ended |
+//! | the flag of a shard | a registry that is closed accepts nothing |
 //! | a location, and the ends that are remembered | the last ends can be listed, with where they were added |
 //! | the set in a thread-local during a poll | a task finds its set, and adds to it |
 //! | a map, which shrinks | memory comes back after a flood |
@@ -25,7 +28,8 @@
 //!
 //! [`floor`] is a layer that lets a handler add tasks to be run after the response, and keeps no other promise: no clock,
 //! no list, no count, no guard. [`keeping_floor`] is one that keeps those of [`Set`], too. [`waiting_floor`] also waits
-//! for the last write, and no longer for a client than a limit allows.
+//! for the last write, and no longer for a client than a limit allows; and it knows which requests are being handled, what
+//! they were and how they have ended, and code that runs in a handler or in a body finds its bag.
 
 mod layer;
 mod registry;
@@ -35,8 +39,8 @@ mod state;
 mod waits;
 
 pub use self::{
-    layer::{Bag, Until, floor, keeping_floor, waiting_floor},
+    layer::{Bag, Ending, Until, floor, keeping_floor, waiting_floor},
     registry::Registry,
-    set::Set,
+    set::{Handle, Set},
     state::{Counts, End, Outcome},
 };

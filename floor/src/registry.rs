@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    set::Set,
+    set::{Handle, Set},
     spawned::Spawned,
     state::{Counts, End, Label, Outcome, Shard},
 };
@@ -37,22 +37,32 @@ impl Registry {
         Self { shards: Arc::new(std::array::from_fn(shard)), idle }
     }
 
-    /// Spawns a task without a name; returns its number.
+    /// Spawns a task without a name; returns its number. `None` if the registry is closed.
     #[track_caller]
     #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
-    pub fn spawn<F>(&self, work: F) -> u64
+    pub fn spawn<F>(&self, work: F) -> Option<u64>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let shard = Arc::clone(self.own_shard());
-        let number = shard.add(Label { name: UNNAMED, location: Location::caller() }, Instant::now());
+        let number = shard.add(Label { name: UNNAMED, location: Location::caller() }, Instant::now())?;
         tokio::spawn(Spawned::new(shard, number, work));
-        number
+        Some(number)
     }
 
     /// A set of tasks that run one after another.
-    pub fn set(&self) -> Arc<Set> {
+    pub fn set(&self) -> Handle {
+        Handle::new(self.bare_set())
+    }
+
+    /// A set that drains when it is told to.
+    pub(crate) fn bare_set(&self) -> Arc<Set> {
         Set::new(Arc::clone(self.own_shard()))
+    }
+
+    /// Accepts no more tasks.
+    pub fn close(&self) {
+        self.shards.iter().for_each(|shard| shard.close());
     }
 
     /// Aborts a task; `false` if it had ended.
@@ -172,7 +182,7 @@ mod tests {
             pending::<()>().await;
             drop(held);
         });
-        let waiting = registry.spawn(pending());
+        let (running, waiting) = (running.unwrap(), registry.spawn(pending()).unwrap());
         assert!(registry.abort(waiting));
         assert!(!registry.abort(waiting), "a task ends once");
         yield_now().await;
@@ -186,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn list_has_live_tasks_with_their_times() {
         let registry = Registry::new();
-        let task = registry.spawn(pending());
+        let task = registry.spawn(pending()).unwrap();
         assert_eq!(registry.list(), [(task, Duration::ZERO, None)]);
         yield_now().await;
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -209,7 +219,7 @@ mod tests {
             let sender = sender.clone();
             set.add_named("others", async move { sender.send((task, Set::current().is_some())).unwrap() });
         }
-        Arc::clone(&set).drain();
+        drop(set);
         yield_now().await;
         let listed = registry.list_sets();
         let number = listed[0].0;
@@ -235,7 +245,7 @@ mod tests {
             assert!(own.abort_in_set(number, 1));
         });
         set.add(async {});
-        set.drain();
+        drop(set);
         registry.wait_idle().await;
         assert_eq!(registry.counts(), Counts { completed: 1, aborted: 1, panicked: 0 });
     }
@@ -247,11 +257,11 @@ mod tests {
         let set = registry.set();
         set.add(panics());
         set.add(yield_now());
-        Arc::clone(&set).drain();
-        set.add(async {});
+        set.add(async { assert!(Set::current().unwrap().add(async {}).is_some()) });
+        drop(set);
         registry.spawn(async {});
         registry.wait_idle().await;
-        assert_eq!(registry.counts(), Counts { completed: 3, panicked: 2, aborted: 0 });
+        assert_eq!(registry.counts(), Counts { completed: 4, panicked: 2, aborted: 0 });
     }
 
     #[test]
@@ -263,12 +273,40 @@ mod tests {
             let set = registry.set();
             set.add(pending());
             set.add(async {});
-            set.drain();
+            drop(set);
             yield_now().await;
         });
         drop(runtime);
         assert_eq!(registry.counts(), Counts { aborted: 3, ..Counts::default() });
         assert!(registry.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_set_drains_with_its_last_handle_and_tells_how_its_tasks_have_ended() {
+        let registry = Registry::new();
+        let set = registry.set();
+        let other = set.clone();
+        set.add(async {});
+        set.add(panics());
+        let mut drained = Box::pin(set.drained());
+        assert!(futures::FutureExt::now_or_never(&mut drained).is_none());
+        yield_now().await;
+        assert_eq!((registry.list_sets().len(), registry.counts()), (2, Counts::default()));
+        drop(other);
+        let counts = Counts { completed: 1, panicked: 1, aborted: 0 };
+        assert_eq!((drained.await, registry.counts()), (counts, counts));
+    }
+
+    #[tokio::test]
+    async fn a_closed_registry_accepts_nothing() {
+        let registry = Registry::new();
+        let (listed, empty) = (registry.set(), registry.set());
+        listed.add(async {});
+        registry.close();
+        assert_eq!((listed.add(async {}), empty.add(async {}), registry.spawn(async {})), (None, None, None));
+        drop((listed, empty));
+        registry.wait_idle().await;
+        assert_eq!(registry.counts().completed, 1);
     }
 
     #[tokio::test]
@@ -278,7 +316,7 @@ mod tests {
         registry.spawn(async { drop(spawned.1.await) });
         let tasks = registry.set();
         tasks.add(async { drop(set.1.await) });
-        tasks.drain();
+        drop(tasks);
         let mut idle = Box::pin(registry.wait_idle());
         for end in [spawned.0, set.0] {
             yield_now().await;

@@ -7,19 +7,24 @@
 use std::{
     cell::Cell,
     collections::VecDeque,
+    mem,
+    ops::Deref,
     panic::Location,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     registry::{UNNAMED, catch_panic},
-    state::{End, Label, Outcome, Shard},
+    state::{Counts, End, Label, Outcome, Shard},
 };
 
 /// How many tasks one poll may finish before the runtime gets to do something else.
@@ -30,8 +35,13 @@ const ENDS: usize = 8;
 /// Tasks that run one after another.
 pub struct Set {
     shard: Arc<Shard>,
+    /// How many [`Handle`]s there are.
+    handles: AtomicUsize,
     state: Mutex<State>,
 }
+
+/// Adds to a set. The last handle to be dropped lets the tasks run.
+pub struct Handle(Arc<Set>);
 
 #[derive(Default)]
 struct State {
@@ -45,6 +55,10 @@ struct State {
     is_listed: bool,
     may_drain: bool,
     is_draining: bool,
+    /// How its tasks have ended so far.
+    counts: Counts,
+    /// Who waits until it has drained.
+    waiting: Waiting,
 }
 
 /// Those that have not started. The first is kept in place: a set of one needs no room elsewhere.
@@ -83,6 +97,11 @@ pin_project! {
     }
 }
 
+/// The registry's reference to a set, and who waits for it.
+type Unlisted = (Option<Arc<Set>>, Waiting);
+
+type Waiting = Vec<oneshot::Sender<()>>;
+
 type Work = Pin<Box<Numbered<dyn Future<Output = ()> + Send>>>;
 
 thread_local! {
@@ -93,7 +112,7 @@ thread_local! {
 impl Set {
     #[inline]
     pub(crate) fn new(shard: Arc<Shard>) -> Arc<Self> {
-        Arc::new(Self { shard, state: Mutex::default() })
+        Arc::new(Self { shard, handles: AtomicUsize::new(1), state: Mutex::default() })
     }
 
     /// The set of the task that the caller is a part of.
@@ -105,18 +124,18 @@ impl Set {
         })
     }
 
-    /// Adds a task without a name. Returns its index.
+    /// Adds a task without a name. Returns its index; `None` if the registry is closed.
     #[track_caller]
-    pub fn add<F>(self: &Arc<Self>, work: F) -> u64
+    pub fn add<F>(self: &Arc<Self>, work: F) -> Option<u64>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         self.add_named(UNNAMED, work)
     }
 
-    /// Adds a task. Returns its index.
+    /// The same with a name.
     #[track_caller]
-    pub fn add_named<F>(self: &Arc<Self>, name: &'static str, work: F) -> u64
+    pub fn add_named<F>(self: &Arc<Self>, name: &'static str, work: F) -> Option<u64>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -124,10 +143,12 @@ impl Set {
         self.add_boxed(Box::new(Numbered { index: 0, label, added: Instant::now(), future: work }))
     }
 
-    fn add_boxed(self: &Arc<Self>, mut work: Box<Numbered<dyn Future<Output = ()> + Send>>) -> u64 {
+    fn add_boxed(self: &Arc<Self>, mut work: Box<Numbered<dyn Future<Output = ()> + Send>>) -> Option<u64> {
         let mut state = self.state.lock();
-        if !state.is_listed {
-            state.number = self.shard.insert_set(Arc::clone(self));
+        if state.is_listed {
+            self.shard.is_open().then_some(())?;
+        } else {
+            state.number = self.shard.insert_set(self)?;
             state.is_listed = true;
         }
         state.last_index += 1;
@@ -139,12 +160,12 @@ impl Set {
         if drains {
             Arc::clone(self).spawn_drain();
         }
-        index
+        Some(index)
     }
 
     /// Lets the tasks run; those that are added later, too.
     #[inline]
-    pub fn drain(self: Arc<Self>) {
+    pub(crate) fn drain(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.may_drain = true;
         let drains = state.begin();
@@ -185,6 +206,20 @@ impl Set {
         None
     }
 
+    /// How its tasks have ended, when none is left.
+    async fn drained(&self) -> Counts {
+        let receiver = {
+            let mut state = self.state.lock();
+            let (sender, receiver) = oneshot::channel();
+            state.is_listed.then(|| state.waiting.push(sender)).map(|()| receiver)
+        };
+        if let Some(receiver) = receiver {
+            // Dropped when it has drained.
+            let _dropped = receiver.await;
+        }
+        self.state.lock().counts
+    }
+
     /// Whether the task may be polled again: it was not aborted.
     fn resumes(&self, index: u64) -> bool {
         let mut state = self.state.lock();
@@ -213,6 +248,7 @@ impl Set {
             let Some(work) = task.work.take() else { return false };
             let (Label { name, location }, added) = (work.label, work.added);
             let outcome = Outcome::Aborted;
+            state.counts.count(outcome);
             state.ends.push(End { number, index, name, location, added, started: None, ended: now, outcome });
             self.shard.count(&mut state.ends);
             drop(state);
@@ -225,7 +261,7 @@ impl Set {
             state.is_draining = false;
             state.unlist_if_empty(&self.shard)
         } else {
-            None
+            Unlisted::default()
         };
         let drains = state.begin();
         drop(state);
@@ -266,6 +302,7 @@ impl Set {
             let (number, outcome) = (state.number, Outcome::Aborted);
             if let Some(work) = &work {
                 let (Label { name, location }, added) = (work.label, work.added);
+                state.counts.count(outcome);
                 state.ends.push(End { number, index, name, location, added, started: None, ended: now, outcome });
             }
             left.push(work);
@@ -274,6 +311,43 @@ impl Set {
         let ended = state.unlist(&self.shard);
         drop(state);
         drop((left, ended));
+    }
+}
+
+impl Handle {
+    pub(crate) const fn new(set: Arc<Set>) -> Self {
+        Self(set)
+    }
+
+    /// Lets the tasks run, and waits until none is left. Returns how they have ended.
+    pub async fn drained(self) -> Counts {
+        let set = Arc::clone(&self.0);
+        drop(self);
+        set.drained().await
+    }
+}
+
+impl Deref for Handle {
+    type Target = Arc<Set>;
+
+    fn deref(&self) -> &Arc<Set> {
+        &self.0
+    }
+}
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Handle {
+    #[inline]
+    fn drop(&mut self) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            Arc::clone(&self.0).drain();
+        }
     }
 }
 
@@ -294,19 +368,20 @@ impl State {
             self.ends.reserve_exact(ENDS.min(self.tasks.others.len() + 1));
         }
         let started = Some(started);
+        self.counts.count(outcome);
         self.ends.push(End { number: self.number, index, name, location, added, started, ended, outcome });
     }
 
-    /// Counts the ends under the lock of the set, so that a task is in its list or in the counts. Returns the registry's
-    /// reference.
+    /// Counts the ends under the lock of the set, so that a task is in its list or in the counts. Returns what is to be
+    /// dropped without the lock.
     #[inline]
-    fn unlist(&mut self, shard: &Shard) -> Option<Arc<Set>> {
+    fn unlist(&mut self, shard: &Shard) -> Unlisted {
         self.is_listed = false;
-        shard.end_set(self.number, &mut self.ends)
+        (shard.end_set(self.number, &mut self.ends), mem::take(&mut self.waiting))
     }
 
-    fn unlist_if_empty(&mut self, shard: &Shard) -> Option<Arc<Set>> {
-        if self.tasks.is_empty() { self.unlist(shard) } else { None }
+    fn unlist_if_empty(&mut self, shard: &Shard) -> Unlisted {
+        if self.tasks.is_empty() { self.unlist(shard) } else { Unlisted::default() }
     }
 }
 

@@ -1,6 +1,16 @@
 //! Live tasks and counts.
 
-use std::{mem, panic::Location, ptr, sync::Arc, task::Waker, time::Duration};
+use std::{
+    mem,
+    panic::Location,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
 
 use histogram::Histogram;
 use parking_lot::{Mutex, MutexGuard};
@@ -20,6 +30,8 @@ const REMEMBERED: usize = 1024;
 #[repr(align(128))]
 pub(crate) struct Shard {
     state: Mutex<ShardState>,
+    /// Changed under the lock.
+    is_open: AtomicBool,
     idle: Arc<Notify>,
 }
 
@@ -124,7 +136,19 @@ impl Shard {
             next_end: 0,
             is_awaited: false,
         };
-        Self { state: Mutex::new(state), idle }
+        Self { state: Mutex::new(state), is_open: AtomicBool::new(true), idle }
+    }
+
+    /// Whether tasks are accepted.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Accepts no more tasks.
+    pub(crate) fn close(&self) {
+        let _state = self.state.lock();
+        self.is_open.store(false, Ordering::Release);
     }
 
     #[inline]
@@ -132,12 +156,14 @@ impl Shard {
         self.state.lock()
     }
 
+    /// `None` if it is closed.
     #[inline]
-    pub(crate) fn add(&self, label: Label, added: Instant) -> u64 {
+    pub(crate) fn add(&self, label: Label, added: Instant) -> Option<u64> {
         let mut state = self.state.lock();
+        self.is_open().then_some(())?;
         let number = state.number();
         state.tasks.insert(number, Live { label, added, started: None, waker: None });
-        number
+        Some(number)
     }
 
     /// `false` if it was aborted before.
@@ -181,12 +207,14 @@ impl Shard {
         Some(task)
     }
 
+    /// `None` if it is closed.
     #[inline]
-    pub(crate) fn insert_set(&self, set: Arc<Set>) -> u64 {
+    pub(crate) fn insert_set(&self, set: &Arc<Set>) -> Option<u64> {
         let mut state = self.state.lock();
+        self.is_open().then_some(())?;
         let number = state.number();
-        state.sets.insert(number, set);
-        number
+        state.sets.insert(number, Arc::clone(set));
+        Some(number)
     }
 
     /// Removes a set that has drained, and counts the ends of its tasks that are not counted yet. The caller drops it
@@ -305,7 +333,7 @@ impl Live {
 
 impl Counts {
     #[inline]
-    const fn count(&mut self, outcome: Outcome) {
+    pub(crate) const fn count(&mut self, outcome: Outcome) {
         *match outcome {
             Outcome::Completed => &mut self.completed,
             Outcome::Panicked => &mut self.panicked,

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -26,6 +26,8 @@ const CLIENT: Duration = Duration::from_secs(5);
 
 /// The sets that wait, and a task that ends their waits.
 pub(crate) struct Waits {
+    /// How many requests are being handled.
+    pub(crate) handled: AtomicUsize,
     state: Mutex<State>,
     inserted: Notify,
 }
@@ -55,7 +57,7 @@ impl Waits {
     /// Starts the task, which ends when the waits are dropped.
     #[expect(clippy::disallowed_methods, reason = "a peer of what spawns for others")]
     pub(crate) fn start() -> Arc<Self> {
-        let waits = Arc::new(Self { state: Mutex::default(), inserted: Notify::new() });
+        let waits = Arc::new(Self { handled: AtomicUsize::new(0), state: Mutex::default(), inserted: Notify::new() });
         tokio::spawn(Self::run(Arc::downgrade(&waits)));
         waits
     }
