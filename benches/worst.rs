@@ -165,20 +165,22 @@ fn measure(live: usize) -> Measured {
     let mut measured = Measured::default();
     boxes(&mut measured, live);
     maps(&mut measured, live);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        shut_down(spawns(&mut measured, live).await).await;
-        shut_down(adds(&mut measured, live)).await;
-        shut_down(sets(&mut measured, live)).await;
-        // Of these, only the shutdowns count.
-        let (few, mut rest) = (live.min(MILLION), Measured::default());
-        let spawned = shut_down(spawns(&mut rest, few).await).await;
-        let of_one_set = shut_down(adds(&mut rest, few)).await;
-        let of_a_set_each = shut_down(sets(&mut rest, few)).await;
-        let shutdowns = [("spawned", spawned), ("of one set", of_one_set), ("of a set each", of_a_set_each)];
-        measured.shutdowns = shutdowns.map(|(which, time)| (which.to_owned(), time)).into();
-    });
+    on_runtime(async || drop(spawns(&mut measured, live).await));
+    on_runtime(async || drop(adds(&mut measured, live)));
+    on_runtime(async || drop(sets(&mut measured, live)));
+    // Of these, only the shutdowns count.
+    let (few, mut rest) = (live.min(MILLION), Measured::default());
+    let spawned = on_runtime(async || shut_down(spawns(&mut rest, few).await).await);
+    let of_one_set = on_runtime(async || shut_down(adds(&mut rest, few)).await);
+    let of_a_set_each = on_runtime(async || shut_down(sets(&mut rest, few)).await);
+    let shutdowns = [("spawned", spawned), ("of one set", of_one_set), ("of a set each", of_a_set_each)];
+    measured.shutdowns = shutdowns.map(|(which, time)| (which.to_owned(), time)).into();
     measured
+}
+
+/// Runs on a runtime of its own, so that the tasks of one measurement do not end during the next one.
+fn on_runtime<R>(run: impl AsyncFnOnce() -> R) -> R {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run())
 }
 
 fn boxes(measured: &mut Measured, live: usize) {
